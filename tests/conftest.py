@@ -1,0 +1,68 @@
+"""Fixtures that every room's tests share."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+REPO_ROOT = Path(__file__).resolve().parents[1]
+SEED = 20260707
+
+
+@pytest.fixture(autouse=True)
+def seed() -> int:
+    """Seed every generator in use, so that a test fails today as it failed yesterday."""
+    random.seed(SEED)
+    try:
+        import numpy as np
+    except ModuleNotFoundError:  # the tests of the thin client also run without numpy
+        pass
+    else:
+        np.random.seed(SEED)
+    torch = sys.modules.get("torch")  # importing torch costs seconds; seed it only where a test has done so
+    if torch is not None and hasattr(torch, "manual_seed"):
+        torch.manual_seed(SEED)
+    return SEED
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+    """The repository's root."""
+    return REPO_ROOT
+
+
+def folder_from(variable: str, default: Path) -> Path:
+    """Return the folder that an environment variable names, or the default; skip where it is absent."""
+    folder = Path(os.environ.get(variable, default))
+    if not folder.is_dir():
+        pytest.skip(f"{folder.name}/ is not here: set {variable} to the folder that holds it")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Development data (CIFAR, super-resolution sets, photos): `CLIPSR_DATA`, or `../shared/data`."""
+    return folder_from("CLIPSR_DATA", REPO_ROOT.parent / "shared" / "data")
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> Path:
+    """Reference outputs of other implementations: `CLIPSR_GOLDEN`, or `../shared/golden`."""
+    return folder_from("CLIPSR_GOLDEN", REPO_ROOT.parent / "shared" / "golden")
+
+
+@pytest.fixture(scope="session")
+def serve_bin() -> Path:
+    """The `bin` folder of the runtime environment, which holds clipsr-serve, -gateway and -client.
+
+    `CLIPSR_SERVE_VENV`, or `.venv-serve` as `make` builds it. Its absence is a failure, not a skip:
+    without it nothing would be tested end to end.
+    """
+    folder = Path(os.environ.get("CLIPSR_SERVE_VENV", REPO_ROOT / ".venv-serve")) / "bin"
+    if not (folder / "clipsr-serve").is_file():
+        pytest.fail(f"{folder} holds no clipsr-serve; run `make install-serve`, or set CLIPSR_SERVE_VENV")
+    return folder
