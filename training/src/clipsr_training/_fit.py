@@ -1,0 +1,73 @@
+"""How every training run is started, logged, saved and resumed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """Where and how a run is carried out; none of it changes what the run computes, but for the seed and precision.
+
+    Attributes:
+        output: folder for checkpoints, logs and final weights; made if missing.
+        resume: continue from `output/last.ckpt`.
+        seed: of weights, data order and augmentation.
+        precision: Lightning's precision string.
+        devices: number of devices, or "auto".
+        n_workers: data loader processes.
+    """
+
+    output: Path
+    resume: bool = False
+    seed: int = 0
+    precision: str = "bf16-mixed"
+    devices: str = "auto"
+    n_workers: int = 1
+
+    def seed_everything(self) -> None:
+        """Seed Python, numpy and torch, workers included."""
+        lightning.seed_everything(self.seed, workers=True, verbose=False)
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """The checkpoint that `resume` continues from."""
+        return self.output / "last.ckpt"
+
+
+def fit(module: LightningModule, options: FitOptions, *, max_epochs: int) -> None:
+    """Run training with progress bar, TensorBoard logs and a checkpoint after every epoch.
+
+    Raises:
+        FileNotFoundError: `resume` is set and there is no checkpoint to continue from.
+        FileExistsError: `resume` is not set and the output folder holds a run that would be overwritten.
+    """
+    last = options.last_checkpoint
+    if options.resume and not last.is_file():
+        raise FileNotFoundError(f"nothing to resume: {last} does not exist")
+    if not options.resume and last.exists():
+        raise FileExistsError(f"{options.output} holds a run already: continue it with --resume, or choose another folder")
+    options.output.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(
+        max_epochs=max_epochs,
+        precision=options.precision,  # pyright: ignore[reportArgumentType] (Lightning checks the string)
+        accelerator="auto",
+        devices=options.devices,
+        logger=TensorBoardLogger(options.output, name="", version="logs"),
+        callbacks=[
+            ModelCheckpoint(options.output, filename="last", enable_version_counter=False, save_on_train_epoch_end=True),
+            LearningRateMonitor(),
+        ],
+        log_every_n_steps=20,
+        reload_dataloaders_every_n_epochs=1,
+        # Our loaders seed each sample by its index; a sampler of Lightning's would reorder them.
+        use_distributed_sampler=True,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, ckpt_path=last if options.resume else None)
+    if trainer.interrupted:
+        raise KeyboardInterrupt(f"stopped; continue with --resume (checkpoint: {last})")

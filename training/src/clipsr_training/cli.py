@@ -1,0 +1,79 @@
+"""Command line of the training package: `clipsr-train`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from clipsr_training._fit import FitOptions
+from clipsr_training.liif._recipes import RECIPES as LIIF_RECIPES
+from clipsr_training.liif._train import train_liif
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `clipsr-train`; returns the exit code (0 done, 1 bad data or a run that can't continue, 130 interrupted)."""
+    arguments = _parser().parse_args(argv)
+    try:
+        path = arguments.run(arguments)
+    except (FileNotFoundError, FileExistsError, ValueError) as error:
+        print(f"clipsr-train: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as interruption:
+        print(f"clipsr-train: {interruption or 'interrupted'}", file=sys.stderr)
+        return 130
+    print(path)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="clipsr-train", description="Train the models that clipsr serves.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_liif(commands)
+    return parser
+
+
+def _add_liif(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "liif",
+        help="train an upscaler",
+        description="Train an upscaler (LIIF) on folders of high-resolution images.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--recipe", choices=sorted(LIIF_RECIPES), default="fast", help="model and hyperparameters")
+    parser.add_argument("--data", nargs="+", type=Path, required=True, metavar="DIR", help="folders of images")
+    parser.add_argument("--steps", type=int, help="optimizer steps, instead of the recipe's")
+    parser.add_argument("--batch-size", type=int, help="patches a step, instead of the recipe's")
+    parser.add_argument("--scale-max", type=float, help="draw scales from U(1, this), instead of the recipe's")
+    _add_fit_options(parser, Path("runs/liif"))
+    parser.set_defaults(run=_run_liif)
+
+
+def _run_liif(arguments: argparse.Namespace) -> Path:
+    overrides = {
+        name: value
+        for name in ("steps", "batch_size", "scale_max")
+        if (value := getattr(arguments, name)) is not None
+    }
+    recipe = replace(LIIF_RECIPES[arguments.recipe], **overrides)
+    return train_liif(recipe, arguments.data, _fit_options(arguments))
+
+
+def _add_fit_options(parser: argparse.ArgumentParser, output: Path) -> None:
+    parser.add_argument("--output", type=Path, default=output, help="folder for checkpoints, logs and final weights")
+    parser.add_argument("--resume", action="store_true", help="continue the run in the output folder")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, data order and augmentation")
+    parser.add_argument("--precision", default="bf16-mixed", help="Lightning's precision: bf16-mixed, 32-true, ...")
+    parser.add_argument("--devices", default="auto", help="number of devices")
+    parser.add_argument("--workers", type=int, default=1, help="data loader processes")
+
+
+def _fit_options(arguments: argparse.Namespace) -> FitOptions:
+    return FitOptions(
+        output=arguments.output,
+        resume=arguments.resume,
+        seed=arguments.seed,
+        precision=arguments.precision,
+        devices=arguments.devices,
+        n_workers=arguments.workers,
+    )

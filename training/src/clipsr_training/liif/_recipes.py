@@ -1,0 +1,59 @@
+"""Training recipes for upscalers: the hyperparameters, then the model that each describes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from clipsr_training.liif._encoders import EDSR, RDN
+from clipsr_training.liif._model import LIIF, ModulatedLIIF, Upscaler
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiifRecipe:
+    """How one upscaler is trained.
+
+    Attributes:
+        architecture: which model `build_model` makes.
+        patch_size: side of the low-resolution patch, in pixels.
+        sample_q: query points a patch.
+        batch_size: patches a step.
+        scale_max: scales are drawn from U(1, scale_max).
+        steps: optimizer steps of the whole run.
+        lr: peak learning rate of Adam.
+        schedule: "step" halves the rate every fifth of the run (published); "cosine" warms up and anneals to zero.
+    """
+
+    architecture: Literal["edsr_baseline_liif", "rdn_liif", "fast"]
+    patch_size: int = 48
+    sample_q: int = 2304
+    batch_size: int = 16
+    scale_max: float = 4.0
+    steps: int = 1_000_000
+    lr: float = 1e-4
+    schedule: Literal["step", "cosine"] = "step"
+
+    def __post_init__(self) -> None:
+        for name in ("patch_size", "sample_q", "batch_size", "steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.scale_max < 1:
+            raise ValueError(f"scale_max must be at least 1, got {self.scale_max}")
+        if self.sample_q > self.patch_size**2:
+            raise ValueError(f"sample_q {self.sample_q} exceeds the {self.patch_size}^2 pixels of a patch at scale 1")
+
+    def build_model(self) -> Upscaler:
+        """Return the untrained model."""
+        if self.architecture == "edsr_baseline_liif":
+            return LIIF(EDSR())
+        if self.architecture == "rdn_liif":
+            return LIIF(RDN())
+        return ModulatedLIIF(EDSR(n_resblocks=8, n_feats=32), scale_max=self.scale_max)
+
+
+# Published: 1000 epochs of 1000 steps, batch 16, Adam 1e-4 halved every 200 epochs (Chen et al. 2021, section 4.1).
+RECIPES: Mapping[str, LiifRecipe] = {
+    "edsr_baseline_liif": LiifRecipe(architecture="edsr_baseline_liif"),
+    "rdn_liif": LiifRecipe(architecture="rdn_liif"),
+    # A tenth of the published size, for a CPU: a higher peak rate with annealing makes up for the fewer steps.
+    "fast": LiifRecipe(architecture="fast", steps=12_000, lr=1e-3, schedule="cosine"),
+}

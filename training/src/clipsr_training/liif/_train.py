@@ -1,0 +1,100 @@
+"""Training of upscalers on Lightning."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning import LightningModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from clipsr_training._fit import FitOptions, fit
+from clipsr_training.liif._checkpoint import save_liif
+from clipsr_training.liif._data import PatchBatch, PatchDataset, read_images
+from clipsr_training.liif._recipes import LiifRecipe
+
+# Published warm-up does not exist; with a peak rate of 1e-3 the first steps diverge without one.
+_WARMUP_STEPS = 200
+# Steps between two checkpoints: what a killed run loses at most.
+STEPS_PER_SEGMENT = 250
+
+
+class LiifTrainingModule(LightningModule):
+    """L1 on query points, Adam, and the recipe's schedule.
+
+    A Lightning epoch is one segment of `STEPS_PER_SEGMENT` steps; data are indexed by the global step, so a run
+    resumed from a segment's checkpoint ends with the weights of an uninterrupted one.
+    """
+
+    def __init__(self, recipe: LiifRecipe, images: Sequence[np.ndarray], *, seed: int, n_workers: int) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.images = images
+        self.seed = seed
+        self.n_workers = n_workers
+        self.model = recipe.build_model().to(memory_format=torch.channels_last)
+
+    def train_dataloader(self) -> DataLoader[PatchBatch]:
+        """Return the samples of the current segment."""
+        recipe = self.recipe
+        done = self.current_epoch * STEPS_PER_SEGMENT
+        dataset = PatchDataset(
+            self.images,
+            n_samples=min(STEPS_PER_SEGMENT, recipe.steps - done) * recipe.batch_size,
+            first_index=done * recipe.batch_size,
+            patch_size=recipe.patch_size,
+            sample_q=recipe.sample_q,
+            scale_max=recipe.scale_max,
+            seed=self.seed,
+        )
+        return DataLoader(dataset, batch_size=recipe.batch_size, num_workers=self.n_workers)
+
+    def training_step(self, batch: PatchBatch, batch_idx: int) -> Tensor:
+        """Return the mean absolute error in [0, 1] units, and log it with PSNR in dB."""
+        feat = self.model.features(batch.lr.contiguous(memory_format=torch.channels_last))
+        sr = self.model.query(feat, batch.u, batch.cell).float()
+        loss = (sr - batch.hr).abs().mean()
+        self.log("train/l1", loss, prog_bar=True)
+        mse = (sr.detach() - batch.hr).square().mean()
+        self.log("train/psnr_db", -10 * torch.log10(mse), prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> dict[str, object]:
+        """Return Adam and the per-step schedule."""
+        optimizer = torch.optim.Adam((p for p in self.model.parameters() if p.requires_grad), lr=self.recipe.lr)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _rate(self, step: int) -> float:
+        if self.recipe.schedule == "step":
+            return 0.5 ** (5 * step // self.recipe.steps)
+        warmup = min(_WARMUP_STEPS, self.recipe.steps // 10)
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, self.recipe.steps - warmup)))
+
+
+def train_liif(recipe: LiifRecipe, folders: Sequence[Path], options: FitOptions) -> Path:
+    """Train an upscaler and write `liif.safetensors` into the output folder.
+
+    Args:
+        recipe: model and hyperparameters.
+        folders: searched recursively for high-resolution images.
+        options: where and how to run; see `FitOptions`.
+
+    Returns:
+        Path of the weights.
+
+    Raises:
+        FileNotFoundError: a folder is missing or holds no image.
+        ValueError: an image cannot be read, or is smaller than a patch.
+    """
+    images = read_images(folders)
+    options.seed_everything()
+    module = LiifTrainingModule(recipe, images, seed=options.seed, n_workers=options.n_workers)
+    fit(module, options, max_epochs=math.ceil(recipe.steps / STEPS_PER_SEGMENT))
+    path = options.output / "liif.safetensors"
+    save_liif(module.model, path)
+    return path
