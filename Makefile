@@ -1,0 +1,85 @@
+# The front door. `make help` lists the verbs; each one installs what it needs first, once.
+#
+# Variables: PYTHON (interpreter to build the environments with), TORCH_INDEX_URL (see scripts/install.sh),
+# DATA (where CIFAR and the super-resolution sets are), ARGS (more options for the verb's command).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL: # two installations into one environment would trip over each other
+
+VENV ?= .venv
+VENV_SERVE ?= .venv-serve
+DATA ?= ../shared/data
+ARGS ?=
+export CLIPSR_SERVE_VENV := $(abspath $(VENV_SERVE))
+
+# An environment is rebuilt when what it is made from changes; editable installs follow the code by themselves.
+SERVE := $(VENV_SERVE)/.installed-serve
+EXPORT := $(VENV)/.installed-export
+DEV := $(VENV)/.installed-dev
+INSTALLER := scripts/install.sh constraints.txt
+
+MANIFEST := model_repository/manifest.json
+EXPORTED_FROM := $(shell find checkpoints export/src -type f -not -name '*.pyc' 2> /dev/null)
+GENERATED := $(MANIFEST) model_repository/*/1/model.onnx model_repository/*/1/model.onnx.data \
+	model_repository/text_encoder/tokenizer.json model_repository/similarity/text_banks
+
+.PHONY: help
+help: ## Show the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(SERVE) $(MANIFEST) ## Install, export, serve, and classify the sample photos
+	scripts/demo.sh $(VENV_SERVE)/bin $(ARGS)
+
+.PHONY: serve
+serve: $(SERVE) $(MANIFEST) ## Serve the exported model until Ctrl-C (ARGS='--help' shows the options)
+	$(VENV_SERVE)/bin/clipsr-serve up $(ARGS)
+
+.PHONY: export
+export: $(EXPORT) ## Write the model repository's artifacts from checkpoints/
+	$(VENV)/bin/clipsr-export $(ARGS)
+
+.PHONY: train
+train: $(EXPORT) ## Train: make train ARGS='liif …' or ARGS='clip …'
+	$(VENV)/bin/clipsr-train $(if $(ARGS),$(ARGS),--help)
+
+.PHONY: test
+test: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests, with a real Triton (12 minutes at most)
+	$(VENV)/bin/pytest -m 'not slow' $(ARGS)
+
+.PHONY: test-slow
+test-slow: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests that take minutes each
+	$(VENV)/bin/pytest -m slow $(ARGS)
+
+.PHONY: lint
+lint: $(DEV) ## Check format, style, types, imports between rooms, and the wire contract
+	PATH="$(abspath $(VENV))/bin:$$PATH" scripts/lint.sh
+
+.PHONY: proto
+proto: $(DEV) ## Generate the client's stubs from proto/
+	PATH="$(abspath $(VENV))/bin:$$PATH" proto/generate.sh
+
+.PHONY: clean
+clean: ## Remove the environments and everything generated
+	rm -rf $(VENV) $(VENV_SERVE) $(GENERATED) .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage htmlcov
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(SERVE): $(INSTALLER) $(wildcard client/pyproject.toml gateway/pyproject.toml serving/pyproject.toml)
+	scripts/install.sh serve $(VENV_SERVE)
+	@touch $@
+
+$(EXPORT): $(INSTALLER) $(wildcard training/pyproject.toml export/pyproject.toml)
+	scripts/install.sh export $(VENV)
+	@touch $@
+
+# The development environment holds what exporting needs, so it satisfies both stamps.
+$(DEV): $(INSTALLER) requirements-dev.txt $(wildcard */pyproject.toml)
+	scripts/install.sh dev $(VENV)
+	@touch $(EXPORT) $@
+
+$(MANIFEST): $(EXPORTED_FROM) | $(EXPORT)
+	$(VENV)/bin/clipsr-export
+	@touch $@

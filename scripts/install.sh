@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Install one of clipsr's environments from constraints.txt.
+#
+#   scripts/install.sh ROLE FOLDER
+#
+# ROLE says what goes into the virtual environment FOLDER, which is made if it is not there yet:
+#   container  client, gateway and serving beside a Triton that the machine already has (docker/Dockerfile)
+#   serve      the same with the embedded Triton, editable (.venv-serve)
+#   export     training and export: what turns checkpoints into a model repository, editable (.venv)
+#   dev        every room, and the tools that test and lint them, editable (.venv)
+#
+# Environment:
+#   PYTHON           interpreter to build with; at least 3.10 (default: python3)
+#   TORCH_INDEX_URL  package index with CPU builds of PyTorch, used in addition to pip's own. Without it pip takes
+#                    what its own index offers, which on Linux may be a CUDA build of several gigabytes.
+set -euo pipefail
+
+fail() {
+    printf 'install: %s\n' "$1" >&2
+    exit 1
+}
+
+root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+role=${1:-}
+folder=${2:-}
+python=${PYTHON:-python3}
+cd -- "$root"
+
+case $role in
+    container) wanted=(./client ./gateway ./serving) ;;
+    serve) wanted=(-e ./client -e ./gateway -e './serving[triton]') ;;
+    export) wanted=(-e ./training -e ./export) ;;
+    dev) wanted=(-e ./client -e ./gateway -e ./serving -e ./training -e ./export -r requirements-dev.txt) ;;
+    *) fail "unknown role '$role'; use: install.sh container|serve|export|dev FOLDER" ;;
+esac
+[ -n "$folder" ] || fail "name the folder of the virtual environment: install.sh $role FOLDER"
+
+command -v "$python" > /dev/null ||
+    fail "there is no '$python'; install Python 3.10 or newer (Debian, Ubuntu: apt install python3 python3-venv)"
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+    fail "$("$python" --version) is too old; clipsr needs 3.10 or newer: set PYTHON=/path/to/a/newer/python3"
+"$python" -c 'import ensurepip, venv' 2> /dev/null ||
+    fail "$("$python" --version) cannot make virtual environments; install them (Debian, Ubuntu: apt install python3-venv)"
+
+if ! "$folder/bin/python" -m pip --version > /dev/null 2>&1; then
+    "$python" -m venv --clear "$folder" || fail "could not make a virtual environment in '$folder'"
+fi
+
+options=(--no-input --disable-pip-version-check --constraint constraints.txt)
+if [ -n "${TORCH_INDEX_URL:-}" ]; then
+    options+=(--extra-index-url "$TORCH_INDEX_URL")
+fi
+log=$folder/install-$role.log
+printf 'install: %s into %s (minutes the first time; details in %s)\n' "$role" "$folder" "$log"
+if ! "$folder/bin/python" -m pip install "${options[@]}" "${wanted[@]}" > "$log" 2>&1; then
+    tail -n 25 -- "$log" >&2
+    fail "pip failed; the whole story is in $log"
+fi
