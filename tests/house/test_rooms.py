@@ -1,0 +1,115 @@
+"""The table of rooms holds: who may import what, checked from both sides, and the check itself can fail."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPO_ROOT = Path(__file__).resolve().parents[2]
+CONTRACTS = REPO_ROOT / ".importlinter"
+ROOMS = {
+    "client": "clipsr",
+    "gateway": "clipsr_gateway",
+    "serving": "clipsr_serving",
+    "training": "clipsr_training",
+    "export": "clipsr_export",
+}
+
+# One import per contract that it must refuse.
+FORBIDDEN = [
+    ("clipsr", "numpy"),
+    ("clipsr", "tritonclient"),
+    ("clipsr_gateway", "torch"),
+    ("clipsr_gateway", "clipsr_serving"),
+    ("clipsr_serving", "torch"),
+    ("clipsr_serving", "clipsr"),
+    ("clipsr_training", "clipsr_export"),
+    ("clipsr_export", "clipsr_gateway"),
+]
+
+
+def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the repository's contracts on the packages in `folder` instead of the real ones."""
+    return subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--config", CONTRACTS, "--no-cache"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def fake_rooms(tmp_path: Path) -> Path:
+    """Five empty packages with the rooms' names."""
+    for package in ROOMS.values():
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").touch()
+    return tmp_path
+
+
+def test_contracts_keep_clean_rooms(fake_rooms: Path) -> None:
+    result = lint_imports(fake_rooms)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(("package", "forbidden"), FORBIDDEN)
+def test_contract_trips_on_a_forbidden_import(fake_rooms: Path, package: str, forbidden: str) -> None:
+    (fake_rooms / package / "__init__.py").write_text(f"import {forbidden}\n", encoding="utf-8")
+    result = lint_imports(fake_rooms)
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert f"{package} is not allowed to import {forbidden}" in result.stdout
+
+
+def test_every_contract_is_shown_to_trip() -> None:
+    parser = configparser.ConfigParser()
+    parser.read(CONTRACTS, encoding="utf-8")
+    contracted = {
+        parser[section]["source_modules"].strip() for section in parser.sections() if ":contract:" in section
+    }
+    assert contracted == {package for package, _ in FORBIDDEN} == set(ROOMS.values())
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Absolute modules that a file imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def importers(folder: Path, module: str) -> list[str]:
+    """Files below `folder` that import `module` or something in it."""
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*.py")
+        if any(name == module or name.startswith(f"{module}.") for name in imported_modules(path))
+    )
+
+
+def test_tritonclient_is_imported_by_one_module() -> None:
+    assert len(importers(REPO_ROOT / "gateway" / "src", "tritonclient")) == 1
+
+
+def test_export_takes_only_models_from_training() -> None:
+    for path in (REPO_ROOT / "export" / "src").rglob("*.py"):
+        for name in imported_modules(path):
+            if name.startswith("clipsr_training."):
+                assert name.split(".")[1] == "models", f"{path.name} imports {name}"
+
+
+def test_import_finder_sees_nested_imports(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("def f():\n    from tritonclient.grpc import aio\n", encoding="utf-8")
+    (tmp_path / "b.py").write_text("import tritonclient_like\n", encoding="utf-8")
+    assert importers(tmp_path, "tritonclient") == ["a.py"]
