@@ -71,9 +71,7 @@ def test_contract_trips_on_a_forbidden_import(fake_rooms: Path, package: str, fo
 def test_every_contract_is_shown_to_trip() -> None:
     parser = configparser.ConfigParser()
     parser.read(CONTRACTS, encoding="utf-8")
-    contracted = {
-        parser[section]["source_modules"].strip() for section in parser.sections() if ":contract:" in section
-    }
+    contracted = {parser[section]["source_modules"].strip() for section in parser.sections() if ":contract:" in section}
     assert contracted == {package for package, _ in FORBIDDEN} == set(ROOMS.values())
 
 
