@@ -1,0 +1,43 @@
+"""Structured log: one JSON object a line on standard error, never any content of an image or a label."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import datetime, timezone
+from typing import Any
+
+__all__ = ["LEVELS", "configure_logging", "log_event"]
+
+LEVELS = ("debug", "info", "warning", "error")
+
+_LOGGER = logging.getLogger("clipsr_gateway")
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        moment = datetime.fromtimestamp(record.created, tz=timezone.utc)
+        line: dict[str, Any] = {
+            "time": moment.isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def configure_logging(level: str) -> None:
+    """Sends this package's log to standard error as JSON lines. For the command line only."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonFormatter())
+    _LOGGER.handlers[:] = [handler]
+    _LOGGER.setLevel(level.upper())
+    _LOGGER.propagate = False
+
+
+def log_event(event: str, *, level: int = logging.INFO, error: BaseException | None = None, **fields: object) -> None:
+    """Writes one event with named fields; `error` adds its traceback."""
+    _LOGGER.log(level, event, exc_info=error, extra={"fields": fields})

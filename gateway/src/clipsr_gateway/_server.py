@@ -1,0 +1,179 @@
+"""Puts the services on a port, and takes them off it again without dropping a call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from clipsr.v1 import classifier_pb2, classifier_pb2_grpc
+from clipsr_gateway._calls import CallGate
+from clipsr_gateway._classifier import ClassifierService
+from clipsr_gateway._health import HealthMonitor, HealthSchedule, HealthService
+from clipsr_gateway._limits import Limits
+from clipsr_gateway._logs import log_event
+from clipsr_gateway._manifest import Manifest, load_manifest
+from clipsr_gateway._triton import TritonBackend
+from clipsr_gateway.backend import InferenceBackend
+from clipsr_gateway.errors import ConfigurationError, ListenError
+
+__all__ = ["Gateway", "GatewayConfig", "serve"]
+
+_CLASSIFIER_NAME: str = classifier_pb2.DESCRIPTOR.services_by_name["ClassifierService"].full_name
+_HEALTH_NAME: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+
+# After the drain only streams are left (Watch, reflection); this is for their last message to leave.
+_STREAM_GRACE_S = 1.0
+
+_MAX_PORT = 65_535
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatewayConfig:
+    """How the gateway runs.
+
+    Attributes:
+        listen: HOST:PORT to serve on; port 0 takes a free one.
+        triton: HOST:PORT of Triton's gRPC endpoint.
+        repository: the model repository, for its manifest.json.
+        max_concurrent: images in Triton at once; more than Triton batches together only moves the queue.
+        grace_s: how long calls in flight may take to finish at shutdown.
+        limits: what a request may hold.
+        schedule: how often health is measured.
+    """
+
+    listen: str = "127.0.0.1:50051"
+    triton: str = "127.0.0.1:8001"
+    repository: Path = Path("model_repository")
+    max_concurrent: int = 32
+    grace_s: float = 20.0
+    limits: Limits = field(default_factory=Limits)
+    schedule: HealthSchedule = field(default_factory=HealthSchedule)
+
+    def __post_init__(self) -> None:
+        """Refuses addresses and counts that cannot work.
+
+        Raises:
+            ConfigurationError: naming the option.
+        """
+        for option, address in (("--listen", self.listen), ("--triton", self.triton)):
+            host, _, port = address.rpartition(":")
+            if not host or not port.isdecimal() or int(port) > _MAX_PORT:
+                raise ConfigurationError(f"{option} must be HOST:PORT, for example 127.0.0.1:50051; it is {address!r}.")
+        if self.max_concurrent < 1:
+            raise ConfigurationError(f"--max-concurrent must be at least 1; it is {self.max_concurrent}.")
+        if self.grace_s < 0:
+            raise ConfigurationError(f"--grace must not be negative; it is {self.grace_s}.")
+
+
+class Gateway:
+    """The gRPC server with its services and its health monitor.
+
+    Must be created inside a running event loop. `start` once, `stop` once.
+    """
+
+    def __init__(self, config: GatewayConfig, *, manifest: Manifest, backend: InferenceBackend) -> None:
+        self._config = config
+        self._gate = CallGate()
+        self._backend = backend
+        self._health = HealthService((_CLASSIFIER_NAME,))
+        self._monitor = HealthMonitor(backend=backend, health=self._health, manifest=manifest, schedule=config.schedule)
+        self._monitor_task: asyncio.Task[None] | None = None
+        self._server = grpc.aio.server(options=_server_options(config.limits))
+        service = ClassifierService(
+            backend=backend,
+            manifest=manifest,
+            limits=config.limits,
+            max_concurrent=config.max_concurrent,
+            gate=self._gate,
+            gateway_version=version("clipsr-gateway"),
+        )
+        classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(service, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((_CLASSIFIER_NAME, _HEALTH_NAME, reflection.SERVICE_NAME), self._server)
+
+    @property
+    def health(self) -> HealthService:
+        """What callers are told about this server's health."""
+        return self._health
+
+    async def start(self) -> int:
+        """Begins to serve, NOT_SERVING until the monitor's first canary.
+
+        Returns:
+            The port that is listened on.
+
+        Raises:
+            ListenError: the address cannot be bound.
+        """
+        try:
+            port = self._server.add_insecure_port(self._config.listen)
+        except RuntimeError as cause:
+            raise ListenError(self._config.listen) from cause
+        if not port:
+            raise ListenError(self._config.listen)
+        await self._server.start()
+        self._monitor_task = asyncio.create_task(self._monitor.run())
+        return port
+
+    async def stop(self) -> bool:
+        """Says NOT_SERVING, refuses new calls, waits for those in flight, closes.
+
+        Returns:
+            Whether all calls in flight finished within the grace period.
+        """
+        if self._monitor_task is not None:
+            self._monitor_task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._monitor_task
+        await self._health.close()
+        is_drained = await self._gate.drain(timeout_s=self._config.grace_s)
+        await self._server.stop(_STREAM_GRACE_S if is_drained else 0)
+        await self._backend.close()
+        return is_drained
+
+
+async def serve(config: GatewayConfig) -> None:
+    """Runs the gateway in front of Triton until SIGTERM or SIGINT.
+
+    Raises:
+        ManifestError: the repository's manifest.json is absent or wrong.
+        ListenError: the address cannot be bound.
+    """
+    manifest = load_manifest(config.repository)
+    stop_requested = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stop_requested.set)
+    gateway = Gateway(config, manifest=manifest, backend=TritonBackend(config.triton))
+    port = await gateway.start()
+    host = config.listen.rpartition(":")[0]
+    log_event("listening", address=f"{host}:{port}", triton=config.triton, model=manifest.name, digest=manifest.digest)
+    await stop_requested.wait()
+    log_event("stopping", grace_s=config.grace_s)
+    is_drained = await gateway.stop()
+    log_event("stopped", drained=is_drained)
+
+
+def _server_options(limits: Limits) -> list[tuple[str, Any]]:
+    return [
+        ("grpc.max_receive_message_length", limits.max_message_bytes),
+        ("grpc.max_send_message_length", limits.max_message_bytes),
+        ("grpc.so_reuseport", 0),  # on by default: a second gateway on a taken port would start and share its calls
+        ("grpc.keepalive_time_ms", 60_000),  # finds callers that vanished, so that their work is cancelled
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # Callers may ping this often; gRPC's default of five minutes answers their keepalive with "too_many_pings".
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        # Clients resolve names again only when a connection ends: without an age, new servers get no calls.
+        ("grpc.max_connection_age_ms", 10 * 60_000),
+        ("grpc.max_connection_age_grace_ms", 10 * 60_000),
+    ]

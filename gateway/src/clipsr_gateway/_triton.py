@@ -1,0 +1,156 @@
+"""The only module that knows Triton: tensors of the two ensembles, and what its errors mean.
+
+Tensor contract (batch dimension 1 in front): `image` BYTES [1,1], `fit` BYTES [1,1], `labels` BYTES [1,K],
+`templates` BYTES [1,T]; answers `cosine` FP32 [1,K] and `probability` FP32 [1,K].
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+from tritonclient.grpc import InferInput, InferRequestedOutput
+from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from clipsr_gateway.backend import Fit, Route, Scores
+from clipsr_gateway.errors import (
+    BackendFaultError,
+    BackendUnavailableError,
+    DeadlineExceededError,
+    ImageRejectedError,
+)
+
+__all__ = ["MODELS", "TritonBackend"]
+
+# The ensemble that serves each route.
+MODELS: dict[Route, str] = {"upscaled": "classify", "native": "classify_native"}
+
+# Python models prefix what is meant for the caller; an ensemble may wrap it in its own sentence. The reason's prefix
+# is checked too: only an image can still be at fault once the gateway has checked the rest of the request.
+_REJECTION = re.compile(r"clipsr:(IMAGE_[A-Z_]+): ([^\n]*)")
+
+_CHANNEL_OPTIONS: list[tuple[str, int]] = [
+    ("grpc.max_send_message_length", -1),  # Triton has no limit; the gateway's own limits are checked before
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.keepalive_time_ms", 20_000),  # notices a Triton that died without closing the connection
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # gRPC's default backs off up to two minutes: far too long after a restart of Triton beside us.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 1_000),  # also the time a connection attempt may take
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+]
+
+
+class TritonBackend:
+    """Classifies through a Triton server's gRPC endpoint.
+
+    Must be created inside a running event loop and used there only (`prepare` excepted).
+    """
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._client = InferenceServerClient(target, channel_args=_CHANNEL_OPTIONS)
+
+    @property
+    def target(self) -> str:
+        """HOST:PORT of Triton's gRPC endpoint."""
+        return self._target
+
+    async def is_ready(self, *, timeout_s: float) -> bool:
+        """Says whether the server and both ensembles are ready; False on any error."""
+        try:
+            if not await self._client.is_server_ready(client_timeout=timeout_s):
+                return False
+            for model_name in MODELS.values():
+                if not await self._client.is_model_ready(model_name, client_timeout=timeout_s):
+                    return False
+        except InferenceServerException:
+            return False
+        return True
+
+    def prepare(self, *, labels: Sequence[str], templates: Sequence[str]) -> TritonLabels:
+        """Serializes labels and templates once for all images of a call."""
+        return TritonLabels(
+            client=self._client,
+            target=self._target,
+            inputs=[_bytes_input("labels", labels), _bytes_input("templates", templates)],
+        )
+
+    async def close(self) -> None:
+        """Closes the channel."""
+        await self._client.close()
+
+
+class TritonLabels:
+    """Labels and templates as tensors that any number of requests share."""
+
+    def __init__(self, *, client: InferenceServerClient, target: str, inputs: list[InferInput]) -> None:
+        self._client = client
+        self._target = target
+        self._inputs = inputs
+
+    async def classify(
+        self, image: bytes, *, fit: Fit, route: Route, request_id: str, timeout_s: float | None
+    ) -> Scores:
+        """Runs one ensemble on one image. Cancelling the caller cancels the request in Triton.
+
+        Raises:
+            BackendUnavailableError: Triton does not answer, or has not loaded the ensemble.
+            DeadlineExceededError: `timeout_s` passed.
+            ImageRejectedError: a model refused the image.
+            BackendFaultError: anything else.
+        """
+        try:
+            result = await self._client.infer(
+                MODELS[route],
+                inputs=[_bytes_input("image", [image]), _bytes_input("fit", [fit]), *self._inputs],
+                outputs=[InferRequestedOutput("cosine"), InferRequestedOutput("probability")],
+                request_id=request_id,
+                client_timeout=timeout_s,
+            )
+        except InferenceServerException as error:
+            _raise_typed(error, target=self._target, model_name=MODELS[route])
+        return Scores(cosine=_float_output(result, "cosine"), probability=_float_output(result, "probability"))
+
+
+def _bytes_input(name: str, values: Sequence[str] | Sequence[bytes]) -> InferInput:
+    """Returns a BYTES tensor of shape [1, len(values)]; strings are encoded in UTF-8."""
+    tensor = np.empty((1, len(values)), dtype=np.object_)
+    tensor[0, :] = values
+    return InferInput(name, [1, len(values)], "BYTES").set_data_from_numpy(tensor)
+
+
+def _float_output(result: Any, name: str) -> npt.NDArray[np.float32]:
+    """Returns an output without its batch dimension.
+
+    Raises:
+        BackendFaultError: the output is absent or is not FP32 of shape [1, K].
+    """
+    tensor = result.as_numpy(name)
+    if tensor is None:
+        raise BackendFaultError(f"Triton's answer has no output {name!r}")
+    if tensor.dtype != np.float32 or tensor.ndim != 2 or tensor.shape[0] != 1:
+        raise BackendFaultError(f"Triton's output {name!r} is {tensor.dtype} {tensor.shape}, expected float32 (1, K)")
+    return tensor[0]
+
+
+def _raise_typed(error: InferenceServerException, *, target: str, model_name: str) -> NoReturn:
+    """Maps tritonclient's one exception to the error of the decision it calls for."""
+    status = str(error.status()).removeprefix("StatusCode.")
+    message = str(error.message())
+    rejection = _REJECTION.search(message)
+    if rejection:
+        raise ImageRejectedError(rejection.group(1), rejection.group(2).strip()) from error
+    if status == "UNAVAILABLE" and "model" not in message.lower():
+        sentence = f"Triton at {target} does not answer; it is down or still starting. Retry, or look at its log."
+        raise BackendUnavailableError(target, sentence) from error
+    if status in ("UNAVAILABLE", "NOT_FOUND"):
+        sentence = f"Triton at {target} has not loaded model {model_name!r}; it is still starting or failed to load it."
+        raise BackendUnavailableError(target, sentence) from error
+    if status == "DEADLINE_EXCEEDED":
+        raise DeadlineExceededError("The deadline passed while the image was in Triton.") from error
+    raise BackendFaultError(f"Triton answered {status}: {message}") from error
