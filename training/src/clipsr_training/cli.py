@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from clipsr_training._fit import FitOptions
+from clipsr_training.clip._train import ClipRecipe, train_clip
 from clipsr_training.liif._recipes import RECIPES as LIIF_RECIPES
 from clipsr_training.liif._train import train_liif
 
@@ -30,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="clipsr-train", description="Train the models that clipsr serves.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_liif(commands)
+    _add_clip(commands)
     return parser
 
 
@@ -57,6 +59,30 @@ def _run_liif(arguments: argparse.Namespace) -> Path:
     }
     recipe = replace(LIIF_RECIPES[arguments.recipe], **overrides)
     return train_liif(recipe, arguments.data, _fit_options(arguments))
+
+
+def _add_clip(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    recipe = ClipRecipe()
+    parser = commands.add_parser(
+        "clip",
+        help="train a CLIP model",
+        description="Train a CLIP model contrastively on class-labelled images, rendered by an upscaler.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--model", default="clipsr-small", help="bundled configuration, or a checkpoint folder to go on from")
+    parser.add_argument("--data", nargs="+", type=Path, required=True, metavar="FILE", help="Parquet files with image and label")
+    parser.add_argument("--upscaler", type=Path, metavar="FILE", help="weights that render the images; bicubic if absent")
+    parser.add_argument("--epochs", type=int, default=recipe.epochs, help="passes over the images")
+    parser.add_argument("--batch-size", type=int, default=recipe.batch_size, help="images a step")
+    parser.add_argument("--lr", type=float, default=recipe.lr, help="peak learning rate of AdamW")
+    _add_fit_options(parser, Path("runs/clip"))
+    parser.set_defaults(run=_run_clip)
+
+
+def _run_clip(arguments: argparse.Namespace) -> Path:
+    recipe = ClipRecipe(epochs=arguments.epochs, batch_size=arguments.batch_size, lr=arguments.lr)
+    options = _fit_options(arguments)
+    return train_clip(arguments.model, arguments.data, recipe, options, upscaler=arguments.upscaler)
 
 
 def _add_fit_options(parser: argparse.ArgumentParser, output: Path) -> None:

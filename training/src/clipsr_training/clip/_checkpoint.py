@@ -1,0 +1,113 @@
+"""CLIP checkpoints on disk: OpenCLIP's folder layout (`open_clip_config.json` beside its weights)."""
+
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+CONFIG_NAME = "open_clip_config.json"
+WEIGHTS_NAME = "open_clip_model.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipCheckpoint:
+    """A CLIP model with what is needed to feed it.
+
+    Attributes:
+        model: OpenCLIP model in evaluation mode, fp32; `encode_image` takes normalized RGB [B, 3, R, R],
+            `encode_text` token ids [B, L].
+        config: content of `open_clip_config.json`.
+        tokenizer: maps texts to token ids int64 [B, L].
+    """
+
+    model: nn.Module
+    config: dict[str, Any]
+    tokenizer: Any
+
+    @property
+    def image_size_px(self) -> int:
+        """R, side of the square input."""
+        return int(self.config["model_cfg"]["vision_cfg"]["image_size"])
+
+    @property
+    def embed_dim(self) -> int:
+        """D, width of the joint embedding."""
+        return int(self.config["model_cfg"]["embed_dim"])
+
+    @property
+    def context_length(self) -> int:
+        """L, tokens in a text."""
+        return int(self.config["model_cfg"]["text_cfg"]["context_length"])
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Per-channel mean of RGB in [0, 1] that the image tower expects to be subtracted."""
+        return tuple(self.config["preprocess_cfg"]["mean"])
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Per-channel standard deviation of RGB in [0, 1] that the image tower expects to be divided by."""
+        return tuple(self.config["preprocess_cfg"]["std"])
+
+
+def bundled_config(name: str) -> dict[str, Any]:
+    """Return a model configuration that comes with this package.
+
+    Raises:
+        FileNotFoundError: there is none of that name; the message lists those that exist.
+    """
+    folder = files(__package__).joinpath("configs")
+    resource = folder.joinpath(f"{name}.json")
+    if not resource.is_file():
+        known = sorted(item.name.removesuffix(".json") for item in folder.iterdir())
+        raise FileNotFoundError(f"no bundled CLIP configuration {name!r}; known: {', '.join(known)}")
+    return json.loads(resource.read_text(encoding="utf-8"))
+
+
+def build_clip(config: dict[str, Any]) -> ClipCheckpoint:
+    """Build an untrained model from the content of an `open_clip_config.json`."""
+    model = open_clip.CLIP(**config["model_cfg"])
+    tokenizer = open_clip.SimpleTokenizer(context_length=config["model_cfg"]["text_cfg"]["context_length"])
+    return ClipCheckpoint(model=model, config=config, tokenizer=tokenizer)
+
+
+def load_clip(folder: str | Path) -> ClipCheckpoint:
+    """Load a CLIP checkpoint folder in OpenCLIP's layout, in fp32, on the CPU.
+
+    Raises:
+        FileNotFoundError: the folder lacks `open_clip_config.json` or weights.
+    """
+    folder = Path(folder)
+    if not (folder / CONFIG_NAME).is_file():
+        raise FileNotFoundError(f"no {CONFIG_NAME} in {folder}; a CLIP checkpoint is a folder in OpenCLIP's layout")
+    if not any(folder.glob("open_clip_*model*")) and not any(folder.glob("*.safetensors")):
+        raise FileNotFoundError(f"no weights in {folder}; expected {WEIGHTS_NAME}")
+    config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+    name = f"local-dir:{folder}"
+    model = open_clip.create_model(name, precision="fp32").eval()
+    return ClipCheckpoint(model=model, config=config, tokenizer=open_clip.get_tokenizer(name))
+
+
+def save_clip(checkpoint: ClipCheckpoint, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> Path:
+    """Write a checkpoint folder that `load_clip` and `open_clip.create_model("local-dir:...")` read.
+
+    Args:
+        checkpoint: what to write.
+        folder: made if missing.
+        dtype: of the stored floating-point weights; float16 halves the size.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG_NAME).write_text(json.dumps(checkpoint.config, indent=2) + "\n", encoding="utf-8")
+    state = {
+        name: (value.to(dtype) if value.is_floating_point() else value).contiguous()
+        for name, value in checkpoint.model.state_dict().items()
+    }
+    save_file(state, folder / WEIGHTS_NAME, metadata={"format": "pt"})
+    return folder

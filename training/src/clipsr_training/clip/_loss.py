@@ -1,0 +1,30 @@
+"""The contrastive loss for batches in which one text belongs to several images."""
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def multi_positive_contrastive_loss(
+    image_features: Float[Tensor, "images dim"],
+    text_features: Float[Tensor, "texts dim"],
+    logit_scale: Float[Tensor, ""],
+    is_positive: Bool[Tensor, "images texts"],
+) -> Float[Tensor, ""]:
+    """Return the mean of the image-to-text and text-to-image cross-entropies with uniform targets over positives.
+
+    With one positive a row and a column this is CLIP's loss. Texts that repeat in a batch are passed once; the mask
+    says which images they describe, so no image is pushed away from its own caption.
+
+    Args:
+        image_features: L2-normalized.
+        text_features: L2-normalized, without repetition.
+        logit_scale: factor on the cosines.
+        is_positive: which text describes which image; every row and column has at least one.
+
+    Source: Radford et al. 2021, figure 3; several positives as in Khosla et al. 2020, equation 2.
+    """
+    logits = logit_scale * image_features @ text_features.T
+    positive = is_positive.to(logits.dtype)
+    image_to_text = logits.log_softmax(dim=1) * (positive / positive.sum(dim=1, keepdim=True))
+    text_to_image = logits.log_softmax(dim=0) * (positive / positive.sum(dim=0, keepdim=True))
+    return -(image_to_text.sum() / logits.shape[0] + text_to_image.sum() / logits.shape[1]) / 2
