@@ -1,0 +1,5 @@
+"""Decodes images for the native route; the code is in clipsr_serving."""
+
+from clipsr_serving.models.decode import DecodeNativeModel as TritonPythonModel
+
+__all__ = ["TritonPythonModel"]

@@ -1,0 +1,19 @@
+"""Python-based Triton backends: one repository serves NVIDIA's C++ backends and these.
+
+The modules named after a runtime need nothing of Triton; ``triton_backends/<name>/model.py`` beside this package is
+what Triton loads.
+"""
+
+from clipsr_serving.backends._batching import run_batched
+from clipsr_serving.backends._cores import count_cores, share_cores
+from clipsr_serving.backends._spec import ModelSpec, TensorSpec, check_signature, read_model_spec
+
+__all__ = [
+    "ModelSpec",
+    "TensorSpec",
+    "check_signature",
+    "count_cores",
+    "read_model_spec",
+    "run_batched",
+    "share_cores",
+]

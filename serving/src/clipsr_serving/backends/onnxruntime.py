@@ -1,0 +1,148 @@
+"""Runs a graph with the onnxruntime wheel, under the parameters of NVIDIA's onnxruntime backend."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from clipsr_serving.backends._batching import Tensors
+from clipsr_serving.backends._cores import share_cores
+from clipsr_serving.backends._spec import ModelSpec, TensorSpec, check_signature
+from clipsr_serving.errors import ModelLoadError
+
+__all__ = ["OnnxRuntimeSession"]
+
+_log = logging.getLogger(__name__)
+
+# onnxruntime's words for Triton's data types.
+_DATA_TYPES = {
+    "tensor(bool)": "BOOL",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+}
+
+# optimization.execution_accelerators, by the names that NVIDIA's backend reads.
+_PROVIDERS = {
+    "tensorrt": "TensorrtExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+}
+
+# optimization.graph.level, as NVIDIA's backend numbers it.
+_GRAPH_LEVELS = {
+    -1: ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    0: ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    1: ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    2: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
+
+# Keys of onnxruntime itself, which NVIDIA's backend passes on under the same names.
+_SESSION_KEYS = ("session.use_device_allocator_for_initializers", "session.intra_op.allow_spinning")
+_SHRINKAGE_KEY = "memory.enable_memory_arena_shrinkage"
+_KNOWN = {
+    "intra_op_thread_count",
+    "inter_op_thread_count",
+    "execution_mode",
+    "enable_mem_arena",
+    "enable_mem_pattern",
+    _SHRINKAGE_KEY,
+    *_SESSION_KEYS,
+}
+
+
+class OnnxRuntimeSession:
+    """One model instance; not thread-safe by intent, as a Triton instance runs one batch at a time."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        """Load the graph and compare it with the config.
+
+        Raises:
+            ModelLoadError: the graph, its signature, a parameter or an execution provider is not as configured.
+        """
+        unknown = sorted(set(spec.parameters) - _KNOWN)
+        if unknown:
+            _log.warning("model %s: the onnxruntime backend does not know the parameters %s", spec.name, unknown)
+        providers = _choose_providers(spec)
+        options = _make_options(spec)
+        try:
+            self._session = ort.InferenceSession(str(spec.model_file), sess_options=options, providers=providers)
+        # The wheel's exception types are private to its extension module.
+        except Exception as error:
+            raise ModelLoadError(f"model {spec.name!r}: onnxruntime cannot load {spec.model_file}: {error}") from error
+        check_signature(
+            spec,
+            graph_inputs=[_describe(node) for node in self._session.get_inputs()],
+            graph_outputs=[_describe(node) for node in self._session.get_outputs()],
+        )
+        self._output_names = [tensor.name for tensor in spec.outputs]
+        self._run_options = ort.RunOptions()
+        if _SHRINKAGE_KEY in spec.parameters:
+            self._run_options.add_run_config_entry(_SHRINKAGE_KEY, spec.parameters[_SHRINKAGE_KEY])
+        _log.info("model %s: onnxruntime %s, %d threads", spec.name, providers, options.intra_op_num_threads)
+
+    def run(self, inputs: Tensors) -> dict[str, NDArray[np.generic]]:
+        """Run once; outputs are new arrays."""
+        outputs = self._session.run(self._output_names, dict(inputs), self._run_options)
+        return dict(zip(self._output_names, outputs, strict=True))
+
+
+def _describe(node: Any) -> TensorSpec:
+    shape = tuple(size if isinstance(size, int) else -1 for size in node.shape)
+    return TensorSpec(name=node.name, data_type=_DATA_TYPES.get(node.type, node.type), shape=shape)
+
+
+def _choose_providers(spec: ModelSpec) -> list[str | tuple[str, dict[str, str]]]:
+    wanted = []
+    for name in spec.accelerators:
+        if name not in _PROVIDERS:
+            raise ModelLoadError(f"model {spec.name!r}: unknown execution accelerator {name!r} in config.pbtxt")
+        wanted.append(_PROVIDERS[name])
+    if spec.is_gpu and "CUDAExecutionProvider" not in wanted:
+        wanted.append("CUDAExecutionProvider")
+    available = ort.get_available_providers()
+    absent = [provider for provider in wanted if provider not in available]
+    if absent:
+        raise ModelLoadError(
+            f"model {spec.name!r}: config.pbtxt asks for {', '.join(absent)}, but this onnxruntime has only "
+            f"{', '.join(available)}; use KIND_CPU or install an onnxruntime that has it"
+        )
+    device = {"device_id": str(spec.device_id)}
+    return [(name, device) if name.startswith(("CUDA", "Tensorrt")) else name for name in wanted] + [
+        "CPUExecutionProvider"
+    ]
+
+
+def _make_options(spec: ModelSpec) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    # 0 means the runtime's own choice, as in NVIDIA's backend; absent means a fair share of the cores.
+    intra = spec.integer("intra_op_thread_count")
+    options.intra_op_num_threads = share_cores(spec.instance_count) if intra is None else intra
+    options.inter_op_num_threads = spec.integer("inter_op_thread_count") or 0
+    if spec.integer("execution_mode") == 1:
+        options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
+    if spec.graph_level not in _GRAPH_LEVELS:
+        raise ModelLoadError(f"model {spec.name!r}: optimization.graph.level must be -1, 0, 1 or 2")
+    options.graph_optimization_level = _GRAPH_LEVELS[spec.graph_level]
+    if spec.integer("enable_mem_arena") == 0:
+        options.enable_cpu_mem_arena = False
+    if spec.integer("enable_mem_pattern") == 0:
+        options.enable_mem_pattern = False
+    # Idle threads of one model would spin on the cores that the next model of the ensemble needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    for key in _SESSION_KEYS:
+        if key in spec.parameters:
+            options.add_session_config_entry(key, spec.parameters[key])
+    return options

@@ -1,0 +1,64 @@
+"""What can go wrong in this distribution, and what the caller can do about it.
+
+    ServingError
+    ├── InputError          the request's own fault: answered to that request alone, with a reason and a sentence
+    ├── ArtifactError       a file that export writes is missing or contradicts itself: run `make export`
+    ├── ModelLoadError      a model cannot be served the way its config.pbtxt says: change the config or the file
+    ├── TextEncoderError    text_encoder did not answer: try again, or look into Triton's log
+    └── LaunchError         clipsr-serve cannot do what was asked: the sentence ends in the cure
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ArtifactError",
+    "InputError",
+    "LaunchError",
+    "ModelLoadError",
+    "ServingError",
+    "TextEncoderError",
+]
+
+
+class ServingError(Exception):
+    """Base of every error that this distribution raises on purpose."""
+
+
+class InputError(ServingError):
+    """A request carries something that cannot be served.
+
+    Its text is what crosses Triton: ``clipsr:REASON: sentence``. The gateway reads reason and sentence back from it.
+
+    Attributes:
+        reason: upper-case word that programs act on, for example ``IMAGE_TRUNCATED``.
+        sentence: what is wrong and what to do, for people.
+    """
+
+    def __init__(self, reason: str, sentence: str) -> None:
+        super().__init__(f"clipsr:{reason}: {sentence}")
+        self.reason = reason
+        self.sentence = sentence
+
+
+class ArtifactError(ServingError):
+    """A generated file of the model repository is missing, damaged or of another model."""
+
+
+class ModelLoadError(ServingError):
+    """A model's file does not fit its config.pbtxt or this machine."""
+
+
+class TextEncoderError(ServingError):
+    """The call of text_encoder failed; the request may succeed when tried again."""
+
+
+class LaunchError(ServingError):
+    """clipsr-serve stops here.
+
+    Attributes:
+        exit_code: what the process returns to the shell.
+    """
+
+    def __init__(self, sentence: str, *, exit_code: int = 1) -> None:
+        super().__init__(sentence)
+        self.exit_code = exit_code

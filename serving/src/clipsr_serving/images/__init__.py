@@ -1,0 +1,22 @@
+"""Images: file bytes in, the tensors of ``decode`` and ``decode_native`` out. No Triton in here."""
+
+from clipsr_serving.images._canvas import Placement, make_canvas, pad_to_canvas, pick_canvas_size, place
+from clipsr_serving.images._fit import CENTER_CROP, FITS, SQUASH, parse_fit
+from clipsr_serving.images._native import INTERPOLATIONS, make_native_pixels
+from clipsr_serving.images._read import FORMATS, read_image
+
+__all__ = [
+    "CENTER_CROP",
+    "FITS",
+    "FORMATS",
+    "INTERPOLATIONS",
+    "SQUASH",
+    "Placement",
+    "make_canvas",
+    "make_native_pixels",
+    "pad_to_canvas",
+    "parse_fit",
+    "pick_canvas_size",
+    "place",
+    "read_image",
+]

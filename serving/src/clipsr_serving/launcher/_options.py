@@ -1,0 +1,121 @@
+"""What the command line asks for, as checked values."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipsr_serving.errors import LaunchError
+
+__all__ = ["Endpoint", "Ports", "UpOptions", "claim_ports", "parse_endpoint"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """An address to listen on; port 0 picks a free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        """HOST:PORT, brackets around IPv6."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports:
+    """The ports in use, none of them 0; ``gateway`` is None without a gateway."""
+
+    gateway: int | None
+    triton_http: int
+    triton_grpc: int
+    triton_metrics: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpOptions:
+    """Options of ``clipsr-serve up``.
+
+    Attributes:
+        repository: the model repository.
+        listen: where the gateway listens.
+        triton: ``auto``, ``embedded``, ``path`` or ``docker``.
+        triton_path: the tritonserver executable for ``path``; None searches PATH.
+        triton_address: the address of Triton's three ports.
+        triton_http_port, triton_grpc_port, triton_metrics_port: 0 picks a free one.
+        profile: configs/NAME.pbtxt is used where a model has it; None for config.pbtxt.
+        has_gateway: False serves Triton's own ports only.
+        timeout_s: how long to wait until the service answers.
+        verbose: repeat the logs of both processes on stderr.
+    """
+
+    repository: Path
+    listen: Endpoint
+    triton: str
+    triton_path: Path | None
+    triton_address: str
+    triton_http_port: int
+    triton_grpc_port: int
+    triton_metrics_port: int
+    profile: str | None
+    has_gateway: bool
+    timeout_s: float
+    verbose: bool
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """Read HOST:PORT.
+
+    Raises:
+        ValueError: it is not of that form.
+    """
+    host, separator, port = text.rpartition(":")
+    if not separator or not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{text!r} is not HOST:PORT, for example 127.0.0.1:50051")
+    return Endpoint(host=host.strip("[]"), port=int(port))
+
+
+def claim_ports(options: UpOptions) -> Ports:
+    """Check that the ports are free, and pick free ones for 0.
+
+    The check closes its sockets again, so that another process can still be faster; then Triton's own error says so.
+
+    Raises:
+        LaunchError: a port is taken; the text names the flag that changes it.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        gateway = None
+        if options.has_gateway:
+            gateway = _claim(sockets, options.listen.host, options.listen.port, "--listen HOST:PORT")
+        http, grpc, metrics = (
+            _claim(sockets, options.triton_address, port, f"--triton-{name}-port PORT")
+            for name, port in (
+                ("http", options.triton_http_port),
+                ("grpc", options.triton_grpc_port),
+                ("metrics", options.triton_metrics_port),
+            )
+        )
+        return Ports(gateway=gateway, triton_http=http, triton_grpc=grpc, triton_metrics=metrics)
+    finally:
+        for held in sockets:
+            held.close()
+
+
+def _claim(sockets: list[socket.socket], host: str, port: int, flag: str) -> int:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        held = socket.socket(family, socket.SOCK_STREAM)
+        sockets.append(held)
+        # As the servers do: a connection that lingers after a restart does not count as taken.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind((host, port))
+        # Bound is not enough: two sockets with SO_REUSEADDR may bind, only one may listen.
+        held.listen(1)
+    except OSError as error:
+        raise LaunchError(
+            f"Port {port} of {host} cannot be used ({error.strerror}); stop what uses it, or choose another with {flag}."
+        ) from error
+    return int(held.getsockname()[1])

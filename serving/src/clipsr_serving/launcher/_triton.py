@@ -1,0 +1,203 @@
+"""Finds a tritonserver, and makes the command and the environment that start it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+import sysconfig
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipsr_serving.errors import LaunchError
+from clipsr_serving.launcher._options import Ports, UpOptions
+
+__all__ = [
+    "TritonCommand",
+    "build_backend_directory",
+    "find_libpython",
+    "make_triton_command",
+    "shared_memory_prefix",
+]
+
+_IMAGE = "clipsr/tritonserver"
+_PYTHON_BACKEND_FILES = ("libtriton_python.so", "triton_python_backend_utils.py")
+_STUB = "triton_python_backend_stub"
+_OUR_BACKENDS = ("onnxruntime", "openvino")
+# Time for running inferences when Triton is told to stop; the gateway has drained before that.
+_EXIT_TIMEOUT_S = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class TritonCommand:
+    """How to start Triton.
+
+    Attributes:
+        kind: ``embedded``, ``path`` or ``docker``.
+        argv: the command.
+        environment: all of its environment.
+    """
+
+    kind: str
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+
+
+def make_triton_command(options: UpOptions, *, ports: Ports, state_dir: Path) -> TritonCommand:
+    """Decide which Triton to run.
+
+    ``auto`` takes the one on PATH (NVIDIA's container), else the embedded one, else Docker.
+
+    Raises:
+        LaunchError: the one asked for is not there; the text says how to get it.
+    """
+    kind = options.triton
+    on_path = options.triton_path or _find_on_path()
+    package = _find_package()
+    if kind == "auto":
+        kind = "path" if on_path else "embedded" if package else "docker"
+    if kind == "path":
+        if on_path is None or not on_path.is_file():
+            raise LaunchError(
+                f"There is no tritonserver at {on_path or 'PATH'}; give --triton-path, or use --triton embedded."
+            )
+        return _path_command(on_path, options, ports)
+    if kind == "embedded":
+        if package is None:
+            raise LaunchError(
+                "The embedded Triton is not installed; run `pip install 'clipsr-serving[triton]'` (Linux x86-64)."
+            )
+        return _embedded_command(package, options, ports, state_dir)
+    if shutil.which("docker") is None:
+        raise LaunchError(
+            "There is neither a tritonserver on PATH, nor the embedded Triton, nor Docker; "
+            "run `pip install 'clipsr-serving[triton]'` (Linux x86-64) or install Docker."
+        )
+    return _docker_command(options, ports)
+
+
+def _find_on_path() -> Path | None:
+    found = shutil.which("tritonserver")
+    return Path(found) if found else None
+
+
+def _find_package() -> Path | None:
+    """The folder of the embedded Triton, found without importing pytriton, which starts threads and telemetry."""
+    spec = importlib.util.find_spec("pytriton")
+    if spec is None or spec.origin is None:
+        return None
+    folder = Path(spec.origin).parent / "tritonserver"
+    return folder if (folder / "bin" / "tritonserver").is_file() else None
+
+
+def shared_memory_prefix(state_dir: Path) -> str:
+    """Prefix of the embedded Triton's files in /dev/shm, so that what a killed one leaves behind can be told apart."""
+    return f"clipsr_{os.getuid()}_{state_dir.name}_"
+
+
+def _server_flags(repository: str, options: UpOptions, ports: Ports) -> list[str]:
+    flags = [
+        f"--model-repository={repository}",
+        # Our configs are complete; completion would start each Python model once more, just to ask it.
+        "--disable-auto-complete-config",
+        f"--http-address={options.triton_address}",
+        f"--http-port={ports.triton_http}",
+        f"--grpc-address={options.triton_address}",
+        f"--grpc-port={ports.triton_grpc}",
+        f"--metrics-address={options.triton_address}",
+        f"--metrics-port={ports.triton_metrics}",
+        f"--exit-timeout-secs={_EXIT_TIMEOUT_S}",
+    ]
+    if options.profile is not None:
+        flags.append(f"--model-config-name={options.profile}")
+    return flags
+
+
+def _path_command(server: Path, options: UpOptions, ports: Ports) -> TritonCommand:
+    argv = (str(server), *_server_flags(str(options.repository), options, ports))
+    return TritonCommand(kind="path", argv=argv, environment=dict(os.environ))
+
+
+def _docker_command(options: UpOptions, ports: Ports) -> TritonCommand:
+    argv = (
+        # The client forwards SIGTERM to the container; host networking keeps the addresses those of the flags.
+        *("docker", "run", "--rm", "--network=host", "--shm-size=256m"),
+        *(f"--volume={options.repository.resolve()}:/models:ro", "--entrypoint=tritonserver", _IMAGE),
+        *_server_flags("/models", options, ports),
+    )
+    return TritonCommand(kind="docker", argv=argv, environment=dict(os.environ))
+
+
+def _embedded_command(package: Path, options: UpOptions, ports: Ports, state_dir: Path) -> TritonCommand:
+    backends = build_backend_directory(package, state_dir / "backends")
+    libraries = (package.parents[1] / "nvidia_pytriton.libs", find_libpython().parent)
+    environment = dict(os.environ)
+    # The stub's interpreter finds this environment's packages through the python3 that PATH names first.
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
+    environment["LD_LIBRARY_PATH"] = os.pathsep.join(
+        [*map(str, libraries), *filter(None, [environment.get("LD_LIBRARY_PATH")])]
+    )
+    environment.pop("PYTHONHOME", None)
+    argv = (
+        str(package / "bin" / "tritonserver"),
+        *_server_flags(str(options.repository), options, ports),
+        f"--backend-directory={backends}",
+        f"--backend-config=python,shm-region-prefix-name={shared_memory_prefix(state_dir)}",
+    )
+    return TritonCommand(kind="embedded", argv=argv, environment=environment)
+
+
+def build_backend_directory(package: Path, target: Path) -> Path:
+    """Put together what ``--backend-directory`` needs: Triton's Python backend, and our Python-based ones beside it.
+
+    Files are copied: Triton refuses a backend library that is a link to somewhere else.
+
+    Raises:
+        LaunchError: the wheel carries no stub for the running Python version.
+    """
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    stub = package / "python_backend_stubs" / version / _STUB
+    if not stub.is_file():
+        have = ", ".join(sorted(folder.name for folder in stub.parents[1].iterdir()))
+        raise LaunchError(
+            f"The embedded Triton has no stub for Python {version}, only for {have}; "
+            "make the virtual environment with one of these."
+        )
+    python = target / "python"
+    shutil.rmtree(target, ignore_errors=True)
+    python.mkdir(parents=True)
+    for name in _PYTHON_BACKEND_FILES:
+        shutil.copy2(package / "backends" / "python" / name, python / name)
+    shutil.copy2(stub, python / _STUB)
+    ours = Path(__file__).parents[1] / "triton_backends"
+    for name in _OUR_BACKENDS:
+        (target / name).mkdir()
+        shutil.copy2(ours / name / "model.py", target / name / "model.py")
+    return target
+
+
+def find_libpython(variables: Mapping[str, object] | None = None) -> Path:
+    """Find the shared libpython that the stub is linked against.
+
+    Args:
+        variables: the interpreter's build variables; its own by default.
+
+    Raises:
+        LaunchError: this Python comes without one.
+    """
+    variables = sysconfig.get_config_vars() if variables is None else variables
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    name = f"libpython{version}.so.1.0"
+    multiarch = str(variables.get("MULTIARCH") or "x86_64-linux-gnu")
+    folders = [variables.get("LIBDIR"), Path(str(variables.get("installed_base") or sys.base_prefix)) / "lib"]
+    folders += [Path("/usr/lib") / multiarch, "/usr/lib64", Path("/lib") / multiarch]
+    for folder in folders:
+        if folder and (Path(str(folder)) / name).is_file():
+            return Path(str(folder)) / name
+    raise LaunchError(
+        f"The embedded Triton needs {name}, which this Python does not have; run `apt-get install libpython{version}`, "
+        "or make the virtual environment with a Python that was built with --enable-shared (uv, conda and "
+        "python.org's installers are)."
+    )

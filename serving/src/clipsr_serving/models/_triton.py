@@ -1,0 +1,112 @@
+"""Triton's Python API as the models use it: read a request, answer it, call another model, count."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+from numpy.typing import NDArray
+
+from clipsr_serving.errors import InputError, TextEncoderError
+
+__all__ = [
+    "Answer",
+    "Counter",
+    "answer_each",
+    "call_text_encoder",
+    "find_repository",
+    "read_array",
+    "read_byte_rows",
+    "respond",
+    "set_up_logging",
+]
+
+Answer = Mapping[str, NDArray[Any]] | Exception
+_log = logging.getLogger(__name__)
+
+
+def set_up_logging() -> None:
+    """Send this process's log to stderr, which Triton mixes into its own."""
+    logging.basicConfig(level=logging.INFO, format="clipsr %(levelname)s: %(message)s")
+
+
+def find_repository(args: Mapping[str, str]) -> Path:
+    """The model repository's root, from what Triton hands to ``initialize`` (the model's own folder)."""
+    return Path(args["model_repository"]).parent
+
+
+def read_array(request: Any, name: str) -> NDArray[Any]:
+    """An input as Triton holds it: a view that dies with the request."""
+    return pb_utils.get_input_tensor_by_name(request, name).as_numpy()
+
+
+def read_byte_rows(request: Any, name: str) -> list[tuple[bytes, ...]]:
+    """A BYTES input [batch, n] as one tuple a row."""
+    return [tuple(row) for row in read_array(request, name).tolist()]
+
+
+def respond(answer: Answer) -> Any:
+    """Make the response; an InputError becomes INVALID_ARG, text_encoder's failure UNAVAILABLE, the rest INTERNAL."""
+    if not isinstance(answer, Exception):
+        return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in answer.items()])
+    if isinstance(answer, InputError):
+        error = pb_utils.TritonError(str(answer), pb_utils.TritonError.INVALID_ARG)
+    elif isinstance(answer, TextEncoderError):
+        error = pb_utils.TritonError(f"clipsr:BACKEND_UNAVAILABLE: {answer}", pb_utils.TritonError.UNAVAILABLE)
+    else:
+        _log.error("request failed", exc_info=answer)
+        error = pb_utils.TritonError(f"clipsr:INTERNAL: {type(answer).__name__}: {answer}")
+    return pb_utils.InferenceResponse(error=error)
+
+
+def answer_each(requests: Sequence[Any], answer: Callable[[Any], Answer]) -> list[Any]:
+    """Answer requests one by one; whatever one raises is its own answer only."""
+    return [respond(_catch(answer, request)) for request in requests]
+
+
+def _catch(answer: Callable[[Any], Answer], request: Any) -> Answer:
+    try:
+        return answer(request)
+    except Exception as error:
+        return error
+
+
+def call_text_encoder(tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Run ``text_encoder`` in this server and wait for it.
+
+    Raises:
+        TextEncoderError: it is not loaded, or it failed.
+    """
+    request = pb_utils.InferenceRequest(
+        model_name="text_encoder",
+        requested_output_names=["text_embedding"],
+        inputs=[pb_utils.Tensor("tokens", tokens)],
+        preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
+    )
+    response = request.exec()
+    if response.has_error():
+        raise TextEncoderError(f"text_encoder failed: {response.error().message()}")
+    output = pb_utils.get_output_tensor_by_name(response, "text_embedding").as_numpy()
+    # A copy: the view's memory goes back to Triton with the response.
+    return np.array(output, dtype=np.float32)
+
+
+class Counter:
+    """A Prometheus counter on Triton's metrics port, fed with a running total."""
+
+    def __init__(self, name: str, description: str) -> None:
+        family = pb_utils.MetricFamily(name=name, description=description, kind=pb_utils.MetricFamily.COUNTER)
+        # A family lives as long as something holds it.
+        self._family = family
+        self._metric = family.Metric(labels={})
+        self._total = 0
+
+    def advance_to(self, total: int) -> None:
+        """Raise the metric to a total that only grows."""
+        if total > self._total:
+            self._metric.increment(total - self._total)
+            self._total = total

@@ -1,0 +1,68 @@
+"""The models ``decode`` (upscaled route) and ``decode_native``: image files to tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from clipsr_serving.images import make_native_pixels, pad_to_canvas, parse_fit, pick_canvas_size, place, read_image
+from clipsr_serving.manifest import read_manifest
+from clipsr_serving.models import _triton
+
+__all__ = ["DecodeModel", "DecodeNativeModel"]
+
+
+def _read_images(request: Any) -> list[tuple[Image.Image, str]]:
+    """Each row's image and fit."""
+    contents = _triton.read_byte_rows(request, "image")
+    fits = _triton.read_byte_rows(request, "fit")
+    return [(read_image(content), parse_fit(fit)) for (content,), (fit,) in zip(contents, fits, strict=True)]
+
+
+class DecodeModel:
+    """``image``, ``fit`` to ``canvas``, ``box``."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Read the canvas sizes."""
+        _triton.set_up_logging()
+        self._canvas_sizes_px = read_manifest(_triton.find_repository(args)).upscaler.canvas_sizes_px
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Answer each request by itself; a bad image fails only the request that brought it."""
+        return _triton.answer_each(requests, self._answer)
+
+    def _answer(self, request: Any) -> _triton.Answer:
+        placements = [
+            place(image, fit=fit, canvas_sizes_px=self._canvas_sizes_px) for image, fit in _read_images(request)
+        ]
+        # One tensor has one shape: the images of one request share the canvas of the largest.
+        size_px = max(pick_canvas_size(item.pixels.shape[:2], self._canvas_sizes_px) for item in placements)
+        return {
+            "canvas": np.stack([pad_to_canvas(item.pixels, size_px) for item in placements]),
+            "box": np.array([item.box for item in placements], dtype=np.float32),
+        }
+
+
+class DecodeNativeModel:
+    """``image``, ``fit`` to ``pixels``."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Read the encoder's input side and interpolation."""
+        _triton.set_up_logging()
+        self._encoder = read_manifest(_triton.find_repository(args)).image_encoder
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Answer each request by itself."""
+        return _triton.answer_each(requests, self._answer)
+
+    def _answer(self, request: Any) -> _triton.Answer:
+        pixels = [
+            make_native_pixels(
+                image, fit=fit, image_size_px=self._encoder.image_size_px, interpolation=self._encoder.interpolation
+            )
+            for image, fit in _read_images(request)
+        ]
+        return {"pixels": np.stack(pixels)}

@@ -1,0 +1,88 @@
+"""The model ``similarity``: owner of the text-embedding cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from clipsr_serving.manifest import Manifest, read_manifest
+from clipsr_serving.models import _triton
+from clipsr_serving.models._text import CountedEncoder, make_embedder, read_integer_parameter
+from clipsr_serving.prompts import LabelSpace, parse_label_space
+from clipsr_serving.scoring import RawLabelSpace, Scorer, ScoreRequest, Scores
+from clipsr_serving.text_banks import read_text_banks
+from clipsr_serving.text_cache import MatrixCache, TextEmbeddingCache
+
+__all__ = ["SimilarityModel"]
+
+
+class SimilarityModel:
+    """``image_embedding``, ``labels``, ``templates`` to ``cosine``, ``probability``."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Read manifest, tokenizer and text banks; text_encoder itself may still be loading."""
+        _triton.set_up_logging()
+        repository = _triton.find_repository(args)
+        self._manifest: Manifest = read_manifest(repository)
+        self._encoder = CountedEncoder()
+        embedder = make_embedder(
+            repository,
+            self._manifest,
+            self._encoder,
+            max_batch_size=read_integer_parameter(args, "text_encoder_max_batch_size"),
+        )
+        self._cache = TextEmbeddingCache(
+            embed=embedder.embed, max_entries=read_integer_parameter(args, "text_cache_max_entries")
+        )
+        for bank in read_text_banks(repository, self._manifest):
+            for key, row in bank.rows():
+                self._cache.pin(key, row)
+        self._scorer = Scorer(
+            cache=self._cache,
+            matrices=MatrixCache(read_integer_parameter(args, "matrix_cache_max_bytes")),
+            parse=self._parse,
+            scoring=self._manifest.scoring,
+        )
+        self._hits = _triton.Counter("clipsr_text_cache_hits_total", "Labels found in the text-embedding cache")
+        self._misses = _triton.Counter("clipsr_text_cache_misses_total", "Labels that had to be encoded")
+        self._evictions = _triton.Counter("clipsr_text_cache_evictions_total", "Labels that made room for others")
+        self._calls = _triton.Counter("clipsr_text_encoder_calls_total", "Calls of text_encoder by similarity")
+
+    def _parse(self, space: RawLabelSpace) -> LabelSpace:
+        labels, templates = space
+        return parse_label_space(
+            labels,
+            templates,
+            template_sets=self._manifest.template_sets,
+            default_templates=self._manifest.default_templates,
+        )
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Answer a batch of requests with at most one round of encoder calls."""
+        answers: list[Scores | Exception] = self._scorer.score([self._read(request) for request in requests])
+        self._export_counters()
+        return [_triton.respond(_tensors(answer)) for answer in answers]
+
+    @staticmethod
+    def _read(request: Any) -> ScoreRequest:
+        labels = _triton.read_byte_rows(request, "labels")
+        templates = _triton.read_byte_rows(request, "templates")
+        return ScoreRequest(
+            image_embedding=_triton.read_array(request, "image_embedding").astype(np.float32, copy=False),
+            spaces=tuple(zip(labels, templates, strict=True)),
+        )
+
+    def _export_counters(self) -> None:
+        counters = self._cache.counters
+        self._hits.advance_to(counters.hits)
+        self._misses.advance_to(counters.misses)
+        self._evictions.advance_to(counters.evictions)
+        self._calls.advance_to(self._encoder.calls)
+
+
+def _tensors(answer: Scores | Exception) -> _triton.Answer:
+    if isinstance(answer, Exception):
+        return answer
+    return {"cosine": answer.cosine, "probability": answer.probability}

@@ -1,0 +1,10 @@
+"""The ``onnxruntime`` backend of the embedded Triton; see clipsr_serving.backends."""
+
+from clipsr_serving.backends._triton import SessionModel
+from clipsr_serving.backends.onnxruntime import OnnxRuntimeSession
+
+
+class TritonPythonModel(SessionModel):
+    """Serves every model whose config says ``backend: "onnxruntime"``."""
+
+    open_session = OnnxRuntimeSession

@@ -1,0 +1,164 @@
+"""Makes a small random model repository: real graphs, real tokenizer, no trained weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+R, D, L = 64, 256, 32
+CANVAS_SIZES_PX = (32, 64, 128)
+TEMPLATE_SETS = {"simple": ["a photo of a {}."], "pair": ["a photo of a {}.", "a blurry photo of a {}."]}
+LABEL_SETS = {"pets": ["cat", "dog"]}
+REPOSITORY = Path(__file__).parents[2] / "model_repository"
+
+
+def _save(graph: onnx.GraphProto, path: Path) -> None:
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, str(path))
+
+
+def make_upscale(path: Path) -> None:
+    """Resize to R x R, brighter with the box's mean; dynamic batch and canvas."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["canvas"], ["float"], to=TensorProto.FLOAT),
+            helper.make_node("Shape", ["canvas"], ["batch"], start=0, end=2),
+            helper.make_node("Concat", ["batch", "side"], ["sizes"], axis=0),
+            helper.make_node("Resize", ["float", "", "", "sizes"], ["resized"], mode="linear"),
+            helper.make_node("ReduceMean", ["box", "axis"], ["mean"], keepdims=1),
+            helper.make_node("Reshape", ["mean", "column"], ["shift"]),
+            helper.make_node("Add", ["resized", "shift"], ["shifted"]),
+            helper.make_node("Clip", ["shifted", "low", "high"], ["clipped"]),
+            helper.make_node("Cast", ["clipped"], ["pixels"], to=TensorProto.UINT8),
+        ],
+        "upscale",
+        [
+            helper.make_tensor_value_info("canvas", TensorProto.UINT8, ["N", 3, "S", "S"]),
+            helper.make_tensor_value_info("box", TensorProto.FLOAT, ["N", 4]),
+        ],
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", 3, R, R])],
+        [
+            numpy_helper.from_array(np.array([R, R], np.int64), "side"),
+            numpy_helper.from_array(np.array([1], np.int64), "axis"),
+            numpy_helper.from_array(np.array([-1, 1, 1, 1], np.int64), "column"),
+            numpy_helper.from_array(np.array(0, np.float32), "low"),
+            numpy_helper.from_array(np.array(255, np.float32), "high"),
+        ],
+    )
+    _save(graph, path)
+
+
+def make_image_encoder(path: Path, *, output: str = "image_embedding") -> None:
+    """A random projection, L2-normalized."""
+    weight = np.random.default_rng(0).standard_normal((3 * R * R, D), np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["pixels"], ["float"], to=TensorProto.FLOAT),
+            helper.make_node("Sub", ["float", "grey"], ["centred"]),
+            helper.make_node("Flatten", ["centred"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "weight"], ["features"]),
+            helper.make_node("LpNormalization", ["features"], [output], axis=-1, p=2),
+        ],
+        "image_encoder",
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", 3, R, R])],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", D])],
+        [numpy_helper.from_array(weight, "weight"), numpy_helper.from_array(np.array(127.5, np.float32), "grey")],
+    )
+    _save(graph, path)
+
+
+def make_text_encoder(path: Path) -> None:
+    """The mean of random token vectors, each scaled by its position, L2-normalized."""
+    rng = np.random.default_rng(1)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["table", "tokens"], ["vectors"]),
+            helper.make_node("Mul", ["vectors", "position"], ["placed"]),
+            helper.make_node("ReduceMean", ["placed", "axis"], ["mean"], keepdims=0),
+            helper.make_node("LpNormalization", ["mean"], ["text_embedding"], axis=-1, p=2),
+        ],
+        "text_encoder",
+        [helper.make_tensor_value_info("tokens", TensorProto.INT64, ["N", L])],
+        [helper.make_tensor_value_info("text_embedding", TensorProto.FLOAT, ["N", D])],
+        [
+            numpy_helper.from_array(rng.standard_normal((300, D), np.float32), "table"),
+            numpy_helper.from_array(rng.standard_normal((L, D), np.float32), "position"),
+            numpy_helper.from_array(np.array([1], np.int64), "axis"),
+        ],
+    )
+    _save(graph, path)
+
+
+def make_tokenizer(path: Path) -> None:
+    """One token a byte, ids below 258, cut and padded to L with an end token."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {"<pad>": 0, "<end>": 1} | {letter: index + 2 for index, letter in enumerate(alphabet)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A <end>", special_tokens=[("<end>", 1)])
+    tokenizer.enable_truncation(L)
+    tokenizer.enable_padding(length=L, pad_id=0, pad_token="<pad>")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(path))
+
+
+def manifest_document(root: Path) -> dict[str, object]:
+    """The manifest of what lies under ``root``."""
+    files = [root / name / "1" / "model.onnx" for name in ("upscale", "image_encoder", "text_encoder")]
+    files.append(root / "text_encoder" / "tokenizer.json")
+    artifacts = {
+        str(file.relative_to(root)): {
+            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+            "bytes": file.stat().st_size,
+        }
+        for file in files
+        if file.is_file()
+    }
+    return {
+        "schema_version": 1,
+        "name": "random",
+        "digest": "sha256:0",
+        "image_encoder": {
+            "architecture": "random",
+            "image_size_px": R,
+            "embed_dim": D,
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5],
+            "interpolation": "bicubic",
+        },
+        "text_encoder": {"context_length": L, "vocab_size": 258, "pad_token_id": 0},
+        "upscaler": {"architecture": "resize", "canvas_sizes_px": list(CANVAS_SIZES_PX), "scale_max": 4.0},
+        "scoring": {"function": "softmax", "logit_scale": 50.0, "logit_bias": 0.0},
+        "native_min_side_px": R,
+        "default_templates": "@simple",
+        "template_sets": TEMPLATE_SETS,
+        "label_sets": LABEL_SETS,
+        "text_banks": [],
+        "artifacts": artifacts,
+        "versions": {},
+    }
+
+
+def make_repository(root: Path) -> Path:
+    """Copy the committed part of ``model_repository`` and add what export would write."""
+    shutil.copytree(
+        REPOSITORY,
+        root,
+        dirs_exist_ok=True,
+        ignore=shutil.ignore_patterns("*.onnx", "*.onnx.data", "manifest.json", "tokenizer.json", "text_banks", "__pycache__"),
+    )
+    make_upscale(root / "upscale" / "1" / "model.onnx")
+    make_image_encoder(root / "image_encoder" / "1" / "model.onnx")
+    make_text_encoder(root / "text_encoder" / "1" / "model.onnx")
+    make_tokenizer(root / "text_encoder" / "tokenizer.json")
+    (root / "manifest.json").write_text(json.dumps(manifest_document(root), indent=2), encoding="utf-8")
+    return root
