@@ -46,6 +46,23 @@ class ClipCheckpoint:
         return int(self.config["model_cfg"]["text_cfg"]["context_length"])
 
     @property
+    def architecture(self) -> str:
+        """Types of the two towers, for people."""
+        text = getattr(self.model, "text", None) or self.model.transformer
+        return f"{type(self.model.visual).__name__} + {type(text).__name__}"
+
+    @property
+    def logit_scale(self) -> float:
+        """Factor on the cosines, as trained."""
+        return float(self.model.logit_scale.detach().exp())
+
+    @property
+    def logit_bias(self) -> float | None:
+        """Term after the factor of a checkpoint trained with a sigmoid loss; None for softmax checkpoints."""
+        bias = getattr(self.model, "logit_bias", None)
+        return None if bias is None else float(bias)
+
+    @property
     def mean(self) -> tuple[float, ...]:
         """Per-channel mean of RGB in [0, 1] that the image tower expects to be subtracted."""
         return tuple(self.config["preprocess_cfg"]["mean"])
@@ -92,6 +109,27 @@ def load_clip(folder: str | Path) -> ClipCheckpoint:
     name = f"local-dir:{folder}"
     model = open_clip.create_model(name, precision="fp32").eval()
     return ClipCheckpoint(model=model, config=config, tokenizer=open_clip.get_tokenizer(name))
+
+
+def load_open_clip(model_name: str, weights: str) -> ClipCheckpoint:
+    """Load a model that OpenCLIP knows by name, in fp32, on the CPU.
+
+    Args:
+        model_name: OpenCLIP's name, for example "ViT-B-32".
+        weights: path of a weight file, or a tag that OpenCLIP downloads.
+
+    Raises:
+        ValueError: OpenCLIP knows no such model or tag.
+    """
+    model_cfg = open_clip.get_model_config(model_name)
+    if model_cfg is None:
+        raise ValueError(f"OpenCLIP knows no model {model_name!r}; open_clip.list_models() lists them")
+    try:
+        model = open_clip.create_model(model_name, pretrained=weights, precision="fp32", require_pretrained=True).eval()
+    except RuntimeError as error:
+        raise ValueError(f"{weights} can't be loaded as weights of {model_name}: {error}") from error
+    config = {"model_cfg": model_cfg, "preprocess_cfg": open_clip.get_model_preprocess_cfg(model)}
+    return ClipCheckpoint(model=model, config=config, tokenizer=open_clip.get_tokenizer(model_name))
 
 
 def save_clip(checkpoint: ClipCheckpoint, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> Path:

@@ -1,7 +1,17 @@
 """Learned continuous super-resolution: LIIF (Chen et al. 2021) and a fast latent-modulated decoder."""
 
-from clipsr_training.liif._checkpoint import CheckpointFormatError, load_liif, save_liif
+from clipsr_training.liif._checkpoint import CheckpointFormatError, describe_upscaler, load_liif, save_liif
 from clipsr_training.liif._grid import Box, full_box
 from clipsr_training.liif._model import LIIF, ModulatedLIIF, Upscaler
 
-__all__ = ["LIIF", "Box", "CheckpointFormatError", "ModulatedLIIF", "Upscaler", "full_box", "load_liif", "save_liif"]
+__all__ = [
+    "LIIF",
+    "Box",
+    "CheckpointFormatError",
+    "ModulatedLIIF",
+    "Upscaler",
+    "describe_upscaler",
+    "full_box",
+    "load_liif",
+    "save_liif",
+]

@@ -20,9 +20,11 @@ class Upscaler(nn.Module, ABC):
 
     Attributes:
         encoder: maps RGB in [-1, 1] to features of the same height and width.
+        scale_max: largest trained scale.
     """
 
     encoder: nn.Module
+    scale_max: float = 4.0
 
     def normalize(self, lr: Tensor) -> Float[Tensor, "b 3 h w"]:
         """Map uint8, or float in [0, 1], to float in [-1, 1].

@@ -1,0 +1,51 @@
+"""Does a graph compute what PyTorch computes? Measured before anything is written."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import nn
+
+from clipsr_export._errors import ParityError
+
+# Pixels: UINT8 levels. Both sides round the same fp32 value, which may lie on either side of a half.
+PIXEL_TOLERANCE = 1.0
+# 1 - cosine of two embeddings; fp32 round-off over a whole tower stays well below.
+COSINE_TOLERANCE = 1e-4
+
+
+def check_graph(name: str, module: nn.Module, path: Path, samples: Iterable[Mapping[str, np.ndarray]]) -> float:
+    """Compare an ONNX file in ONNX Runtime with the module it came from.
+
+    Args:
+        name: of the graph, for the error.
+        module: the PyTorch module.
+        path: the ONNX file.
+        samples: inputs by name.
+
+    Returns:
+        The largest difference: in levels for UINT8 results, in 1 - cosine for embeddings.
+
+    Raises:
+        ParityError: the difference exceeds the tolerance, or is not a number.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    worst, quantity, tolerance = 0.0, "the result", 0.0
+    for sample in samples:
+        with torch.inference_mode():
+            expected = module(*(torch.from_numpy(array) for array in sample.values())).numpy()
+        (actual,) = session.run(None, dict(sample))
+        if expected.dtype == np.uint8:
+            quantity, tolerance = "a pixel (levels)", PIXEL_TOLERANCE
+            difference = np.abs(actual.astype(np.int16) - expected.astype(np.int16)).max()
+        else:
+            quantity, tolerance = "an embedding (1 - cosine)", COSINE_TOLERANCE
+            difference = (1 - (actual * expected).sum(axis=-1)).max()
+        if not difference <= tolerance:
+            raise ParityError(name, quantity, float(difference), tolerance)
+        worst = max(worst, float(difference))
+    return worst

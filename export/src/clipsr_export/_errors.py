@@ -1,0 +1,30 @@
+"""Errors of the export.
+
+ExportError
+├── ParityError      a graph differs from PyTorch by more than its tolerance
+└── TemplateError    the model repository to export into is not one
+"""
+
+
+class ExportError(Exception):
+    """An export that was not carried out; nothing was changed in the output."""
+
+
+class ParityError(ExportError):
+    """A graph's results differ from PyTorch's.
+
+    Attributes:
+        graph: name of the graph.
+        measured: the largest difference found.
+        tolerance: the largest difference allowed.
+    """
+
+    def __init__(self, graph: str, quantity: str, measured: float, tolerance: float) -> None:
+        super().__init__(f"{graph}: {quantity} differs from PyTorch by {measured:.3g}, allowed is {tolerance:.3g}")
+        self.graph = graph
+        self.measured = measured
+        self.tolerance = tolerance
+
+
+class TemplateError(ExportError):
+    """The model repository template is missing or has a line that can't be filled in."""

@@ -1,0 +1,62 @@
+"""What each ONNX graph computes, as PyTorch modules with the tensor contract's names and types."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clipsr_training.clip import ClipCheckpoint
+from clipsr_training.liif import Upscaler
+
+
+class UpscaleGraph(nn.Module):
+    """`upscale`: a region of a low-resolution canvas, rendered on the encoder's pixel grid.
+
+    Args:
+        upscaler: a LIIF.
+        image_size_px: R.
+    """
+
+    def __init__(self, upscaler: Upscaler, image_size_px: int) -> None:
+        super().__init__()
+        self.upscaler = upscaler
+        self.image_size_px = image_size_px
+
+    def forward(self, canvas: Tensor, box: Tensor) -> Tensor:
+        """Map canvas UINT8 [N, 3, S, S] and box FP32 [N, 4] to pixels UINT8 [N, 3, R, R]."""
+        feat = self.upscaler.features(canvas)
+        sr = self.upscaler.render(feat, box, (self.image_size_px, self.image_size_px))
+        return (sr.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+class ImageEncoderGraph(nn.Module):
+    """`image_encoder`: normalization, image tower, L2 normalization."""
+
+    def __init__(self, checkpoint: ClipCheckpoint) -> None:
+        super().__init__()
+        self.model = checkpoint.model
+        mean, std = (_channels(values) for values in (checkpoint.mean, checkpoint.std))
+        # (x / 255 - mean) / std as one product and one sum.
+        self.register_buffer("gain", 1 / (255 * std))
+        self.register_buffer("offset", -mean / std)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Map pixels UINT8 [N, 3, R, R] to image_embedding FP32 [N, D], L2-normalized."""
+        return functional.normalize(self.model.encode_image(pixels.float() * self.gain + self.offset), dim=-1)
+
+
+class TextEncoderGraph(nn.Module):
+    """`text_encoder`: text tower, L2 normalization."""
+
+    def __init__(self, checkpoint: ClipCheckpoint) -> None:
+        super().__init__()
+        self.model = checkpoint.model
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map tokens INT64 [N, L] to text_embedding FP32 [N, D], L2-normalized."""
+        return functional.normalize(self.model.encode_text(tokens), dim=-1)
+
+
+def _channels(values: Sequence[float]) -> Tensor:
+    return torch.tensor(values).view(1, 3, 1, 1)

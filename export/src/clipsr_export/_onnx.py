@@ -1,0 +1,69 @@
+"""PyTorch modules to ONNX files."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+# The newest opset that both ONNX Runtime in Triton 24.10 and TensorRT 10 read in full.
+OPSET = 18
+# Protobuf's limit for one message; larger graphs keep their weights in a file beside them.
+_EXTERNAL_DATA_BYTES = 2**31 - 2**20
+
+
+def write_onnx(
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    output: str,
+    path: Path,
+    dynamic_axes: Mapping[str, Mapping[int, str]],
+) -> None:
+    """Export a module by the dynamo exporter and check the file with ONNX's own checker.
+
+    Args:
+        module: takes the inputs in order and returns one tensor.
+        inputs: example inputs by name.
+        output: name of the result.
+        path: file to write; external data, if needed, goes to a file beside it.
+        dynamic_axes: for each input, axis → symbol of axes that vary.
+    """
+    symbols = {s: torch.export.Dim(s, min=1) for axes in dynamic_axes.values() for s in axes.values()}
+    shapes = {name: {axis: symbols[s] for axis, s in dynamic_axes[name].items()} for name in inputs}
+    n_bytes = sum(p.numel() * p.element_size() for p in module.parameters())
+    with _quiet():
+        program = torch.onnx.export(
+            module.eval(),
+            tuple(inputs.values()),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=[output],
+            dynamic_shapes=tuple(shapes[name] for name in inputs),
+            optimize=True,
+            verbose=False,
+        )
+    assert program is not None
+    program.save(str(path), external_data=n_bytes > _EXTERNAL_DATA_BYTES)
+    onnx.checker.check_model(str(path))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter's progress chatter; its errors are exceptions and still arrive."""
+    loggers: Sequence[logging.Logger] = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir", "torch.onnx")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,254 @@
+"""The whole export: graphs, tokenizer, text banks, manifest and configurations, checked and then put in place."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from clipsr_export._check import check_graph
+from clipsr_export._dims import fill_dims
+from clipsr_export._errors import TemplateError
+from clipsr_export._graphs import ImageEncoderGraph, TextEncoderGraph, UpscaleGraph
+from clipsr_export._onnx import write_onnx
+from clipsr_export._tokenizer import PAD_TOKEN_ID, build_tokenizer
+from clipsr_training import prompts
+from clipsr_training.clip import ClipCheckpoint
+from clipsr_training.liif import Upscaler, describe_upscaler
+
+SCHEMA_VERSION = 1
+# Canvas sides that requests are padded to, so that images of different sizes share a batch.
+CANVAS_SIZES_PX = (32, 64, 128)
+DEFAULT_TEMPLATES = "@simple"
+_BANK_TEMPLATE_SETS = ("simple", "cifar")
+_TEXT_BATCH = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportPlan:
+    """What is exported, and where to.
+
+    Attributes:
+        name: the manifest's model name.
+        clip: the CLIP checkpoint.
+        upscaler: the super-resolution model.
+        template: a model repository whose configurations are taken.
+        output: the repository to fill; may be the template itself.
+        samples: real images that the graphs are checked on, besides random ones.
+        native_min_side_px: shorter side from which images skip super-resolution.
+        report: called with one line about every step.
+    """
+
+    name: str
+    clip: ClipCheckpoint
+    upscaler: Upscaler
+    template: Path
+    output: Path
+    samples: tuple[Path, ...]
+    native_min_side_px: int
+    report: Callable[[str], None] = lambda _: None
+
+
+def export_repository(plan: ExportPlan) -> dict[str, Any]:
+    """Export into a temporary folder, check everything, then move it into place.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        TemplateError: the template is not a model repository.
+        ParityError: a graph does not compute what PyTorch computes; the output is unchanged.
+    """
+    configurations = _configurations(plan)
+    plan.output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=plan.output) as folder:
+        staging = Path(folder)
+        _write_graphs(plan, staging)
+        _write_tokenizer(plan, staging)
+        banks = _write_text_banks(plan, staging)
+        manifest = _manifest(plan, staging, banks)
+        (staging / "manifest.json").write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        _copy_models(plan)
+        for path, text in configurations.items():
+            (plan.output / path).write_text(text, encoding="utf-8")
+        _put_in_place(staging, plan.output)
+    plan.report(f"wrote {plan.output} ({plan.name}, {manifest['digest'][:19]})")
+    return manifest
+
+
+def _configurations(plan: ExportPlan) -> dict[Path, str]:
+    """Return every configuration of the template, filled in, by path inside the repository."""
+    paths = sorted([*plan.template.glob("*/config.pbtxt"), *plan.template.glob("*/configs/*.pbtxt")])
+    if not paths:
+        raise TemplateError(f"{plan.template} holds no <model>/config.pbtxt; name clipsr's model_repository with --template")
+    sizes = {"R": plan.clip.image_size_px, "D": plan.clip.embed_dim, "L": plan.clip.context_length}
+    return {p.relative_to(plan.template): fill_dims(p.read_text(encoding="utf-8"), sizes) for p in paths}
+
+
+def _write_graphs(plan: ExportPlan, staging: Path) -> None:
+    size = plan.clip.image_size_px
+    batch = {0: "batch"}
+    canvas_axes = {"canvas": {0: "batch", 2: "canvas_size", 3: "canvas_size"}, "box": batch}
+    graphs: list[tuple[str, nn.Module, Callable[[], Iterator[dict[str, np.ndarray]]], str, dict[str, dict[int, str]]]] = [
+        ("upscale", UpscaleGraph(plan.upscaler, size), lambda: _canvases(plan), "pixels", canvas_axes),
+        ("image_encoder", ImageEncoderGraph(plan.clip), lambda: _pixels(plan), "image_embedding", {"pixels": batch}),
+        ("text_encoder", TextEncoderGraph(plan.clip), lambda: _tokens(plan), "text_embedding", {"tokens": batch}),
+    ]
+    for name, module, samples, output, axes in graphs:
+        path = staging / name / "1" / "model.onnx"
+        path.parent.mkdir(parents=True)
+        example = {key: torch.from_numpy(array) for key, array in next(samples()).items()}
+        write_onnx(module, example, output, path, axes)
+        difference = check_graph(name, module, path, samples())
+        plan.report(f"{name}: {path.stat().st_size / 1e6:.1f} MB, largest difference from PyTorch {difference:.2g}")
+
+
+def _canvases(plan: ExportPlan) -> Iterator[dict[str, np.ndarray]]:
+    """Yield random canvases and boxes of every bucket, then real images."""
+    rng = np.random.default_rng(0)
+    for side in CANVAS_SIZES_PX:
+        canvas = rng.integers(0, 256, (3, 3, side, side), dtype=np.uint8)
+        boxes = [[0, 0, side, side], [0.5, 3, side - 5.5, side - 5.5], [0, 0, 16, 11]]
+        yield {"canvas": canvas, "box": np.array(boxes, dtype=np.float32)}
+    for path in plan.samples:
+        side = CANVAS_SIZES_PX[1]
+        with Image.open(path) as image:
+            array = np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC))
+        canvas = np.ascontiguousarray(array.transpose(2, 0, 1)[None])
+        yield {"canvas": canvas, "box": np.array([[0, 0, side, side]], dtype=np.float32)}
+
+
+def _pixels(plan: ExportPlan) -> Iterator[dict[str, np.ndarray]]:
+    """Yield random pixels, then real images."""
+    rng = np.random.default_rng(0)
+    size = plan.clip.image_size_px
+    yield {"pixels": rng.integers(0, 256, (3, 3, size, size), dtype=np.uint8)}
+    for path in plan.samples:
+        with Image.open(path) as image:
+            array = np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
+        yield {"pixels": np.ascontiguousarray(array.transpose(2, 0, 1)[None])}
+
+
+def _tokens(plan: ExportPlan) -> Iterator[dict[str, np.ndarray]]:
+    """Yield token ids of real prompts, one of them longer than the context."""
+    texts = [prompts.expand(t, "cat") for t in prompts.template_sets()["cifar"]]
+    yield {"tokens": plan.clip.tokenizer(texts).numpy()}
+    yield {"tokens": plan.clip.tokenizer(["a very long caption, " * 40]).numpy()}
+
+
+def _write_tokenizer(plan: ExportPlan, staging: Path) -> None:
+    """Write the tokenizer file after comparing it with the checkpoint's own tokenizer on every known prompt."""
+    tokenizer = build_tokenizer(plan.clip.tokenizer, plan.clip.context_length)
+    labels = sorted({label for labels in prompts.label_sets().values() for label in labels})
+    texts = [prompts.expand(t, label) for t in prompts.template_sets()["imagenet"] for label in labels]
+    ids = np.array([encoding.ids for encoding in tokenizer.encode_batch(texts)])
+    if not np.array_equal(ids, plan.clip.tokenizer(texts).numpy()):
+        raise TemplateError("the tokenizers file gives other token ids than the checkpoint's own tokenizer")
+    tokenizer.save(str(staging / "text_encoder" / "tokenizer.json"))
+
+
+@torch.inference_mode()
+def _write_text_banks(plan: ExportPlan, staging: Path) -> list[dict[str, str]]:
+    """Write embeddings of the named label sets; returns the manifest's list of banks."""
+    folder = staging / "similarity" / "text_banks"
+    folder.mkdir(parents=True)
+    graph = TextEncoderGraph(plan.clip)
+    digest = _sha256(staging / "text_encoder" / "1" / "model.onnx")
+    banks: list[dict[str, str]] = []
+    for label_set, labels in prompts.label_sets().items():
+        for template_set in _BANK_TEMPLATE_SETS:
+            templates = prompts.template_sets()[template_set]
+            texts = [prompts.expand(t, label) for label in labels for t in templates]
+            tokens = plan.clip.tokenizer(texts)
+            embedding = torch.cat([graph(chunk) for chunk in tokens.split(_TEXT_BATCH)])
+            mean = embedding.view(len(labels), len(templates), -1).mean(dim=1)
+            mean = nn.functional.normalize(mean, dim=-1).numpy().astype(np.float32)
+            path = folder / f"{label_set}-{template_set}.npz"
+            np.savez(
+                path, labels=np.array(labels), templates=np.array(templates), text_embedding=mean, digest=np.array(digest)
+            )
+            file = path.relative_to(staging).as_posix()
+            banks.append({"file": file, "label_set": label_set, "templates": f"@{template_set}"})
+    plan.report(f"text banks: {', '.join(bank['file'].rsplit('/')[-1] for bank in banks)}")
+    return banks
+
+
+def _manifest(plan: ExportPlan, staging: Path, banks: list[dict[str, str]]) -> dict[str, Any]:
+    files = sorted(p for p in staging.rglob("*") if p.is_file())
+    artifacts = {
+        p.relative_to(staging).as_posix(): {"sha256": _sha256(p), "bytes": p.stat().st_size} for p in files
+    }
+    lines = "".join(f"{path} {item['sha256']}\n" for path, item in artifacts.items())
+    clip, preprocess = plan.clip, plan.clip.config["preprocess_cfg"]
+    upscaler = describe_upscaler(plan.upscaler)
+    packages = ("clipsr-export", "clipsr-training", "torch", "onnx", "onnxscript", "open_clip_torch", "tokenizers")
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": plan.name,
+        "digest": f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}",
+        "image_encoder": {
+            "architecture": clip.architecture,
+            "image_size_px": clip.image_size_px,
+            "embed_dim": clip.embed_dim,
+            "mean": list(clip.mean),
+            "std": list(clip.std),
+            "interpolation": preprocess.get("interpolation", "bicubic"),
+        },
+        "text_encoder": {
+            "context_length": clip.context_length,
+            "vocab_size": clip.config["model_cfg"]["text_cfg"]["vocab_size"],
+            "pad_token_id": PAD_TOKEN_ID,
+        },
+        "upscaler": {
+            "architecture": f"{upscaler['name']} ({upscaler['args']['encoder_spec']['name']})",
+            "canvas_sizes_px": list(CANVAS_SIZES_PX),
+            "scale_max": plan.upscaler.scale_max,
+        },
+        "scoring": {
+            "function": "softmax" if clip.logit_bias is None else "sigmoid",
+            "logit_scale": clip.logit_scale,
+            "logit_bias": clip.logit_bias or 0.0,
+        },
+        "native_min_side_px": plan.native_min_side_px,
+        "default_templates": DEFAULT_TEMPLATES,
+        "template_sets": prompts.template_sets(),
+        "label_sets": prompts.label_sets(),
+        "text_banks": banks,
+        "artifacts": artifacts,
+        "versions": {name: version(name) for name in packages},
+    }
+
+
+def _copy_models(plan: ExportPlan) -> None:
+    """Copy what the template holds beside configurations and generated files, unless it is the output itself."""
+    if plan.template.resolve() == plan.output.resolve():
+        return
+    generated = shutil.ignore_patterns("model.onnx*", "manifest.json", "tokenizer.json", "text_banks", ".export-*")
+    shutil.copytree(plan.template, plan.output, ignore=generated, dirs_exist_ok=True)
+
+
+def _put_in_place(staging: Path, output: Path) -> None:
+    """Replace generated files one by one, the manifest last: a reader never sees one that names files not there yet."""
+    shutil.rmtree(output / "similarity" / "text_banks", ignore_errors=True)
+    files = sorted((p for p in staging.rglob("*") if p.is_file()), key=lambda p: p.name == "manifest.json")
+    for path in files:
+        target = output / path.relative_to(staging)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
