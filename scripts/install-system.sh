@@ -1,29 +1,44 @@
 #!/usr/bin/env bash
-# Install what a bare Debian or Ubuntu lacks: make, git, Python and its venv module. Does nothing where all is there.
+# Install what a bare Debian or Ubuntu lacks. Does nothing where all is there.
 #
+#   scripts/install-system.sh [make] [git] [python]    (all three if none is named)
+#
+# `python` means python3 with its venv module and shared library, which Debian splits off.
 # Non-interactive. As root, or with sudo that asks no password; otherwise it says what to install.
 set -euo pipefail
 
+scripts=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 python=${PYTHON:-python3}
-missing=()
-command -v make > /dev/null || missing+=(make)
-command -v git > /dev/null || missing+=(git)
-command -v "$python" > /dev/null || missing+=(python3)
-"$python" -c 'import ensurepip, venv' 2> /dev/null || missing+=(python3-venv)
-if [ ${#missing[@]} -eq 0 ]; then
-    exit 0
-fi
 
-as_root=()
-if [ "$(id -u)" -ne 0 ]; then
-    as_root=(sudo -n)
+install_packages() {
+    local as_root=()
+    if [ "$(id -u)" -ne 0 ]; then
+        as_root=(sudo -n)
+    fi
+    if ! command -v apt-get > /dev/null || ! "${as_root[@]}" true 2> /dev/null; then
+        printf 'install-system: missing: %s; this script may not install packages here: install them, run again\n' \
+            "$*" >&2
+        exit 1
+    fi
+    printf 'install-system: installing %s\n' "$*"
+    "${as_root[@]}" apt-get update -qq
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install --yes --no-install-recommends -qq "$@"
+}
+
+if [ $# -eq 0 ]; then
+    set -- make git python
 fi
-if ! command -v apt-get > /dev/null || ! "${as_root[@]}" true 2> /dev/null; then
-    printf 'install-system: missing: %s; this script may not install packages here, so install them and run again\n' \
-        "${missing[*]}" >&2
-    exit 1
-fi
-printf 'install-system: installing %s\n' "${missing[*]}"
-"${as_root[@]}" apt-get update -qq
-"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-    apt-get install --yes --no-install-recommends -qq "${missing[@]}"
+for wanted in "$@"; do
+    command=$wanted
+    package=$wanted
+    if [ "$wanted" = python ]; then
+        command=$python
+        package=python3
+    fi
+    command -v "$command" > /dev/null || install_packages "$package"
+    if [ "$wanted" = python ]; then
+        read -r -a parts <<< "$("$python" "$scripts/check_python.py" --packages)"
+        [ ${#parts[@]} -eq 0 ] || install_packages "${parts[@]}"
+    fi
+done

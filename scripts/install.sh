@@ -10,7 +10,7 @@
 #   dev        every room, and the tools that test and lint them, editable (.venv)
 #
 # Environment:
-#   PYTHON           interpreter to build with; at least 3.10 (default: python3)
+#   PYTHON           interpreter to build with, 3.10 to 3.12 (default: python3, or the newest of these versions)
 #   TORCH_INDEX_URL  package index with CPU builds of PyTorch, used in addition to pip's own. Without it pip takes
 #                    what its own index offers, which on Linux may be a CUDA build of several gigabytes.
 set -euo pipefail
@@ -23,7 +23,6 @@ fail() {
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 role=${1:-}
 folder=${2:-}
-python=${PYTHON:-python3}
 cd -- "$root"
 
 case $role in
@@ -35,15 +34,22 @@ case $role in
 esac
 [ -n "$folder" ] || fail "name the folder of the virtual environment: install.sh $role FOLDER"
 
-command -v "$python" > /dev/null ||
-    fail "there is no '$python'; install Python 3.10 or newer (Debian, Ubuntu: apt install python3 python3-venv)"
-"$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
-    fail "$("$python" --version) is too old; clipsr needs 3.10 or newer: set PYTHON=/path/to/a/newer/python3"
-"$python" -c 'import ensurepip, venv' 2> /dev/null ||
-    fail "$("$python" --version) cannot make virtual environments; install them (Debian, Ubuntu: apt install python3-venv)"
+# The first Python that will do; if none does, what is wrong with the first one.
+chosen=
+objection=
+for candidate in ${PYTHON:-python3 python3.12 python3.11 python3.10}; do
+    if ! command -v "$candidate" > /dev/null; then
+        reason="is not there: install Python 3.10 to 3.12 (Debian, Ubuntu: apt-get install python3 python3-venv)"
+    elif reason=$("$candidate" scripts/check_python.py); then
+        chosen=$candidate
+        break
+    fi
+    objection=${objection:-$candidate $reason}
+done
+[ -n "$chosen" ] || fail "$objection"
 
 if ! "$folder/bin/python" -m pip --version > /dev/null 2>&1; then
-    "$python" -m venv --clear "$folder" || fail "could not make a virtual environment in '$folder'"
+    "$chosen" -m venv --clear "$folder" || fail "could not make a virtual environment in '$folder'"
 fi
 
 options=(--no-input --disable-pip-version-check --constraint constraints.txt)

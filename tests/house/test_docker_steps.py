@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -87,26 +88,35 @@ def test_install_refuses_with_one_sentence(arguments: tuple[str, ...], sentence:
     assert len(refused.stderr.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-    ("body", "sentence"),
-    [
-        ("exit 127", "is too old"),
-        ('case "$2" in *ensurepip*) exit 1 ;; esac', "apt install python3-venv"),
-    ],
-)
-def test_install_says_what_python_lacks(tmp_path: Path, body: str, sentence: str) -> None:
-    python = tmp_path / "python3"
-    python.write_text(f'#!/bin/sh\nif [ "$1" = --version ]; then echo Python 3.x; exit; fi\n{body}\n', "utf-8")
-    python.chmod(0o755)
+def fake_python(path: Path, sentence: str) -> Path:
+    """A Python that fails its check with this sentence."""
+    path.write_text(f'#!/bin/sh\necho "{sentence}"\nexit 1\n', encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+def test_install_passes_on_what_is_wrong_with_python(tmp_path: Path) -> None:
+    python = fake_python(tmp_path / "python3", "is Python 2.7; clipsr needs another")
     refused = run_script("scripts/install.sh", "serve", tmp_path / "venv", PYTHON=str(python))
     assert refused.returncode == 1
-    assert sentence in refused.stderr
+    assert refused.stderr == f"install: {python} is Python 2.7; clipsr needs another\n"
+    assert not (tmp_path / "venv").exists()
 
 
 def test_install_without_any_python_says_so(tmp_path: Path) -> None:
     refused = run_script("scripts/install.sh", "serve", tmp_path / "venv", PYTHON="python-that-is-not-there")
     assert refused.returncode == 1
-    assert "there is no 'python-that-is-not-there'" in refused.stderr
+    assert "python-that-is-not-there is not there: install Python" in refused.stderr
+
+
+def test_system_packages_are_complete_here_and_their_absence_is_told(tmp_path: Path) -> None:
+    assert run_script("scripts/install-system.sh").returncode == 0
+    # Nothing but what the script itself needs: no apt-get, no sudo.
+    for tool in ("bash", "dirname", "env", "id"):
+        (tmp_path / tool).symlink_to(shutil.which(tool) or tool)
+    refused = run_script("scripts/install-system.sh", "make", PATH=str(tmp_path))
+    assert refused.returncode == 1
+    assert "missing: make" in refused.stderr
 
 
 def write_repository(folder: Path, content: bytes) -> None:
