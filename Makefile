@@ -32,7 +32,7 @@ help: ## Show the verbs
 
 .PHONY: demo
 demo: $(SERVE) $(MANIFEST) ## Install, export, serve, and classify the sample photos
-	scripts/demo.sh $(VENV_SERVE)/bin $(ARGS)
+	scripts/with-service.sh $(VENV_SERVE)/bin scripts/demo.sh $(VENV_SERVE)/bin
 
 .PHONY: serve
 serve: $(SERVE) $(MANIFEST) ## Serve the exported model until Ctrl-C (ARGS='--help' shows the options)
