@@ -17,6 +17,8 @@ CANVAS_SIZES_PX = (32, 64, 128)
 TEMPLATE_SETS = {"simple": ["a photo of a {}."], "pair": ["a photo of a {}.", "a blurry photo of a {}."]}
 LABEL_SETS = {"pets": ["cat", "dog"]}
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
+# What export writes and Python leaves behind; the rest of model_repository is committed.
+GENERATED = ("*.onnx", "*.onnx.data", "manifest.json", "tokenizer.json", "text_banks", "__pycache__")
 
 
 def _save(graph: onnx.GraphProto, path: Path) -> None:
@@ -154,7 +156,9 @@ def make_repository(root: Path) -> Path:
         REPOSITORY,
         root,
         dirs_exist_ok=True,
-        ignore=shutil.ignore_patterns("*.onnx", "*.onnx.data", "manifest.json", "tokenizer.json", "text_banks", "__pycache__"),
+        ignore=shutil.ignore_patterns(
+            "*.onnx", "*.onnx.data", "manifest.json", "tokenizer.json", "text_banks", "__pycache__"
+        ),
     )
     make_upscale(root / "upscale" / "1" / "model.onnx")
     make_image_encoder(root / "image_encoder" / "1" / "model.onnx")

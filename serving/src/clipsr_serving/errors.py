@@ -1,11 +1,11 @@
 """What can go wrong in this distribution, and what the caller can do about it.
 
-    ServingError
-    ├── InputError          the request's own fault: answered to that request alone, with a reason and a sentence
-    ├── ArtifactError       a file that export writes is missing or contradicts itself: run `make export`
-    ├── ModelLoadError      a model cannot be served the way its config.pbtxt says: change the config or the file
-    ├── TextEncoderError    text_encoder did not answer: try again, or look into Triton's log
-    └── LaunchError         clipsr-serve cannot do what was asked: the sentence ends in the cure
+ServingError
+├── InputError          the request's own fault: answered to that request alone, with a reason and a sentence
+├── ArtifactError       a file that export writes is missing or contradicts itself: run `make export`
+├── ModelLoadError      a model cannot be served the way its config.pbtxt says: change the config or the file
+├── TextEncoderError    text_encoder did not answer: try again, or look into Triton's log
+└── LaunchError         clipsr-serve cannot do what was asked: the sentence ends in the cure
 """
 
 from __future__ import annotations

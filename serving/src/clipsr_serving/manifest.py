@@ -149,7 +149,7 @@ class _Node:
     def get(self, key: str, kind: type[T]) -> T:
         if key not in self._value:
             raise ValueError(f"{self._name(key)} is missing")
-        value = self._value[key]
+        value: Any = self._value[key]
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):

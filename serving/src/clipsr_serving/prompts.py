@@ -59,9 +59,7 @@ def parse_label_space(
         InputError: LABELS_EMPTY, TOO_MANY_LABELS, LABEL_EMPTY, LABEL_TOO_LONG, LABEL_NOT_UTF8, LABEL_DUPLICATE (the
             same with TEXT), TOO_MANY_TEXTS, or what ``parse_templates`` raises.
     """
-    expanded = parse_templates(
-        templates or [default_templates.encode()], template_sets=template_sets, limits=limits
-    )
+    expanded = parse_templates(templates or [default_templates.encode()], template_sets=template_sets, limits=limits)
     parsed = _parse_labels(labels, noun, limits)
     if unique:
         _refuse_duplicates(parsed, noun)

@@ -50,7 +50,12 @@ class Scorer:
     """Scores batches, with one encoder call for all that is missing and one matrix product a label list."""
 
     def __init__(
-        self, *, cache: TextEmbeddingCache, matrices: MatrixCache[RawLabelSpace], parse: ParseLabelSpace, scoring: Scoring
+        self,
+        *,
+        cache: TextEmbeddingCache,
+        matrices: MatrixCache[RawLabelSpace],
+        parse: ParseLabelSpace,
+        scoring: Scoring,
     ) -> None:
         self._cache = cache
         self._matrices = matrices
@@ -71,7 +76,8 @@ class Scorer:
                 continue
             images = np.stack([requests[number].image_embedding[row] for number, row in members])
             cosine = compute_cosine(images, matrix)
-            scored.update(zip(members, zip(cosine, compute_probability(cosine, self._scoring)), strict=True))
+            probability = compute_probability(cosine, self._scoring)
+            scored.update(zip(members, zip(cosine, probability, strict=True), strict=True))
         return [self._answer(number, request, matrices, scored) for number, request in enumerate(requests)]
 
     def _find_matrices(self, spaces: Sequence[RawLabelSpace]) -> dict[RawLabelSpace, Float32 | ServingError]:

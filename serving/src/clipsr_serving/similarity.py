@@ -47,7 +47,8 @@ def compute_probability(cosine: Float32, scoring: Scoring) -> Float32:
     logits = np.float32(scoring.logit_scale) * cosine + np.float32(scoring.logit_bias)
     if scoring.function == "sigmoid":
         # The exponent is never positive, so that it cannot overflow.
-        decay = np.exp(-np.abs(logits))
-        return np.where(logits >= 0, np.float32(1), decay) / (1 + decay)
+        decay: Float32 = np.exp(-np.abs(logits))
+        numerator: Float32 = np.where(logits >= 0, np.ones_like(decay), decay)
+        return numerator / (np.float32(1) + decay)
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return exponentials / exponentials.sum(axis=-1, keepdims=True)

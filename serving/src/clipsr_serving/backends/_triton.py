@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-import triton_python_backend_utils as pb_utils
+import triton_python_backend_utils as pb_utils  # pyright: ignore[reportMissingImports]  # only inside Triton
 
 from clipsr_serving.backends._batching import Answer, Tensors, run_batched
 from clipsr_serving.backends._spec import ModelSpec, read_model_spec

@@ -96,12 +96,12 @@ class OnnxRuntimeSession:
     def run(self, inputs: Tensors) -> dict[str, NDArray[np.generic]]:
         """Run once; outputs are new arrays."""
         outputs = self._session.run(self._output_names, dict(inputs), self._run_options)
-        return dict(zip(self._output_names, outputs, strict=True))
+        return {name: np.asarray(output) for name, output in zip(self._output_names, outputs, strict=True)}
 
 
 def _describe(node: Any) -> TensorSpec:
     shape = tuple(size if isinstance(size, int) else -1 for size in node.shape)
-    return TensorSpec(name=node.name, data_type=_DATA_TYPES.get(node.type, node.type), shape=shape)
+    return TensorSpec(name=node.name, data_type=_DATA_TYPES.get(str(node.type), str(node.type)), shape=shape)
 
 
 def _choose_providers(spec: ModelSpec) -> list[str | tuple[str, dict[str, str]]]:

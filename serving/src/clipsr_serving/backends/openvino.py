@@ -83,7 +83,7 @@ class OpenVinoSession:
 
 def _describe(port: Any) -> TensorSpec:
     shape = tuple(-1 if size.is_dynamic else size.get_length() for size in port.get_partial_shape())
-    element_type = port.get_element_type().get_type_name()
+    element_type = str(port.get_element_type().get_type_name())
     return TensorSpec(name=port.get_any_name(), data_type=_DATA_TYPES.get(element_type, element_type), shape=shape)
 
 

@@ -28,6 +28,11 @@ class Placement:
     pixels: NDArray[np.uint8]
     box: tuple[float, float, float, float]
 
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Rows and columns of ``pixels``."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
 
 def place(image: Image.Image, *, fit: str, canvas_sizes_px: Sequence[int]) -> Placement:
     """Choose what of an image goes on a canvas, and which region is rendered.
@@ -108,5 +113,5 @@ def make_canvas(
         canvas UINT8 [3, S, S], and box FP32 [4] as (top, left, height, width) in canvas pixels.
     """
     placement = place(image, fit=fit, canvas_sizes_px=canvas_sizes_px)
-    size_px = pick_canvas_size(placement.pixels.shape[:2], canvas_sizes_px)
+    size_px = pick_canvas_size(placement.size_hw, canvas_sizes_px)
     return pad_to_canvas(placement.pixels, size_px), np.asarray(placement.box, dtype=np.float32)

@@ -116,6 +116,7 @@ def _claim(sockets: list[socket.socket], host: str, port: int, flag: str) -> int
         held.listen(1)
     except OSError as error:
         raise LaunchError(
-            f"Port {port} of {host} cannot be used ({error.strerror}); stop what uses it, or choose another with {flag}."
+            f"Port {port} of {host} cannot be used ({error.strerror}); stop what uses it, "
+            f"or choose another with {flag}."
         ) from error
     return int(held.getsockname()[1])

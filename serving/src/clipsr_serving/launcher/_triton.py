@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import shutil
@@ -19,7 +20,7 @@ __all__ = [
     "build_backend_directory",
     "find_libpython",
     "make_triton_command",
-    "shared_memory_prefix",
+    "remove_shared_memory",
 ]
 
 _IMAGE = "clipsr/tritonserver"
@@ -92,9 +93,16 @@ def _find_package() -> Path | None:
     return folder if (folder / "bin" / "tritonserver").is_file() else None
 
 
-def shared_memory_prefix(state_dir: Path) -> str:
-    """Prefix of the embedded Triton's files in /dev/shm, so that what a killed one leaves behind can be told apart."""
-    return f"clipsr_{os.getuid()}_{state_dir.name}_"
+def _shared_memory_prefix(state_dir: Path) -> str:
+    """Prefix of the embedded Triton's files in /dev/shm, different for every service on this machine."""
+    digest = hashlib.sha256(str(state_dir.resolve()).encode()).hexdigest()
+    return f"clipsr_{digest[:12]}_"
+
+
+def remove_shared_memory(state_dir: Path) -> None:
+    """Remove what an embedded Triton that was killed left in /dev/shm; call it only when that Triton is gone."""
+    for leftover in Path("/dev/shm").glob(f"{_shared_memory_prefix(state_dir)}*"):
+        leftover.unlink(missing_ok=True)
 
 
 def _server_flags(repository: str, options: UpOptions, ports: Ports) -> list[str]:
@@ -144,7 +152,7 @@ def _embedded_command(package: Path, options: UpOptions, ports: Ports, state_dir
         str(package / "bin" / "tritonserver"),
         *_server_flags(str(options.repository), options, ports),
         f"--backend-directory={backends}",
-        f"--backend-config=python,shm-region-prefix-name={shared_memory_prefix(state_dir)}",
+        f"--backend-config=python,shm-region-prefix-name={_shared_memory_prefix(state_dir)}",
     )
     return TritonCommand(kind="embedded", argv=argv, environment=environment)
 

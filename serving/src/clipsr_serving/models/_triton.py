@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import triton_python_backend_utils as pb_utils
+import triton_python_backend_utils as pb_utils  # pyright: ignore[reportMissingImports]  # only inside Triton
 from numpy.typing import NDArray
 
 from clipsr_serving.errors import InputError, TextEncoderError

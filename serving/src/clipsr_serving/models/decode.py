@@ -39,7 +39,7 @@ class DecodeModel:
             place(image, fit=fit, canvas_sizes_px=self._canvas_sizes_px) for image, fit in _read_images(request)
         ]
         # One tensor has one shape: the images of one request share the canvas of the largest.
-        size_px = max(pick_canvas_size(item.pixels.shape[:2], self._canvas_sizes_px) for item in placements)
+        size_px = max(pick_canvas_size(item.size_hw, self._canvas_sizes_px) for item in placements)
         return {
             "canvas": np.stack([pad_to_canvas(item.pixels, size_px) for item in placements]),
             "box": np.array([item.box for item in placements], dtype=np.float32),

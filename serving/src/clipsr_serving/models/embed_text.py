@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from clipsr_serving.manifest import Manifest, read_manifest
 from clipsr_serving.models import _triton
 from clipsr_serving.models._text import CountedEncoder, make_embedder, read_integer_parameter

@@ -61,7 +61,7 @@ class SimilarityModel:
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer a batch of requests with at most one round of encoder calls."""
-        answers: list[Scores | Exception] = self._scorer.score([self._read(request) for request in requests])
+        answers = self._scorer.score([self._read(request) for request in requests])
         self._export_counters()
         return [_triton.respond(_tensors(answer)) for answer in answers]
 

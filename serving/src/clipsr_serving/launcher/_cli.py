@@ -1,0 +1,192 @@
+"""The command line of clipsr-serve."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from clipsr_serving.errors import LaunchError
+from clipsr_serving.launcher._detached import start_detached, stop_service
+from clipsr_serving.launcher._logs import follow_logs, print_logs
+from clipsr_serving.launcher._options import Endpoint, UpOptions, parse_endpoint
+from clipsr_serving.launcher._state import LOG_NAMES, State, StateDir, find_state_dir
+from clipsr_serving.launcher._supervisor import run_service
+
+__all__ = ["main", "make_parser"]
+
+_DEFAULT_TIMEOUT_S = 300.0  # openvino compiles a ViT-L/14 in about a minute on two cores
+_NOT_RUNNING_EXIT_CODE = 3  # as systemctl status
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    options = make_parser().parse_args(arguments)
+    explicit = Path(options.state_dir) if options.state_dir else None
+    state_dir = StateDir(find_state_dir(explicit, name=options.name, environment=dict(os.environ)))
+    command: Callable[[argparse.Namespace, list[str], StateDir], int] = options.command
+    try:
+        return command(options, arguments, state_dir)
+    except LaunchError as error:
+        print(f"clipsr-serve: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The whole command line; a test compares its help with the documentation."""
+    parser = argparse.ArgumentParser(
+        prog="clipsr-serve", description="Runs clipsr: Triton, and the typed gateway in front of it."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    up = commands.add_parser("up", help="start, and stay until Ctrl-C or SIGTERM", description="Starts the service.")
+    _add_up_flags(up)
+    down = commands.add_parser("down", help="stop a detached service", description="Stops a service.")
+    status = commands.add_parser(
+        "status", help="say what is running; exit code 3 if nothing is", description="Says what is running."
+    )
+    status.add_argument("--json", action="store_true", help="print one JSON object")
+    logs = commands.add_parser("logs", help="print the logs", description="Prints the logs of Triton and the gateway.")
+    logs.add_argument("process", nargs="?", choices=LOG_NAMES, help="only this one's")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on as lines are added, until Ctrl-C")
+    logs.add_argument("--lines", type=int, default=100, metavar="N", help="last lines of each log (%(default)s)")
+    for command, run in ((up, _up), (down, _down), (status, _status), (logs, _logs)):
+        command.add_argument("--name", default="default", help="name of the service, one a machine (%(default)s)")
+        command.add_argument(
+            "--state-dir", metavar="DIR", help="folder of state and logs ($XDG_STATE_HOME/clipsr/NAME)"
+        )
+        command.set_defaults(command=run)
+    return parser
+
+
+def _add_up_flags(up: argparse.ArgumentParser) -> None:
+    up.add_argument("--detach", action="store_true", help="return when it is ready, and leave it in the background")
+    up.add_argument("--profile", metavar="NAME", help="use configs/NAME.pbtxt of the models that have it, e.g. cpu")
+    up.add_argument(
+        "--triton",
+        choices=("auto", "embedded", "path", "docker"),
+        default="auto",
+        help="which Triton to run; auto: the one on PATH, else the embedded one, else docker (%(default)s)",
+    )
+    up.add_argument("--triton-path", type=Path, metavar="FILE", help="the tritonserver of --triton path")
+    up.add_argument(
+        "--repository",
+        type=Path,
+        default=Path("model_repository"),
+        metavar="DIR",
+        help="model repository (%(default)s)",
+    )
+    up.add_argument(
+        "--listen",
+        type=_endpoint,
+        default=parse_endpoint("127.0.0.1:50051"),
+        metavar="HOST:PORT",
+        help="address of the gateway (%(default)s); a port of 0, here and below, picks a free one",
+    )
+    up.add_argument(
+        "--triton-address", default="127.0.0.1", metavar="HOST", help="address of Triton's ports (%(default)s)"
+    )
+    for name, port in (("http", 8000), ("grpc", 8001), ("metrics", 8002)):
+        up.add_argument(
+            f"--triton-{name}-port",
+            type=_port,
+            default=port,
+            metavar="PORT",
+            help=f"Triton's {name} port (%(default)s)",
+        )
+    up.add_argument("--no-gateway", action="store_true", help="run Triton only")
+    up.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=_DEFAULT_TIMEOUT_S,
+        metavar="S",
+        help="seconds until it must answer (%(default)g)",
+    )
+    up.add_argument("-v", "--verbose", action="store_true", help="repeat the logs of Triton and the gateway here")
+
+
+def _endpoint(text: str) -> Endpoint:
+    try:
+        return parse_endpoint(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port (0 to 65535)")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
+    return seconds
+
+
+def _up(options: argparse.Namespace, arguments: list[str], state_dir: StateDir) -> int:
+    if options.detach:
+        attached = [argument for argument in arguments if argument != "--detach"]
+        state = start_detached(attached, state_dir, timeout_s=options.timeout)
+        print(f"clipsr-serve: {_describe(state)}")
+        return 0
+    up = UpOptions(
+        repository=options.repository.absolute(),
+        listen=options.listen,
+        triton=options.triton,
+        triton_path=options.triton_path,
+        triton_address=options.triton_address,
+        triton_http_port=options.triton_http_port,
+        triton_grpc_port=options.triton_grpc_port,
+        triton_metrics_port=options.triton_metrics_port,
+        profile=options.profile,
+        has_gateway=not options.no_gateway,
+        timeout_s=options.timeout,
+        verbose=options.verbose,
+    )
+    run_service(up, state_dir)
+    return 0
+
+
+def _down(options: argparse.Namespace, arguments: list[str], state_dir: StateDir) -> int:
+    print(f"clipsr-serve: {stop_service(state_dir)}")
+    return 0
+
+
+def _status(options: argparse.Namespace, arguments: list[str], state_dir: StateDir) -> int:
+    state = state_dir.read() if state_dir.is_locked() else None
+    if options.json:
+        print(json.dumps({"running": False} if state is None else {"running": True, **asdict(state)}))
+    else:
+        print(f"clipsr-serve: {'not running' if state is None else _describe(state)}")
+    return _NOT_RUNNING_EXIT_CODE if state is None else 0
+
+
+def _describe(state: State) -> str:
+    triton = ", ".join(f"{name} {address}" for name, address in state.triton.items())
+    children = ", ".join(f"{child.name} {child.pid}" for child in state.children)
+    return (
+        f"{state.phase} at {state.url or 'no gateway'}; Triton ({state.triton_kind}) {triton}; "
+        f"pid {state.pid} ({children}); model repository {state.repository}"
+    )
+
+
+def _logs(options: argparse.Namespace, arguments: list[str], state_dir: StateDir) -> int:
+    names = [options.process] if options.process else LOG_NAMES
+    logs = [state_dir.log(name) for name in names]
+    if not any(log.exists() for log in logs):
+        raise LaunchError(f"There are no logs in {state_dir.path}; start the service with `clipsr-serve up`.")
+    positions = print_logs(logs, sys.stdout, last_lines=options.lines)
+    if options.follow:
+        follow_logs(logs, sys.stdout, positions=positions)
+    return 0

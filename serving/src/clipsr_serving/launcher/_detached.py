@@ -1,0 +1,105 @@
+"""Starts a supervisor in the background, and stops it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from clipsr_serving.errors import LaunchError
+from clipsr_serving.launcher._state import State, StateDir
+from clipsr_serving.launcher._triton import remove_shared_memory
+
+__all__ = ["start_detached", "stop_service"]
+
+_POLL_S = 0.2
+# The supervisor itself gives up after --timeout; this much later something is wrong with the supervisor.
+_GRACE_S = 60
+# Twice the supervisor's own patience with one child.
+_STOP_TIMEOUT_S = 90
+_PREFIX = "clipsr-serve: "
+
+
+def start_detached(arguments: Sequence[str], state_dir: StateDir, *, timeout_s: float) -> State:
+    """Run ``clipsr-serve ARGUMENTS`` in the background and wait until it is ready.
+
+    Ctrl-C while waiting stops it again.
+
+    Raises:
+        LaunchError: it ended before it was ready; the text is what it said.
+    """
+    with state_dir.lock():
+        pass  # "already running" is said here at once, not by way of the log
+    log = state_dir.log("serve")
+    with log.open("wb") as output:
+        supervisor = subprocess.Popen(
+            [sys.executable, "-m", "clipsr_serving.launcher", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + timeout_s + _GRACE_S
+    try:
+        while time.monotonic() < deadline:
+            state = state_dir.read()
+            if state is not None and state.pid == supervisor.pid and state.phase == "ready":
+                return state
+            if supervisor.poll() is not None:
+                raise LaunchError(_last_words(log.read_text(encoding="utf-8", errors="replace")))
+            time.sleep(_POLL_S)
+    except KeyboardInterrupt:
+        supervisor.terminate()
+        supervisor.wait()
+        raise
+    supervisor.terminate()
+    raise LaunchError(f"clipsr-serve did not become ready; see {log}.")
+
+
+def _last_words(log: str) -> str:
+    lines = [line for line in log.splitlines() if line.strip()]
+    spoken = [line for line in lines if line.startswith(_PREFIX)]
+    return (spoken or lines or ["it ended without a word"])[-1].removeprefix(_PREFIX)
+
+
+def stop_service(state_dir: StateDir) -> str:
+    """Stop the service, or what a killed supervisor left of it.
+
+    Returns:
+        what was done, as a sentence.
+
+    Raises:
+        LaunchError: it does not end.
+    """
+    state = state_dir.read()
+    if state_dir.is_locked():
+        if state is None:
+            raise LaunchError("clipsr-serve is just starting; try again in a moment.")
+        os.kill(state.pid, signal.SIGTERM)
+        deadline = time.monotonic() + _STOP_TIMEOUT_S
+        while state_dir.is_locked():
+            if time.monotonic() > deadline:
+                raise LaunchError(f"clipsr-serve (pid {state.pid}) does not stop; end it with `kill -9 {state.pid}`.")
+            time.sleep(_POLL_S)
+        return f"stopped (pid {state.pid})"
+    if state is None:
+        return "nothing is running"
+    return _stop_orphans(state, state_dir)
+
+
+def _stop_orphans(state: State, state_dir: StateDir) -> str:
+    alive = [child for child in reversed(state.children) if child.is_alive]
+    for child in alive:
+        os.kill(child.pid, signal.SIGTERM)
+        deadline = time.monotonic() + _STOP_TIMEOUT_S / 3
+        while child.is_alive and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        if child.is_alive:
+            os.killpg(child.pid, signal.SIGKILL)
+    remove_shared_memory(state_dir.path)
+    state_dir.clear()
+    names = " and ".join(f"{child.name} (pid {child.pid})" for child in alive) or "nothing but a stale state file"
+    return f"clipsr-serve had been killed; cleaned up {names}"

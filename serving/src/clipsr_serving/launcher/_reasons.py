@@ -1,0 +1,53 @@
+"""Finds the one line of a log that says why a process ended."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["explain_gateway_log", "explain_triton_log"]
+
+_LOAD_FAILURE = re.compile(r"failed to load '(?P<model>[^']+)' version \d+: (?P<reason>.+)")
+# Triton puts its code's name, and Python the exception's, before the sentence that counts.
+_PREFIX = re.compile(r"^(?:(?:Internal|Invalid argument|Unavailable|Not found|Unsupported): )?(?:\w+Error: )?")
+_FATAL = (
+    re.compile(r"error while loading shared libraries: .+"),
+    re.compile(r"Socket '[^']+' already in use.*"),
+    re.compile(r"Address already in use"),
+    re.compile(r"failed to start (?:HTTP|GRPC|Metrics) service.*", re.IGNORECASE),
+    re.compile(r"[Uu]nexpected argument.*|unrecognized option.*"),
+    re.compile(r"error: creating server: .+"),
+)
+_MAX_LENGTH = 500
+
+
+def explain_triton_log(text: str) -> str:
+    """The reason in Triton's own words: a model that failed to load first, else the last line that looks fatal."""
+    failures = {match["model"]: match["reason"] for match in _LOAD_FAILURE.finditer(text)}
+    if failures:
+        model, reason = next(iter(failures.items()))
+        more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+        return _tidy(f"{_PREFIX.sub('', reason)}{more}", model)
+    for pattern in _FATAL:
+        found = pattern.search(text)
+        if found:
+            return _cut(found.group())
+    return _last_line(text)
+
+
+def _tidy(reason: str, model: str) -> str:
+    reason = reason.strip().strip('"')
+    return _cut(reason if f"'{model}'" in reason else f"model '{model}': {reason}")
+
+
+def explain_gateway_log(text: str) -> str:
+    """The last line: the gateway ends with one sentence, or Python with the exception."""
+    return _last_line(text)
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return _cut(lines[-1]) if lines else "it wrote nothing to its log"
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= _MAX_LENGTH else f"{line[:_MAX_LENGTH]}…"

@@ -1,0 +1,36 @@
+"""Checks a model repository before Triton is started on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clipsr_serving.errors import ArtifactError, LaunchError
+from clipsr_serving.manifest import read_manifest
+
+__all__ = ["check_repository"]
+
+
+def check_repository(repository: Path) -> None:
+    """Make sure that what export writes is there and whole.
+
+    Raises:
+        LaunchError: the folder, the manifest or an artifact is missing, or an artifact has another size.
+    """
+    if not (repository / "classify" / "config.pbtxt").is_file():
+        raise LaunchError(
+            f"There is no model repository at {repository}; run clipsr-serve in the project's folder, or give "
+            "--repository DIR."
+        )
+    try:
+        manifest = read_manifest(repository)
+    except ArtifactError as error:
+        raise LaunchError(f"{error}.") from error
+    for name, artifact in manifest.artifacts.items():
+        path = repository / name
+        if not path.is_file():
+            raise LaunchError(f"{path} is missing; run `make export` to write the model artifacts.")
+        if path.stat().st_size != artifact.size_bytes:
+            raise LaunchError(
+                f"{path} has {path.stat().st_size:,} bytes, but manifest.json says {artifact.size_bytes:,}; "
+                "run `make export` to write both again."
+            )

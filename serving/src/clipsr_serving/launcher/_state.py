@@ -1,0 +1,155 @@
+"""What a running clipsr-serve leaves for `down`, `status` and `logs`: one folder a service."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from clipsr_serving.errors import LaunchError
+
+__all__ = ["LOG_NAMES", "Child", "State", "StateDir", "find_state_dir"]
+
+LOG_NAMES = ("serve", "triton", "gateway")
+_STATE_FILE = "state.json"
+_LOCK_FILE = "lock"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Child:
+    """A process that was started; the start time tells it from a later one with the same pid."""
+
+    name: str
+    pid: int
+    start_ticks: int
+
+    @property
+    def is_alive(self) -> bool:
+        """True while that very process runs."""
+        return read_start_ticks(self.pid) == self.start_ticks
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """What is running.
+
+    Attributes:
+        pid: the supervising clipsr-serve.
+        phase: ``starting``, ``ready`` or ``stopping``.
+        url: the gateway's HOST:PORT; None without a gateway.
+        triton: name of the port (``http``, ``grpc``, ``metrics``) to HOST:PORT.
+        triton_kind: ``embedded``, ``path`` or ``docker``.
+        profile: the model configuration's name; None for the default.
+        repository: the model repository.
+        children: Triton and gateway.
+    """
+
+    pid: int
+    phase: str
+    url: str | None
+    triton: dict[str, str]
+    triton_kind: str
+    profile: str | None
+    repository: str
+    children: tuple[Child, ...] = field(default=())
+
+
+def read_start_ticks(pid: int) -> int | None:
+    """Start time of a process in clock ticks since boot; None if it does not run (a zombie counts as gone).
+
+    Source: proc(5), /proc/pid/stat, fields 3 (state) and 22 (starttime).
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    # The command's name, in parentheses, may hold spaces and parentheses itself.
+    after_name = text.rpartition(")")[2].split()
+    return None if after_name[0] == "Z" else int(after_name[19])
+
+
+def find_state_dir(explicit: Path | None, *, name: str, environment: dict[str, str]) -> Path:
+    """``--state-dir`` if given, else ``$XDG_STATE_HOME/clipsr/NAME`` (that variable's default: ``~/.local/state``)."""
+    if explicit is not None:
+        return explicit.absolute()
+    base = environment.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(base) / "clipsr" / name
+
+
+class StateDir:
+    """The folder, and the lock that says whether a supervisor lives.
+
+    The lock goes with its process however that ends, so a stale state file is told from a live one without guessing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def log(self, name: str) -> Path:
+        """Path of a log."""
+        return self.path / f"{name}.log"
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for this process.
+
+        Raises:
+            LaunchError: another process holds it, or the folder cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise LaunchError(
+                f"{self.path} cannot be written ({error.strerror}); choose another --state-dir."
+            ) from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise LaunchError(f"clipsr-serve is already running {self._describe()}.") from error
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _describe(self) -> str:
+        state = self.read()
+        who = "" if state is None else f" (pid {state.pid}, {state.url or state.triton.get('grpc')})"
+        return f"in {self.path}{who}; stop it with `clipsr-serve down`, or give this one another --name"
+
+    def is_locked(self) -> bool:
+        """True while a supervisor lives."""
+        try:
+            descriptor = os.open(self.path / _LOCK_FILE, os.O_RDWR)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return False
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+
+    def write(self, state: State) -> None:
+        """Replace the state file in one step."""
+        temporary = self.path / f"{_STATE_FILE}.new"
+        temporary.write_text(json.dumps(asdict(state), indent=2), encoding="utf-8")
+        temporary.replace(self.path / _STATE_FILE)
+
+    def read(self) -> State | None:
+        """What the last supervisor wrote; None if there is nothing or it is unreadable."""
+        try:
+            document = json.loads((self.path / _STATE_FILE).read_text(encoding="utf-8"))
+            document["children"] = tuple(Child(**child) for child in document["children"])
+            return State(**document)
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def clear(self) -> None:
+        """Forget the state; logs stay."""
+        (self.path / _STATE_FILE).unlink(missing_ok=True)
