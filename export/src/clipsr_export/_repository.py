@@ -89,7 +89,9 @@ def _configurations(plan: ExportPlan) -> dict[Path, str]:
     """Return every configuration of the template, filled in, by path inside the repository."""
     paths = sorted([*plan.template.glob("*/config.pbtxt"), *plan.template.glob("*/configs/*.pbtxt")])
     if not paths:
-        raise TemplateError(f"{plan.template} holds no <model>/config.pbtxt; name clipsr's model_repository with --template")
+        raise TemplateError(
+            f"{plan.template} holds no <model>/config.pbtxt; name clipsr's model_repository with --template"
+        )
     sizes = {"R": plan.clip.image_size_px, "D": plan.clip.embed_dim, "L": plan.clip.context_length}
     return {p.relative_to(plan.template): fill_dims(p.read_text(encoding="utf-8"), sizes) for p in paths}
 
@@ -98,7 +100,9 @@ def _write_graphs(plan: ExportPlan, staging: Path) -> None:
     size = plan.clip.image_size_px
     batch = {0: "batch"}
     canvas_axes = {"canvas": {0: "batch", 2: "canvas_size", 3: "canvas_size"}, "box": batch}
-    graphs: list[tuple[str, nn.Module, Callable[[], Iterator[dict[str, np.ndarray]]], str, dict[str, dict[int, str]]]] = [
+    graphs: list[
+        tuple[str, nn.Module, Callable[[], Iterator[dict[str, np.ndarray]]], str, dict[str, dict[int, str]]]
+    ] = [
         ("upscale", UpscaleGraph(plan.upscaler, size), lambda: _canvases(plan), "pixels", canvas_axes),
         ("image_encoder", ImageEncoderGraph(plan.clip), lambda: _pixels(plan), "image_embedding", {"pixels": batch}),
         ("text_encoder", TextEncoderGraph(plan.clip), lambda: _tokens(plan), "text_embedding", {"tokens": batch}),
@@ -174,7 +178,11 @@ def _write_text_banks(plan: ExportPlan, staging: Path) -> list[dict[str, str]]:
             mean = nn.functional.normalize(mean, dim=-1).numpy().astype(np.float32)
             path = folder / f"{label_set}-{template_set}.npz"
             np.savez(
-                path, labels=np.array(labels), templates=np.array(templates), text_embedding=mean, digest=np.array(digest)
+                path,
+                labels=np.array(labels),
+                templates=np.array(templates),
+                text_embedding=mean,
+                digest=np.array(digest),
             )
             file = path.relative_to(staging).as_posix()
             banks.append({"file": file, "label_set": label_set, "templates": f"@{template_set}"})
@@ -184,9 +192,7 @@ def _write_text_banks(plan: ExportPlan, staging: Path) -> list[dict[str, str]]:
 
 def _manifest(plan: ExportPlan, staging: Path, banks: list[dict[str, str]]) -> dict[str, Any]:
     files = sorted(p for p in staging.rglob("*") if p.is_file())
-    artifacts = {
-        p.relative_to(staging).as_posix(): {"sha256": _sha256(p), "bytes": p.stat().st_size} for p in files
-    }
+    artifacts = {p.relative_to(staging).as_posix(): {"sha256": _sha256(p), "bytes": p.stat().st_size} for p in files}
     lines = "".join(f"{path} {item['sha256']}\n" for path, item in artifacts.items())
     clip, preprocess = plan.clip, plan.clip.config["preprocess_cfg"]
     upscaler = describe_upscaler(plan.upscaler)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-# The word pattern of CLIP's tokenizer (Radford et al. 2021, released code): contractions, letters, single digits, the rest.
+# Word pattern of CLIP's released tokenizer (Radford et al. 2021): contractions, letters, single digits, the rest.
 _WORD_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 PAD_TOKEN_ID = 0
 
@@ -23,7 +23,7 @@ class ClipTokenizer(Protocol):
     decoder: dict[int, str]
 
 
-def build_tokenizer(clip_tokenizer: Any, context_length: int) -> Tokenizer:  # noqa: ANN401 (OpenCLIP's is untyped)
+def build_tokenizer(clip_tokenizer: Any, context_length: int) -> Tokenizer:
     """Return the same tokenization, truncated and padded to the context length.
 
     Args:

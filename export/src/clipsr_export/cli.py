@@ -31,7 +31,11 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
-        "--clip", type=Path, default=Path("checkpoints/clipsr-small"), metavar="DIR", help="checkpoint in OpenCLIP's layout"
+        "--clip",
+        type=Path,
+        default=Path("checkpoints/clipsr-small"),
+        metavar="DIR",
+        help="checkpoint in OpenCLIP's layout",
     )
     parser.add_argument("--model", metavar="NAME", help="OpenCLIP model name, instead of --clip; needs --weights")
     parser.add_argument("--weights", metavar="PATH", help="weights for --model")
@@ -43,8 +47,12 @@ def _parser() -> argparse.ArgumentParser:
         help="LIIF weights: .safetensors, or .pth in the official format",
     )
     parser.add_argument("--template", type=Path, default=Path("model_repository"), metavar="DIR", help="configurations")
-    parser.add_argument("--output", type=Path, default=Path("model_repository"), metavar="DIR", help="repository to fill")
-    parser.add_argument("--samples", type=Path, default=Path("samples"), metavar="DIR", help="real images for the check")
+    parser.add_argument(
+        "--output", type=Path, default=Path("model_repository"), metavar="DIR", help="repository to fill"
+    )
+    parser.add_argument(
+        "--samples", type=Path, default=Path("samples"), metavar="DIR", help="real images for the check"
+    )
     parser.add_argument("--name", help="name of the model in the manifest (default: the checkpoint's)")
     parser.add_argument(
         "--native-min-side",

@@ -50,7 +50,9 @@ def fit(module: LightningModule, options: FitOptions, *, max_epochs: int) -> Non
     if options.resume and not last.is_file():
         raise FileNotFoundError(f"nothing to resume: {last} does not exist")
     if not options.resume and last.exists():
-        raise FileExistsError(f"{options.output} holds a run already: continue it with --resume, or choose another folder")
+        raise FileExistsError(
+            f"{options.output} holds a run already: continue it with --resume, or choose another folder"
+        )
     options.output.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(
         max_epochs=max_epochs,
@@ -59,7 +61,9 @@ def fit(module: LightningModule, options: FitOptions, *, max_epochs: int) -> Non
         devices=options.devices,
         logger=TensorBoardLogger(options.output, name="", version="logs"),
         callbacks=[
-            ModelCheckpoint(options.output, filename="last", enable_version_counter=False, save_on_train_epoch_end=True),
+            ModelCheckpoint(
+                options.output, filename="last", enable_version_counter=False, save_on_train_epoch_end=True
+            ),
             LearningRateMonitor(),
         ],
         log_every_n_steps=20,

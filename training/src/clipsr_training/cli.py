@@ -53,9 +53,7 @@ def _add_liif(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
 def _run_liif(arguments: argparse.Namespace) -> Path:
     overrides = {
-        name: value
-        for name in ("steps", "batch_size", "scale_max")
-        if (value := getattr(arguments, name)) is not None
+        name: value for name in ("steps", "batch_size", "scale_max") if (value := getattr(arguments, name)) is not None
     }
     recipe = replace(LIIF_RECIPES[arguments.recipe], **overrides)
     return train_liif(recipe, arguments.data, _fit_options(arguments))
@@ -69,9 +67,15 @@ def _add_clip(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         description="Train a CLIP model contrastively on class-labelled images, rendered by an upscaler.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--model", default="clipsr-small", help="bundled configuration, or a checkpoint folder to go on from")
-    parser.add_argument("--data", nargs="+", type=Path, required=True, metavar="FILE", help="Parquet files with image and label")
-    parser.add_argument("--upscaler", type=Path, metavar="FILE", help="weights that render the images; bicubic if absent")
+    parser.add_argument(
+        "--model", default="clipsr-small", help="bundled configuration, or a checkpoint folder to go on from"
+    )
+    parser.add_argument(
+        "--data", nargs="+", type=Path, required=True, metavar="FILE", help="Parquet files with image and label"
+    )
+    parser.add_argument(
+        "--upscaler", type=Path, metavar="FILE", help="weights that render the images; bicubic if absent"
+    )
     parser.add_argument("--epochs", type=int, default=recipe.epochs, help="passes over the images")
     parser.add_argument("--batch-size", type=int, default=recipe.batch_size, help="images a step")
     parser.add_argument("--lr", type=float, default=recipe.lr, help="peak learning rate of AdamW")

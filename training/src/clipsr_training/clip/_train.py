@@ -47,7 +47,7 @@ class ClipRecipe:
         template_set: prompts that training draws from.
     """
 
-    epochs: int = 20
+    epochs: int = 16
     batch_size: int = 512
     lr: float = 2e-3
     weight_decay: float = 0.1
@@ -78,7 +78,12 @@ class ClipTrainingModule(LightningModule):
     """Trains on all sources at once and reports zero-shot accuracy on each source's validation images."""
 
     def __init__(
-        self, checkpoint: ClipCheckpoint, recipe: ClipRecipe, sources: Sequence[Source], concepts: Sequence[str], seed: int
+        self,
+        checkpoint: ClipCheckpoint,
+        recipe: ClipRecipe,
+        sources: Sequence[Source],
+        concepts: Sequence[str],
+        seed: int,
     ) -> None:
         super().__init__()
         self.checkpoint = checkpoint
@@ -95,8 +100,9 @@ class ClipTrainingModule(LightningModule):
     def train_dataloader(self) -> DataLoader[ClipBatch]:
         """Return the batches of the current epoch."""
         dataset = ClipBatchDataset(
-            [np.asarray(s.pixels[s.train]) for s in self.sources],
-            [s.concepts[s.train] for s in self.sources],
+            [s.pixels for s in self.sources],
+            [s.concepts for s in self.sources],
+            [s.train for s in self.sources],
             self.texts,
             batch_size=self.recipe.batch_size,
             seed=self.seed,

@@ -40,7 +40,9 @@ def read_images(folders: Sequence[str | Path]) -> list[np.ndarray]:
     for folder in map(Path, folders):
         paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
         if not paths:
-            raise FileNotFoundError(f"no images below {folder}; expected a folder of {', '.join(sorted(IMAGE_SUFFIXES))}")
+            raise FileNotFoundError(
+                f"no images below {folder}; expected a folder of {', '.join(sorted(IMAGE_SUFFIXES))}"
+            )
         images += [read_image(path) for path in paths]
     return images
 

@@ -107,9 +107,7 @@ class RDN(nn.Module):
         self.SFENet1 = nn.Conv2d(3, n_feats, 3, padding=1)
         self.SFENet2 = nn.Conv2d(n_feats, n_feats, 3, padding=1)
         self.RDBs = nn.ModuleList(_ResidualDenseBlock(n_feats, growth, n_convolutions) for _ in range(n_blocks))
-        self.GFF = nn.Sequential(
-            nn.Conv2d(n_blocks * n_feats, n_feats, 1), nn.Conv2d(n_feats, n_feats, 3, padding=1)
-        )
+        self.GFF = nn.Sequential(nn.Conv2d(n_blocks * n_feats, n_feats, 1), nn.Conv2d(n_feats, n_feats, 3, padding=1))
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
         """Map RGB in [-1, 1] to features of the same height and width."""

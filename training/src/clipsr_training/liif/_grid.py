@@ -1,9 +1,9 @@
 """Where output pixels fall between latent codes, as small tables per axis.
 
-With n source samples and N target samples over the region [start, start + length) of the source axis, target i has the
-source coordinate u = start + (2i + 1) * length / (2N) - 1/2 (pixel centres at integers). Its neighbours are floor(u) and
-floor(u) + 1, both clamped to the axis, and rel = 2 (u - index) is LIIF's relative coordinate. Computing this per axis
-replaces the reference's GridSample, whose rounding differs between runtimes.
+With n source samples and N target samples over the region [start, start + length) of the source axis, target i has
+the source coordinate u = start + (2i + 1) * length / (2N) - 1/2 (pixel centres at integers). Its neighbours are
+floor(u) and floor(u) + 1, both clamped to the axis, and rel = 2 (u - index) is LIIF's relative coordinate. Computing
+this per axis replaces the reference's GridSample, whose rounding differs between runtimes.
 
 Source: Chen et al. 2021 (LIIF), equations 2-4, written in pixel units.
 """

@@ -265,7 +265,8 @@ class ModulatedLIIF(Upscaler):
         """Encode images [B, 3, H, W] to modulations and the normalized input, [B, 4 * hidden_dim + 3, H, W]."""
         x = self.normalize(lr)
         modulation = self.modulation(self.encoder(x))
-        return torch.cat((modulation, x.to(modulation.dtype)), dim=1)
+        # fp32 whatever the autocast state: in bf16 the interpolated input alone would be off by half a level.
+        return torch.cat((modulation.float(), x), dim=1)
 
     def render(self, feat: Tensor, box: Box, size_hw: tuple[int, int]) -> Tensor:
         """Render a region; see `Upscaler.render`."""

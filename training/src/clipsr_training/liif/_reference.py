@@ -25,7 +25,9 @@ def pixel_centres(size_hw: tuple[int, int], device: torch.device) -> Float[Tenso
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
 
 
-def render(model: "LIIF", feat: Float[Tensor, "b c h w"], size_hw: tuple[int, int]) -> Float[Tensor, "b 3 rows columns"]:
+def render(
+    model: "LIIF", feat: Float[Tensor, "b c h w"], size_hw: tuple[int, int]
+) -> Float[Tensor, "b 3 rows columns"]:
     """Render the whole image; returns the network's output in [-1, 1] units, not clamped.
 
     Source: Chen et al. 2021, equations 2-6, and the official implementation's handling of borders.
