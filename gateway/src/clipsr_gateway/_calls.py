@@ -8,15 +8,15 @@ import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import grpc
 import grpc.aio
-from google.rpc import status_pb2
+from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs] - its stubs lack a package file
 
 from clipsr_gateway import _status
 from clipsr_gateway._logs import log_event
-from clipsr_gateway.errors import DeadlineExceededError, GatewayError, ShuttingDownError
+from clipsr_gateway.errors import GatewayError, ShuttingDownError
 
 __all__ = ["Call", "CallGate"]
 
@@ -45,20 +45,12 @@ class Call:
         self._context = context
 
     def time_remaining_s(self) -> float | None:
-        """Returns the seconds left until the caller's deadline; None if there is none.
-
-        Raises:
-            DeadlineExceededError: none are left.
-        """
-        remaining_s: float | None = self._context.time_remaining()
-        if remaining_s is not None and remaining_s <= 0:
-            raise DeadlineExceededError("The deadline passed before the image was sent to Triton.")
-        return remaining_s
+        """Returns the seconds left until the caller's deadline, 0 when it has passed; None if there is none."""
+        return cast("float | None", self._context.time_remaining())  # grpcio's annotation forgets the None
 
     def is_past_deadline(self) -> bool:
         """Says whether the caller's deadline has passed."""
-        remaining_s: float | None = self._context.time_remaining()
-        return remaining_s is not None and remaining_s <= 0
+        return self.time_remaining_s() == 0
 
 
 class CallGate:
@@ -93,9 +85,8 @@ class CallGate:
             raise
         finally:
             latency_ms = round((time.perf_counter() - started_s) * 1000, 3)
-            log_event(
-                "call", method=method, request_id=call.request_id, code=code, latency_ms=latency_ms, **call.fields
-            )
+            fields = {"method": method, "request_id": call.request_id, "code": code, "latency_ms": latency_ms}
+            log_event("call", fields | call.fields)
             self._in_flight -= 1
             if not self._in_flight:
                 self._idle.set()
@@ -123,7 +114,7 @@ class CallGate:
         except GatewayError as error:
             return _status.of_error(error, call.request_id)
         except Exception as error:
-            log_event("fault", level=logging.ERROR, error=error, request_id=call.request_id)
+            log_event("fault", {"request_id": call.request_id}, level=logging.ERROR, error=error)
             return _status.internal(call.request_id)
 
 

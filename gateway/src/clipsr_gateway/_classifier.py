@@ -20,7 +20,7 @@ from clipsr_gateway._logs import log_event
 from clipsr_gateway._manifest import Manifest
 from clipsr_gateway._plan import ClassifyPlan, PlannedImage, content_field, plan_classify
 from clipsr_gateway.backend import InferenceBackend, PreparedLabels, Route, Scores
-from clipsr_gateway.errors import BackendFaultError, ImageRejectedError, Violation
+from clipsr_gateway.errors import BackendFaultError, DeadlineExceededError, ImageRejectedError, Violation
 
 __all__ = ["ClassifierService", "rank"]
 
@@ -105,9 +105,8 @@ class ClassifierService(classifier_pb2_grpc.ClassifierServiceServicer):
             violation = Violation(field=content_field(image.index), reason=error.reason, sentence=error.sentence)
             return classifier_pb2.ClassifyResult(error=_status.invalid_argument([violation]))
         except BackendFaultError as error:
-            log_event(
-                "backend_fault", level=logging.ERROR, request_id=call.request_id, image=image.index, cause=str(error)
-            )
+            fields = {"request_id": call.request_id, "image": image.index, "cause": str(error)}
+            log_event("backend_fault", fields, level=logging.ERROR)
             return classifier_pb2.ClassifyResult(error=_status.internal(call.request_id))
 
     async def _score_image(
@@ -115,6 +114,8 @@ class ClassifierService(classifier_pb2_grpc.ClassifierServiceServicer):
     ) -> classifier_pb2.ClassifyResult:
         queued_s = time.perf_counter()
         async with self._slots:
+            if call.is_past_deadline():
+                raise DeadlineExceededError("The deadline passed before all images were sent to Triton.")
             sent_s = time.perf_counter()
             scores = await prepared.classify(
                 image.content,
@@ -143,9 +144,12 @@ def rank(scores: Scores, labels: tuple[str, ...], top_k: int) -> list[types_pb2.
 
     Ranks by cosine: probability is monotone in it, but in float32 the small ones all become 0.
     """
-    order = np.argsort(-scores.cosine, kind="stable")[:top_k]
+    order: list[int] = np.argsort(-scores.cosine, kind="stable")[:top_k].tolist()
+    cosine: list[float] = scores.cosine[order].tolist()
+    probability: list[float] = scores.probability[order].tolist()
     return [
-        types_pb2.Prediction(label=labels[i], cosine=scores.cosine[i], probability=scores.probability[i]) for i in order
+        types_pb2.Prediction(label=labels[index], cosine=cosine[place], probability=probability[place])
+        for place, index in enumerate(order)
     ]
 
 

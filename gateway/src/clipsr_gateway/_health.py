@@ -129,7 +129,7 @@ class HealthMonitor:
             if cause != self._last_cause:
                 level = logging.INFO if cause is None else logging.WARNING
                 status = "SERVING" if cause is None else "NOT_SERVING"
-                log_event("health", level=level, status=status, cause=cause)
+                log_event("health", {"status": status, "cause": cause}, level=level)
                 self._last_cause = cause
             await asyncio.sleep(self._schedule.readiness_interval_s)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -38,6 +39,8 @@ def configure_logging(level: str) -> None:
     _LOGGER.propagate = False
 
 
-def log_event(event: str, *, level: int = logging.INFO, error: BaseException | None = None, **fields: object) -> None:
-    """Writes one event with named fields; `error` adds its traceback."""
+def log_event(
+    event: str, fields: Mapping[str, object], *, level: int = logging.INFO, error: BaseException | None = None
+) -> None:
+    """Writes one event with its fields, which must be of JSON's types; `error` adds its traceback."""
     _LOGGER.log(level, event, exc_info=error, extra={"fields": fields})

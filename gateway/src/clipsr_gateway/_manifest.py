@@ -92,9 +92,10 @@ class _Node:
         return _Node(path=self.path, name=name, value=mapping[key])
 
     def mapping(self) -> dict[str, Any]:
-        if not isinstance(self.value, dict):
+        value = self.value
+        if not isinstance(value, dict):
             raise self.wrong("an object")
-        return cast("dict[str, Any]", self.value)
+        return cast("dict[str, Any]", value)
 
     def children(self) -> dict[str, _Node]:
         return {key: self.child(key) for key in self.mapping()}
@@ -115,9 +116,10 @@ class _Node:
         return float(self.value)
 
     def items(self) -> list[_Node]:
-        if not isinstance(self.value, list) or not self.value:
+        value = self.value
+        if not isinstance(value, list) or not value:
             raise self.wrong("a list that is not empty")
-        values = cast("list[Any]", self.value)
+        values = cast("list[Any]", value)
         return [_Node(path=self.path, name=f"{self.name}[{i}]", value=value) for i, value in enumerate(values)]
 
     def texts(self) -> tuple[str, ...]:

@@ -48,11 +48,10 @@ def read_header(content: bytes, *, max_pixels: int) -> ImageHeader:
         ImageRejectedError: IMAGE_UNRECOGNIZED or IMAGE_TOO_MANY_PIXELS.
     """
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            width, height = image.size
-            name = image.format or "unknown"
-            if _is_transposed(image):
-                width, height = height, width
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        width, height = image.size
+        if _is_transposed(image):
+            width, height = height, width
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as cause:
         raise _too_many_pixels("", max_pixels) from cause
     except Exception as cause:  # plugins raise whatever damaged bytes provoke: OSError, ValueError, struct.error …
@@ -61,7 +60,7 @@ def read_header(content: bytes, *, max_pixels: int) -> ImageHeader:
         raise _too_many_pixels(f" ({width} x {height})", max_pixels)
     if width < 1 or height < 1:
         raise _unrecognized()
-    return ImageHeader(format=name, size_hw=(height, width))
+    return ImageHeader(format=image.format or "unknown", size_hw=(height, width))
 
 
 def _is_transposed(image: Image.Image) -> bool:

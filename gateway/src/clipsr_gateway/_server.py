@@ -96,8 +96,13 @@ class Gateway:
             gate=self._gate,
             gateway_version=version("clipsr-gateway"),
         )
-        classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(service, self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        # The generated add_… functions have no annotations.
+        classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(  # pyright: ignore[reportUnknownMemberType]
+            service, self._server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(  # pyright: ignore[reportUnknownMemberType]
+            self._health, self._server
+        )
         reflection.enable_server_reflection((_CLASSIFIER_NAME, _HEALTH_NAME, reflection.SERVICE_NAME), self._server)
 
     @property
@@ -156,11 +161,12 @@ async def serve(config: GatewayConfig) -> None:
     gateway = Gateway(config, manifest=manifest, backend=TritonBackend(config.triton))
     port = await gateway.start()
     host = config.listen.rpartition(":")[0]
-    log_event("listening", address=f"{host}:{port}", triton=config.triton, model=manifest.name, digest=manifest.digest)
+    fields = {"address": f"{host}:{port}", "triton": config.triton, "model": manifest.name, "digest": manifest.digest}
+    log_event("listening", fields)
     await stop_requested.wait()
-    log_event("stopping", grace_s=config.grace_s)
+    log_event("stopping", {"grace_s": config.grace_s})
     is_drained = await gateway.stop()
-    log_event("stopped", drained=is_drained)
+    log_event("stopped", {"drained": is_drained})
 
 
 def _server_options(limits: Limits) -> list[tuple[str, Any]]:

@@ -6,7 +6,11 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from google.protobuf.message import Message
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.rpc import (  # pyright: ignore[reportMissingTypeStubs] - its stubs lack a package file
+    code_pb2,
+    error_details_pb2,
+    status_pb2,
+)
 
 from clipsr_gateway.errors import (
     BackendUnavailableError,

@@ -4,6 +4,9 @@ Tensor contract (batch dimension 1 in front): `image` BYTES [1,1], `fit` BYTES [
 `templates` BYTES [1,T]; answers `cosine` FP32 [1,K] and `probability` FP32 [1,K].
 """
 
+# tritonclient has no annotations; what leaves this module has.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import re
@@ -130,7 +133,7 @@ def _float_output(result: Any, name: str) -> npt.NDArray[np.float32]:
     Raises:
         BackendFaultError: the output is absent or is not FP32 of shape [1, K].
     """
-    tensor = result.as_numpy(name)
+    tensor: npt.NDArray[Any] | None = result.as_numpy(name)
     if tensor is None:
         raise BackendFaultError(f"Triton's answer has no output {name!r}")
     if tensor.dtype != np.float32 or tensor.ndim != 2 or tensor.shape[0] != 1:

@@ -61,9 +61,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0 stopped as told, 1 cannot listen, 2 wrong option or manifest.
     """
     options = build_parser().parse_args(argv)
-    configure_logging(options.log_level)
-    # Pillow warns about odd files on standard error; callers' files are not the operator's business.
-    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         config = GatewayConfig(
             listen=options.listen,
@@ -72,6 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             max_concurrent=options.max_concurrent,
             grace_s=options.grace,
         )
+        configure_logging(options.log_level)
+        # Pillow warns about odd files on standard error; callers' files are not the operator's business.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
         asyncio.run(serve(config))
     except GatewayError as error:
         print(f"clipsr-gateway: {error}", file=sys.stderr)

@@ -1,0 +1,256 @@
+"""A gateway on a real socket, in front of a backend that tests control."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+import pytest_asyncio
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2_grpc
+from PIL import Image
+
+from clipsr.v1 import classifier_pb2, classifier_pb2_grpc, types_pb2
+from clipsr_gateway import Gateway, GatewayConfig, HealthSchedule, Limits, Scores, load_manifest
+
+IMAGENET_TEMPLATES = 80
+
+
+@pytest.fixture
+def document() -> dict[str, Any]:
+    """A manifest as export writes it."""
+    return {
+        "schema_version": 1,
+        "name": "clipsr-test",
+        "digest": "sha256:" + "ab" * 32,
+        "image_encoder": {
+            "architecture": "RN-test",
+            "image_size_px": 64,
+            "embed_dim": 256,
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.25, 0.25, 0.25],
+            "interpolation": "bicubic",
+        },
+        "text_encoder": {"context_length": 32, "vocab_size": 49408, "pad_token_id": 0},
+        "upscaler": {"architecture": "liif-test", "canvas_sizes_px": [128, 32, 64], "scale_max": 4.0},
+        "scoring": {"function": "softmax", "logit_scale": 50.0, "logit_bias": 0.0},
+        "native_min_side_px": 64,
+        "default_templates": "@simple",
+        "template_sets": {
+            "simple": ["a photo of a {}."],
+            "cifar": ["a photo of a {}.", "a blurry photo of a {}."],
+            "imagenet": [f"photo number {i} of a {{}}." for i in range(IMAGENET_TEMPLATES)],
+        },
+        "label_sets": {"animals": ["cat", "dog", "bird"]},
+        "text_banks": [],
+        "artifacts": {"upscale/1/model.onnx": {"sha256": "cd" * 32, "bytes": 123}},
+        "versions": {"clipsr-export": "0.1.0"},
+    }
+
+
+@pytest.fixture
+def repository(tmp_path: Path, document: dict[str, Any]) -> Path:
+    """A model repository that holds nothing but the manifest."""
+    (tmp_path / "manifest.json").write_text(json.dumps(document))
+    return tmp_path
+
+
+@pytest.fixture
+def png() -> Callable[..., bytes]:
+    """Makes an image file of the given columns and rows."""
+
+    def make(width: int = 8, height: int = 8, *, image_format: str = "PNG", **options: Any) -> bytes:
+        buffer = io.BytesIO()
+        Image.new("RGB", (width, height), (10, 200, 30)).save(buffer, format=image_format, **options)
+        return buffer.getvalue()
+
+    return make
+
+
+@dataclass
+class FakeBackend:
+    """A backend whose every answer a test decides."""
+
+    target: str = "127.0.0.1:1"
+    ready: bool = True
+    answer: Callable[[bytes, int], Scores] | None = None
+    errors: dict[bytes, Exception] = field(default_factory=dict)
+    error: Exception | None = None
+    hold: asyncio.Event | None = None
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    prepared: list[tuple[tuple[str, ...], tuple[str, ...]]] = field(default_factory=list)
+    in_flight: int = 0
+    most_in_flight: int = 0
+    cancelled: int = 0
+    closed: bool = False
+
+    async def is_ready(self, *, timeout_s: float) -> bool:
+        return self.ready
+
+    def prepare(self, *, labels: Sequence[str], templates: Sequence[str]) -> FakeLabels:
+        self.prepared.append((tuple(labels), tuple(templates)))
+        return FakeLabels(self, len(labels))
+
+    async def close(self) -> None:
+        self.closed = True
+
+    def user_calls(self) -> list[dict[str, Any]]:
+        """The calls that are not the monitor's."""
+        return [call for call in self.calls if not call["request_id"].startswith("canary")]
+
+
+@dataclass
+class FakeLabels:
+    backend: FakeBackend
+    label_count: int
+
+    async def classify(self, image: bytes, *, fit: str, route: str, request_id: str, timeout_s: float | None) -> Scores:
+        backend = self.backend
+        backend.calls.append(
+            {"image": image, "fit": fit, "route": route, "request_id": request_id, "timeout_s": timeout_s}
+        )
+        if request_id.startswith("canary"):
+            return even_scores(self.label_count)
+        backend.in_flight += 1
+        backend.most_in_flight = max(backend.most_in_flight, backend.in_flight)
+        try:
+            await (backend.hold.wait() if backend.hold else asyncio.sleep(0.005))
+        except asyncio.CancelledError:
+            backend.cancelled += 1
+            raise
+        finally:
+            backend.in_flight -= 1
+        error = backend.errors.get(image) or backend.error
+        if error:
+            raise error
+        return backend.answer(image, self.label_count) if backend.answer else even_scores(self.label_count)
+
+
+def even_scores(label_count: int) -> Scores:
+    """The same cosine for every label."""
+    return Scores(
+        cosine=np.full(label_count, 0.25, np.float32), probability=np.full(label_count, 1 / label_count, np.float32)
+    )
+
+
+@pytest.fixture
+def backend() -> FakeBackend:
+    """What stands in for Triton."""
+    return FakeBackend()
+
+
+@dataclass
+class Running:
+    """A gateway that listens, and a channel to it."""
+
+    gateway: Gateway
+    port: int
+    channel: grpc.aio.Channel
+    stub: Any
+    health: Any
+
+
+@pytest_asyncio.fixture
+async def start(repository: Path, backend: FakeBackend) -> AsyncIterator[Callable[..., Any]]:
+    """Starts gateways on free ports; options are those of GatewayConfig."""
+    running: list[Running] = []
+
+    async def start_one(**options: Any) -> Running:
+        schedule = HealthSchedule(readiness_interval_s=0.02, canary_interval_s=options.pop("canary_interval_s", 30.0))
+        config = GatewayConfig(
+            **{"listen": "127.0.0.1:0", "repository": repository, "grace_s": 1.0, "schedule": schedule, **options}
+        )
+        gateway = Gateway(config, manifest=load_manifest(repository), backend=backend)
+        port = await gateway.start()
+        channel = grpc.aio.insecure_channel(
+            f"127.0.0.1:{port}",
+            options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)],
+        )
+        stub = classifier_pb2_grpc.ClassifierServiceStub(channel)
+        running.append(Running(gateway, port, channel, stub, health_pb2_grpc.HealthStub(channel)))
+        return running[-1]
+
+    yield start_one
+    for one in running:
+        await one.channel.close()
+        await one.gateway.stop()
+
+
+@pytest.fixture
+def limits() -> Limits:
+    return Limits()
+
+
+@pytest.fixture
+def request_of(png: Callable[..., bytes]) -> Callable[..., classifier_pb2.ClassifyRequest]:
+    """Makes a request; one small image and two labels unless told otherwise."""
+
+    def make(
+        *images: bytes,
+        labels: Sequence[str] = ("cat", "dog"),
+        label_set: str = "",
+        templates: Sequence[str] = (),
+        **options: Any,
+    ) -> classifier_pb2.ClassifyRequest:
+        return classifier_pb2.ClassifyRequest(
+            images=[types_pb2.Image(content=content) for content in images or (png(),)],
+            label_space=types_pb2.LabelSpace(labels=labels, label_set=label_set, templates=templates),
+            **options,
+        )
+
+    return make
+
+
+@dataclass(frozen=True)
+class Detailed:
+    """A google.rpc.Status, taken apart."""
+
+    code: int
+    message: str
+    reason: str
+    domain: str
+    fields: list[str]
+    retry_s: float | None
+
+
+def _take_apart(status: status_pb2.Status) -> Detailed:
+    info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+    retry_s = None
+    for detail in status.details:
+        detail.Unpack(info)
+        detail.Unpack(bad)
+        if detail.Unpack(retry):
+            retry_s = retry.retry_delay.ToTimedelta().total_seconds()
+    return Detailed(
+        code=status.code,
+        message=status.message,
+        reason=info.reason,
+        domain=info.domain,
+        fields=[violation.field for violation in bad.field_violations],
+        retry_s=retry_s,
+    )
+
+
+@pytest.fixture
+def detailed() -> Callable[[status_pb2.Status | grpc.aio.AioRpcError], Detailed]:
+    """Reads the details of a status, or of the error that carries it."""
+
+    def read(source: status_pb2.Status | grpc.aio.AioRpcError) -> Detailed:
+        if isinstance(source, status_pb2.Status):
+            return _take_apart(source)
+        blob = dict(source.trailing_metadata())["grpc-status-details-bin"]
+        status = status_pb2.Status.FromString(blob)
+        assert status.code == source.code().value[0]
+        assert status.message == source.details()
+        return _take_apart(status)
+
+    return read

@@ -1,0 +1,85 @@
+"""manifest.json: what is read, and how what is wrong with it is said."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from clipsr_gateway import ManifestError, load_manifest
+
+
+def test_reads_what_export_writes(repository):
+    manifest = load_manifest(repository)
+    assert manifest.native_min_side_px == 64
+    assert manifest.label_sets == {"animals": ("cat", "dog", "bird")}
+    assert manifest.template_sets["simple"] == ("a photo of a {}.",)
+
+
+def test_unknown_fields_are_ignored(repository, document):
+    document["future"] = {"a": 1}
+    (repository / "manifest.json").write_text(json.dumps(document))
+    assert load_manifest(repository).name == "clipsr-test"
+
+
+def test_absent(tmp_path):
+    with pytest.raises(ManifestError, match="make export") as caught:
+        load_manifest(tmp_path)
+    assert caught.value.path == tmp_path / "manifest.json"
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b"3"])
+def test_not_a_json_object(tmp_path, content):
+    (tmp_path / "manifest.json").write_bytes(content)
+    with pytest.raises(ManifestError, match=r"manifest\.json: "):
+        load_manifest(tmp_path)
+
+
+def test_a_folder_in_its_place(tmp_path):
+    (tmp_path / "manifest.json").mkdir()
+    with pytest.raises(ManifestError, match="cannot be read"):
+        load_manifest(tmp_path)
+
+
+WRONG = [
+    ("schema_version", 2),
+    ("name", ""),
+    ("digest", 3),
+    ("native_min_side_px", 0),
+    ("native_min_side_px", True),
+    ("default_templates", "simple"),
+    ("default_templates", "@nope"),
+    ("label_sets.animals", []),
+    ("label_sets.animals", ["cat", "cat"]),
+    ("label_sets.animals[1]", ""),
+    ("template_sets.simple[0]", "no placeholder"),
+    ("template_sets", []),
+    ("image_encoder.image_size_px", "64"),
+    ("upscaler.canvas_sizes_px[0]", -1),
+    ("scoring.function", "argmax"),
+    ("scoring.logit_scale", float("nan")),
+    ("artifacts.upscale/1/model.onnx.sha256", "abc"),
+    ("artifacts.upscale/1/model.onnx.bytes", -1),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), WRONG)
+def test_a_wrong_field_is_named(repository, document, field, value):
+    path = field.replace("upscale/1/model.onnx", "ONNX").replace("[", ".[").split(".")
+    node = document
+    for key in path[:-1]:
+        node = node[key.replace("ONNX", "upscale/1/model.onnx")]
+    last = path[-1]
+    node[int(last[1:-1]) if last.startswith("[") else last] = value
+    (repository / "manifest.json").write_text(json.dumps(document))
+    with pytest.raises(ManifestError) as caught:
+        load_manifest(repository)
+    assert repr(field) in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["name", "digest", "label_sets", "template_sets", "scoring", "artifacts", "upscaler"])
+def test_a_missing_field_is_named(repository, document, key):
+    del document[key]
+    (repository / "manifest.json").write_text(json.dumps(document))
+    with pytest.raises(ManifestError, match=f"field '{key}' is missing"):
+        load_manifest(repository)

@@ -1,0 +1,260 @@
+"""The one module that speaks to Triton, against a KServe v2 server on a real socket (tritonclient's own servicer)."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+import pytest_asyncio
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from clipsr_gateway import (
+    BackendFaultError,
+    BackendUnavailableError,
+    DeadlineExceededError,
+    ImageRejectedError,
+)
+from clipsr_gateway._triton import TritonBackend
+
+LABELS = ("cat", "犬", "🐦")
+TEMPLATES = ("a photo of a {}.", "a {}")
+
+
+class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
+    """Answers as Triton does; a test sets what goes wrong."""
+
+    def __init__(self) -> None:
+        self.requests: list[service_pb2.ModelInferRequest] = []
+        self.server_ready = True
+        self.models = {"classify", "classify_native"}
+        self.failure: tuple[grpc.StatusCode, str] | None = None
+        self.hold: asyncio.Event | None = None
+        self.cancelled = 0
+        self.outputs: list[tuple[str, str, np.ndarray]] | None = None
+
+    async def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802 - KServe's name
+        return service_pb2.ServerReadyResponse(ready=self.server_ready)
+
+    async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802 - KServe's name
+        return service_pb2.ModelReadyResponse(ready=request.name in self.models)
+
+    async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802 - KServe's name
+        self.requests.append(request)
+        if self.failure:
+            await context.abort(*self.failure)
+        if self.hold:
+            try:
+                await self.hold.wait()
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                raise
+        count = request.inputs[2].shape[1]
+        outputs = self.outputs or [
+            ("cosine", "FP32", np.linspace(-1, 1, count, dtype=np.float32)[None]),
+            ("probability", "FP32", np.full((1, count), 1 / count, np.float32)),
+        ]
+        response = service_pb2.ModelInferResponse(model_name=request.model_name)
+        for name, datatype, values in outputs:
+            response.outputs.add(name=name, datatype=datatype, shape=values.shape)
+            response.raw_output_contents.append(values.tobytes())
+        return response
+
+
+@pytest.fixture
+def triton() -> FakeTriton:
+    return FakeTriton()
+
+
+@pytest_asyncio.fixture
+async def connected(triton: FakeTriton) -> AsyncIterator[TritonBackend]:
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1)])
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(triton, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    backend = TritonBackend(f"127.0.0.1:{port}")
+    yield backend
+    await backend.close()
+    await server.stop(None)
+
+
+def strings(raw: bytes) -> list[bytes]:
+    """Reads KServe's BYTES encoding by hand: each element after its length as 4 bytes, little endian."""
+    values = []
+    while raw:
+        (size,) = struct.unpack_from("<I", raw)
+        values.append(raw[4 : 4 + size])
+        raw = raw[4 + size :]
+    return values
+
+
+async def classify(backend: TritonBackend, image: bytes = b"\x89PNG\0bytes", **options: Any) -> Any:
+    prepared = backend.prepare(labels=LABELS, templates=TEMPLATES)
+    return await prepared.classify(
+        image, **{"fit": "center_crop", "route": "upscaled", "request_id": "id-1", "timeout_s": 5.0, **options}
+    )
+
+
+@pytest.mark.parametrize(("route", "model"), [("upscaled", "classify"), ("native", "classify_native")])
+async def test_tensors_are_those_of_the_contract(connected, triton, route, model):
+    scores = await classify(connected, b"\x00\xff\x00", fit="squash", route=route)
+    (request,) = triton.requests
+    assert (request.model_name, request.model_version, request.id) == (model, "", "id-1")
+    assert [(t.name, t.datatype, list(t.shape)) for t in request.inputs] == [
+        ("image", "BYTES", [1, 1]),
+        ("fit", "BYTES", [1, 1]),
+        ("labels", "BYTES", [1, 3]),
+        ("templates", "BYTES", [1, 2]),
+    ]
+    assert [strings(raw) for raw in request.raw_input_contents] == [
+        [b"\x00\xff\x00"],
+        [b"squash"],
+        [label.encode() for label in LABELS],
+        [template.encode() for template in TEMPLATES],
+    ]
+    assert [t.name for t in request.outputs] == ["cosine", "probability"]
+    assert not request.parameters
+    np.testing.assert_array_equal(scores.cosine, np.array([-1, 0, 1], np.float32))
+    assert scores.probability.shape == (3,)
+
+
+async def test_labels_are_encoded_once_and_shared_by_concurrent_requests(connected, triton):
+    prepared = connected.prepare(labels=[f"label {i}" for i in range(10_000)], templates=["{}"])
+    options = {"fit": "squash", "route": "native", "request_id": "x", "timeout_s": 20.0}
+    answers = await asyncio.gather(*(prepared.classify(bytes([i]), **options) for i in range(10)))
+    assert {request.raw_input_contents[2] for request in triton.requests} == {triton.requests[0].raw_input_contents[2]}
+    assert sorted(strings(request.raw_input_contents[0])[0] for request in triton.requests) == [
+        bytes([i]) for i in range(10)
+    ]
+    assert all(scores.cosine.shape == (10_000,) for scores in answers)
+
+
+async def test_an_image_beyond_grpcs_default_message_size(connected, triton):
+    await classify(connected, bytes(16 * 1024 * 1024))
+    assert len(triton.requests[0].raw_input_contents[0]) == 4 + 16 * 1024 * 1024
+
+
+async def test_readiness(connected, triton):
+    assert await connected.is_ready(timeout_s=5)
+    triton.models = {"classify"}
+    assert not await connected.is_ready(timeout_s=5)
+    triton.models = {"classify", "classify_native"}
+    triton.server_ready = False
+    assert not await connected.is_ready(timeout_s=5)
+
+
+REJECTIONS = {
+    "plain": "clipsr:IMAGE_TRUNCATED: The file ends early; send it again.",
+    "ensemble": "in ensemble 'classify', clipsr:IMAGE_TRUNCATED: The file ends early; send it again.",
+    "exception": (
+        "in ensemble 'classify', Failed to process the request(s) for model 'decode_0_0', message: "
+        "TritonModelException: clipsr:IMAGE_TRUNCATED: The file ends early; send it again.\n\nAt:\n  /opt/model.py(9)"
+    ),
+}
+
+
+@pytest.mark.parametrize("form", REJECTIONS)
+@pytest.mark.parametrize("code", [grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL])
+async def test_a_rejection_is_found_in_any_wrapping(connected, triton, form, code):
+    triton.failure = (code, REJECTIONS[form])
+    with pytest.raises(ImageRejectedError) as caught:
+        await classify(connected)
+    assert caught.value.reason == "IMAGE_TRUNCATED"
+    assert caught.value.sentence == "The file ends early; send it again."
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "error"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, "Socket closed", BackendUnavailableError),
+        (grpc.StatusCode.UNAVAILABLE, "Request for unknown model: 'classify' is not found", BackendUnavailableError),
+        (grpc.StatusCode.NOT_FOUND, "Request for unknown model: 'classify' is not found", BackendUnavailableError),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", DeadlineExceededError),
+        (grpc.StatusCode.INTERNAL, "onnxruntime: out of memory", BackendFaultError),
+        (grpc.StatusCode.INVALID_ARGUMENT, "unexpected shape for input 'image'", BackendFaultError),
+        (grpc.StatusCode.INTERNAL, "clipsr:TEXT_ENCODER_FAILED: something", BackendFaultError),
+        (grpc.StatusCode.CANCELLED, "", BackendFaultError),
+    ],
+)
+async def test_every_failure_has_its_type(connected, triton, code, message, error):
+    triton.failure = (code, message)
+    with pytest.raises(error) as caught:
+        await classify(connected)
+    assert caught.value.__cause__ is not None
+    if error is BackendUnavailableError:
+        assert connected.target in str(caught.value)
+        assert ("'classify'" in str(caught.value)) == ("unknown model" in message)
+
+
+async def test_the_timeout_is_kept_and_the_request_cancelled(connected, triton):
+    triton.hold = asyncio.Event()
+    began_s = time.perf_counter()
+    with pytest.raises(DeadlineExceededError):
+        await classify(connected, timeout_s=0.2)
+    assert 0.15 < time.perf_counter() - began_s < 2
+    await _until(lambda: triton.cancelled == 1)
+
+
+async def test_cancelling_reaches_triton(connected, triton):
+    triton.hold = asyncio.Event()
+    task = asyncio.create_task(classify(connected, timeout_s=None))
+    await _until(lambda: triton.requests)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await _until(lambda: triton.cancelled == 1)
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        [("cosine", "FP32", np.zeros((1, 3), np.float32))],
+        [("cosine", "FP64", np.zeros((1, 3))), ("probability", "FP32", np.zeros((1, 3), np.float32))],
+        [("cosine", "FP32", np.zeros(3, np.float32)), ("probability", "FP32", np.zeros((1, 3), np.float32))],
+    ],
+    ids=["absent", "not float32", "no batch dimension"],
+)
+async def test_an_answer_that_breaks_the_contract_is_a_fault(connected, triton, outputs):
+    triton.outputs = outputs
+    with pytest.raises(BackendFaultError):
+        await classify(connected)
+
+
+async def test_no_triton_is_unavailable_fast_and_found_when_it_comes_back(triton):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    backend = TritonBackend(f"127.0.0.1:{port}")
+    began_s = time.perf_counter()
+    with pytest.raises(BackendUnavailableError) as caught:
+        await classify(backend, timeout_s=None)
+    assert time.perf_counter() - began_s < 3
+    assert str(caught.value).startswith(f"Triton at 127.0.0.1:{port} does not answer;")
+    assert not await backend.is_ready(timeout_s=1)
+
+    server = grpc.aio.server()
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(triton, server)
+    assert server.add_insecure_port(f"127.0.0.1:{port}") == port
+    await server.start()
+    began_s = time.perf_counter()
+    while not await backend.is_ready(timeout_s=1):
+        assert time.perf_counter() - began_s < 10
+        await asyncio.sleep(0.05)
+    assert (await classify(backend)).cosine.shape == (3,)
+    await backend.close()
+    await server.stop(None)
+
+
+async def _until(condition: Callable[[], object]) -> None:
+    async def poll() -> None:
+        while not condition():
+            await asyncio.sleep(0.005)
+
+    await asyncio.wait_for(poll(), 5)
