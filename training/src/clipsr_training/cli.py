@@ -107,3 +107,6 @@ def _fit_options(arguments: argparse.Namespace) -> FitOptions:
         devices=arguments.devices,
         n_workers=arguments.workers,
     )
+
+if __name__ == "__main__":
+    sys.exit(main())

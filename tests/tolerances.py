@@ -1,0 +1,12 @@
+"""Every tolerance of the test suite, with its reason."""
+
+# Two orders of summation of the same fp32 products over a whole EDSR or RDN; outputs are of order one.
+FEATURES = 1e-5
+# The same over encoder and decoder; the golden files were made on other hardware.
+RAW = 1e-4
+# A random LIIF against the literal formulation: near a tie the reference divides small areas, which amplifies round-off.
+REWRITE = 5e-5
+# UINT8 levels: two fp32 results may lie on either side of a half before rounding.
+LEVELS = 1
+# L2-normalized fp32 embeddings from two engines, as 1 - cosine.
+COSINE = 1e-4

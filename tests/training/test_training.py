@@ -1,0 +1,270 @@
+"""Data, loss, metrics and the training loop on small inputs."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, Features, Image
+from PIL import Image as PilImage
+from safetensors.torch import load_file
+
+from clipsr_training import prompts
+from clipsr_training._torchvision_ops import define_missing_schemas
+from clipsr_training.clip import load_clip, multi_positive_contrastive_loss
+from clipsr_training.clip._data import ClipBatchDataset, ConceptTexts, augment, read_parquet, render, split_validation
+from clipsr_training.cli import main as train_main
+from clipsr_training.eval_cli import main as eval_main
+from clipsr_training.liif._data import PatchDataset, read_images
+from clipsr_training.liif._evaluate import psnr_y, resize
+from clipsr_training.liif._recipes import RECIPES, LiifRecipe
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        smooth = rng.integers(0, 256, (12, 15, 3), dtype=np.uint8)
+        PilImage.fromarray(smooth).resize((150, 120), PilImage.Resampling.BICUBIC).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def parquet(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    rows = {
+        "image": [PilImage.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)) for _ in range(48)],
+        "label": [i % 3 for i in range(48)],
+    }
+    features = Features({"image": Image(), "label": ClassLabel(names=["cat", "lawn_mower", "ship"])})
+    path = tmp_path / "toy" / "train.parquet"
+    path.parent.mkdir()
+    Dataset.from_dict(rows, features=features).to_parquet(path)
+    return path
+
+
+def test_torchvision_imports_beside_a_cpu_only_torch():
+    """In a fresh process: the cure must run before the import that needs it."""
+    code = "import clipsr_training, torchvision; print(torchvision.__version__)"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True)
+    assert define_missing_schemas() == []  # a second call has nothing left to define
+
+
+def test_prompt_sets_are_the_published_ones():
+    templates = prompts.template_sets()
+    assert {name: len(values) for name, values in templates.items()} == {"simple": 1, "cifar": 18, "imagenet": 80}
+    assert all(t.count("{}") == 1 for values in templates.values() for t in values)
+    assert {name: len(values) for name, values in prompts.label_sets().items()} == {
+        "cifar10": 10,
+        "cifar100": 100,
+        "cifar": 110,
+    }
+
+
+def test_no_word_names_two_classes():
+    labels = prompts.label_sets()["cifar"]
+    words = [word for label in labels for word in (label, *prompts.synonyms().get(label, ()))]
+    assert len(words) == len(set(words))
+    assert set(prompts.synonyms()) <= set(labels)
+
+
+def test_expand_keeps_braces_of_the_label():
+    assert prompts.expand("a photo of a {}.", "{0} {}") == "a photo of a {0} {}."
+
+
+def test_patches_depend_on_nothing_but_seed_and_index(image_folder):
+    images = read_images([image_folder])
+    options = {"patch_size": 24, "sample_q": 100, "scale_max": 3.0, "seed": 5}
+    whole = PatchDataset(images, n_samples=10, **options)
+    rest = PatchDataset(images, n_samples=4, first_index=6, **options)
+    for i in range(4):
+        for a, b in zip(whole[6 + i], rest[i], strict=True):
+            assert torch.equal(a, b)
+    assert not torch.equal(whole[0].lr, whole[1].lr)
+
+
+def test_patch_queries_carry_the_pixels_they_point_at(image_folder):
+    images = read_images([image_folder])
+    sample = PatchDataset(images, n_samples=1, patch_size=24, sample_q=576, scale_max=1.0)[0]
+    index = sample.u.round().long()  # at scale 1 query points are pixel centres
+    picked = sample.lr[:, index[:, 0], index[:, 1]].T.float() / 255
+    assert torch.allclose(picked, sample.hr, atol=1 / 255)
+
+
+def test_bad_image_folders(tmp_path, capsys):
+    assert train_main(["liif", "--data", str(tmp_path / "nowhere"), "--output", str(tmp_path / "run")]) == 1
+    assert "no images below" in capsys.readouterr().err
+    (tmp_path / "x.png").write_text("not an image")
+    assert train_main(["liif", "--data", str(tmp_path), "--output", str(tmp_path / "run")]) == 1
+    assert "x.png cannot be read" in capsys.readouterr().err
+
+
+def test_recipes_refuse_nonsense():
+    with pytest.raises(ValueError, match="steps"):
+        LiifRecipe(architecture="fast", steps=0)
+    with pytest.raises(ValueError, match="sample_q"):
+        LiifRecipe(architecture="fast", patch_size=10, sample_q=101)
+    assert {name: recipe.architecture for name, recipe in RECIPES.items()} == {name: name for name in RECIPES}
+
+
+def test_psnr_equals_skimage(image_folder):
+    skimage_color = pytest.importorskip("skimage.color")
+    skimage_metrics = pytest.importorskip("skimage.metrics")
+    hr = read_images([image_folder])[0]
+    sr = resize(resize(hr, (60, 75)), (120, 150))
+    luma = [skimage_color.rgb2ycbcr(x)[..., 0][2:-2, 2:-2] for x in (hr, sr)]
+    expected = skimage_metrics.peak_signal_noise_ratio(*luma, data_range=255)
+    assert psnr_y(sr, hr, 2) == pytest.approx(expected, abs=1e-3)
+    with pytest.raises(ValueError, match="border"):
+        psnr_y(sr, hr, 60)
+
+
+def test_bicubic_baseline_is_the_published_one(data_dir, capsys, repo_root, tmp_path):
+    """Set5 ×2: 33.66 dB in the literature (MATLAB's imresize), 33.68 as recorded with the data."""
+    report = tmp_path / "sr.json"
+    checkpoint = repo_root / "checkpoints" / "liif-fast" / "liif.safetensors"
+    arguments = ["sr", "--checkpoint", str(checkpoint), "--data", str(data_dir / "sr" / "Set5"), "--scales", "2"]
+    assert eval_main([*arguments, "--json", str(report)]) == 0
+    (score,) = json.loads(report.read_text())["Set5"]
+    assert score["bicubic_psnr_db"] == pytest.approx(33.68, abs=0.05)
+    assert score["model_psnr_db"] >= 33.68 + 1.5
+    assert "| Set5 | ×2 |" in capsys.readouterr().out
+
+
+def test_loss_equals_clip_where_every_text_has_one_image():
+    image, text = (torch.nn.functional.normalize(torch.randn(5, 8), dim=-1) for _ in range(2))
+    scale = torch.tensor(7.0)
+    logits = scale * image @ text.T
+    target = torch.arange(5)
+    cross_entropy = torch.nn.functional.cross_entropy
+    expected = (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2
+    actual = multi_positive_contrastive_loss(image, text, scale, torch.eye(5, dtype=torch.bool))
+    assert torch.allclose(actual, expected, atol=1e-6)
+
+
+def test_loss_does_not_push_images_of_one_caption_apart():
+    """Two images on the same caption: the loss is at its minimum with both on it, which one-positive CLIP punishes."""
+    text = torch.eye(2, 4)
+    aligned = torch.stack((text[0], text[0], text[1]))
+    mask = torch.tensor([[True, False], [True, False], [False, True]])
+    apart = torch.nn.functional.normalize(aligned + torch.tensor([[0, 0, 1.0, 0], [0, 0, -1.0, 0], [0, 0, 0, 0]]), dim=-1)
+    scale = torch.tensor(100.0)
+    best = multi_positive_contrastive_loss(aligned, text, scale, mask)
+    # The text-to-image half cannot go below the entropy of two equal targets.
+    assert float(best) == pytest.approx(np.log(2) / 4, abs=1e-4)
+    assert multi_positive_contrastive_loss(apart, text, scale, mask) > best - 1e-6
+
+
+def test_augmentation_keeps_shape_and_uses_only_pixels_of_the_image():
+    pixels = torch.randint(0, 100, (6, 3, 32, 32), dtype=torch.uint8)
+    output = augment(pixels, np.random.default_rng(0))
+    assert output.shape == pixels.shape
+    assert output.dtype == torch.uint8
+    assert not torch.equal(output, pixels)
+    assert all(set(o.unique().tolist()) <= {*p.unique().tolist(), 118} for o, p in zip(output, pixels, strict=True))
+
+
+def test_batches_pair_images_with_texts_of_their_concept():
+    pixels = [np.zeros((20, 3, 16, 16), dtype=np.uint8)]
+    concepts = [np.arange(20) % 4]
+    tokens = ConceptTexts(["cat", "dog", "ship", "truck"], ["a photo of a {}."], lambda texts: torch.ones(len(texts), 8))
+    dataset = ClipBatchDataset(pixels, concepts, [np.arange(20)], tokens, batch_size=8, seed=0, epoch=0)
+    assert len(dataset) == 2
+    for batch in dataset:
+        assert batch.is_positive.shape == (8, len(batch.tokens))
+        assert (batch.is_positive.sum(dim=1) == 1).all()
+        assert (batch.is_positive.sum(dim=0) >= 1).all()
+
+
+def test_validation_split_is_disjoint_and_balanced():
+    targets = np.repeat(np.arange(5), 20)
+    train, validation = split_validation(targets, 3, seed=0)
+    assert not set(train) & set(validation)
+    assert np.bincount(targets[validation]).tolist() == [3] * 5
+
+
+def test_render_without_upscaler_is_antialiased_bicubic():
+    images = np.random.default_rng(0).integers(0, 256, (2, 20, 30, 3), dtype=np.uint8)
+    pixels = render(images, None, 40)
+    assert pixels.shape == (2, 3, 40, 40)
+    assert pixels.dtype == np.uint8
+
+
+def test_parquet_without_the_expected_columns(tmp_path, parquet, capsys):
+    wrong = tmp_path / "wrong.parquet"
+    Dataset.from_dict({"picture": [1], "label": [2]}).to_parquet(wrong)
+    assert train_main(["clip", "--data", str(wrong), "--output", str(tmp_path / "a")]) == 1
+    assert "no column image" in capsys.readouterr().err
+    unnamed = tmp_path / "unnamed.parquet"
+    table = read_parquet(parquet)
+    assert table.classnames == ("cat", "lawn mower", "ship")
+    Dataset.from_dict({"image": [1], "label": [2]}).to_parquet(unnamed)
+    assert train_main(["clip", "--data", str(unnamed), "--output", str(tmp_path / "b")]) == 1
+    assert "no class names" in capsys.readouterr().err
+
+
+def run_training(*arguments: object) -> None:
+    """Run the command in a process of its own, as a user does."""
+    command = [sys.executable, "-W", "ignore", "-m", "clipsr_training.cli", *map(str, arguments)]
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stderr
+
+
+def test_a_resumed_liif_run_ends_with_the_same_weights(tmp_path, image_folder, monkeypatch):
+    """Two segments in one go, and one segment, a stop, and a resume."""
+    from clipsr_training import _fit
+    from clipsr_training.liif import _train
+
+    monkeypatch.setattr(_train, "STEPS_PER_SEGMENT", 3)
+    recipe = LiifRecipe(architecture="fast", patch_size=16, sample_q=64, batch_size=2, steps=6, lr=1e-3)
+    options = {"seed": 3, "precision": "32-true", "devices": "1", "n_workers": 0}
+
+    whole = _fit.FitOptions(output=tmp_path / "whole", **options)
+    _train.train_liif(recipe, [image_folder], whole)
+
+    module = _stopped_after_one_segment(recipe, image_folder, tmp_path / "parts", options)
+    assert module.current_epoch == 1
+    resumed = _fit.FitOptions(output=tmp_path / "parts", resume=True, **options)
+    _train.train_liif(recipe, [image_folder], resumed)
+
+    a, b = (load_file(tmp_path / name / "liif.safetensors") for name in ("whole", "parts"))
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def _stopped_after_one_segment(recipe, folder, output, options):
+    from clipsr_training import _fit
+    from clipsr_training.liif import _train
+
+    fit_options = _fit.FitOptions(output=output, **options)
+    fit_options.seed_everything()
+    module = _train.LiifTrainingModule(recipe, read_images([folder]), seed=fit_options.seed, n_workers=0)
+    _fit.fit(module, fit_options, max_epochs=1)
+    return module
+
+
+def test_a_run_is_not_overwritten_and_nothing_is_not_resumed(tmp_path, image_folder, capsys):
+    output = tmp_path / "run"
+    arguments = ["liif", "--data", str(image_folder), "--output", str(output)]
+    assert train_main([*arguments, "--resume"]) == 1
+    assert "nothing to resume" in capsys.readouterr().err
+    output.mkdir()
+    (output / "last.ckpt").write_bytes(b"")
+    assert train_main(arguments) == 1
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_clip_trains_and_its_checkpoint_loads(tmp_path, parquet):
+    """One epoch of the real command on 48 images, then OpenCLIP's own loader on the result."""
+    run_training("clip", "--data", parquet, "--epochs", 1, "--batch-size", 8, "--output", tmp_path / "run")
+    checkpoint = load_clip(tmp_path / "run" / "clip")
+    assert (checkpoint.image_size_px, checkpoint.embed_dim, checkpoint.context_length) == (64, 256, 32)
+    with torch.inference_mode():
+        features = checkpoint.model.encode_text(checkpoint.tokenizer(["a photo of a cat.", "a photo of a ship."]))
+    assert features.shape == (2, 256)
+    assert torch.isfinite(features).all()
