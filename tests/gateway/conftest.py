@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from grpc_health.v1 import health_pb2_grpc
 from PIL import Image
 
 from clipsr.v1 import classifier_pb2, classifier_pb2_grpc, types_pb2
-from clipsr_gateway import Gateway, GatewayConfig, HealthSchedule, Limits, Scores, load_manifest
+from clipsr_gateway import Gateway, GatewayConfig, HealthSchedule, Scores, load_manifest
 
 IMAGENET_TEMPLATES = 80
 
@@ -68,9 +68,9 @@ def repository(tmp_path: Path, document: dict[str, Any]) -> Path:
 def png() -> Callable[..., bytes]:
     """Makes an image file of the given columns and rows."""
 
-    def make(width: int = 8, height: int = 8, *, image_format: str = "PNG", **options: Any) -> bytes:
+    def make(width: int = 8, height: int = 8, *, mode: str = "RGB") -> bytes:
         buffer = io.BytesIO()
-        Image.new("RGB", (width, height), (10, 200, 30)).save(buffer, format=image_format, **options)
+        Image.new(mode, (width, height)).save(buffer, format="PNG")
         return buffer.getvalue()
 
     return make
@@ -186,8 +186,17 @@ async def start(repository: Path, backend: FakeBackend) -> AsyncIterator[Callabl
 
 
 @pytest.fixture
-def limits() -> Limits:
-    return Limits()
+def until() -> Callable[[Callable[[], object]], Awaitable[None]]:
+    """Waits for a condition; fails after some seconds."""
+
+    async def wait(condition: Callable[[], object]) -> None:
+        async def poll() -> None:
+            while not condition():
+                await asyncio.sleep(0.005)
+
+        await asyncio.wait_for(poll(), 10)
+
+    return wait
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def spawn(repository: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
 def test_without_triton_it_says_so_and_stops_when_told(spawn, request_of, png, detailed, signal_number):
     process, port = spawn()
-    bomb = png(10_000, 10_000)  # Pillow would warn about it on standard error, between the JSON lines
+    bomb = png(10_000, 10_000, mode="1")  # Pillow would warn about it on standard error, between the JSON lines
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         health = health_pb2_grpc.HealthStub(channel)
         stub = classifier_pb2_grpc.ClassifierServiceStub(channel)

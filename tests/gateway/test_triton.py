@@ -6,7 +6,7 @@ import asyncio
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -193,23 +193,23 @@ async def test_every_failure_has_its_type(connected, triton, code, message, erro
         assert ("'classify'" in str(caught.value)) == ("unknown model" in message)
 
 
-async def test_the_timeout_is_kept_and_the_request_cancelled(connected, triton):
+async def test_the_timeout_is_kept_and_the_request_cancelled(connected, triton, until):
     triton.hold = asyncio.Event()
     began_s = time.perf_counter()
     with pytest.raises(DeadlineExceededError):
         await classify(connected, timeout_s=0.2)
     assert 0.15 < time.perf_counter() - began_s < 2
-    await _until(lambda: triton.cancelled == 1)
+    await until(lambda: triton.cancelled == 1)
 
 
-async def test_cancelling_reaches_triton(connected, triton):
+async def test_cancelling_reaches_triton(connected, triton, until):
     triton.hold = asyncio.Event()
     task = asyncio.create_task(classify(connected, timeout_s=None))
-    await _until(lambda: triton.requests)
+    await until(lambda: triton.requests)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await _until(lambda: triton.cancelled == 1)
+    await until(lambda: triton.cancelled == 1)
 
 
 @pytest.mark.parametrize(
@@ -250,11 +250,3 @@ async def test_no_triton_is_unavailable_fast_and_found_when_it_comes_back(triton
     assert (await classify(backend)).cosine.shape == (3,)
     await backend.close()
     await server.stop(None)
-
-
-async def _until(condition: Callable[[], object]) -> None:
-    async def poll() -> None:
-        while not condition():
-            await asyncio.sleep(0.005)
-
-    await asyncio.wait_for(poll(), 5)
