@@ -1,0 +1,76 @@
+"""Turns gRPC's one exception type into the errors of this package."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import grpc
+from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs] - its stubs lack a package file
+from grpc_status import rpc_status
+
+from clipsr._details import Details, parse_details
+from clipsr._errors import ClipsrError, DeadlineError, InvalidRequestError, ServiceError, ServiceUnavailableError
+
+__all__ = ["of_call"]
+
+
+def of_call(error: grpc.RpcError, *, url: str, timeout_s: float) -> ClipsrError:
+    """Returns the error to raise from `error`, with what its google.rpc details say.
+
+    Args:
+        error: what a call raised, sync or async; both carry code(), details() and trailing_metadata().
+        url: the address that was called.
+        timeout_s: what the call was allowed.
+    """
+    call = cast("Any", error)
+    code: grpc.StatusCode = call.code()
+    sentence = str(call.details() or "").strip() or "The service gave no reason."
+    details = _details(call)
+    if code is grpc.StatusCode.UNAVAILABLE or details.retry_after_s is not None:
+        return _unavailable(sentence, details, url)
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineError(
+            f"No answer from {url} within {timeout_s:g} s. Allow more time, or send fewer images or labels at once.",
+            timeout_s=timeout_s,
+        )
+    if code is grpc.StatusCode.INVALID_ARGUMENT:
+        return InvalidRequestError(sentence, reason=details.reason, violations=details.violations)
+    return _service_error(code, sentence, details, url)
+
+
+def _details(call: Any) -> Details:
+    try:
+        status = cast("status_pb2.Status | None", rpc_status.from_call(call))
+    except ValueError:  # a status that contradicts its call, or that cannot be read: the call itself still says enough
+        return Details()
+    return Details() if status is None else parse_details(status)
+
+
+def _unavailable(sentence: str, details: Details, url: str) -> ServiceUnavailableError:
+    if not details.reason and details.retry_after_s is None:
+        message = (
+            f"Nobody answers at {url}. Start the service with 'clipsr-serve up', or correct the address. ({sentence})"
+        )
+    elif details.retry_after_s is None:
+        message = f"The service at {url} cannot work at the moment: {sentence} Try again later."
+    else:
+        message = (
+            f"The service at {url} cannot work at the moment: {sentence} Try again in {details.retry_after_s:g} s."
+        )
+    return ServiceUnavailableError(message, url=url, reason=details.reason, retry_after_s=details.retry_after_s)
+
+
+def _service_error(code: grpc.StatusCode, sentence: str, details: Details, url: str) -> ServiceError:
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        message = (
+            f"What listens at {url} is no clipsr gateway, or an older one: give the gateway's address, not Triton's, "
+            f"or upgrade the service. ({sentence})"
+        )
+    elif code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        message = (
+            f"The request or its answer is larger than {url} allows: send fewer or smaller images, or ask for fewer "
+            f"predictions with top_k. ({sentence})"
+        )
+    else:
+        message = f"The service at {url} failed with {code.name}: {sentence}"
+    return ServiceError(message, code=code.name, reason=details.reason, request_id=details.request_id)

@@ -1,0 +1,78 @@
+"""The errors of this package, a class for each decision that a caller can take.
+
+    ClipsrError
+    ├── ServiceUnavailableError   start the service or correct the address, or try again later
+    ├── DeadlineError             allow more time, or send less
+    ├── InvalidRequestError       change the request
+    └── ServiceError              report it, with the request id
+
+What a single image did wrong is no exception: it is a FailedImage among the results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = ["ClipsrError", "DeadlineError", "InvalidRequestError", "ServiceError", "ServiceUnavailableError"]
+
+
+class ClipsrError(Exception):
+    """Base of all errors that the client raises about a call; its text says what to do."""
+
+
+class ServiceUnavailableError(ClipsrError):
+    """Nobody answers at the address, or the service says that it cannot work at the moment.
+
+    Attributes:
+        url: the address that was called.
+        reason: what the service gave, such as "BACKEND_UNAVAILABLE"; empty if it was not reached.
+        retry_after_s: how long the service asks to wait, in seconds; None if it does not say.
+    """
+
+    def __init__(self, message: str, *, url: str, reason: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.url = url
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineError(ClipsrError):
+    """The answer took longer than allowed.
+
+    Attributes:
+        timeout_s: what was allowed, in seconds.
+    """
+
+    def __init__(self, message: str, *, timeout_s: float) -> None:
+        super().__init__(message)
+        self.timeout_s = timeout_s
+
+
+class InvalidRequestError(ClipsrError, ValueError):
+    """The request itself is wrong; sending it again will not help.
+
+    Attributes:
+        reason: for programs, such as "LABEL_DUPLICATE"; empty if the service gave none. docs/errors.md lists them.
+        violations: (field path, description) of what is wrong, such as ("label_space.labels[1]", "...").
+    """
+
+    def __init__(self, message: str, *, reason: str = "", violations: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.violations = tuple(violations)
+
+
+class ServiceError(ClipsrError):
+    """The service failed in a way that the caller can only report.
+
+    Attributes:
+        code: name of the gRPC status code, such as "INTERNAL".
+        reason: what the service gave; empty if it gave none.
+        request_id: under which the service's log has the cause; None if it did not say.
+    """
+
+    def __init__(self, message: str, *, code: str, reason: str = "", request_id: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+        self.request_id = request_id

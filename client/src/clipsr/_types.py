@@ -1,0 +1,170 @@
+"""What the client takes and returns, as plain values."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import BinaryIO, Literal
+
+__all__ = [
+    "Artifact",
+    "Classification",
+    "FailedImage",
+    "Fit",
+    "ImageSource",
+    "Limits",
+    "ModelInfo",
+    "Prediction",
+    "Route",
+    "RouteTaken",
+]
+
+ImageSource = bytes | str | os.PathLike[str] | BinaryIO
+"""An image file: its bytes, its path, or an open binary file, which is read from where it stands and not closed."""
+
+Fit = Literal["center_crop", "squash"]
+"""How an image that is not square is fitted: the largest centred square, or all of it at a changed aspect ratio."""
+
+Route = Literal["auto", "upscaled", "native"]
+"""The path to the image encoder that a caller asks for; "auto" lets the service choose for each image."""
+
+RouteTaken = Literal["upscaled", "native"]
+"""The path that an image took: super-resolution, or CLIP's own bicubic resize."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prediction:
+    """One label's standing.
+
+    Attributes:
+        label: as the caller wrote it.
+        cosine: similarity of image and text embedding, in [-1, 1].
+        probability: softmax over all labels of the request, in [0, 1]; a sigmoid for each label where
+            ModelInfo.scoring_function says so.
+    """
+
+    label: str
+    cosine: float
+    probability: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Classification:
+    """What is known about one image.
+
+    Attributes:
+        predictions: best first, ties in the order of the labels.
+        input_hw: rows and columns of the image, after EXIF orientation, in pixels.
+        route: the path taken.
+        queue_ms: waiting in the gateway.
+        inference_ms: from the gateway to Triton and back, Triton's own queues included.
+        model_digest: of the model that answered, equal to ModelInfo.digest.
+    """
+
+    predictions: tuple[Prediction, ...]
+    input_hw: tuple[int, int]
+    route: RouteTaken
+    queue_ms: float
+    inference_ms: float
+    model_digest: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FailedImage:
+    """Why one image of a request that went well otherwise has no predictions.
+
+    Attributes:
+        code: name of the gRPC status code, such as "INVALID_ARGUMENT".
+        reason: for programs, such as "IMAGE_TRUNCATED"; empty if the service gave none.
+        message: for people.
+    """
+
+    code: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What the service accepts in one request.
+
+    Attributes:
+        max_images: images.
+        max_image_bytes: bytes of one image file.
+        max_image_pixels: rows times columns of one decoded image.
+        max_labels: labels.
+        max_label_bytes: UTF-8 bytes of one label.
+        max_templates: prompt templates.
+        max_texts: labels times templates.
+        max_message_bytes: bytes of the whole request.
+    """
+
+    max_images: int
+    max_image_bytes: int
+    max_image_pixels: int
+    max_labels: int
+    max_label_bytes: int
+    max_templates: int
+    max_texts: int
+    max_message_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Artifact:
+    """One file that the service runs.
+
+    Attributes:
+        path: inside the model repository.
+        sha256: lower-case hexadecimal.
+        size_bytes: its size.
+    """
+
+    path: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelInfo:
+    """What answers, and what it accepts.
+
+    Attributes:
+        name: of the exported model.
+        digest: "sha256:" and the digest over all artifacts.
+        image_architecture: of the image encoder.
+        image_size_px: side of the image encoder's square input.
+        embed_dim: width of an embedding.
+        upscaler_architecture: of the super-resolution model.
+        canvas_sizes_px: sides that images of the upscaled route are padded to, ascending.
+        native_min_side_px: images whose shorter side is at least this take the native route by themselves.
+        logit_scale: factor on the cosine before softmax or sigmoid.
+        logit_bias: term added after the factor.
+        scoring_function: "softmax" or "sigmoid".
+        context_length: tokens that the text encoder reads; longer texts are cut.
+        default_templates: what a request without templates gets.
+        label_sets: known labels by name.
+        template_sets: known prompt templates by name.
+        limits: what a request may hold.
+        artifacts: the files that are served.
+        gateway_version: version of the gateway.
+    """
+
+    name: str
+    digest: str
+    image_architecture: str
+    image_size_px: int
+    embed_dim: int
+    upscaler_architecture: str
+    canvas_sizes_px: tuple[int, ...]
+    native_min_side_px: int
+    logit_scale: float
+    logit_bias: float
+    scoring_function: str
+    context_length: int
+    default_templates: str
+    label_sets: Mapping[str, tuple[str, ...]]
+    template_sets: Mapping[str, tuple[str, ...]]
+    limits: Limits
+    artifacts: tuple[Artifact, ...]
+    gateway_version: str

@@ -1,0 +1,109 @@
+from clipsr.v1 import types_pb2 as _types_pb2
+from google.rpc import status_pb2 as _status_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ClassifyRequest(_message.Message):
+    __slots__ = ("images", "label_space", "fit", "route", "top_k")
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    LABEL_SPACE_FIELD_NUMBER: _ClassVar[int]
+    FIT_FIELD_NUMBER: _ClassVar[int]
+    ROUTE_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    images: _containers.RepeatedCompositeFieldContainer[_types_pb2.Image]
+    label_space: _types_pb2.LabelSpace
+    fit: _types_pb2.Fit
+    route: _types_pb2.Route
+    top_k: int
+    def __init__(self, images: _Optional[_Iterable[_Union[_types_pb2.Image, _Mapping]]] = ..., label_space: _Optional[_Union[_types_pb2.LabelSpace, _Mapping]] = ..., fit: _Optional[_Union[_types_pb2.Fit, str]] = ..., route: _Optional[_Union[_types_pb2.Route, str]] = ..., top_k: _Optional[int] = ...) -> None: ...
+
+class ClassifyResponse(_message.Message):
+    __slots__ = ("results",)
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[ClassifyResult]
+    def __init__(self, results: _Optional[_Iterable[_Union[ClassifyResult, _Mapping]]] = ...) -> None: ...
+
+class ClassifyResult(_message.Message):
+    __slots__ = ("classification", "error")
+    CLASSIFICATION_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    classification: Classification
+    error: _status_pb2.Status
+    def __init__(self, classification: _Optional[_Union[Classification, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
+
+class Classification(_message.Message):
+    __slots__ = ("predictions", "input_size", "route", "timing", "model_digest")
+    PREDICTIONS_FIELD_NUMBER: _ClassVar[int]
+    INPUT_SIZE_FIELD_NUMBER: _ClassVar[int]
+    ROUTE_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
+    MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    predictions: _containers.RepeatedCompositeFieldContainer[_types_pb2.Prediction]
+    input_size: _types_pb2.Size
+    route: _types_pb2.Route
+    timing: _types_pb2.Timing
+    model_digest: str
+    def __init__(self, predictions: _Optional[_Iterable[_Union[_types_pb2.Prediction, _Mapping]]] = ..., input_size: _Optional[_Union[_types_pb2.Size, _Mapping]] = ..., route: _Optional[_Union[_types_pb2.Route, str]] = ..., timing: _Optional[_Union[_types_pb2.Timing, _Mapping]] = ..., model_digest: _Optional[str] = ...) -> None: ...
+
+class GetModelInfoRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetModelInfoResponse(_message.Message):
+    __slots__ = ("model_info",)
+    MODEL_INFO_FIELD_NUMBER: _ClassVar[int]
+    model_info: ModelInfo
+    def __init__(self, model_info: _Optional[_Union[ModelInfo, _Mapping]] = ...) -> None: ...
+
+class NamedSet(_message.Message):
+    __slots__ = ("name", "values")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    values: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., values: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ModelInfo(_message.Message):
+    __slots__ = ("name", "digest", "image_architecture", "image_size_px", "embed_dim", "upscaler_architecture", "canvas_sizes_px", "native_min_side_px", "logit_scale", "logit_bias", "scoring_function", "context_length", "default_templates", "label_sets", "template_sets", "limits", "artifacts", "gateway_version")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_SIZE_PX_FIELD_NUMBER: _ClassVar[int]
+    EMBED_DIM_FIELD_NUMBER: _ClassVar[int]
+    UPSCALER_ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
+    CANVAS_SIZES_PX_FIELD_NUMBER: _ClassVar[int]
+    NATIVE_MIN_SIDE_PX_FIELD_NUMBER: _ClassVar[int]
+    LOGIT_SCALE_FIELD_NUMBER: _ClassVar[int]
+    LOGIT_BIAS_FIELD_NUMBER: _ClassVar[int]
+    SCORING_FUNCTION_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_TEMPLATES_FIELD_NUMBER: _ClassVar[int]
+    LABEL_SETS_FIELD_NUMBER: _ClassVar[int]
+    TEMPLATE_SETS_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    ARTIFACTS_FIELD_NUMBER: _ClassVar[int]
+    GATEWAY_VERSION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    digest: str
+    image_architecture: str
+    image_size_px: int
+    embed_dim: int
+    upscaler_architecture: str
+    canvas_sizes_px: _containers.RepeatedScalarFieldContainer[int]
+    native_min_side_px: int
+    logit_scale: float
+    logit_bias: float
+    scoring_function: str
+    context_length: int
+    default_templates: str
+    label_sets: _containers.RepeatedCompositeFieldContainer[NamedSet]
+    template_sets: _containers.RepeatedCompositeFieldContainer[NamedSet]
+    limits: _types_pb2.Limits
+    artifacts: _containers.RepeatedCompositeFieldContainer[_types_pb2.Artifact]
+    gateway_version: str
+    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., image_architecture: _Optional[str] = ..., image_size_px: _Optional[int] = ..., embed_dim: _Optional[int] = ..., upscaler_architecture: _Optional[str] = ..., canvas_sizes_px: _Optional[_Iterable[int]] = ..., native_min_side_px: _Optional[int] = ..., logit_scale: _Optional[float] = ..., logit_bias: _Optional[float] = ..., scoring_function: _Optional[str] = ..., context_length: _Optional[int] = ..., default_templates: _Optional[str] = ..., label_sets: _Optional[_Iterable[_Union[NamedSet, _Mapping]]] = ..., template_sets: _Optional[_Iterable[_Union[NamedSet, _Mapping]]] = ..., limits: _Optional[_Union[_types_pb2.Limits, _Mapping]] = ..., artifacts: _Optional[_Iterable[_Union[_types_pb2.Artifact, _Mapping]]] = ..., gateway_version: _Optional[str] = ...) -> None: ...
