@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 
 from clipsr_training import prompts
 from clipsr_training._torchvision_ops import define_missing_schemas
+from clipsr_training.cli import main as train_main
 from clipsr_training.clip import load_clip, multi_positive_contrastive_loss
 from clipsr_training.clip._data import ClipBatchDataset, ConceptTexts, augment, read_parquet, render, split_validation
-from clipsr_training.cli import main as train_main
 from clipsr_training.eval_cli import main as eval_main
 from clipsr_training.liif._data import PatchDataset, read_images
 from clipsr_training.liif._evaluate import psnr_y, resize
@@ -152,7 +152,9 @@ def test_loss_does_not_push_images_of_one_caption_apart():
     text = torch.eye(2, 4)
     aligned = torch.stack((text[0], text[0], text[1]))
     mask = torch.tensor([[True, False], [True, False], [False, True]])
-    apart = torch.nn.functional.normalize(aligned + torch.tensor([[0, 0, 1.0, 0], [0, 0, -1.0, 0], [0, 0, 0, 0]]), dim=-1)
+    apart = torch.nn.functional.normalize(
+        aligned + torch.tensor([[0, 0, 1.0, 0], [0, 0, -1.0, 0], [0, 0, 0, 0]]), dim=-1
+    )
     scale = torch.tensor(100.0)
     best = multi_positive_contrastive_loss(aligned, text, scale, mask)
     # The text-to-image half cannot go below the entropy of two equal targets.
@@ -172,7 +174,9 @@ def test_augmentation_keeps_shape_and_uses_only_pixels_of_the_image():
 def test_batches_pair_images_with_texts_of_their_concept():
     pixels = [np.zeros((20, 3, 16, 16), dtype=np.uint8)]
     concepts = [np.arange(20) % 4]
-    tokens = ConceptTexts(["cat", "dog", "ship", "truck"], ["a photo of a {}."], lambda texts: torch.ones(len(texts), 8))
+    tokens = ConceptTexts(
+        ["cat", "dog", "ship", "truck"], ["a photo of a {}."], lambda texts: torch.ones(len(texts), 8)
+    )
     dataset = ClipBatchDataset(pixels, concepts, [np.arange(20)], tokens, batch_size=8, seed=0, epoch=0)
     assert len(dataset) == 2
     for batch in dataset:

@@ -1,0 +1,206 @@
+"""The whole export on an untrained pair, and what it refuses."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from clipsr_export import ExportPlan, ParityError, TemplateError, export_repository
+from clipsr_export._check import check_graph
+from clipsr_export._dims import fill_dims
+from clipsr_export._graphs import UpscaleGraph
+from clipsr_export.cli import main
+from clipsr_training.clip import save_clip
+from clipsr_training.clip._checkpoint import ClipCheckpoint, build_clip
+from clipsr_training.liif import ModulatedLIIF, save_liif
+from clipsr_training.liif._encoders import EDSR
+from tests.tolerances import COSINE, LEVELS
+
+SIZE_PX, EMBED_DIM, CONTEXT = 32, 48, 16
+
+
+@pytest.fixture(scope="module")
+def clip() -> ClipCheckpoint:
+    torch.manual_seed(0)
+    vision = {"image_size": SIZE_PX, "layers": 1, "width": 64, "patch_size": 8, "head_width": 32}
+    text = {"context_length": CONTEXT, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+    preprocess = {"mean": [0.48, 0.45, 0.4], "std": [0.26, 0.25, 0.27], "interpolation": "bicubic"}
+    config = {
+        "model_cfg": {"embed_dim": EMBED_DIM, "vision_cfg": vision, "text_cfg": text},
+        "preprocess_cfg": preprocess,
+    }
+    checkpoint = build_clip(config)
+    checkpoint.model.eval()
+    return checkpoint
+
+
+@pytest.fixture(scope="module")
+def upscaler() -> ModulatedLIIF:
+    torch.manual_seed(0)
+    return ModulatedLIIF(EDSR(n_resblocks=1, n_feats=8), latent_dim=16).eval()
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory, clip, upscaler, repo_root) -> Path:
+    """A repository exported by the command line from checkpoint files, in a folder of its own."""
+    folder = tmp_path_factory.mktemp("export")
+    save_clip(clip, folder / "tiny-clip")
+    save_liif(upscaler, folder / "liif.safetensors")
+    output = folder / "repository"
+    template = repo_root / "model_repository"
+    arguments = ["--clip", folder / "tiny-clip", "--upscaler", folder / "liif.safetensors", "--output", output]
+    samples = ["--samples", repo_root / "samples", "--template", template]
+    assert main([str(a) for a in (*arguments, *samples)]) == 0
+    return output
+
+
+@pytest.fixture(scope="module")
+def manifest(repository) -> dict:
+    return json.loads((repository / "manifest.json").read_text())
+
+
+def test_manifest_describes_the_checkpoint_and_every_artifact(repository, manifest, clip):
+    assert manifest["name"] == "tiny-clip"
+    assert manifest["image_encoder"]["image_size_px"] == SIZE_PX
+    assert manifest["image_encoder"]["embed_dim"] == EMBED_DIM
+    assert manifest["text_encoder"]["context_length"] == CONTEXT
+    assert manifest["scoring"] == {"function": "softmax", "logit_scale": pytest.approx(1 / 0.07), "logit_bias": 0.0}
+    assert manifest["native_min_side_px"] == SIZE_PX // 2
+    graphs = {f"{name}/1/model.onnx" for name in ("upscale", "image_encoder", "text_encoder")}
+    assert graphs | {"text_encoder/tokenizer.json"} <= manifest["artifacts"].keys()
+    for path, artifact in manifest["artifacts"].items():
+        content = (repository / path).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == artifact["sha256"]
+        assert len(content) == artifact["bytes"]
+
+
+def test_configurations_carry_the_checkpoint_sizes(repository):
+    text = (repository / "image_encoder" / "config.pbtxt").read_text()
+    assert f"[ 3, {SIZE_PX}, {SIZE_PX} ]  # [3, R, R]" in text
+    assert f"[ {EMBED_DIM} ]  # [D]" in text
+
+
+def test_graphs_hold_no_grid_sample_and_keep_the_contract(repository):
+    expected = {
+        "upscale": (["canvas", "box"], ["pixels"]),
+        "image_encoder": (["pixels"], ["image_embedding"]),
+        "text_encoder": (["tokens"], ["text_embedding"]),
+    }
+    for name, (inputs, outputs) in expected.items():
+        model = onnx.load(repository / name / "1" / "model.onnx")
+        assert [i.name for i in model.graph.input] == inputs
+        assert [o.name for o in model.graph.output] == outputs
+        assert "GridSample" not in {node.op_type for node in model.graph.node}
+        (batch,) = {i.type.tensor_type.shape.dim[0].dim_param for i in model.graph.input}
+        assert batch  # a name: the batch is dynamic
+
+
+@pytest.mark.parametrize(("batch", "side"), [(1, 32), (5, 64), (2, 128), (3, 37)])
+def test_upscale_graph_at_batches_and_canvases_that_export_never_saw(repository, upscaler, batch, side):
+    rng = np.random.default_rng(1)
+    canvas = rng.integers(0, 256, (batch, 3, side, side), dtype=np.uint8)
+    box = rng.uniform(1, side / 2, (batch, 4)).astype(np.float32)
+    session = onnxruntime.InferenceSession(repository / "upscale" / "1" / "model.onnx")
+    (pixels,) = session.run(None, {"canvas": canvas, "box": box})
+    with torch.inference_mode():
+        expected = UpscaleGraph(upscaler, SIZE_PX)(torch.from_numpy(canvas), torch.from_numpy(box)).numpy()
+    assert np.abs(pixels.astype(int) - expected.astype(int)).max() <= LEVELS
+
+
+def test_text_banks_hold_mean_embeddings_of_the_prompts(repository, manifest, clip):
+    bank = np.load(repository / "similarity" / "text_banks" / "cifar10-cifar.npz")
+    assert bank["labels"].tolist() == manifest["label_sets"]["cifar10"]
+    assert bank["templates"].tolist() == manifest["template_sets"]["cifar"]
+    assert str(bank["digest"]) == manifest["artifacts"]["text_encoder/1/model.onnx"]["sha256"]
+    texts = [t.replace("{}", "frog") for t in manifest["template_sets"]["cifar"]]
+    with torch.inference_mode():
+        embedding = clip.model.encode_text(clip.tokenizer(texts)).numpy()
+    mean = (embedding / np.linalg.norm(embedding, axis=1, keepdims=True)).mean(axis=0)
+    row = bank["text_embedding"][manifest["label_sets"]["cifar10"].index("frog")]
+    assert 1 - row @ mean / np.linalg.norm(mean) <= COSINE
+
+
+@pytest.fixture(scope="module")
+def tokenizer(repository) -> Tokenizer:
+    return Tokenizer.from_file(str(repository / "text_encoder" / "tokenizer.json"))
+
+
+@settings(deadline=None)
+@given(texts=st.lists(st.text(alphabet=st.characters(codec="ascii", categories=("L", "N", "P", "Z")), max_size=80)))
+def test_tokenizer_file_equals_open_clip_on_clean_text(tokenizer, clip, texts):
+    # OpenCLIP unescapes HTML entities first (documented in _tokenizer); '&' would start one.
+    texts = [text.replace("&", "and") for text in texts] or [""]
+    ids = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+    assert ids == clip.tokenizer(texts).tolist()
+
+
+@pytest.mark.parametrize("text", ["", "一只猫", "🐈‍⬛ black cat", "Café CRÈME", "don't", "x " * 500, "a\tb\n c"])
+def test_tokenizer_file_equals_open_clip_on_hard_text(tokenizer, clip, text):
+    assert tokenizer.encode(text).ids == clip.tokenizer([text])[0].tolist()
+
+
+def test_a_graph_that_differs_is_refused(tmp_path, repository, upscaler):
+    other = ModulatedLIIF(EDSR(n_resblocks=1, n_feats=8), latent_dim=16).eval()
+    sample = {
+        "canvas": np.random.default_rng(0).integers(0, 256, (1, 3, 32, 32), dtype=np.uint8),
+        "box": np.array([[0, 0, 32, 32]], dtype=np.float32),
+    }
+    path = repository / "upscale" / "1" / "model.onnx"
+    assert check_graph("upscale", UpscaleGraph(upscaler, SIZE_PX), path, [sample]) <= LEVELS
+    with pytest.raises(ParityError, match="upscale: a pixel"):
+        check_graph("upscale", UpscaleGraph(other, SIZE_PX), path, [sample])
+
+
+def test_a_failed_export_leaves_the_repository_as_it_was(tmp_path, clip, upscaler, repository, repo_root, monkeypatch):
+    output = tmp_path / "repository"
+    shutil.copytree(repository, output)
+    before = {p: p.read_bytes() for p in output.rglob("*") if p.is_file()}
+
+    def refuse(*_: object) -> float:
+        raise ParityError("upscale", "a pixel (levels)", 9, 1)
+
+    monkeypatch.setattr("clipsr_export._repository.check_graph", refuse)
+    plan = ExportPlan(
+        name="x",
+        clip=clip,
+        upscaler=upscaler,
+        template=repo_root / "model_repository",
+        output=output,
+        samples=(),
+        native_min_side_px=1,
+    )
+    with pytest.raises(ParityError):
+        export_repository(plan)
+    assert {p: p.read_bytes() for p in output.rglob("*") if p.is_file()} == before
+
+
+def test_dims_are_rewritten_from_their_comment():
+    line = "    dims: [ 3, 64, 64 ]  # [3, R, R]\n    dims: [ 4 ]\n    dims: [ -1 ]  # [K]\n"
+    assert fill_dims(line, {"R": 224}) == line.replace("64, 64", "224, 224")
+    with pytest.raises(TemplateError, match="unknown size 'Q'"):
+        fill_dims("dims: [ 1 ]  # [Q]", {"R": 1})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--clip", "nowhere"], "no open_clip_config.json in nowhere"),
+        (["--model", "ViT-B-32"], "--model and --weights go together"),
+        (["--model", "ViT-Z", "--weights", "x.pt"], "OpenCLIP knows no model 'ViT-Z'"),
+        (["--upscaler", "nowhere.pth"], "no upscaler checkpoint at nowhere.pth"),
+    ],
+)
+def test_wrong_arguments_say_what_to_do(tmp_path, clip, capsys, monkeypatch, arguments, sentence):
+    save_clip(clip, tmp_path / "checkpoints" / "clipsr-small")
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 1
+    assert sentence in capsys.readouterr().err
