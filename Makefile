@@ -64,7 +64,7 @@ proto: $(DEV) ## Generate the client's stubs from proto/
 
 .PHONY: clean
 clean: ## Remove the environments and everything generated
-	rm -rf $(VENV) $(VENV_SERVE) $(GENERATED) .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage htmlcov
+	rm -rf $(VENV) $(VENV_SERVE) .venv-proto $(GENERATED) .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(SERVE): $(INSTALLER) $(wildcard client/pyproject.toml gateway/pyproject.toml serving/pyproject.toml)
