@@ -4,7 +4,7 @@
 FEATURES = 1e-5
 # The same over encoder and decoder; the golden files were made on other hardware.
 RAW = 1e-4
-# A random LIIF against the literal formulation: near a tie the reference divides small areas, which amplifies round-off.
+# A random LIIF against the literal formulation: near a tie the reference divides small areas, amplifying round-off.
 REWRITE = 5e-5
 # UINT8 levels: two fp32 results may lie on either side of a half before rounding.
 LEVELS = 1

@@ -228,13 +228,11 @@ class ClipBatchDataset(Dataset[ClipBatch]):
 
 
 def augment(pixels: Tensor, rng: np.random.Generator) -> Tensor:
-    """Flip at random, shift by up to an eighth with reflected borders, and blank a random square of a quarter's side.
+    """Flip at random and shift by up to an eighth with reflected borders, as usual on CIFAR.
 
     Args:
         pixels: [B, 3, R, R] uint8.
         rng: source of all draws.
-
-    Source: DeVries and Taylor 2017 (cutout); shifts and flips as usual on CIFAR.
     """
     batch, _, side, _ = pixels.shape
     reach = side // 8
@@ -246,8 +244,4 @@ def augment(pixels: Tensor, rng: np.random.Generator) -> Tensor:
     )
     rows, columns = (np.abs(side - 1 - np.abs(side - 1 - index)) for index in (rows, columns))
     flat = torch.from_numpy(rows[:, :, None] * side + columns[:, None, :]).reshape(batch, 1, -1)
-    output = pixels.reshape(batch, 3, -1).gather(2, flat.expand(-1, 3, -1)).reshape(pixels.shape)
-    hole = side // 4
-    for image, (top, left) in zip(output, rng.integers(-hole // 2, side - hole // 2, size=(batch, 2)), strict=True):
-        image[:, max(0, top) : top + hole, max(0, left) : left + hole] = 118  # CLIP's mean grey: 0.46 * 255
-    return output
+    return pixels.reshape(batch, 3, -1).gather(2, flat.expand(-1, 3, -1)).reshape(pixels.shape)

@@ -1,5 +1,6 @@
 """The contrastive loss for batches in which one text belongs to several images."""
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -23,8 +24,10 @@ def multi_positive_contrastive_loss(
 
     Source: Radford et al. 2021, figure 3; several positives as in Khosla et al. 2020, equation 2.
     """
-    logits = logit_scale * image_features @ text_features.T
-    positive = is_positive.to(logits.dtype)
-    image_to_text = logits.log_softmax(dim=1) * (positive / positive.sum(dim=1, keepdim=True))
-    text_to_image = logits.log_softmax(dim=0) * (positive / positive.sum(dim=0, keepdim=True))
-    return -(image_to_text.sum() / logits.shape[0] + text_to_image.sum() / logits.shape[1]) / 2
+    # fp32 whatever the autocast state: bf16 logits near 100 are a quarter apart.
+    with torch.autocast(image_features.device.type, enabled=False):
+        logits = logit_scale.float() * (image_features.float() @ text_features.float().T)
+        positive = is_positive.float()
+        image_to_text = logits.log_softmax(dim=1) * (positive / positive.sum(dim=1, keepdim=True))
+        text_to_image = logits.log_softmax(dim=0) * (positive / positive.sum(dim=0, keepdim=True))
+        return -(image_to_text.sum() / logits.shape[0] + text_to_image.sum() / logits.shape[1]) / 2

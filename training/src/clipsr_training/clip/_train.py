@@ -47,9 +47,9 @@ class ClipRecipe:
         template_set: prompts that training draws from.
     """
 
-    epochs: int = 16
-    batch_size: int = 512
-    lr: float = 2e-3
+    epochs: int = 12
+    batch_size: int = 256
+    lr: float = 1.5e-3
     weight_decay: float = 0.1
     warmup: float = 0.15
     validation_per_class: int = 10
@@ -155,7 +155,7 @@ class ClipTrainingModule(LightningModule):
             {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": self.recipe.weight_decay},
             {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW(groups, lr=self.recipe.lr, betas=(0.9, 0.98), eps=1e-6)
+        optimizer = torch.optim.AdamW(groups, lr=self.recipe.lr, betas=(0.9, 0.98), eps=1e-6, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
