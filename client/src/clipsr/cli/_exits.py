@@ -1,0 +1,69 @@
+"""How the command ends: exit codes, and one sentence on standard error instead of a traceback."""
+
+from __future__ import annotations
+
+import enum
+import os
+import sys
+
+import click
+
+from clipsr import ClipsrError, DeadlineError, InvalidRequestError
+
+__all__ = ["ExitCode", "QuietGroup", "report", "report_error"]
+
+_COMMAND = "clipsr-client"
+
+
+class ExitCode(enum.IntEnum):
+    """Exit codes of all commands; docs/cli.md lists them."""
+
+    OK = 0
+    SOME_FAILED = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    INTERRUPTED = 130  # 128 + SIGINT, as shells count
+    BROKEN_PIPE = 141  # 128 + SIGPIPE
+
+
+class QuietGroup(click.Group):
+    """A group whose commands end without a traceback when they are interrupted, cut off or refused.
+
+    click would print "Aborted!" and exit 1 for an interrupt, and exit 1 for a closed pipe; here 1 means failed images.
+    """
+
+    def invoke(self, ctx: click.Context) -> int:
+        """Run the command and return its exit code."""
+        try:
+            code: int = super().invoke(ctx)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            return ExitCode.INTERRUPTED
+        except BrokenPipeError:
+            _discard_output()
+            return ExitCode.BROKEN_PIPE
+        except ClipsrError as error:
+            return report_error(error)
+        return code
+
+
+def report(message: str) -> None:
+    """Print a sentence on standard error."""
+    click.echo(f"{_COMMAND}: {message}", err=True)
+
+
+def report_error(error: ClipsrError) -> ExitCode:
+    """Print what went wrong with a whole call and return the exit code for it."""
+    if isinstance(error, InvalidRequestError):
+        details = [f"\n  {field}: {text}" for field, text in error.violations if text not in str(error)]
+        report(str(error) + "".join(details))
+        return ExitCode.USAGE
+    report(f"{error} (--timeout)" if isinstance(error, DeadlineError) else str(error))
+    return ExitCode.UNREACHABLE
+
+
+def _discard_output() -> None:
+    """Send what is still buffered to nowhere, or the interpreter would complain about it at its exit."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)

@@ -1,0 +1,222 @@
+"""Commands and options of `clipsr-client`; the only place of this package that reads the environment."""
+
+from __future__ import annotations
+
+import io
+import math
+import sys
+from collections.abc import Callable, Sequence
+from typing import BinaryIO, TextIO, cast
+
+import click
+from rich.console import Console
+
+from clipsr import Client, Fit, Route
+from clipsr.cli._classify import ClassifyOptions, classify_images
+from clipsr.cli._exits import ExitCode, QuietGroup, report
+from clipsr.cli._info import print_info, to_json
+from clipsr.cli._labels import make_label_space
+
+__all__ = ["cli", "main"]
+
+_DEFAULT_URL = "localhost:50051"  # the gateway's default port
+_HEALTH_TIMEOUT_S = 5.0  # short enough for the health check of a container
+_CALL_TIMEOUT_S = 30.0  # the library's default
+_BATCH_SIZE = 32  # keeps the service busy, and answers soon
+
+# \b keeps click from filling the lines into a paragraph.
+_EXAMPLES = """\b
+Examples:
+  clipsr-client classify cat.jpg --labels cat,dog,bird
+  clipsr-client classify photos/ --labels @cifar10 --format json
+  clipsr-client classify - --labels-file labels.txt < cat.jpg
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    _configure(sys.stdout)
+    _configure(sys.stderr)
+    try:
+        return cli.main(args=arguments, prog_name="clipsr-client", standalone_mode=False)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "clipsr-client"
+        report(f"{error.format_message()}\nTry `{command} --help`.")
+        return ExitCode.USAGE
+    except click.Abort:  # interrupted before a command had begun
+        return ExitCode.INTERRUPTED
+
+
+def _configure(stream: TextIO, *, encoding: str | None = None) -> None:
+    """Write out what the encoding lacks instead of failing: a path that is not UTF-8, a label beyond the locale."""
+    if isinstance(stream, io.TextIOWrapper):
+        cast("io.TextIOWrapper[BinaryIO]", stream).reconfigure(encoding=encoding, errors="backslashreplace")
+
+
+def _check_timeout(ctx: click.Context, parameter: click.Parameter, timeout_s: float) -> float:
+    if not (math.isfinite(timeout_s) and timeout_s > 0):
+        raise click.BadParameter("give a number of seconds above 0.")
+    return timeout_s
+
+
+_Command = Callable[..., ExitCode]
+
+
+def _url_option(command: _Command) -> _Command:
+    return click.option(
+        "--url",
+        envvar="CLIPSR_URL",
+        default=_DEFAULT_URL,
+        show_default=True,
+        show_envvar=True,
+        metavar="HOST:PORT",
+        help="Address of the service.",
+    )(command)
+
+
+def _timeout_option(default_s: float) -> Callable[[_Command], _Command]:
+    return click.option(
+        "--timeout",
+        "timeout_s",
+        type=float,
+        default=default_s,
+        show_default=True,
+        callback=_check_timeout,
+        metavar="SECONDS",
+        help="How long one answer may take.",
+    )
+
+
+@click.group(
+    cls=QuietGroup,
+    no_args_is_help=False,  # a missing command is wrong usage like any other, in all versions of click
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="clipsr", prog_name="clipsr-client")
+def cli() -> None:
+    """Classify images with labels of your own, by a clipsr service.
+
+    Exit codes: 0 all succeeded, 1 some images failed, 2 wrong usage, 3 the service cannot be reached.
+    """
+
+
+@cli.command(short_help="Classify image files.", epilog=_EXAMPLES)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.option(
+    "--labels",
+    multiple=True,
+    metavar="LABELS",
+    help="Labels with commas between them, or @NAME for a set of the service, such as @cifar10.",
+)
+@click.option("--labels-file", metavar="FILE", help="A UTF-8 file with one label a line.")
+@click.option(
+    "--templates",
+    multiple=True,
+    metavar="TEMPLATE",
+    help="Prompt with {} where the label goes, or @NAME for a set of the service; repeat for several prompts. "
+    "The service has a default.",
+)
+@click.option(
+    "--top-k",
+    type=click.IntRange(min=0),
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="Predictions for each image, best first; 0 for all labels.",
+)
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["table", "json", "csv"]),
+    default="table",
+    show_default=True,
+    help="json is one object a line.",
+)
+@click.option(
+    "--fit",
+    type=click.Choice(["center_crop", "squash"]),
+    default="center_crop",
+    show_default=True,
+    help="Look at the largest centred square, or at all of an image, squeezed into a square.",
+)
+@click.option(
+    "--route",
+    type=click.Choice(["auto", "upscaled", "native"]),
+    default="auto",
+    show_default=True,
+    help="Super-resolution, or plain resizing, before the image encoder; auto decides by an image's size.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=_BATCH_SIZE,
+    show_default=True,
+    metavar="N",
+    help="Images read and sent at a time.",
+)
+@_url_option
+@_timeout_option(_CALL_TIMEOUT_S)
+def classify(
+    paths: tuple[str, ...],
+    labels: tuple[str, ...],
+    labels_file: str | None,
+    templates: tuple[str, ...],
+    top_k: int,
+    output_format: str,
+    fit: Fit,
+    route: Route,
+    batch_size: int,
+    url: str,
+    timeout_s: float,
+) -> ExitCode:
+    """Classify image files with the labels you name.
+
+    PATH is an image file, a folder (searched with its subfolders, in order of names, hidden files left out), or - for
+    standard input. Results come in this order, as soon as a batch is done.
+    """
+    options = ClassifyOptions(
+        label_space=make_label_space(labels, labels_file, templates),
+        top_k=top_k,
+        fit=fit,
+        route=route,
+        batch_size=batch_size,
+        output_format=output_format,
+    )
+    if output_format != "table":
+        _configure(sys.stdout, encoding="utf-8")  # what programs read is UTF-8 in every locale
+    with Client(url, timeout_s=timeout_s) as client:
+        return classify_images(client, paths, options)
+
+
+@cli.command(short_help="Describe the model that answers.")
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="Output.",
+)
+@_url_option
+@_timeout_option(_CALL_TIMEOUT_S)
+def info(output_format: str, url: str, timeout_s: float) -> ExitCode:
+    """Describe the model that answers: its sizes, label and template sets, limits and files."""
+    with Client(url, timeout_s=timeout_s) as client:
+        model = client.model_info()
+    if output_format == "json":
+        _configure(sys.stdout, encoding="utf-8")
+        click.echo(to_json(model))
+    else:
+        print_info(model, url=url, console=Console(file=sys.stdout, markup=False, highlight=False, emoji=False))
+    return ExitCode.OK
+
+
+@cli.command(short_help="Ask whether the service can work.")
+@_url_option
+@_timeout_option(_HEALTH_TIMEOUT_S)
+def health(url: str, timeout_s: float) -> ExitCode:
+    """Print the service's state; exit with 0 if it is SERVING, and with 3 otherwise."""
+    with Client(url, timeout_s=timeout_s) as client:
+        state = client.health()
+    click.echo(state)
+    return ExitCode.OK if state == "SERVING" else ExitCode.UNREACHABLE
