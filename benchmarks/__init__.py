@@ -1,0 +1,1 @@
+"""Measurements: accuracy and speed, each by a command that the README names."""

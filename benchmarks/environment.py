@@ -1,0 +1,29 @@
+"""Where and with what a figure was measured; goes into every committed result."""
+
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+
+def describe_environment(packages: Sequence[str]) -> dict[str, object]:
+    """Return processor, core count, memory, operating system and versions of the named distributions."""
+    pages, page_bytes = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(pages * page_bytes / 2**30, 1),
+        "system": platform.platform(aliased=True),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in packages},
+    }
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    named = {name.strip(): value.strip() for name, value in fields.items()}
+    flags = named.get("flags", "").split()
+    extensions = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
+    return f"{named.get('model name', platform.machine())} ({', '.join(extensions)})"
