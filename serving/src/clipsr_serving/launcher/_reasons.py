@@ -9,7 +9,10 @@ __all__ = ["explain_gateway_log", "explain_triton_log"]
 _LOAD_FAILURE = re.compile(r"failed to load '(?P<model>[^']+)' version \d+: (?P<reason>.+)")
 # Triton puts its code's name, and Python the exception's, before the sentence that counts.
 _PREFIX = re.compile(r"^(?:(?:Internal|Invalid argument|Unavailable|Not found|Unsupported): )?(?:\w+Error: )?")
+# What follows is a Python traceback, its line breaks escaped by Triton's log.
+_TRACEBACK = re.compile(r"(?:\\n|\s)+At:.*")
 _FATAL = (
+    re.compile(r"^docker: .+", re.MULTILINE),
     re.compile(r"error while loading shared libraries: .+"),
     re.compile(r"Socket '[^']+' already in use.*"),
     re.compile(r"Address already in use"),
@@ -26,7 +29,7 @@ def explain_triton_log(text: str) -> str:
     if failures:
         model, reason = next(iter(failures.items()))
         more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
-        return _tidy(f"{_PREFIX.sub('', reason)}{more}", model)
+        return _tidy(f"{_TRACEBACK.sub('', _PREFIX.sub('', reason))}{more}", model)
     for pattern in _FATAL:
         found = pattern.search(text)
         if found:
@@ -35,7 +38,7 @@ def explain_triton_log(text: str) -> str:
 
 
 def _tidy(reason: str, model: str) -> str:
-    reason = reason.strip().strip('"')
+    reason = reason.replace("\\n", " ").strip().strip('"')
     return _cut(reason if f"'{model}'" in reason else f"model '{model}': {reason}")
 
 

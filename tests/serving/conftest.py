@@ -1,14 +1,19 @@
-"""Makes a small random model repository: real graphs, real tokenizer, no trained weights."""
+"""A small random model repository (real graphs, real tokenizer, no trained weights), and a stand-in for Triton's API."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
+import sys
+import types
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
@@ -166,3 +171,153 @@ def make_repository(root: Path) -> Path:
     make_tokenizer(root / "text_encoder" / "tokenizer.json")
     (root / "manifest.json").write_text(json.dumps(manifest_document(root), indent=2), encoding="utf-8")
     return root
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete model repository; tests read it and never write."""
+    return make_repository(tmp_path_factory.mktemp("model_repository"))
+
+
+@pytest.fixture
+def make_model_repository() -> Callable[[Path], Path]:
+    """Makes a repository of the test's own, to break."""
+    return make_repository
+
+
+@pytest.fixture(scope="session")
+def make_manifest() -> Callable[[Path], dict[str, object]]:
+    """Makes the manifest's document for a folder."""
+    return manifest_document
+
+
+@pytest.fixture(scope="session")
+def committed_repository() -> Path:
+    """``model_repository/`` as it is in the working tree."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def sizes() -> SimpleNamespace:
+    """R, D, L and the canvas sizes of the random model."""
+    return SimpleNamespace(R=R, D=D, L=L, canvas_sizes_px=CANVAS_SIZES_PX)
+
+
+class FakeTritonError(Exception):
+    """Message and code."""
+
+    INVALID_ARG, UNAVAILABLE, INTERNAL = "INVALID_ARG", "UNAVAILABLE", "INTERNAL"
+
+    def __init__(self, message: str, code: str = "INTERNAL") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class FakeTensor:
+    """A named array."""
+
+    def __init__(self, name: str, array: np.ndarray) -> None:
+        self.name, self._array = name, array
+
+    def as_numpy(self) -> np.ndarray:
+        return self._array
+
+
+class FakeResponse:
+    """Output tensors by name, or an error."""
+
+    def __init__(self, output_tensors: list[FakeTensor] | None = None, error: FakeTritonError | None = None) -> None:
+        self.outputs = {tensor.name: tensor.as_numpy() for tensor in output_tensors or []}
+        self.failure = error
+
+    def has_error(self) -> bool:
+        return self.failure is not None
+
+    def error(self) -> SimpleNamespace:
+        return SimpleNamespace(message=lambda: str(self.failure))
+
+
+class FakeMetricFamily:
+    """Counters by name, summed up in ``totals``."""
+
+    COUNTER = "counter"
+    totals: dict[str, float]
+
+    def __init__(self, *, name: str, description: str, kind: str) -> None:
+        assert kind == self.COUNTER
+        assert description
+        self._name = name
+        self.totals[name] = 0
+
+    def Metric(self, *, labels: dict[str, str]) -> SimpleNamespace:  # noqa: N802  # Triton's spelling
+        def increment(value: float) -> None:
+            self.totals[self._name] += value
+
+        return SimpleNamespace(increment=increment)
+
+
+@pytest.fixture
+def triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
+    """Stand-in for ``triton_python_backend_utils``: ``encode`` answers calls of text_encoder, ``totals`` holds metrics."""
+    module = types.ModuleType("triton_python_backend_utils")
+    family = type("MetricFamily", (FakeMetricFamily,), {"totals": {}})
+
+    class InferenceRequest:
+        def __init__(
+            self, *, model_name: str, requested_output_names: list[str], inputs: list, preferred_memory: object
+        ):
+            assert (model_name, requested_output_names) == ("text_encoder", ["text_embedding"])
+            self._inputs = inputs
+
+        def exec(self) -> FakeResponse:
+            tokens = self._inputs[0].as_numpy()
+            module.batches.append(len(tokens))
+            try:
+                return FakeResponse([FakeTensor("text_embedding", module.encode(tokens))])
+            except RuntimeError as error:
+                return FakeResponse(error=FakeTritonError(str(error)))
+
+    def get(owner: dict | FakeResponse, name: str) -> FakeTensor:
+        return FakeTensor(name, (owner.outputs if isinstance(owner, FakeResponse) else owner)[name])
+
+    module.__dict__.update(
+        Tensor=FakeTensor,
+        InferenceResponse=FakeResponse,
+        TritonError=FakeTritonError,
+        MetricFamily=family,
+        InferenceRequest=InferenceRequest,
+        PreferredMemory=lambda memory, device: (memory, device),
+        TRITONSERVER_MEMORY_CPU=0,
+        get_input_tensor_by_name=get,
+        get_output_tensor_by_name=get,
+        totals=family.totals,
+        batches=[],
+        encode=lambda tokens: np.zeros((len(tokens), D), np.float32),
+    )
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", module)
+    for name in [
+        name for name in sys.modules if name.startswith(("clipsr_serving.models", "clipsr_serving.backends._tr"))
+    ]:
+        monkeypatch.delitem(sys.modules, name)
+    yield module
+    for name in [
+        name for name in sys.modules if name.startswith(("clipsr_serving.models", "clipsr_serving.backends._tr"))
+    ]:
+        sys.modules.pop(name)
+
+
+@pytest.fixture
+def make_args(repository: Path) -> Callable[[str], dict[str, str]]:
+    """What Triton hands to ``initialize`` of a model in the random repository."""
+
+    def make(model: str, *, config: dict | None = None, root: Path = repository) -> dict[str, str]:
+        return {
+            "model_config": json.dumps(config or {}),
+            "model_name": model,
+            "model_version": "1",
+            "model_repository": str(root / model),
+            "model_instance_kind": "CPU",
+            "model_instance_device_id": "0",
+        }
+
+    return make
