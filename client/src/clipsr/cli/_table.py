@@ -145,8 +145,16 @@ class TableWriter:
         self._print(row)
 
     def _list_runners(self, others: Sequence[Prediction]) -> str:
-        text = ", ".join(f"{escape_controls(other.label)} {other.probability:.1%}" for other in others)
-        return text if self._layout.runners is None else fit_right(text, self._layout.runners, is_cut=True)
+        """Return the other predictions; on a terminal as many as fit, none of them cut in its number."""
+        entries = [f"{escape_controls(other.label)} {other.probability:.1%}" for other in others]
+        text, width = ", ".join(entries), self._layout.runners
+        if width is None or measure(text) <= width:
+            return text
+        for count in range(len(entries) - 1, 0, -1):
+            text = ", ".join(entries[:count]) + ", …"
+            if measure(text) <= width:
+                return text
+        return fit_right(entries[0], width, is_cut=True)
 
     def _write_failure(self, name: str, failure: FailedImage) -> None:
         """Print the failure beside the path; on a terminal it continues below itself."""
@@ -156,6 +164,7 @@ class TableWriter:
         if self._layout.is_cut:
             lines = text.wrap(self._console, max(self._console.width - indent, _PATH_WIDTH_MIN))
         for index, line in enumerate(lines):
+            line.rstrip()
             self._print(Text((name + _GAP) if index == 0 else " " * indent).append_text(line))
 
     def _print(self, text: Text) -> None:

@@ -1,0 +1,166 @@
+"""`clipsr-client` as a process: what only pipes, terminals and signals can show."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+
+from clipsr.v1 import classifier_pb2
+
+COMMAND = [sys.executable, "-c", "import sys; from clipsr.cli import main; sys.exit(main())"]
+WAIT_S = 60
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder with twenty images."""
+    for index in range(20):
+        (tmp_path / f"{index:02}.png").write_bytes(b"%d" % index)
+    return tmp_path
+
+
+@pytest.fixture
+def gate(fake_service: Any) -> threading.Event:
+    """Holds every answer to Classify but the first back until it is set."""
+    gate = threading.Event()
+
+    def answer(request: classifier_pb2.ClassifyRequest) -> classifier_pb2.ClassifyResponse:
+        if len(fake_service.requests) > 1:
+            gate.wait(WAIT_S)
+        labels = request.label_space.labels
+        return classifier_pb2.ClassifyResponse(
+            results=[fake_service._result(image.content, labels, request) for image in request.images]
+        )
+
+    fake_service.answer = answer
+    return gate
+
+
+def classify(photos: Path, url: str, *arguments: str) -> list[str]:
+    return [*COMMAND, "classify", str(photos), "--labels", "cat,dog", "--url", url, *arguments]
+
+
+def start(command: list[str], **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def wait_until(is_true: Callable[[], bool]) -> None:
+    end_s = time.monotonic() + WAIT_S
+    while not is_true():
+        assert time.monotonic() < end_s
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("output_format", ["json", "table"])
+def test_outcomes_come_as_soon_as_their_batch_is_done(photos, fake_service, gate, output_format) -> None:
+    process = start(classify(photos, fake_service.url, "--batch-size", "1", "--format", output_format, "--top-k", "1"))
+    assert process.stdout is not None
+    try:
+        early = process.stdout.readline() + ("" if output_format == "json" else process.stdout.readline())
+        assert "00.png" in early
+        assert not gate.is_set()  # the second answer is still held back
+    finally:
+        gate.set()
+        late, errors = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 0
+    assert errors == ""
+    names = re.findall(r"(\d\d)\.png", early + late)
+    assert names == [f"{index:02}" for index in range(20)]
+
+
+def test_a_reader_that_leaves_is_no_error(photos, fake_service, gate) -> None:
+    process = start(classify(photos, fake_service.url, "--batch-size", "1", "--format", "json"))
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    gate.set()
+    assert process.wait(WAIT_S) == 141
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert len(fake_service.requests) < 20  # the rest was not even sent
+
+
+def test_head_ends_the_pipe_quietly(photos, fake_service) -> None:
+    command = shlex.join(classify(photos, fake_service.url, "--batch-size", "1", "--format", "json"))
+    done = subprocess.run(f"{command} | head -1", shell=True, capture_output=True, text=True, timeout=WAIT_S)
+    assert done.returncode == 0
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""
+
+
+def test_an_interrupt_ends_it_quietly(photos, fake_service, gate) -> None:
+    process = start(classify(photos, fake_service.url, "--batch-size", "1", "--format", "json"))
+    try:
+        wait_until(lambda: len(fake_service.requests) == 2)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=WAIT_S)
+    finally:
+        gate.set()
+    assert process.returncode == 130
+    assert output.count("\n") == 1
+    assert errors == ""
+
+
+def test_reads_an_image_from_a_pipe(fake_service) -> None:
+    command = [*COMMAND, "classify", "-", "--labels", "cat,dog", "--format", "csv", "--url", fake_service.url]
+    done = subprocess.run(command, input=b"\x89PNG\xff", capture_output=True, timeout=WAIT_S)
+    assert done.returncode == 0
+    assert done.stdout.decode().splitlines()[1].startswith("-,1,cat,")
+    assert fake_service.requests[0].images[0].content == b"\x89PNG\xff"
+
+
+def test_programs_get_utf8_in_any_locale(photos, fake_service) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
+    command = classify(photos / "00.png", fake_service.url, "--format", "json", "--labels", "猫")
+    done = subprocess.run(command, capture_output=True, timeout=WAIT_S, env=environment)
+    assert done.returncode == 0
+    assert "猫" in done.stdout.decode("utf-8")
+
+
+@pytest.mark.parametrize("width", [60, 120])
+def test_a_terminal_gets_a_table_that_fits(photos, fake_service, width) -> None:
+    long_path = photos / ("x" * 100 + "-the-end.png")
+    long_path.write_bytes(b"x")
+    fake_service.fail_image(b"3", message="A sentence that is too long for one line of a terminal. " * 4)
+    output = run_in_terminal(classify(photos, fake_service.url, "--labels", "猫,🐶 [red]"), width=width)
+    assert "\x1b[" in output  # colours
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", output).splitlines()
+    assert all(cell_len(line) <= width for line in lines)
+    assert any("…" in line and "-the-end.png" in line for line in lines)
+    assert any("cat" in line for line in lines)
+
+
+def run_in_terminal(command: list[str], *, width: int) -> str:
+    """Return what the command prints on a terminal of that width."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "COLUMNS": str(width), "TERM": "xterm-256color"}
+    environment.pop("NO_COLOR", None)
+    process = subprocess.Popen(command, stdout=theirs, stderr=theirs, stdin=theirs, env=environment)
+    os.close(theirs)
+    chunks: list[bytes] = []
+    while select.select([ours], [], [], WAIT_S)[0]:
+        try:
+            chunk = os.read(ours, 65_536)
+        except OSError:  # EIO: Linux's end of file of a terminal
+            break
+        if not chunk:
+            break
+        chunks.append(chunk)
+    os.close(ours)
+    assert process.wait(WAIT_S) == 1
+    return b"".join(chunks).decode()
