@@ -46,6 +46,11 @@ export: $(EXPORT) ## Write the model repository's artifacts from checkpoints/
 train: $(EXPORT) ## Train: make train ARGS='liif …' or ARGS='clip …'
 	$(VENV)/bin/clipsr-train $(if $(ARGS),$(ARGS),--help)
 
+.PHONY: evaluate
+evaluate: $(DEV) $(SERVE) $(MANIFEST) ## Measure top-1 on CIFAR through the service, beside PyTorch (needs DATA)
+	scripts/with-service.sh $(VENV_SERVE)/bin bash -c \
+		'$(VENV)/bin/python -m benchmarks.evaluate --url "$$CLIPSR_URL" --data $(DATA) $(ARGS)'
+
 .PHONY: test
 test: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests, with a real Triton (12 minutes at most)
 	$(VENV)/bin/pytest -m 'not slow' $(ARGS)
