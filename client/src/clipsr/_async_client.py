@@ -49,12 +49,12 @@ class AsyncClient:
         route: Route = "auto",
         timeout_s: float | None = None,
     ) -> list[Classification | FailedImage]:
-        """Classifies images; arguments, outcomes and errors are those of Client.classify(). Files are read in a thread."""
+        """Classifies images; as Client.classify(), but files are read in a thread."""
         sources = _images.as_sequence(images)
         query = _codec.encode_query(
             labels=labels, label_set=label_set, templates=templates, top_k=top_k, fit=fit, route=route
         )
-        stub = classifier_pb2_grpc.ClassifierServiceStub(self._open())
+        stub: Any = classifier_pb2_grpc.ClassifierServiceStub(self._open())
         parts = _codec.split(_images.read_images(sources), query)
         outcomes: list[Classification | FailedImage] = []
         while (part := await asyncio.to_thread(next, parts, None)) is not None:
@@ -67,7 +67,7 @@ class AsyncClient:
 
     async def model_info(self, *, timeout_s: float | None = None) -> ModelInfo:
         """Describes the model; as Client.model_info()."""
-        stub = classifier_pb2_grpc.ClassifierServiceStub(self._open())
+        stub: Any = classifier_pb2_grpc.ClassifierServiceStub(self._open())
         request = classifier_pb2.GetModelInfoRequest()
         return _codec.decode_model_info(await self._call(stub.GetModelInfo, request, timeout_s))
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs] - its stubs lack a package file
 from grpc_status import rpc_status
 
@@ -12,6 +14,11 @@ from clipsr._details import Details, parse_details
 from clipsr._errors import ClipsrError, DeadlineError, InvalidRequestError, ServiceError, ServiceUnavailableError
 
 __all__ = ["of_call"]
+
+_status_of = cast(
+    "Callable[[Any], status_pb2.Status | None]",
+    rpc_status.from_call,  # pyright: ignore[reportUnknownMemberType] - without types
+)
 
 
 def of_call(error: grpc.RpcError, *, url: str, timeout_s: float) -> ClipsrError:
@@ -40,8 +47,8 @@ def of_call(error: grpc.RpcError, *, url: str, timeout_s: float) -> ClipsrError:
 
 def _details(call: Any) -> Details:
     try:
-        status = cast("status_pb2.Status | None", rpc_status.from_call(call))
-    except ValueError:  # a status that contradicts its call, or that cannot be read: the call itself still says enough
+        status = _status_of(call)
+    except (DecodeError, ValueError):  # ValueError: it contradicts the call, which says enough without it
         return Details()
     return Details() if status is None else parse_details(status)
 

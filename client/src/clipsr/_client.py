@@ -33,7 +33,7 @@ class Client:
         self._url = url
         self._timeout_s = timeout_s
         self._channel = grpc.insecure_channel(_channel.target_of(url), options=_channel.channel_options(url))
-        self._stub = classifier_pb2_grpc.ClassifierServiceStub(self._channel)
+        self._stub: Any = classifier_pb2_grpc.ClassifierServiceStub(self._channel)
         self._check = self._channel.unary_unary(
             _health.CHECK, request_serializer=_health.encode_service, response_deserializer=_health.decode_status
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from google.protobuf.message import DecodeError
 from google.rpc import (  # pyright: ignore[reportMissingTypeStubs] - its stubs lack a package file
     error_details_pb2,
     status_pb2,
@@ -41,9 +42,9 @@ def parse_details(status: status_pb2.Status) -> Details:
             elif detail.Unpack(bad_request):
                 violations = tuple((each.field, each.description) for each in bad_request.field_violations)
             elif detail.Unpack(retry):
-                retry_after_s = retry.retry_delay.ToTimedelta().total_seconds()
+                retry_after_s = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9  # a timedelta holds less
             elif detail.Unpack(request):
                 request_id = request.request_id or None
-        except ValueError:  # DecodeError, or a duration out of range: a broken detail must not hide the status
+        except DecodeError:  # a broken detail must not hide the status
             continue
     return Details(reason=reason, violations=violations, retry_after_s=retry_after_s, request_id=request_id)

@@ -1,0 +1,227 @@
+"""A clipsr service that is real on the wire and whose every answer a test decides."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent import futures
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.message import Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
+
+from clipsr import AsyncClient, Client
+from clipsr.v1 import classifier_pb2, classifier_pb2_grpc, types_pb2
+
+MODEL_DIGEST = "sha256:" + "ab" * 32
+INPUT_HW = (32, 48)
+
+
+def model_info() -> classifier_pb2.ModelInfo:
+    """Every field set, each to another value."""
+    named = classifier_pb2.NamedSet
+    return classifier_pb2.ModelInfo(
+        name="clipsr-test",
+        digest=MODEL_DIGEST,
+        image_architecture="RN-test",
+        image_size_px=64,
+        embed_dim=256,
+        upscaler_architecture="liif-test",
+        canvas_sizes_px=[32, 64, 128],
+        native_min_side_px=65,
+        logit_scale=50.0,
+        logit_bias=-0.5,
+        scoring_function="softmax",
+        context_length=33,
+        default_templates="@simple",
+        label_sets=[named(name="animals", values=["cat", "dog", "bird"])],
+        template_sets=[named(name="simple", values=["a photo of a {}."])],
+        limits=types_pb2.Limits(
+            max_images=256,
+            max_image_bytes=16_777_216,
+            max_image_pixels=67_108_864,
+            max_labels=10_000,
+            max_label_bytes=1_024,
+            max_templates=128,
+            max_texts=200_000,
+            max_message_bytes=67_108_865,
+        ),
+        artifacts=[types_pb2.Artifact(path="upscale/1/model.onnx", sha256="cd" * 32, size_bytes=123)],
+        gateway_version="0.1.0",
+    )
+
+
+def make_status(code: int, message: str, *details: Message) -> status_pb2.Status:
+    """A google.rpc.Status with its details."""
+    status = status_pb2.Status(code=code, message=message)
+    for detail in details:
+        status.details.add().Pack(detail)
+    return status
+
+
+def error_info(reason: str) -> error_details_pb2.ErrorInfo:
+    """The detail that names the reason."""
+    return error_details_pb2.ErrorInfo(reason=reason, domain="clipsr")
+
+
+@dataclass
+class FakeService(classifier_pb2_grpc.ClassifierServiceServicer, health_pb2_grpc.HealthServicer):
+    """Classifies anything: the labels in their order, cosines falling from 0.3.
+
+    Attributes:
+        url: where it listens.
+        info: answered by GetModelInfo; its label sets are those that requests may name.
+        requests: every ClassifyRequest that came.
+        health: status by service; others are NOT_FOUND.
+        delay_s: waited before every answer.
+        answer: replaces the answer to Classify.
+    """
+
+    url: str = ""
+    info: classifier_pb2.ModelInfo = field(default_factory=model_info)
+    requests: list[classifier_pb2.ClassifyRequest] = field(default_factory=list)
+    health: dict[str, int] = field(
+        default_factory=lambda: {"": health_pb2.HealthCheckResponse.SERVING, "clipsr.v1.ClassifierService": 1}
+    )
+    delay_s: float = 0.0
+    answer: Callable[[classifier_pb2.ClassifyRequest], classifier_pb2.ClassifyResponse] | None = None
+    _failures: dict[bytes, status_pb2.Status] = field(default_factory=dict)
+    _abort: status_pb2.Status | None = None
+    _stopped: threading.Event = field(default_factory=threading.Event)
+    _server: grpc.Server | None = None
+
+    def fail_image(
+        self,
+        content: bytes,
+        *,
+        reason: str = "IMAGE_TRUNCATED",
+        message: str = "The image ends early; send the whole file.",
+        code: int = code_pb2.INVALID_ARGUMENT,
+    ) -> None:
+        """From now on, images of this content fail, and their neighbours do not."""
+        self._failures[content] = make_status(code, message, error_info(reason))
+
+    def abort(self, code: grpc.StatusCode, message: str, *details: Message) -> None:
+        """From now on, calls of ClassifierService fail; without details, no google.rpc.Status is sent."""
+        self._abort = make_status(code.value[0], message, *details)
+
+    def start(self) -> None:
+        """Listens on a free port."""
+        server = grpc.server(
+            futures.ThreadPoolExecutor(max_workers=4), options=[("grpc.max_receive_message_length", -1)]
+        )
+        classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(self, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self, server)
+        self.url = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        server.start()
+        self._server = server
+
+    def stop(self) -> None:
+        """Cuts all calls short and frees the port."""
+        self._stopped.set()
+        if self._server is not None:
+            self._server.stop(None).wait()
+
+    def Classify(self, request, context):  # noqa: N802 - the name in the proto
+        self.requests.append(request)
+        self._wait_or_abort(context)
+        if self.answer is not None:
+            return self.answer(request)
+        labels = self._labels(request.label_space)
+        return classifier_pb2.ClassifyResponse(
+            results=[self._result(image.content, labels, request) for image in request.images]
+        )
+
+    def GetModelInfo(self, request, context):  # noqa: N802 - the name in the proto
+        self._wait_or_abort(context)
+        return classifier_pb2.GetModelInfoResponse(model_info=self.info)
+
+    def Check(self, request, context):  # noqa: N802 - the name in the proto
+        self._stopped.wait(self.delay_s)
+        if request.service not in self.health:
+            context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
+        return health_pb2.HealthCheckResponse(status=self.health[request.service])
+
+    def _labels(self, label_space: types_pb2.LabelSpace) -> Sequence[str]:
+        named = {label_set.name: label_set.values for label_set in self.info.label_sets}
+        return label_space.labels or named.get(label_space.label_set, ())
+
+    def _result(
+        self, content: bytes, labels: Sequence[str], request: classifier_pb2.ClassifyRequest
+    ) -> classifier_pb2.ClassifyResult:
+        if content in self._failures:
+            return classifier_pb2.ClassifyResult(error=self._failures[content])
+        predictions = [
+            types_pb2.Prediction(label=label, cosine=0.3 - index / 64, probability=0.5 ** (index + 1))
+            for index, label in enumerate(labels[: request.top_k or len(labels)])
+        ]
+        return classifier_pb2.ClassifyResult(
+            classification=classifier_pb2.Classification(
+                predictions=predictions,
+                input_size=types_pb2.Size(height=INPUT_HW[0], width=INPUT_HW[1]),
+                route=request.route or types_pb2.ROUTE_UPSCALED,
+                timing=types_pb2.Timing(queue_ms=0.5, inference_ms=12.25),
+                model_digest=self.info.digest,
+            )
+        )
+
+    def _wait_or_abort(self, context: grpc.ServicerContext) -> None:
+        self._stopped.wait(self.delay_s)
+        if self._abort is None:
+            return
+        if self._abort.details:
+            context.abort_with_status(rpc_status.to_status(self._abort))
+        code = next(code for code in grpc.StatusCode if code.value[0] == self._abort.code)
+        context.abort(code, self._abort.message)
+
+
+@pytest.fixture
+def fake_service() -> Iterator[FakeService]:
+    """A service that answers well until a test decides otherwise."""
+    service = FakeService()
+    service.start()
+    yield service
+    service.stop()
+
+
+class AwaitingClient:
+    """An AsyncClient with the face of a Client, so that the same tests hold both."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._client = AsyncClient(*args, **options)
+        self._loop = asyncio.new_event_loop()
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method: Callable[..., Coroutine[Any, Any, Any]] = getattr(self._client, name)
+        return lambda *args, **options: self._loop.run_until_complete(method(*args, **options))
+
+    def close(self) -> None:
+        self._loop.run_until_complete(self._client.close())
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
+
+
+@pytest.fixture(params=[Client, AwaitingClient], ids=["sync", "async"])
+def connect(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
+    """Makes clients of either kind; they are closed at the end."""
+    clients: list[Any] = []
+
+    def make(*args: Any, **options: Any) -> Any:
+        clients.append(request.param(*args, **options))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def client(connect: Callable[..., Any], fake_service: FakeService) -> Any:
+    """A client of either kind, connected to the fake service."""
+    return connect(fake_service.url, timeout_s=10.0)
