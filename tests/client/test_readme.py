@@ -1,0 +1,56 @@
+"""The README's code runs as it stands, against a service at another address."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import grpc
+from google.rpc import error_details_pb2
+
+README = Path(__file__).resolve().parents[2] / "client" / "README.md"
+ADDRESS = "localhost:50051"
+
+
+def samples() -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def run(code: str, url: str) -> None:
+    assert ADDRESS in code
+    exec(compile(code.replace(ADDRESS, url), str(README), "exec"), {"__name__": "__main__"})
+
+
+def test_the_first_example(fake_service, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("photo.png").write_bytes(b"photo")
+    run(samples()[0], fake_service.url)
+    assert capsys.readouterr().out == "cat 0.50, by the upscaled route\n"
+    fake_service.fail_image(b"photo", reason="IMAGE_TRUNCATED", message="It ends early.")
+    run(samples()[0], fake_service.url)
+    assert capsys.readouterr().out == "IMAGE_TRUNCATED It ends early.\n"
+
+
+def test_the_asynchronous_example(fake_service, capsys):
+    run(samples()[1], fake_service.url)
+    assert capsys.readouterr().out.startswith("clipsr-test: Classification(predictions=(Prediction(label='cat'")
+
+
+def test_the_errors(fake_service, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("photo.png").write_bytes(b"photo")
+    said = []
+    for code, detail in [
+        (grpc.StatusCode.INVALID_ARGUMENT, error_details_pb2.ErrorInfo(reason="LABEL_DUPLICATE", domain="clipsr")),
+        (grpc.StatusCode.UNAVAILABLE, error_details_pb2.ErrorInfo(reason="BACKEND_UNAVAILABLE", domain="clipsr")),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, error_details_pb2.ErrorInfo(reason="DEADLINE_EXCEEDED", domain="clipsr")),
+        (grpc.StatusCode.INTERNAL, error_details_pb2.RequestInfo(request_id="0123abcd")),
+    ]:
+        fake_service.abort(code, "No.", detail)
+        run(samples()[2], fake_service.url)
+        said.append(capsys.readouterr().out)
+    assert said == ["LABEL_DUPLICATE ()\n", f"{fake_service.url} None\n", "30.0\n", "INTERNAL 0123abcd\n"]
+
+
+def test_no_sample_is_left_out():
+    assert len(samples()) == 3
