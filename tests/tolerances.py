@@ -10,3 +10,5 @@ REWRITE = 5e-5
 LEVELS = 1
 # L2-normalized fp32 embeddings from two engines, as 1 - cosine.
 COSINE = 1e-4
+# Cosines through the service (ONNX Runtime, fp32) and in PyTorch: one UINT8 level between the stages on either side.
+SERVICE_COSINE = 5e-3

@@ -47,7 +47,7 @@ class ClipRecipe:
         template_set: prompts that training draws from.
     """
 
-    epochs: int = 12
+    epochs: int = 16
     batch_size: int = 256
     lr: float = 1.5e-3
     weight_decay: float = 0.1
