@@ -1,4 +1,4 @@
-"""A small random model repository (real graphs, real tokenizer, no trained weights), and a stand-in for Triton's API."""
+"""A small random model repository (real graphs and tokenizer, no trained weights), and a stand-in for Triton's API."""
 
 from __future__ import annotations
 
@@ -258,7 +258,7 @@ class FakeMetricFamily:
 
 @pytest.fixture
 def triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
-    """Stand-in for ``triton_python_backend_utils``: ``encode`` answers calls of text_encoder, ``totals`` holds metrics."""
+    """Stand-in for ``triton_python_backend_utils``; ``encode`` answers for text_encoder, ``totals`` holds metrics."""
     module = types.ModuleType("triton_python_backend_utils")
     family = type("MetricFamily", (FakeMetricFamily,), {"totals": {}})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import io
 import struct
 import zlib
@@ -55,6 +56,14 @@ def reason_of(content: bytes, **options) -> str:
         read_image(content, **options)
     assert str(caught.value).startswith(f"clipsr:{caught.value.reason}: ")
     return caught.value.reason
+
+
+def try_to_read(content: bytes, **options) -> tuple[Image.Image | None, InputError | None]:
+    """The image, or the one kind of error that is allowed; any other goes through."""
+    try:
+        return read_image(content, **options), None
+    except InputError as error:
+        return None, error
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -186,21 +195,18 @@ class TestRefuse:
         for _ in range(data.draw(st.integers(1, 8))):
             content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
         content = bytes(content[: data.draw(st.integers(1, len(content)))])
-        try:
-            image = read_image(content, limits=Limits(max_image_pixels=1 << 20))
-        except InputError as error:
-            assert error.reason.startswith("IMAGE_")
-        else:
+        image, error = try_to_read(content, limits=Limits(max_image_pixels=1 << 20))
+        if error is None:
             assert image.mode == "RGB"
             assert min(image.size) >= 1
+        else:
+            assert error.reason.startswith("IMAGE_")
 
     @settings(max_examples=100, deadline=None)
     @given(st.binary(max_size=200))
     def test_any_bytes_give_a_reason(self, content):
-        try:
-            read_image(content)
-        except InputError as error:
-            assert error.sentence.endswith(".")
+        _, error = try_to_read(content)
+        assert error is None or error.sentence.endswith(".")
 
 
 sizes_hw = st.tuples(st.integers(1, 300), st.integers(1, 300))
@@ -279,7 +285,7 @@ class TestNative:
     @pytest.mark.parametrize("size_px", [64, 224])
     def test_equals_open_clip_on_photos(self, data_dir: Path, size_px: int):
         # Defines the operators that let torchvision, and with it open_clip, import beside a CPU-only torch.
-        import clipsr_training  # noqa: F401
+        importlib.import_module("clipsr_training")
         import open_clip
 
         mean, std = np.array([0.5, 0.4, 0.3]), np.array([0.2, 0.3, 0.4])

@@ -1,0 +1,537 @@
+"""clipsr-serve: options, failures in one sentence, processes that start and stop in order.
+
+Triton, the gateway and the client are small programs of this file, started by the real launcher as real processes.
+tests/integration starts the real ones.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from clipsr_serving.errors import LaunchError
+from clipsr_serving.images import read_image
+from clipsr_serving.launcher import make_parser
+from clipsr_serving.launcher._options import Endpoint, Ports, UpOptions, claim_ports, parse_endpoint
+from clipsr_serving.launcher._probe import make_canary_body
+from clipsr_serving.launcher._reasons import explain_gateway_log, explain_triton_log
+from clipsr_serving.launcher._repository import check_repository
+from clipsr_serving.launcher._state import Child, State, StateDir, find_state_dir, read_start_ticks
+from clipsr_serving.launcher._triton import build_backend_directory, find_libpython, make_triton_command
+
+FAKE_TRITON = '''
+import http.server, json, os, signal, sys, time
+flags = dict(flag.split("=", 1) for flag in sys.argv[1:] if "=" in flag)
+mode, journal = os.environ.get("FAKE_TRITON", ""), os.environ["FAKE_JOURNAL"]
+def note(word):
+    with open(journal, "a") as file:
+        file.write(word + "\\n")
+if mode == "dies":
+    reason = "Internal: ModelLoadError: model 'upscale': no file\\\\n\\\\nAt:\\\\n"
+    print(f"""E1 "failed to load 'upscale' version 1: {reason}" """)
+    sys.exit(1)
+class Handler(http.server.BaseHTTPRequestHandler):
+    def answer(self, document):
+        self.send_response(503 if mode == "hangs" else 200)
+        self.end_headers()
+        self.wfile.write(json.dumps(document).encode())
+    def do_GET(self):
+        self.answer({})
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        header = json.loads(body[: int(self.headers["Inference-Header-Content-Length"])])
+        assert len(body) > len(str(header)) // 2
+        note(self.path)
+        values = [1.5, 0.5] if mode == "nonsense" else [0.5, 0.5]
+        self.answer({"outputs": [{"name": "probability", "data": values}]})
+    def log_message(self, *arguments):
+        pass
+def stop(number, frame):
+    if mode != "ignores TERM":
+        note("triton stops")
+        os._exit(0)
+signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGINT, lambda number, frame: note("triton got SIGINT"))
+note("triton starts")
+http.server.ThreadingHTTPServer(("127.0.0.1", int(flags["--http-port"])), Handler).serve_forever()
+'''
+
+FAKE_GATEWAY = """
+import os, signal, sys, time
+journal = os.environ["FAKE_JOURNAL"]
+def note(word):
+    with open(journal, "a") as file:
+        file.write(word + "\\n")
+def stop(number, frame):
+    note("gateway stops")
+    os._exit(0)
+signal.signal(signal.SIGTERM, stop)
+note("gateway starts " + " ".join(sys.argv[1:]))
+if os.environ.get("FAKE_GATEWAY") == "dies":
+    sys.exit("clipsr-gateway: no manifest")
+while True:
+    time.sleep(0.1)
+"""
+
+# Serving as soon as the gateway has started; what it is asked goes to the journal.
+FAKE_CLIENT = """
+import os, sys
+text = open(os.environ["FAKE_JOURNAL"]).read()
+with open(os.environ["FAKE_JOURNAL"], "a") as file:
+    file.write("client " + " ".join(sys.argv[1:]) + "\\n")
+sys.exit(0 if "gateway starts" in text else 3)
+"""
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """A virtual environment that shares this one's packages, with the three programs in its bin."""
+    home = tmp_path / "environment"
+    (home / "bin").mkdir(parents=True)
+    prefix = Path(sys.prefix)
+    shutil.copy(prefix / "pyvenv.cfg", home / "pyvenv.cfg")
+    (home / "lib").symlink_to(prefix / "lib")
+    (home / "bin" / "python").symlink_to(Path(sys.executable).resolve())
+    programs = {"tritonserver": FAKE_TRITON, "clipsr-gateway": FAKE_GATEWAY, "clipsr-client": FAKE_CLIENT}
+    for name, source in programs.items():
+        program = home / "bin" / name
+        program.write_text(f"#!{home}/bin/python\n{source}", encoding="utf-8")
+        program.chmod(0o755)
+    return home
+
+
+@pytest.fixture
+def serve(environment, tmp_path, repository):
+    """Runs clipsr-serve on the three programs; stops at the end whatever still runs."""
+    state_dir, journal = tmp_path / "state", tmp_path / "journal"
+    journal.touch()
+
+    class Serve:
+        def __init__(self):
+            self.state_dir, self.journal = StateDir(state_dir), journal
+            self.variables: dict[str, str] = {}
+
+        def command(self, verb, *flags):
+            return [str(environment / "bin" / "python"), "-m", "clipsr_serving.launcher", verb, *flags]
+
+        def up_flags(self):
+            ports = [flag for name in ("http", "grpc", "metrics") for flag in (f"--triton-{name}-port", "0")]
+            triton = ["--triton", "path", "--triton-path", str(environment / "bin" / "tritonserver")]
+            return [*triton, *ports, "--listen", "127.0.0.1:0", "--repository", str(repository), "--timeout", "60"]
+
+        def options(self):
+            # Coverage and warnings of the outer run are none of the children's business.
+            inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+            return {"env": inherited | {"FAKE_JOURNAL": str(journal)} | self.variables, "text": True}
+
+        def run(self, verb, *flags):
+            flags = [*self.up_flags(), *flags] if verb == "up" else flags
+            command = self.command(verb, "--state-dir", str(state_dir), *flags)
+            return subprocess.run(command, capture_output=True, timeout=120, **self.options())
+
+        def start(self, *flags):
+            command = self.command("up", "--state-dir", str(state_dir), *self.up_flags(), *flags)
+            process = subprocess.Popen(command, stderr=subprocess.PIPE, **self.options())
+            wait_for(lambda: (self.state_dir.read() or process).__dict__.get("phase") == "ready", process)
+            return process
+
+        def noted(self):
+            return journal.read_text(encoding="utf-8").splitlines()
+
+    service = Serve()
+    yield service
+    service.run("down")
+
+
+def wait_for(condition, process=None, timeout_s=60):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        if process is not None:
+            assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+
+
+class TestLife:
+    def test_detached_from_up_to_down(self, serve):
+        up = serve.run("up", "--detach")
+        assert up.returncode == 0, up.stderr
+        status = json.loads(serve.run("status", "--json").stdout)
+        assert status["running"]
+        assert status["phase"] == "ready"
+        assert [child["name"] for child in status["children"]] == ["triton", "gateway"]
+        assert status["url"] in up.stdout
+
+        again = serve.run("up", "--detach")
+        assert again.returncode == 1
+        assert "already running" in again.stderr
+        assert "clipsr-serve down" in again.stderr
+
+        assert "triton | " not in serve.run("logs", "gateway").stdout
+        assert "ready after" in serve.run("logs").stdout
+        down = serve.run("down")
+        assert (down.returncode, "stopped" in down.stdout) == (0, True)
+        starts = [line.split()[:2] for line in serve.noted() if line.startswith(("triton", "gateway"))]
+        assert starts == [["triton", "starts"], ["gateway", "starts"], ["gateway", "stops"], ["triton", "stops"]]
+        after = serve.run("status")
+        assert (after.returncode, "not running" in after.stdout) == (3, True)
+        assert "nothing is running" in serve.run("down").stdout
+
+    def test_the_gateway_is_told_where_everything_is(self, serve, repository):
+        serve.run("up", "--detach")
+        state = serve.state_dir.read()
+        (line,) = [line for line in serve.noted() if line.startswith("gateway starts")]
+        assert line.split()[2:] == [
+            *("--listen", state.url, "--triton", state.triton["grpc"], "--repository", str(repository)),
+        ]
+        assert f"client health --url {state.url} --timeout 5" in serve.noted()
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    def test_a_signal_stops_the_gateway_first(self, serve, number):
+        process = serve.start()
+        process.send_signal(number)
+        assert process.wait(60) == 0
+        assert [line for line in serve.noted() if "stops" in line] == ["gateway stops", "triton stops"]
+        process.stderr.close()
+
+    def test_a_signal_during_start_stops_too(self, serve):
+        serve.variables["FAKE_TRITON"] = "hangs"
+        command = serve.command("up", "--state-dir", str(serve.state_dir.path), *serve.up_flags())
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, **serve.options())
+        wait_for(lambda: "triton starts" in serve.noted(), process)
+        process.terminate()
+        assert process.wait(60) == 0
+        assert serve.noted() == ["triton starts", "triton stops"]
+        process.stderr.close()
+
+    def test_without_a_gateway_the_canary_decides(self, serve):
+        up = serve.run("up", "--detach", "--no-gateway")
+        assert up.returncode == 0, up.stderr
+        assert [line for line in serve.noted() if line.startswith("/")] == [
+            "/v2/models/classify/infer",
+            "/v2/models/classify_native/infer",
+        ]
+
+    def test_a_killed_supervisor_leaves_what_down_cleans_up(self, serve):
+        process = serve.start()
+        state = serve.state_dir.read()
+        process.kill()
+        process.wait()
+        process.stderr.close()
+        assert all(child.is_alive for child in state.children)
+        up = serve.run("up", "--detach")
+        assert up.returncode == 1
+        assert "was killed still run" in up.stderr
+        assert "not running" in serve.run("status").stdout
+        down = serve.run("down")
+        assert (down.returncode, "cleaned up gateway" in down.stdout) == (0, True)
+        assert not any(child.is_alive for child in state.children)
+
+    def test_a_stale_state_file_is_no_obstacle(self, serve):
+        serve.state_dir.path.mkdir()
+        gone = Child(name="triton", pid=os.getpid(), start_ticks=1)
+        state = dict(phase="ready", url=None, triton={}, triton_kind="path", profile=None, repository="")
+        serve.state_dir.write(State(pid=1, children=(gone,), **state))
+        assert serve.run("up", "--detach").returncode == 0
+
+
+class TestFailure:
+    @pytest.mark.parametrize("detach", [[], ["--detach"]])
+    def test_triton_dies_at_start(self, serve, detach):
+        serve.variables["FAKE_TRITON"] = "dies"
+        up = serve.run("up", *detach)
+        assert up.returncode == 1
+        assert "triton ended with code 1: model 'upscale': no file. The whole log is" in up.stderr
+        assert len(up.stderr.splitlines()) <= 3
+
+    def test_the_gateway_dies_at_start(self, serve):
+        serve.variables["FAKE_GATEWAY"] = "dies"
+        up = serve.run("up")
+        assert up.returncode == 1
+        assert "gateway ended with code 1: clipsr-gateway: no manifest" in up.stderr
+        assert serve.noted()[-1] == "triton stops"
+
+    def test_triton_dies_later(self, serve):
+        process = serve.start()
+        os.kill(serve.state_dir.read().children[0].pid, signal.SIGKILL)
+        assert process.wait(60) == 1
+        assert "triton ended with code -9" in process.stderr.read()
+        assert serve.noted()[-1] == "gateway stops"
+        process.stderr.close()
+
+    def test_it_never_becomes_ready(self, serve):
+        serve.variables["FAKE_TRITON"] = "hangs"
+        up = serve.run("up", "--timeout", "1")
+        assert up.returncode == 1
+        assert "Triton is not ready after 1 s" in up.stderr
+        assert "--timeout" in up.stderr
+
+    def test_the_canary_answers_nonsense(self, serve):
+        serve.variables["FAKE_TRITON"] = "nonsense"
+        up = serve.run("up", "--no-gateway")
+        assert up.returncode == 1
+        assert "classify answers" in up.stderr
+
+    def test_a_program_is_not_installed(self, serve, environment):
+        (environment / "bin" / "clipsr-gateway").unlink()
+        serve.variables["PATH"] = "/usr/bin:/bin"
+        up = serve.run("up")
+        assert up.returncode == 1
+        assert "clipsr-gateway is not installed; run `pip install clipsr-gateway`" in up.stderr
+        assert serve.noted() == []
+
+    def test_a_port_is_taken(self, serve):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            up = serve.run("up", "--triton-http-port", str(port))
+        assert up.returncode == 1
+        assert re.search(
+            rf"Port {port} of 127\.0\.0\.1 cannot be used .*choose another with --triton-http-port", up.stderr
+        )
+
+    @pytest.mark.parametrize(
+        "flags", [["--listen", "localhost"], ["--listen", "a:99999"], ["--triton-http-port", "x"], ["--timeout", "-1"]]
+    )
+    def test_wrong_usage_is_exit_code_2(self, serve, flags):
+        assert serve.run("up", *flags).returncode == 2
+
+    def test_logs_of_nothing(self, serve):
+        logs = serve.run("logs")
+        assert (logs.returncode, "There are no logs" in logs.stderr) == (1, True)
+
+
+def up_options(repository, **changes):
+    values = dict(
+        repository=repository,
+        listen=Endpoint(host="127.0.0.1", port=0),
+        triton="auto",
+        triton_path=None,
+        triton_address="127.0.0.1",
+        triton_http_port=0,
+        triton_grpc_port=0,
+        triton_metrics_port=0,
+        profile=None,
+        has_gateway=True,
+        timeout_s=1,
+        verbose=False,
+    )
+    return UpOptions(**values | changes)
+
+
+PORTS = Ports(gateway=1, triton_http=2, triton_grpc=3, triton_metrics=4)
+
+
+@pytest.fixture
+def wheel(tmp_path, monkeypatch):
+    """A folder that looks like nvidia-pytriton's, found as the installed one."""
+    package = tmp_path / "site-packages" / "pytriton" / "tritonserver"
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    for name in (
+        "bin/tritonserver",
+        "backends/python/libtriton_python.so",
+        "backends/python/triton_python_backend_utils.py",
+        f"python_backend_stubs/{version}/triton_python_backend_stub",
+    ):
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(name, encoding="utf-8")
+    monkeypatch.setattr("clipsr_serving.launcher._triton._find_package", lambda: package)
+    return package
+
+
+class TestTritonCommand:
+    @pytest.fixture(autouse=True)
+    def empty_path(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+        (tmp_path / "bin").mkdir()
+
+    def put_on_path(self, tmp_path, name):
+        program = tmp_path / "bin" / name
+        program.touch()
+        program.chmod(0o755)
+        return program
+
+    def make(self, repository, tmp_path, **changes):
+        return make_triton_command(up_options(repository, **changes), ports=PORTS, state_dir=tmp_path / "state")
+
+    def test_auto_prefers_path_then_embedded_then_docker(self, repository, tmp_path, wheel, monkeypatch):
+        assert self.make(repository, tmp_path).kind == "embedded"
+        self.put_on_path(tmp_path, "docker")
+        assert self.make(repository, tmp_path).kind == "embedded"
+        server = self.put_on_path(tmp_path, "tritonserver")
+        assert self.make(repository, tmp_path).argv[0] == str(server)
+        server.unlink()
+        monkeypatch.setattr("clipsr_serving.launcher._triton._find_package", lambda: None)
+        command = self.make(repository, tmp_path)
+        assert command.kind == "docker"
+        assert f"--volume={repository}:/models:ro" in command.argv
+
+    def test_everything_listens_on_loopback(self, repository, tmp_path, wheel):
+        argv = self.make(repository, tmp_path).argv
+        for name, port in (("http", 2), ("grpc", 3), ("metrics", 4)):
+            assert f"--{name}-address=127.0.0.1" in argv
+            assert f"--{name}-port={port}" in argv
+
+    def test_a_profile_becomes_the_config_name(self, repository, tmp_path, wheel):
+        assert "--model-config-name=cpu" in self.make(repository, tmp_path, profile="cpu").argv
+        assert not any("model-config-name" in flag for flag in self.make(repository, tmp_path).argv)
+
+    def test_the_embedded_environment_finds_libraries_and_packages(self, repository, tmp_path, wheel, monkeypatch):
+        monkeypatch.setenv("PYTHONHOME", "/elsewhere")
+        environment = self.make(repository, tmp_path).environment
+        libraries = environment["LD_LIBRARY_PATH"].split(":")
+        assert libraries[0] == str(wheel.parents[1] / "nvidia_pytriton.libs")
+        assert (Path(libraries[1]) / find_libpython().name).is_file()
+        assert environment["PATH"].split(":")[0] == str(Path(sys.executable).parent)
+        assert "PYTHONHOME" not in environment
+
+    def test_the_backend_directory_holds_copies_of_all_three(self, wheel, tmp_path):
+        (tmp_path / "backends" / "stale").mkdir(parents=True)
+        target = build_backend_directory(wheel, tmp_path / "backends")
+        files = {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()}
+        assert files == {
+            "python/libtriton_python.so",
+            "python/triton_python_backend_utils.py",
+            "python/triton_python_backend_stub",
+            "onnxruntime/model.py",
+            "openvino/model.py",
+        }
+        assert not any(path.is_symlink() for path in target.rglob("*"))
+
+    def test_a_python_without_a_stub(self, wheel, tmp_path):
+        stubs = wheel / "python_backend_stubs"
+        next(stubs.iterdir()).rename(stubs / "2.7")
+        with pytest.raises(LaunchError, match=r"no stub for Python .*, only for 2\.7"):
+            build_backend_directory(wheel, tmp_path / "backends")
+
+    def test_a_python_without_libpython(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(Path, "is_file", lambda path: False)
+        with pytest.raises(LaunchError, match=r"needs libpython3\.\d+\.so\.1\.0, .*apt-get install libpython3"):
+            find_libpython({"LIBDIR": str(tmp_path)})
+
+    @pytest.mark.parametrize(
+        ("triton", "sentence"),
+        [
+            ("path", "There is no tritonserver at PATH"),
+            ("embedded", r"run `pip install 'clipsr-serving\[triton\]'`"),
+            ("docker", "nor Docker"),
+            ("auto", "nor Docker"),
+        ],
+    )
+    def test_what_is_missing_is_named_with_the_cure(self, repository, tmp_path, monkeypatch, triton, sentence):
+        monkeypatch.setattr("clipsr_serving.launcher._triton._find_package", lambda: None)
+        with pytest.raises(LaunchError, match=sentence):
+            self.make(repository, tmp_path, triton=triton)
+
+
+class TestRepositoryCheck:
+    def test_a_whole_one_passes(self, repository):
+        check_repository(repository)
+
+    def test_no_folder(self, tmp_path):
+        with pytest.raises(LaunchError, match="There is no model repository at"):
+            check_repository(tmp_path)
+
+    @pytest.mark.parametrize("name", ["manifest.json", "upscale/1/model.onnx", "text_encoder/tokenizer.json"])
+    def test_a_missing_artifact(self, make_model_repository, tmp_path, name):
+        (make_model_repository(tmp_path) / name).unlink()
+        with pytest.raises(LaunchError, match=rf"{name} is missing; run `make export`"):
+            check_repository(tmp_path)
+
+    def test_an_artifact_of_another_export(self, make_model_repository, tmp_path):
+        model = make_model_repository(tmp_path) / "upscale" / "1" / "model.onnx"
+        model.write_bytes(model.read_bytes() + b"x")
+        with pytest.raises(LaunchError, match=r"manifest\.json says .*make export"):
+            check_repository(tmp_path)
+
+
+class TestReasons:
+    def test_the_first_model_that_failed(self):
+        log = (
+            'I1 "loading"\n'
+            "E1 \"failed to load 'decode' version 1: Internal: ArtifactError: /m/manifest.json is missing"
+            '\\n\\nAt:\\n  x"\n'
+            "E1 \"failed to load 'upscale' version 1: Not found: no backend\"\n"
+        )
+        assert explain_triton_log(log) == "model 'decode': /m/manifest.json is missing (and 1 more)"
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "tritonserver: error while loading shared libraries: libfoo.so: cannot open shared object file",
+            "Socket '127.0.0.1:8000' already in use",
+            "docker: Cannot connect to the Docker daemon.",
+        ],
+    )
+    def test_other_fatal_lines(self, line):
+        assert explain_triton_log(f"I1 fine\n{line}\nI1 closing") in line
+
+    def test_the_last_line_otherwise(self):
+        assert explain_triton_log("one\ntwo\n\n") == "two"
+        assert explain_gateway_log("Traceback\nValueError: no\n") == "ValueError: no"
+        assert explain_gateway_log("") == "it wrote nothing to its log"
+        assert len(explain_gateway_log("x" * 5000)) < 600
+
+
+class TestOptions:
+    @pytest.mark.parametrize(("text", "host", "port"), [("a:1", "a", 1), ("[::1]:50051", "::1", 50051)])
+    def test_endpoints(self, text, host, port):
+        assert parse_endpoint(text) == Endpoint(host=host, port=port)
+        assert str(parse_endpoint(text)) == text
+
+    @pytest.mark.parametrize("text", ["", "host", ":1", "host:", "host:-1", "host:65536", "host:x"])
+    def test_what_is_no_endpoint(self, text):
+        with pytest.raises(ValueError, match="is not HOST:PORT"):
+            parse_endpoint(text)
+
+    def test_free_ports_are_picked_and_differ(self, repository):
+        ports = claim_ports(up_options(repository))
+        numbers = [ports.gateway, ports.triton_http, ports.triton_grpc, ports.triton_metrics]
+        assert len({*numbers}) == 4
+        assert all(numbers)
+
+    def test_one_port_twice(self, repository):
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        with pytest.raises(LaunchError, match="--triton-grpc-port"):
+            claim_ports(up_options(repository, triton_http_port=port, triton_grpc_port=port))
+
+    def test_the_state_folder(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", "/home/someone")
+        assert find_state_dir(None, name="x", environment={}) == Path("/home/someone/.local/state/clipsr/x")
+        assert find_state_dir(None, name="x", environment={"XDG_STATE_HOME": "/s"}) == Path("/s/clipsr/x")
+        assert find_state_dir(tmp_path, name="x", environment={"XDG_STATE_HOME": "/s"}) == tmp_path
+
+    def test_start_times_tell_processes_apart(self):
+        assert read_start_ticks(os.getpid()) == read_start_ticks(os.getpid())
+        assert read_start_ticks(2**22 + 1) is None
+
+    def test_the_verbs(self):
+        text = make_parser().format_help()
+        assert all(verb in text for verb in ("up", "down", "status", "logs"))
+
+
+def test_the_canary_is_a_request_that_triton_understands():
+    body, header_length = make_canary_body()
+    header = json.loads(body[:header_length])
+    image = header["inputs"][0]
+    assert image["parameters"]["binary_data_size"] == len(body) - header_length
+    assert read_image(body[header_length + 4 :]).size == (32, 32)
+    assert int.from_bytes(body[header_length : header_length + 4], "little") == len(body) - header_length - 4
+    assert [entry["name"] for entry in header["inputs"]] == ["image", "fit", "labels", "templates"]
+
+
+def test_the_launcher_needs_no_library():
+    # `status` in a shell loop should not wait for numpy; and a broken wheel should not stop `down`.
+    code = "import sys, clipsr_serving.launcher; print(sorted({'numpy', 'PIL', 'tokenizers'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
