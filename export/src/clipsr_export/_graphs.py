@@ -1,5 +1,9 @@
 """What each ONNX graph computes, as PyTorch modules with the tensor contract's names and types."""
 
+# torch, onnx, onnxruntime and Pillow ship partial types: what comes out of them is unknown to the checker.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from collections.abc import Sequence
 
 import torch
@@ -33,9 +37,13 @@ class UpscaleGraph(nn.Module):
 class ImageEncoderGraph(nn.Module):
     """`image_encoder`: normalization, image tower, L2 normalization."""
 
+    gain: Tensor
+    offset: Tensor
+
     def __init__(self, checkpoint: ClipCheckpoint) -> None:
         super().__init__()
-        self.model = checkpoint.model
+        self.encode_image = checkpoint.encode_image
+        self.towers = checkpoint.model
         mean, std = (_channels(values) for values in (checkpoint.mean, checkpoint.std))
         # (x / 255 - mean) / std as one product and one sum.
         self.register_buffer("gain", 1 / (255 * std))
@@ -43,7 +51,7 @@ class ImageEncoderGraph(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map pixels UINT8 [N, 3, R, R] to image_embedding FP32 [N, D], L2-normalized."""
-        return functional.normalize(self.model.encode_image(pixels.float() * self.gain + self.offset), dim=-1)
+        return functional.normalize(self.encode_image(pixels.float() * self.gain + self.offset), dim=-1)
 
 
 class TextEncoderGraph(nn.Module):
@@ -51,11 +59,12 @@ class TextEncoderGraph(nn.Module):
 
     def __init__(self, checkpoint: ClipCheckpoint) -> None:
         super().__init__()
-        self.model = checkpoint.model
+        self.encode_text = checkpoint.encode_text
+        self.towers = checkpoint.model
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens INT64 [N, L] to text_embedding FP32 [N, D], L2-normalized."""
-        return functional.normalize(self.model.encode_text(tokens), dim=-1)
+        return functional.normalize(self.encode_text(tokens), dim=-1)
 
 
 def _channels(values: Sequence[float]) -> Tensor:

@@ -1,10 +1,14 @@
 """PyTorch modules to ONNX files."""
 
+# torch, onnx, onnxruntime and Pillow ship partial types: what comes out of them is unknown to the checker.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
 import onnx
@@ -54,7 +58,7 @@ def write_onnx(
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """Silence the exporter's progress chatter; its errors are exceptions and still arrive."""
     loggers: Sequence[logging.Logger] = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir", "torch.onnx")]
     levels = [logger.level for logger in loggers]

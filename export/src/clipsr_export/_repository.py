@@ -1,5 +1,9 @@
 """The whole export: graphs, tokenizer, text banks, manifest and configurations, checked and then put in place."""
 
+# torch, onnx, onnxruntime and Pillow ship partial types: what comes out of them is unknown to the checker.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 import hashlib
 import json
 import shutil
@@ -11,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import nn
@@ -101,7 +106,7 @@ def _write_graphs(plan: ExportPlan, staging: Path) -> None:
     batch = {0: "batch"}
     canvas_axes = {"canvas": {0: "batch", 2: "canvas_size", 3: "canvas_size"}, "box": batch}
     graphs: list[
-        tuple[str, nn.Module, Callable[[], Iterator[dict[str, np.ndarray]]], str, dict[str, dict[int, str]]]
+        tuple[str, nn.Module, Callable[[], Iterator[dict[str, npt.NDArray[Any]]]], str, dict[str, dict[int, str]]]
     ] = [
         ("upscale", UpscaleGraph(plan.upscaler, size), lambda: _canvases(plan), "pixels", canvas_axes),
         ("image_encoder", ImageEncoderGraph(plan.clip), lambda: _pixels(plan), "image_embedding", {"pixels": batch}),
@@ -116,7 +121,7 @@ def _write_graphs(plan: ExportPlan, staging: Path) -> None:
         plan.report(f"{name}: {path.stat().st_size / 1e6:.1f} MB, largest difference from PyTorch {difference:.2g}")
 
 
-def _canvases(plan: ExportPlan) -> Iterator[dict[str, np.ndarray]]:
+def _canvases(plan: ExportPlan) -> Iterator[dict[str, npt.NDArray[Any]]]:
     """Yield random canvases and boxes of every bucket, then real images."""
     rng = np.random.default_rng(0)
     for side in CANVAS_SIZES_PX:
@@ -131,7 +136,7 @@ def _canvases(plan: ExportPlan) -> Iterator[dict[str, np.ndarray]]:
         yield {"canvas": canvas, "box": np.array([[0, 0, side, side]], dtype=np.float32)}
 
 
-def _pixels(plan: ExportPlan) -> Iterator[dict[str, np.ndarray]]:
+def _pixels(plan: ExportPlan) -> Iterator[dict[str, npt.NDArray[Any]]]:
     """Yield random pixels, then real images."""
     rng = np.random.default_rng(0)
     size = plan.clip.image_size_px
@@ -142,7 +147,7 @@ def _pixels(plan: ExportPlan) -> Iterator[dict[str, np.ndarray]]:
         yield {"pixels": np.ascontiguousarray(array.transpose(2, 0, 1)[None])}
 
 
-def _tokens(plan: ExportPlan) -> Iterator[dict[str, np.ndarray]]:
+def _tokens(plan: ExportPlan) -> Iterator[dict[str, npt.NDArray[Any]]]:
     """Yield token ids of real prompts, one of them longer than the context."""
     texts = [prompts.expand(t, "cat") for t in prompts.template_sets()["cifar"]]
     yield {"tokens": plan.clip.tokenizer(texts).numpy()}

@@ -4,6 +4,10 @@ Differs from OpenCLIP's in the cleaning before it: OpenCLIP repairs mojibake wit
 file normalizes to NFC, collapses white space and lower-cases, which is the same for clean text.
 """
 
+# torch, onnx, onnxruntime and Pillow ship partial types: what comes out of them is unknown to the checker.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from collections.abc import Sequence
 from typing import Any, Protocol
 

@@ -1,5 +1,7 @@
 """How every training run is started, logged, saved and resumed."""
 
+import logging
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +56,13 @@ def fit(module: LightningModule, options: FitOptions, *, max_epochs: int) -> Non
             f"{options.output} holds a run already: continue it with --resume, or choose another folder"
         )
     options.output.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        _silence_lightning()
+        _run(module, options, max_epochs)
+
+
+def _run(module: LightningModule, options: FitOptions, max_epochs: int) -> None:
+    last = options.last_checkpoint
     trainer = Trainer(
         max_epochs=max_epochs,
         precision=options.precision,  # pyright: ignore[reportArgumentType] (Lightning checks the string)
@@ -75,3 +84,17 @@ def fit(module: LightningModule, options: FitOptions, *, max_epochs: int) -> Non
     trainer.fit(module, ckpt_path=last if options.resume else None)
     if trainer.interrupted:
         raise KeyboardInterrupt(f"stopped; continue with --resume (checkpoint: {last})")
+
+
+def _silence_lightning() -> None:
+    """Hide what Lightning says that no user can act on; everything else it reports stays."""
+    # Its advertisements are log lines of level INFO, beside "GPU available".
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    # The logs share the output folder, so it is never empty.
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    # Lightning's own use of a PyTorch function.
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
+    # Our data sets hold decoded arrays; more workers than asked for would each hold a copy.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # Short runs log their last values all the same.
+    warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than the logging interval")

@@ -108,5 +108,6 @@ def _fit_options(arguments: argparse.Namespace) -> FitOptions:
         n_workers=arguments.workers,
     )
 
+
 if __name__ == "__main__":
     sys.exit(main())

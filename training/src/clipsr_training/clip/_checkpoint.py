@@ -1,15 +1,16 @@
 """CLIP checkpoints on disk: OpenCLIP's folder layout (`open_clip_config.json` beside its weights)."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import open_clip
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 CONFIG_NAME = "open_clip_config.json"
 WEIGHTS_NAME = "open_clip_model.safetensors"
@@ -29,6 +30,16 @@ class ClipCheckpoint:
     model: nn.Module
     config: dict[str, Any]
     tokenizer: Any
+
+    @property
+    def encode_image(self) -> Callable[[Tensor], Tensor]:
+        """Maps normalized RGB [B, 3, R, R] to embeddings [B, D], not yet of unit length."""
+        return cast("Callable[[Tensor], Tensor]", self.model.encode_image)
+
+    @property
+    def encode_text(self) -> Callable[[Tensor], Tensor]:
+        """Maps token ids [B, L] to embeddings [B, D], not yet of unit length."""
+        return cast("Callable[[Tensor], Tensor]", self.model.encode_text)
 
     @property
     def image_size_px(self) -> int:
@@ -54,7 +65,7 @@ class ClipCheckpoint:
     @property
     def logit_scale(self) -> float:
         """Factor on the cosines, as trained."""
-        return float(self.model.logit_scale.detach().exp())
+        return float(cast("Tensor", self.model.logit_scale).detach().exp())
 
     @property
     def logit_bias(self) -> float | None:
@@ -79,7 +90,7 @@ def bundled_config(name: str) -> dict[str, Any]:
     Raises:
         FileNotFoundError: there is none of that name; the message lists those that exist.
     """
-    folder = files(__package__).joinpath("configs")
+    folder = files("clipsr_training.clip").joinpath("configs")
     resource = folder.joinpath(f"{name}.json")
     if not resource.is_file():
         known = sorted(item.name.removesuffix(".json") for item in folder.iterdir())

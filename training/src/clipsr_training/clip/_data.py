@@ -1,7 +1,7 @@
 """Image-text training data: decoded once, rendered once onto the encoder's pixel grid, augmented by the batch."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -67,7 +67,7 @@ def read_parquet(path: Path) -> LabelledImages:
     names = getattr(table.features["label"], "names", None)
     if names is None:
         raise ValueError(f"{path}: the label column has no class names (a datasets ClassLabel)")
-    images = [np.asarray(row["image"].convert("RGB")) for row in table]
+    images = [np.asarray(image.convert("RGB")) for image in table["image"]]
     sizes = {image.shape for image in images}
     if len(sizes) != 1:
         raise ValueError(f"{path} holds images of {len(sizes)} sizes; training needs one")
@@ -151,8 +151,9 @@ class ConceptTexts:
         tokenizer: maps texts to int64 [N, L].
     """
 
-    def __init__(self, classnames: Sequence[str], templates: Sequence[str], tokenizer: object) -> None:
-        assert callable(tokenizer)
+    def __init__(
+        self, classnames: Sequence[str], templates: Sequence[str], tokenizer: Callable[[list[str]], Tensor]
+    ) -> None:
         words = prompts.synonyms()
         self.tokens = [
             tokenizer([prompts.expand(t, word) for word in (name, *words.get(name, ())) for t in templates])

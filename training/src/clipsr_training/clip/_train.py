@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,6 +78,9 @@ class Source:
 class ClipTrainingModule(LightningModule):
     """Trains on all sources at once and reports zero-shot accuracy on each source's validation images."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         checkpoint: ClipCheckpoint,
@@ -87,7 +91,7 @@ class ClipTrainingModule(LightningModule):
     ) -> None:
         super().__init__()
         self.checkpoint = checkpoint
-        self.model = checkpoint.model.to(memory_format=torch.channels_last)
+        self.model: Any = checkpoint.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.recipe = recipe
         self.sources = sources
         self.seed = seed
@@ -140,7 +144,9 @@ class ClipTrainingModule(LightningModule):
         pixels, concepts = batch
         source = self.sources[dataloader_idx]
         candidates = torch.from_numpy(np.unique(source.concepts)).to(self.device)
-        tokens = self.checkpoint.tokenizer([f"a photo of a {self.concepts[c]}." for c in candidates]).to(self.device)
+        tokens = self.checkpoint.tokenizer([f"a photo of a {self.concepts[c]}." for c in candidates.tolist()]).to(
+            self.device
+        )
         text_features = functional.normalize(self.model.encode_text(tokens).float(), dim=-1)
         image_features = self.model.encode_image(self.normalize(pixels)).float()
         predicted = candidates[(image_features @ text_features.T).argmax(dim=1)]

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -143,7 +143,7 @@ class LIIF(Upscaler):
         self.local_ensemble = local_ensemble
         self.feat_unfold = feat_unfold
         self.cell_decode = cell_decode
-        self.n_latent = int(encoder.out_dim) * (9 if feat_unfold else 1)
+        self.n_latent = _out_dim(encoder) * (9 if feat_unfold else 1)
         self.imnet = MLP(self.n_latent + 2 + (2 if cell_decode else 0), 3, self.hidden_list)
 
     def features(self, lr: Tensor) -> Tensor:
@@ -253,7 +253,7 @@ class ModulatedLIIF(Upscaler):
         self.hidden_dim = hidden_dim
         self.scale_max = scale_max
         self.modulation = nn.Sequential(
-            nn.Conv2d(int(encoder.out_dim), latent_dim, 3, padding=1),
+            nn.Conv2d(_out_dim(encoder), latent_dim, 3, padding=1),
             nn.ReLU(),
             nn.Conv2d(latent_dim, 4 * hidden_dim, 1),
         )
@@ -309,6 +309,11 @@ class ModulatedLIIF(Upscaler):
         hidden = torch.relu(position * scale_1 + shift_1)
         hidden = torch.relu(self.hidden(hidden) * (1 + scale_2) + shift_2)
         return self.output(hidden)
+
+
+def _out_dim(encoder: nn.Module) -> int:
+    """Return the number of an encoder's feature channels."""
+    return cast("int", encoder.out_dim)
 
 
 def _gather(latent: Float[Tensor, "b h w c"], index: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ class LiifTrainingModule(LightningModule):
         self.images = images
         self.seed = seed
         self.n_workers = n_workers
-        self.model = recipe.build_model().to(memory_format=torch.channels_last)
+        self.model = recipe.build_model().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def train_dataloader(self) -> DataLoader[PatchBatch]:
         """Return the samples of the current segment."""

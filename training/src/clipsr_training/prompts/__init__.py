@@ -31,4 +31,4 @@ def expand(template: str, label: str) -> str:
 
 @cache
 def _read(name: str) -> dict[str, Any]:
-    return json.loads(files(__package__).joinpath(name).read_text(encoding="utf-8"))
+    return json.loads(files(__name__).joinpath(name).read_text(encoding="utf-8"))
