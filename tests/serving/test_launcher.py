@@ -63,6 +63,12 @@ def stop(number, frame):
 signal.signal(signal.SIGTERM, stop)
 signal.signal(signal.SIGINT, lambda number, frame: note("triton got SIGINT"))
 note("triton starts")
+if "FAKE_STUB" in os.environ:
+    import subprocess
+    # A shell under the stub's name, which waits until its parent is gone.
+    command = ["/backends/python/triton_python_backend_stub", "-c", "read line", "similarity_0_0"]
+    child = subprocess.Popen(command, executable="/bin/sh", stdin=subprocess.PIPE)
+    note(f"stub {child.pid}")
 http.server.ThreadingHTTPServer(("127.0.0.1", int(flags["--http-port"])), Handler).serve_forever()
 '''
 
@@ -269,6 +275,18 @@ class TestFailure:
         assert serve.noted()[-1] == "gateway stops"
         process.stderr.close()
 
+    def test_triton_loses_a_model_process(self, serve):
+        serve.variables["FAKE_STUB"] = "1"
+        process = serve.start()
+        pid = int(next(line for line in serve.noted() if line.startswith("stub ")).split()[1])
+        time.sleep(3)
+        assert process.poll() is None, "a living model process is no reason to stop"
+        os.kill(pid, signal.SIGKILL)
+        assert process.wait(60) == 1
+        assert "Triton lost its model process similarity_0_0" in process.stderr.read()
+        assert [line for line in serve.noted() if "stops" in line] == ["gateway stops", "triton stops"]
+        process.stderr.close()
+
     def test_it_never_becomes_ready(self, serve):
         serve.variables["FAKE_TRITON"] = "hangs"
         up = serve.run("up", "--timeout", "1")
@@ -447,6 +465,11 @@ class TestRepositoryCheck:
         with pytest.raises(LaunchError, match=rf"{name} is missing; run `make export`"):
             check_repository(tmp_path)
 
+    def test_a_folder_that_is_no_model(self, make_model_repository, tmp_path):
+        (make_model_repository(tmp_path) / ".export-1").mkdir()
+        with pytest.raises(LaunchError, match=r"\.export-1 is not a model; if an export is running, wait"):
+            check_repository(tmp_path)
+
     def test_an_artifact_of_another_export(self, make_model_repository, tmp_path):
         model = make_model_repository(tmp_path) / "upscale" / "1" / "model.onnx"
         model.write_bytes(model.read_bytes() + b"x")
@@ -470,6 +493,7 @@ class TestReasons:
             "tritonserver: error while loading shared libraries: libfoo.so: cannot open shared object file",
             "Socket '127.0.0.1:8000' already in use",
             "docker: Cannot connect to the Docker daemon.",
+            "Poll failed for model directory '.export-1': failed to open text file",
         ],
     )
     def test_other_fatal_lines(self, line):

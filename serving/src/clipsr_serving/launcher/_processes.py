@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -11,10 +12,34 @@ from pathlib import Path
 from clipsr_serving.errors import LaunchError
 from clipsr_serving.launcher._state import Child, read_start_ticks
 
-__all__ = ["ManagedProcess"]
+__all__ = ["ManagedProcess", "list_model_instances"]
 
 # After SIGKILL the kernel needs no more than this to reap, even of a process with gigabytes mapped.
 _KILL_TIMEOUT_S = 10
+
+# Triton runs each instance of a Python model in a stub, and hands it the instance's name: MODEL_GROUP_INSTANCE.
+_STUB = b"triton_python_backend_stub"
+_INSTANCE_NAME = re.compile(rb"\w+_\d+_\d+")
+
+
+def list_model_instances(triton_pid: int, *, proc: Path = Path("/proc")) -> frozenset[str]:
+    """Names of the Python model instances whose processes live, for example ``similarity_0_0``.
+
+    Args:
+        triton_pid: the process that started them.
+        proc: the process file system.
+    """
+    names = set()
+    for folder in proc.glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+            # Empty once the process has ended, also while its parent has not noticed.
+            arguments = (folder / "cmdline").read_bytes().split(b"\0")
+        except (OSError, ValueError):  # it ended meanwhile
+            continue
+        if parent == triton_pid and arguments[0].endswith(_STUB):
+            names.update(argument.decode() for argument in arguments[1:] if _INSTANCE_NAME.fullmatch(argument))
+    return frozenset(names)
 
 
 class ManagedProcess:
@@ -42,6 +67,11 @@ class ManagedProcess:
                 )
         except OSError as error:
             raise LaunchError(f"{argv[0]} cannot be started: {error.strerror}.") from error
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._popen.pid
 
     @property
     def exit_code(self) -> int | None:

@@ -13,6 +13,7 @@ _PREFIX = re.compile(r"^(?:(?:Internal|Invalid argument|Unavailable|Not found|Un
 _TRACEBACK = re.compile(r"(?:\\n|\s)+At:.*")
 _FATAL = (
     re.compile(r"^docker: .+", re.MULTILINE),
+    re.compile(r"Poll failed for model directory '[^']+': [^\n\"]+"),
     re.compile(r"error while loading shared libraries: .+"),
     re.compile(r"Socket '[^']+' already in use.*"),
     re.compile(r"Address already in use"),

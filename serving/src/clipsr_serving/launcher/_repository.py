@@ -14,13 +14,20 @@ def check_repository(repository: Path) -> None:
     """Make sure that what export writes is there and whole.
 
     Raises:
-        LaunchError: the folder, the manifest or an artifact is missing, or an artifact has another size.
+        LaunchError: the folder, the manifest or an artifact is missing, an artifact has another size, or a folder is no
+            model.
     """
     if not (repository / "classify" / "config.pbtxt").is_file():
         raise LaunchError(
             f"There is no model repository at {repository}; run clipsr-serve in the project's folder, or give "
             "--repository DIR."
         )
+    for folder in sorted(repository.iterdir()):
+        # Triton takes every folder for a model, and does not start if one is none.
+        if folder.is_dir() and not (folder / "config.pbtxt").is_file():
+            raise LaunchError(
+                f"{folder} is not a model; if an export is running, wait for its end, else delete the folder."
+            )
     try:
         manifest = read_manifest(repository)
     except ArtifactError as error:

@@ -16,7 +16,7 @@ from clipsr_serving.errors import LaunchError
 from clipsr_serving.launcher._logs import follow_logs
 from clipsr_serving.launcher._options import Endpoint, Ports, UpOptions, claim_ports
 from clipsr_serving.launcher._probe import find_executable, is_gateway_serving, is_triton_ready, run_canary
-from clipsr_serving.launcher._processes import ManagedProcess
+from clipsr_serving.launcher._processes import ManagedProcess, list_model_instances
 from clipsr_serving.launcher._reasons import explain_gateway_log, explain_triton_log
 from clipsr_serving.launcher._repository import check_repository
 from clipsr_serving.launcher._state import State, StateDir
@@ -25,6 +25,8 @@ from clipsr_serving.launcher._triton import make_triton_command, remove_shared_m
 __all__ = ["run_service"]
 
 _POLL_S = 0.2
+# Reads /proc once; a service that lost a model is told broken within these seconds.
+_INSTANCE_POLL_S = 2.0
 # The gateway drains running requests; Triton has its own --exit-timeout-secs, and unloads models after it.
 _STOP_TIMEOUT_S = 30
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -129,10 +131,24 @@ class _Service:
         """Return when told to stop.
 
         Raises:
-            LaunchError: a process ended by itself.
+            LaunchError: a process ended by itself, one of a model's included.
         """
+        triton = self._processes[0]
+        instances = list_model_instances(triton.pid)
+        next_look = time.monotonic() + _INSTANCE_POLL_S
         while not self._stop.wait(_POLL_S):
             self._check_processes()
+            if time.monotonic() > next_look:
+                self._check_instances(instances - list_model_instances(triton.pid))
+                next_look = time.monotonic() + _INSTANCE_POLL_S
+
+    def _check_instances(self, lost: frozenset[str]) -> None:
+        """Triton neither restarts a model process that was killed nor reports itself unready; every request fails."""
+        if lost:
+            raise LaunchError(
+                f"Triton lost its model process {', '.join(sorted(lost))} (killed, perhaps for lack of memory); look "
+                f"into {self._processes[0].log}, and start again with `clipsr-serve up`."
+            )
 
     def stop(self) -> None:
         """The gateway first, so that it drains into a Triton that still answers."""
