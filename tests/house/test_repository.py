@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ import pytest
 REPO_ROOT = Path(__file__).resolve().parents[2]
 GENERATED = re.compile(r"_pb2(_grpc)?\.pyi?$")
 # Home directories and scratch folders of whoever wrote a file: they exist on no other machine.
-MACHINE_PATH = re.compile(r"(?<![\w.~$}/-])/(?:home/\w+|root|work|Users/\w+)/[\w.]")
+MACHINE_PATH = re.compile(r"(?<![\w.~$}/-])/(?:home/(?!someone/)\w+|root|work|Users/(?!someone/)\w+)/[\w.]")
+# Package registries are the user's to choose (pip's and npm's configuration, TORCH_INDEX_URL).
+REGISTRY = re.compile(r"pypi\.org|pythonhosted\.org|download\.pytorch\.org|registry\.npmjs|anaconda\.org")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 COMMAND = re.compile(r"^\$? *make ([a-z-]+)", re.MULTILINE)
 
@@ -25,8 +28,8 @@ def tracked(*patterns: str) -> list[Path]:
 
 
 def machine_paths(text: str) -> list[str]:
-    """Absolute paths of one machine that a text mentions."""
-    return [match.group() for match in MACHINE_PATH.finditer(text)]
+    """Absolute paths of one machine, and hosts of package registries, that a text mentions."""
+    return [match.group() for pattern in (MACHINE_PATH, REGISTRY) for match in pattern.finditer(text)]
 
 
 def verbs() -> dict[str, str]:
@@ -57,6 +60,7 @@ def test_no_file_names_a_machine() -> None:
         path.relative_to(REPO_ROOT).as_posix(): hits
         for path in tracked()
         if path.suffix not in {".png", ".safetensors", ".jpg"}
+        and path != Path(__file__)  # holds the patterns
         and (hits := machine_paths(path.read_text(encoding="utf-8", errors="replace")))
     }
     assert not found
@@ -65,7 +69,11 @@ def test_no_file_names_a_machine() -> None:
 @pytest.mark.parametrize("prefix", ["/" + "home/ada/", "/" + "work/", "/" + "root/", "/" + "Users/ada/"])
 def test_machine_paths_are_found(prefix: str) -> None:
     assert machine_paths(f"see {prefix}data for more")
-    assert not machine_paths("see ../shared/data, $HOME/data and /opt/clipsr")
+    assert not machine_paths("see ../shared/data, $HOME/data, /home/someone/data and /opt/clipsr")
+
+
+def test_registries_are_found() -> None:
+    assert machine_paths("pip install --index-url https://download.pytorch.org/whl/cpu torch")
 
 
 def test_every_verb_is_phony_and_explained() -> None:
@@ -114,3 +122,20 @@ def test_every_development_tool_is_pinned() -> None:
     for line in (REPO_ROOT / "requirements-dev.txt").read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             assert re.match(r"[a-z0-9-]+", line)[0] in pinned, line  # type: ignore[index]
+
+
+def test_pre_commit_runs_what_lint_runs() -> None:
+    config = REPO_ROOT / ".pre-commit-config.yaml"
+    validated = subprocess.run(
+        [Path(sys.executable).with_name("pre-commit"), "validate-config", config],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert validated.returncode == 0, validated.stdout + validated.stderr
+    hooks = config.read_text(encoding="utf-8")
+    checks = re.findall(r"^check '[^']+' (\S+)", (REPO_ROOT / "scripts" / "lint.sh").read_text("utf-8"), re.MULTILINE)
+    assert len(checks) >= 6
+    for command in checks:
+        tool = "bash -n" if command == "shell_syntax" else command
+        assert tool in hooks, tool
