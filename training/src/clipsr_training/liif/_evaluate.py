@@ -1,89 +1,167 @@
-"""Super-resolution quality by the published conventions: PSNR on Y, the border of `scale` pixels left out."""
+"""Super-resolution quality of a model beside interpolation, on folders of high-resolution images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from PIL import Image
 
 from clipsr_training.liif._data import IMAGE_SUFFIXES, read_image
+from clipsr_training.liif._metrics import Convention
 from clipsr_training.liif._model import Upscaler
+from clipsr_training.liif._strips import upscale_in_strips
 
-# Luma of ITU-R BT.601 in studio range, on RGB in [0, 1]; the result is in [16, 235].
-_LUMA_WEIGHTS = (65.481, 128.553, 24.966)
-_LUMA_OFFSET = 16.0
+Method = Literal["bicubic", "lanczos", "model"]
+METHODS: tuple[Method, ...] = get_args(Method)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SrScore:
-    """Mean PSNR on Y of one method on one set at one scale, in dB."""
+class Quality:
+    """Mean over images: PSNR in dB, SSIM in [-1, 1]."""
+
+    psnr_db: float
+    ssim: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleScore:
+    """One set at one scale.
+
+    Attributes:
+        scale: integer factor.
+        n_images: images measured.
+        skipped: names of the images that are too small for this scale.
+        quality: by method; empty where every image was skipped.
+    """
 
     scale: int
     n_images: int
-    bicubic_psnr_db: float
-    model_psnr_db: float
+    skipped: tuple[str, ...]
+    quality: Mapping[Method, Quality]
 
 
-def luma(rgb: np.ndarray) -> np.ndarray:
-    """Return Y in [16, 235] of RGB uint8 [H, W, 3], as float64 [H, W]."""
-    return rgb.astype(np.float64) / 255 @ np.array(_LUMA_WEIGHTS) + _LUMA_OFFSET
+@dataclass(frozen=True, kw_only=True)
+class SetScore:
+    """One set of images at every scale."""
+
+    name: str
+    scores: tuple[ScaleScore, ...]
 
 
-def psnr_y(sr: np.ndarray, hr: np.ndarray, shave: int) -> float:
-    """Return PSNR in dB on Y between two uint8 RGB images, `shave` pixels of every border left out.
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One image at one scale: RGB uint8 [H, W, 3], `lr` reduced by the scale and `sr` by each method."""
+
+    lr: np.ndarray
+    hr: np.ndarray
+    sr: Mapping[Method, np.ndarray]
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Return the images directly in a folder, in the order of their names.
 
     Raises:
-        ValueError: the sizes differ, or nothing is left inside the border.
+        FileNotFoundError: the folder is missing or holds none.
     """
-    if sr.shape != hr.shape:
-        raise ValueError(f"sizes differ: {sr.shape} and {hr.shape}")
-    if min(hr.shape[:2]) <= 2 * shave:
-        raise ValueError(f"an image of {hr.shape[0]}x{hr.shape[1]} has nothing left inside a border of {shave}")
-    inside = (slice(shave, -shave or None),) * 2
-    mse = np.square(luma(sr)[inside] - luma(hr)[inside]).mean()
-    return float(10 * np.log10(255**2 / mse)) if mse > 0 else float("inf")
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) if folder.is_dir() else []
+    if not paths:
+        reason = "it holds none" if folder.is_dir() else "there is no such folder"
+        raise FileNotFoundError(f"no images in {folder}: {reason} ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return paths
 
 
-def resize(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """Resize uint8 RGB by cubic interpolation (a = -1/2), antialiased when it reduces, as MATLAB's imresize does."""
-    return np.asarray(Image.fromarray(image).resize((size_hw[1], size_hw[0]), Image.Resampling.BICUBIC))
+def resize(
+    image: np.ndarray, size_hw: tuple[int, int], resampling: Image.Resampling = Image.Resampling.BICUBIC
+) -> np.ndarray:
+    """Resize uint8 RGB; the default is cubic (a = -1/2), antialiased when it reduces, as MATLAB's imresize does."""
+    return np.asarray(Image.fromarray(image).resize((size_hw[1], size_hw[0]), resampling))
 
 
 @torch.inference_mode()
 def upscale_uint8(model: Upscaler, lr: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """Upscale uint8 RGB [H, W, 3] and round to uint8."""
-    sr = model.upscale(torch.from_numpy(lr.transpose(2, 0, 1).copy()), size_hw)
-    return (sr.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    """Upscale uint8 RGB [H, W, 3] on the model's device, and round to uint8."""
+    device = next(model.parameters()).device
+    sr = upscale_in_strips(model, torch.from_numpy(lr.transpose(2, 0, 1).copy()).to(device), size_hw)
+    return (sr.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
 
-def evaluate_sr(model: Upscaler, folder: Path, scales: Sequence[int]) -> list[SrScore]:
-    """Measure a model on a folder of high-resolution images.
+def make_sample(model: Upscaler, image: np.ndarray, scale: int) -> Sample:
+    """Cut an image to a multiple of the scale, reduce it, and upscale it back by every method."""
+    height, width = (n // scale * scale for n in image.shape[:2])
+    hr = image[:height, :width]
+    lr = resize(hr, (height // scale, width // scale))
+    sr: dict[Method, np.ndarray] = {
+        "bicubic": resize(lr, (height, width)),
+        "lanczos": resize(lr, (height, width), Image.Resampling.LANCZOS),
+        "model": upscale_uint8(model, lr, (height, width)),
+    }
+    return Sample(lr=lr, hr=hr, sr=sr)
 
-    Each image is cut to a multiple of the scale, reduced by it, and upscaled back.
+
+def evaluate_sr(
+    model: Upscaler,
+    folder: Path,
+    scales: Sequence[int],
+    convention: Convention,
+    *,
+    on_step: Callable[[], None] = lambda: None,
+) -> SetScore:
+    """Measure a model on a folder of high-resolution images, one image in memory at a time.
+
+    Args:
+        model: any upscaler.
+        folder: images directly in it.
+        scales: integer factors.
+        convention: how images are compared.
+        on_step: called after every image and scale.
 
     Raises:
         FileNotFoundError: the folder holds no image.
+        ValueError: a file cannot be read as an image, or every image is too small for every scale.
     """
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) if folder.is_dir() else []
-    if not paths:
-        raise FileNotFoundError(f"no images in {folder}")
-    images = [read_image(path) for path in paths]
-    return [_evaluate_scale(model, images, scale) for scale in scales]
-
-
-def _evaluate_scale(model: Upscaler, images: Sequence[np.ndarray], scale: int) -> SrScore:
-    psnr: Mapping[str, list[float]] = {"bicubic": [], "model": []}
-    for image in images:
-        height, width = (n // scale * scale for n in image.shape[:2])
-        hr = image[:height, :width]
-        lr = resize(hr, (height // scale, width // scale))
-        psnr["bicubic"].append(psnr_y(resize(lr, (height, width)), hr, scale))
-        psnr["model"].append(psnr_y(upscale_uint8(model, lr, (height, width)), hr, scale))
-    return SrScore(
-        scale=scale,
-        n_images=len(images),
-        bicubic_psnr_db=float(np.mean(psnr["bicubic"])),
-        model_psnr_db=float(np.mean(psnr["model"])),
+    paths = list_images(folder)
+    measured: dict[int, list[dict[Method, Quality]]] = {scale: [] for scale in scales}
+    skipped: dict[int, list[str]] = {scale: [] for scale in scales}
+    for path in paths:
+        image = read_image(path)
+        for scale in scales:
+            if convention.fits((image.shape[0], image.shape[1]), scale):
+                measured[scale].append(_measure(make_sample(model, image, scale), scale, convention))
+            else:
+                skipped[scale].append(path.name)
+            on_step()
+    if not any(measured.values()):
+        raise ValueError(f"every image in {folder} is too small for {', '.join(f'×{s}' for s in scales)}")
+    scores = tuple(
+        ScaleScore(
+            scale=scale,
+            n_images=len(measured[scale]),
+            skipped=tuple(skipped[scale]),
+            quality=_mean(measured[scale]),
+        )
+        for scale in scales
     )
+    return SetScore(name=folder.resolve().name, scores=scores)
+
+
+def _measure(sample: Sample, scale: int, convention: Convention) -> dict[Method, Quality]:
+    qualities: dict[Method, Quality] = {}
+    for method, sr in sample.sr.items():
+        psnr_db, ssim = convention.compare(sr, sample.hr, scale)
+        qualities[method] = Quality(psnr_db=psnr_db, ssim=ssim)
+    return qualities
+
+
+def _mean(measured: Sequence[Mapping[Method, Quality]]) -> dict[Method, Quality]:
+    if not measured:
+        return {}
+    return {
+        method: Quality(
+            psnr_db=float(np.mean([m[method].psnr_db for m in measured])),
+            ssim=float(np.mean([m[method].ssim for m in measured])),
+        )
+        for method in METHODS
+    }

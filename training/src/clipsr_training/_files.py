@@ -1,0 +1,36 @@
+"""Files that other programs may read while they are written."""
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def make_output_folder(folder: Path) -> None:
+    """Make a folder, and make sure that files can be written into it, before hours are spent on their content.
+
+    Raises:
+        OSError: they cannot; the message names the folder and the reason.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"cannot write into {folder}: {error.strerror or error}") from error
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file such that its path holds the old content or the new, never a part.
+
+    Raises:
+        OSError: it cannot be written; the message names the file and the reason.
+    """
+    # Beside the target: a rename is atomic only within one file system.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
