@@ -75,7 +75,8 @@ def export_repository(plan: ExportPlan) -> dict[str, Any]:
     """
     configurations = _configurations(plan)
     plan.output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=plan.output) as folder:
+    # Beside the repository, on its file system: inside, Triton would take the folder for a model.
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=plan.output.resolve().parent) as folder:
         staging = Path(folder)
         _write_graphs(plan, staging)
         _write_tokenizer(plan, staging)
@@ -243,7 +244,7 @@ def _copy_models(plan: ExportPlan) -> None:
     """Copy what the template holds beside configurations and generated files, unless it is the output itself."""
     if plan.template.resolve() == plan.output.resolve():
         return
-    generated = shutil.ignore_patterns("model.onnx*", "manifest.json", "tokenizer.json", "text_banks", ".export-*")
+    generated = shutil.ignore_patterns("model.onnx*", "manifest.json", "tokenizer.json", "text_banks")
     shutil.copytree(plan.template, plan.output, ignore=generated, dirs_exist_ok=True)
 
 

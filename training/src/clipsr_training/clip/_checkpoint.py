@@ -1,6 +1,7 @@
 """CLIP checkpoints on disk: OpenCLIP's folder layout (`open_clip_config.json` beside its weights)."""
 
 import json
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
@@ -137,8 +138,9 @@ def load_open_clip(model_name: str, weights: str) -> ClipCheckpoint:
         raise ValueError(f"OpenCLIP knows no model {model_name!r}; open_clip.list_models() lists them")
     try:
         model = open_clip.create_model(model_name, pretrained=weights, precision="fp32", require_pretrained=True).eval()
-    except RuntimeError as error:
-        raise ValueError(f"{weights} can't be loaded as weights of {model_name}: {error}") from error
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{weights} can't be loaded as weights of {model_name}: {reason}") from error
     config = {"model_cfg": model_cfg, "preprocess_cfg": open_clip.get_model_preprocess_cfg(model)}
     return ClipCheckpoint(model=model, config=config, tokenizer=open_clip.get_tokenizer(model_name))
 
