@@ -14,7 +14,9 @@ def multi_positive_contrastive_loss(
     """Return the mean of the image-to-text and text-to-image cross-entropies with uniform targets over positives.
 
     With one positive a row and a column this is CLIP's loss. Texts that repeat in a batch are passed once; the mask
-    says which images they describe, so no image is pushed away from its own caption.
+    says which images they describe, so no image is pushed away from its own caption. In the image-to-text softmax a text
+    counts as often as it describes an image, as if it were repeated: without that, frequent captions would win over
+    rare ones at test (Menon et al. 2021, logit adjustment).
 
     Args:
         image_features: L2-normalized.
@@ -28,6 +30,7 @@ def multi_positive_contrastive_loss(
     with torch.autocast(image_features.device.type, enabled=False):
         logits = logit_scale.float() * (image_features.float() @ text_features.float().T)
         positive = is_positive.float()
-        image_to_text = logits.log_softmax(dim=1) * (positive / positive.sum(dim=1, keepdim=True))
+        adjusted = logits + positive.sum(dim=0).log()
+        image_to_text = adjusted.log_softmax(dim=1) * (positive / positive.sum(dim=1, keepdim=True))
         text_to_image = logits.log_softmax(dim=0) * (positive / positive.sum(dim=0, keepdim=True))
         return -(image_to_text.sum() / logits.shape[0] + text_to_image.sum() / logits.shape[1]) / 2
