@@ -48,7 +48,7 @@ class ClipRecipe:
         template_set: prompts that training draws from.
     """
 
-    epochs: int = 15
+    epochs: int = 14
     batch_size: int = 256
     lr: float = 1.5e-3
     weight_decay: float = 0.1
