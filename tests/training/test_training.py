@@ -10,6 +10,7 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as PilImage
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from clipsr_training import prompts
 from clipsr_training._torchvision_ops import define_missing_schemas
@@ -17,7 +18,9 @@ from clipsr_training.cli import main as train_main
 from clipsr_training.clip import load_clip, multi_positive_contrastive_loss
 from clipsr_training.clip._data import ClipBatchDataset, ConceptTexts, augment, read_parquet, render, split_validation
 from clipsr_training.liif._data import PatchDataset, read_images
+from clipsr_training.liif._evaluate import resize
 from clipsr_training.liif._recipes import RECIPES, LiifRecipe
+from clipsr_training.liif._train import sample_picture
 
 
 @pytest.fixture
@@ -107,6 +110,19 @@ def test_loss_equals_clip_where_every_text_has_one_image():
     expected = (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2
     actual = multi_positive_contrastive_loss(image, text, scale, torch.eye(5, dtype=torch.bool))
     assert torch.allclose(actual, expected, atol=1e-6)
+
+
+def test_loss_counts_a_text_as_often_as_it_describes_an_image():
+    """Passing a repeated text once equals passing it as often as it occurs, in the image-to-text direction."""
+    image, text = (torch.nn.functional.normalize(torch.randn(n, 8), dim=-1) for n in (4, 3))
+    owner = torch.tensor([0, 0, 1, 2])
+    scale = torch.tensor(5.0)
+    mask = torch.nn.functional.one_hot(owner, 3).bool()
+    repeated = (scale * image @ text[owner].T).softmax(dim=1)
+    image_to_text = -(repeated * (owner[:, None] == owner)).sum(dim=1).log().mean()
+    columns = (scale * image @ text.T).log_softmax(dim=0) * mask / mask.sum(dim=0)
+    expected = (image_to_text - columns.sum() / 3) / 2
+    assert torch.allclose(multi_positive_contrastive_loss(image, text, scale, mask), expected, atol=1e-6)
 
 
 def test_loss_does_not_push_images_of_one_caption_apart():
@@ -201,6 +217,40 @@ def test_a_resumed_liif_run_ends_with_the_same_weights(tmp_path, image_folder, m
     a, b = (load_file(tmp_path / name / "liif.safetensors") for name in ("whole", "parts"))
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
+    assert logged_pictures(tmp_path / "parts" / "logs") == {"samples/input_bicubic_model_truth": [3, 6]}
+
+
+def test_a_run_killed_while_saving_keeps_the_checkpoint_before(tmp_path, monkeypatch):
+    from clipsr_training._fit import AtomicCheckpointIO
+
+    path = tmp_path / "run" / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"step": 1}, path)
+
+    def killed(checkpoint: object, file: Path) -> None:
+        Path(file).write_bytes(b"half a check")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        AtomicCheckpointIO().save_checkpoint({"step": 2}, path)
+    assert torch.load(path) == {"step": 1}
+
+
+def logged_pictures(folder: Path) -> dict[str, list[int]]:
+    """The steps at which each picture was logged."""
+    events = EventAccumulator(str(folder), size_guidance={"images": 0})
+    events.Reload()
+    return {tag: [event.step for event in events.Images(tag)] for tag in events.Tags()["images"]}
+
+
+def test_the_logged_picture_shows_input_bicubic_model_and_truth(image_folder):
+    image = read_images([image_folder])[0]
+    picture = sample_picture(RECIPES["fast"].build_model(), image, 4.0)
+    assert picture.shape == (120, 480, 3)
+    lr = resize(image[:, 15:135], (30, 30))
+    assert np.array_equal(picture[::4, :120:4], lr)
+    assert np.array_equal(picture[:, 120:240], resize(lr, (120, 120)))
+    assert np.array_equal(picture[:, 360:], image[:, 15:135])
 
 
 def _stopped_after_one_segment(recipe, folder, output, options):

@@ -3,12 +3,16 @@
 import logging
 import warnings
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import lightning
+import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins import TorchCheckpointIO
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,24 @@ class FitOptions:
         return self.output / "last.ckpt"
 
 
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Replaces a checkpoint in one step, so that a run killed while saving still has the one before.
+
+    Lightning's own saving goes through the system's temporary folder and copies from there where that is another file
+    system; a kill during the copy leaves half a file and nothing to resume from.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | PathLike[str], storage_options: Any | None = None
+    ) -> None:
+        """Write beside the target, then rename."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.tmp")
+        torch.save(checkpoint, temporary)
+        temporary.replace(target)
+
+
 def fit(module: LightningModule, options: FitOptions, *, max_epochs: int) -> None:
     """Run training with progress bar, TensorBoard logs and a checkpoint after every epoch.
 
@@ -68,6 +90,7 @@ def _run(module: LightningModule, options: FitOptions, max_epochs: int) -> None:
         precision=options.precision,  # pyright: ignore[reportArgumentType] (Lightning checks the string)
         accelerator="auto",
         devices=options.devices,
+        plugins=[AtomicCheckpointIO()],
         logger=TensorBoardLogger(options.output, name="", version="logs"),
         callbacks=[
             ModelCheckpoint(

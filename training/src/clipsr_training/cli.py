@@ -6,15 +6,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from clipsr_training._arguments import HelpFormatter
 from clipsr_training._fit import FitOptions
 from clipsr_training.clip._train import ClipRecipe, train_clip
 from clipsr_training.liif._recipes import RECIPES as LIIF_RECIPES
 from clipsr_training.liif._train import train_liif
 
+_DATA_HELP = "folders of images, searched with everything below them; DIV2K_train_HR is such a folder"
+_SCALE_HELP = (
+    "draw scales from U(1, this), instead of the recipe's 4; the service renders 16 px at 14. An image too small for a "
+    "patch at a drawn scale is drawn at a smaller one"
+)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `clipsr-train`; returns the exit code (0 done, 1 bad data or a run that can't continue, 130 interrupted)."""
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     try:
         path = arguments.run(arguments)
     except (FileNotFoundError, FileExistsError, ValueError) as error:
@@ -27,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of `clipsr-train` with all its commands."""
     parser = argparse.ArgumentParser(prog="clipsr-train", description="Train the models that clipsr serves.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_liif(commands)
@@ -39,14 +47,15 @@ def _add_liif(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     parser = commands.add_parser(
         "liif",
         help="train an upscaler",
-        description="Train an upscaler (LIIF) on folders of high-resolution images.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Train an upscaler (LIIF) on folders of high-resolution images. Low-resolution inputs are made "
+        "from them by antialiased bicubic reduction, so of DIV2K only the HR folder is needed.",
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--recipe", choices=sorted(LIIF_RECIPES), default="fast", help="model and hyperparameters")
-    parser.add_argument("--data", nargs="+", type=Path, required=True, metavar="DIR", help="folders of images")
+    parser.add_argument("--data", nargs="+", type=Path, required=True, metavar="DIR", help=_DATA_HELP)
     parser.add_argument("--steps", type=int, help="optimizer steps, instead of the recipe's")
     parser.add_argument("--batch-size", type=int, help="patches a step, instead of the recipe's")
-    parser.add_argument("--scale-max", type=float, help="draw scales from U(1, this), instead of the recipe's")
+    parser.add_argument("--scale-max", type=float, help=_SCALE_HELP)
     _add_fit_options(parser, Path("runs/liif"))
     parser.set_defaults(run=_run_liif)
 
@@ -65,7 +74,7 @@ def _add_clip(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "clip",
         help="train a CLIP model",
         description="Train a CLIP model contrastively on class-labelled images, rendered by an upscaler.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument(
         "--model", default="clipsr-small", help="bundled configuration, or a checkpoint folder to go on from"

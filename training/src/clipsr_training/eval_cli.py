@@ -9,6 +9,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from clipsr_training._arguments import HelpFormatter
 from clipsr_training._files import make_output_folder
 from clipsr_training.liif import load_liif
 from clipsr_training.liif._data import read_image
@@ -47,7 +48,7 @@ def _add_sr(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         "sr",
         help="super-resolution quality",
         description="PSNR and SSIM of an upscaler beside bicubic and Lanczos interpolation. Prints a Markdown table.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument(
         "--checkpoint",

@@ -7,18 +7,24 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning import LightningModule
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from clipsr_training._fit import FitOptions, fit
 from clipsr_training.liif._checkpoint import save_liif
 from clipsr_training.liif._data import PatchBatch, PatchDataset, read_images
+from clipsr_training.liif._evaluate import make_sample
+from clipsr_training.liif._model import Upscaler
 from clipsr_training.liif._recipes import LiifRecipe
 
 # Published warm-up does not exist; with a peak rate of 1e-3 the first steps diverge without one.
 _WARMUP_STEPS = 200
 # Steps between two checkpoints: what a killed run loses at most.
 STEPS_PER_SEGMENT = 250
+# Side of the region whose pictures are logged, and the largest scale they are shown at.
+_SAMPLE_SIDE_PX = 192
+_SAMPLE_SCALE = 4
 
 
 class LiifTrainingModule(LightningModule):
@@ -40,10 +46,12 @@ class LiifTrainingModule(LightningModule):
         """Return the samples of the current segment."""
         recipe = self.recipe
         done = self.current_epoch * STEPS_PER_SEGMENT
+        # Lightning deals the samples out to the devices: with more of them a step has more, not a segment fewer steps.
+        samples_per_step = recipe.batch_size * self.trainer.world_size
         dataset = PatchDataset(
             self.images,
-            n_samples=min(STEPS_PER_SEGMENT, recipe.steps - done) * recipe.batch_size,
-            first_index=done * recipe.batch_size,
+            n_samples=min(STEPS_PER_SEGMENT, recipe.steps - done) * samples_per_step,
+            first_index=done * samples_per_step,
             patch_size=recipe.patch_size,
             sample_q=recipe.sample_q,
             scale_max=recipe.scale_max,
@@ -61,6 +69,14 @@ class LiifTrainingModule(LightningModule):
         self.log("train/psnr_db", -10 * torch.log10(mse), prog_bar=True)
         return loss
 
+    def on_train_epoch_end(self) -> None:
+        """Log a picture of what the model does at the end of the segment; no random draw, so runs stay the same."""
+        if isinstance(self.logger, TensorBoardLogger) and self.trainer.is_global_zero:
+            picture = sample_picture(self.model, self.images[0], self.recipe.scale_max)
+            self.logger.experiment.add_image(
+                "samples/input_bicubic_model_truth", picture, self.global_step, dataformats="HWC"
+            )
+
     def configure_optimizers(self) -> dict[str, object]:
         """Return Adam and the per-step schedule."""
         optimizer = torch.optim.Adam((p for p in self.model.parameters() if p.requires_grad), lr=self.recipe.lr)
@@ -74,6 +90,25 @@ class LiifTrainingModule(LightningModule):
         if step < warmup:
             return (step + 1) / warmup
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, self.recipe.steps - warmup)))
+
+
+def sample_picture(model: Upscaler, image: np.ndarray, scale_max: float) -> np.ndarray:
+    """Return input (each pixel a block), bicubic, model and truth side by side, for the middle of an image.
+
+    Args:
+        model: the upscaler as it is now.
+        image: RGB uint8 [H, W, 3].
+        scale_max: largest trained scale; the picture shows the integer below it, from 2 to 4.
+
+    Returns:
+        RGB uint8 [S, 4 * S, 3].
+    """
+    scale = max(2, min(_SAMPLE_SCALE, int(scale_max)))
+    side = min(_SAMPLE_SIDE_PX, *image.shape[:2])
+    top, left = ((n - side) // 2 for n in image.shape[:2])
+    sample = make_sample(model, image[top : top + side, left : left + side], scale)
+    blocks = sample.lr.repeat(scale, axis=0).repeat(scale, axis=1)
+    return np.concatenate((blocks, sample.sr["bicubic"], sample.sr["model"], sample.hr), axis=1)
 
 
 def train_liif(recipe: LiifRecipe, folders: Sequence[Path], options: FitOptions) -> Path:
@@ -96,5 +131,6 @@ def train_liif(recipe: LiifRecipe, folders: Sequence[Path], options: FitOptions)
     module = LiifTrainingModule(recipe, images, seed=options.seed, n_workers=options.n_workers)
     fit(module, options, max_epochs=math.ceil(recipe.steps / STEPS_PER_SEGMENT))
     path = options.output / "liif.safetensors"
-    save_liif(module.model, path)
+    if module.trainer.is_global_zero:
+        save_liif(module.model, path)
     return path
