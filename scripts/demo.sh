@@ -8,7 +8,7 @@ bin=${1:?name the folder that holds clipsr-client, such as .venv-serve/bin}
 url=${CLIPSR_URL:?run this by scripts/with-service.sh}
 metrics=${CLIPSR_METRICS:?run this by scripts/with-service.sh}
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
-labels=airplane,automobile,bear,bird,bottle,bowl,bus,cat,clock,dog,elephant,horse,lamp,motorcycle,mountain,rose
+labels=airplane,automobile,bird,bus,cat,clock,dog,elephant,horse,pizza,ship,truck
 
 heading() {
     printf '\n── %s\n' "$*"
