@@ -14,9 +14,9 @@ def multi_positive_contrastive_loss(
     """Return the mean of the image-to-text and text-to-image cross-entropies with uniform targets over positives.
 
     With one positive a row and a column this is CLIP's loss. Texts that repeat in a batch are passed once; the mask
-    says which images they describe, so no image is pushed away from its own caption. In the image-to-text softmax a text
-    counts as often as it describes an image, as if it were repeated: without that, frequent captions would win over
-    rare ones at test (Menon et al. 2021, logit adjustment).
+    says which images they describe, so no image is pushed away from its own caption. In the image-to-text softmax a
+    text counts as often as it describes an image, as if it were repeated: without that, frequent captions would win
+    over rare ones at test (Menon et al. 2021, logit adjustment).
 
     Args:
         image_features: L2-normalized.
