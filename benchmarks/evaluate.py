@@ -55,13 +55,22 @@ class TestSplit:
     targets: np.ndarray
 
 
-def read_split(path: Path, limit: int | None) -> TestSplit:
-    """Read a Parquet file without decoding its images."""
+def read_split(path: Path, limit: int | None, webp_quality: int | None) -> TestSplit:
+    """Read a Parquet file; its images stay as they are stored unless `webp_quality` re-encodes them as lossy WebP."""
     table = load_dataset("parquet", data_files=str(path), split="train").cast_column("image", Image(decode=False))
     assert isinstance(table, Dataset)
     if limit is not None:
         table = table.shuffle(seed=0).select(range(min(limit, len(table))))
-    return TestSplit(files=[row["bytes"] for row in table["image"]], targets=np.array(table["label"]))
+    files = [row["bytes"] for row in table["image"]]
+    if webp_quality is not None:
+        files = [_recompressed(file, webp_quality) for file in files]
+    return TestSplit(files=files, targets=np.array(table["label"]))
+
+
+def _recompressed(file: bytes, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    PilImage.open(io.BytesIO(file)).convert("RGB").save(buffer, "WEBP", quality=quality)
+    return buffer.getvalue()
 
 
 def batches(files: Sequence[bytes], description: str) -> Iterator[Sequence[bytes]]:
@@ -106,7 +115,7 @@ def evaluate(client: Client, info: ModelInfo, arguments: argparse.Namespace) -> 
     (template,) = info.template_sets[info.default_templates.removeprefix("@")]
     results: list[Accuracy] = []
     for name in _DATA_SETS:
-        split = read_split(arguments.data / name / "test.parquet", arguments.limit)
+        split = read_split(arguments.data / name / "test.parquet", arguments.limit, arguments.webp_quality)
         labels = info.label_sets[name]
         start = time.perf_counter()
         service = through_service(client, split, name, labels)
@@ -146,8 +155,8 @@ def main() -> int:
         results = evaluate(client, info, arguments)
     table = markdown(results, info)
     print(table)
-    if arguments.limit is not None:
-        print("evaluate: a part of the images only; nothing was written", file=sys.stderr)
+    if arguments.limit is not None or arguments.webp_quality is not None:
+        print("evaluate: not the whole test splits as they are; nothing was written", file=sys.stderr)
         return 0
     record = {
         "command": "make evaluate",
@@ -170,6 +179,9 @@ def _parser() -> argparse.ArgumentParser:
         "--upscaler", type=Path, default=_ROOT / "checkpoints" / "liif-fast" / "liif.safetensors", help="LIIF weights"
     )
     parser.add_argument("--limit", type=int, help="only so many images of each split; writes nothing")
+    parser.add_argument(
+        "--webp-quality", type=int, metavar="Q", help="re-encode the images as lossy WebP first; writes nothing"
+    )
     parser.add_argument("--output", type=Path, default=_ROOT / "benchmarks" / "results", help="folder of the JSON")
     parser.add_argument("--readme", type=Path, default=_ROOT / "README.md", help="page to put the table into")
     return parser
