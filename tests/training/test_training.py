@@ -1,5 +1,6 @@
 """Data, loss, metrics and the training loop on small inputs."""
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -190,6 +191,36 @@ def test_parquet_without_the_expected_columns(tmp_path, parquet, capsys):
     assert "no class names" in capsys.readouterr().err
 
 
+def test_lossless_images_are_made_lossy_and_lossy_ones_left_alone(tmp_path):
+    rng = np.random.default_rng(0)
+    pictures = [PilImage.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)) for _ in range(4)]
+    formats = [("PNG", {}), ("WEBP", {"lossless": True}), ("WEBP", {"quality": 50}), ("JPEG", {"quality": 50})]
+    encoded = []
+    for picture, (name, options) in zip(pictures, formats, strict=True):
+        file = io.BytesIO()
+        picture.save(file, name, **options)
+        encoded.append({"bytes": file.getvalue(), "path": None})
+    path = tmp_path / "mixed.parquet"
+    features = Features({"image": Image(), "label": ClassLabel(names=["cat"])})
+    Dataset.from_dict({"image": encoded, "label": [0] * 4}, features=features).to_parquet(path)
+
+    as_stored, homogeneous = read_parquet(path).images, read_parquet(path, webp_quality=50).images
+
+    assert [bool((a == b).all()) for a, b in zip(as_stored, homogeneous, strict=True)] == [False, False, True, True]
+    lossy = io.BytesIO()
+    pictures[0].save(lossy, "WEBP", quality=50)
+    assert (homogeneous[0] == np.asarray(PilImage.open(lossy).convert("RGB"))).all()
+
+
+def test_an_image_that_cannot_be_decoded_is_named(tmp_path, capsys):
+    path = tmp_path / "broken.parquet"
+    rows = {"image": [{"bytes": b"GIF89a, cut off", "path": None}], "label": [0]}
+    features = Features({"image": Image(), "label": ClassLabel(names=["cat"])})
+    Dataset.from_dict(rows, features=features).to_parquet(path)
+    assert train_main(["clip", "--data", str(path), "--output", str(tmp_path / "run")]) == 1
+    assert "broken.parquet, row 0: the image can't be decoded" in capsys.readouterr().err
+
+
 def run_training(*arguments: object) -> None:
     """Run the command in a process of its own, as a user does."""
     command = [sys.executable, "-W", "ignore", "-m", "clipsr_training.cli", *map(str, arguments)]
@@ -275,9 +306,11 @@ def test_a_run_is_not_overwritten_and_nothing_is_not_resumed(tmp_path, image_fol
     assert "--resume" in capsys.readouterr().err
 
 
-def test_clip_trains_and_its_checkpoint_loads(tmp_path, parquet):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_clip_trains_and_its_checkpoint_loads(tmp_path, parquet, optimizer):
     """One epoch of the real command on 48 images, then OpenCLIP's own loader on the result."""
-    run_training("clip", "--data", parquet, "--epochs", 1, "--batch-size", 8, "--output", tmp_path / "run")
+    options = ["--epochs", 1, "--batch-size", 8, "--optimizer", optimizer]
+    run_training("clip", "--data", parquet, *options, "--output", tmp_path / "run")
     checkpoint = load_clip(tmp_path / "run" / "clip")
     assert (checkpoint.image_size_px, checkpoint.embed_dim, checkpoint.context_length) == (64, 256, 32)
     with torch.inference_mode():

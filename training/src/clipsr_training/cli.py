@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clipsr_training._arguments import HelpFormatter
 from clipsr_training._fit import FitOptions
-from clipsr_training.clip._train import ClipRecipe, train_clip
+from clipsr_training.clip._train import OPTIMIZERS, ClipRecipe, train_clip
 from clipsr_training.liif._recipes import RECIPES as LIIF_RECIPES
 from clipsr_training.liif._train import train_liif
 
@@ -87,13 +87,34 @@ def _add_clip(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     )
     parser.add_argument("--epochs", type=int, default=recipe.epochs, help="passes over the images")
     parser.add_argument("--batch-size", type=int, default=recipe.batch_size, help="images a step")
+    parser.add_argument(
+        "--optimizer",
+        choices=OPTIMIZERS,
+        default=recipe.optimizer,
+        help="adamw, or muon for the image tower's convolutions and AdamW for the rest: fewer epochs from scratch",
+    )
     parser.add_argument("--lr", type=float, default=recipe.lr, help="peak learning rate of AdamW")
+    parser.add_argument("--muon-lr", type=float, default=recipe.muon_lr, help="peak learning rate of Muon")
+    parser.add_argument(
+        "--webp-quality",
+        type=int,
+        metavar="1-100",
+        help="encode losslessly stored images as WebP of this quality first: give it where some data sets are lossy "
+        "and some are not, or the model learns to tell them apart by that (absent: leave them as they are)",
+    )
     _add_fit_options(parser, Path("runs/clip"))
     parser.set_defaults(run=_run_clip)
 
 
 def _run_clip(arguments: argparse.Namespace) -> Path:
-    recipe = ClipRecipe(epochs=arguments.epochs, batch_size=arguments.batch_size, lr=arguments.lr)
+    recipe = ClipRecipe(
+        epochs=arguments.epochs,
+        batch_size=arguments.batch_size,
+        optimizer=arguments.optimizer,
+        lr=arguments.lr,
+        muon_lr=arguments.muon_lr,
+        webp_quality=arguments.webp_quality,
+    )
     options = _fit_options(arguments)
     return train_clip(arguments.model, arguments.data, recipe, options, upscaler=arguments.upscaler)
 

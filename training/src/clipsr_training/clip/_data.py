@@ -1,6 +1,7 @@
 """Image-text training data: decoded once, rendered once onto the encoder's pixel grid, augmented by the batch."""
 
 import hashlib
+import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from datasets import Dataset as TableDataset
+from datasets import Image as ImageColumn
 from datasets import load_dataset
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
@@ -50,12 +53,18 @@ class ClipBatch(NamedTuple):
     is_positive: Tensor
 
 
-def read_parquet(path: Path) -> LabelledImages:
+def read_parquet(path: Path, webp_quality: int | None = None) -> LabelledImages:
     """Read a Parquet file of the `datasets` layout: an `image` column and a `label` column with class names.
+
+    Args:
+        path: the file.
+        webp_quality: encode images that are stored losslessly as WebP of this quality (1-100) and decode them again.
+            Where one data set is lossy and another is not, a model learns to tell the two apart by the artifacts.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a column is missing, the labels have no names, or the images differ in size.
+        ValueError: a column is missing, the labels have no names, an image can't be decoded, or the images differ in
+            size.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no data at {path}")
@@ -67,7 +76,8 @@ def read_parquet(path: Path) -> LabelledImages:
     names = getattr(table.features["label"], "names", None)
     if names is None:
         raise ValueError(f"{path}: the label column has no class names (a datasets ClassLabel)")
-    images = [np.asarray(image.convert("RGB")) for image in table["image"]]
+    table = table.cast_column("image", ImageColumn(decode=False))
+    images = [_decode(image["bytes"], webp_quality, f"{path}, row {i}") for i, image in enumerate(table["image"])]
     sizes = {image.shape for image in images}
     if len(sizes) != 1:
         raise ValueError(f"{path} holds images of {len(sizes)} sizes; training needs one")
@@ -76,6 +86,25 @@ def read_parquet(path: Path) -> LabelledImages:
         targets=np.asarray(table["label"], dtype=np.int64),
         classnames=tuple(name.replace("_", " ") for name in names),
     )
+
+
+def _decode(encoded: bytes, webp_quality: int | None, where: str) -> np.ndarray:
+    try:
+        image = Image.open(io.BytesIO(encoded)).convert("RGB")
+    except OSError as error:
+        raise ValueError(f"{where}: the image can't be decoded ({error})") from error
+    if webp_quality is not None and not _is_lossy(encoded):
+        lossy = io.BytesIO()
+        image.save(lossy, "WEBP", quality=webp_quality)
+        image = Image.open(lossy).convert("RGB")
+    return np.asarray(image)
+
+
+def _is_lossy(encoded: bytes) -> bool:
+    # JPEG by its first marker; of WebP's two codecs, "VP8 " is the lossy one and "VP8L" the lossless one (RFC 9649).
+    is_jpeg = encoded.startswith(b"\xff\xd8")
+    is_webp = encoded.startswith(b"RIFF") and encoded[8:12] == b"WEBP"
+    return is_jpeg or (is_webp and b"VP8 " in encoded[12:64])
 
 
 @torch.inference_mode()
