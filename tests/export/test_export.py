@@ -194,8 +194,7 @@ def test_dims_are_rewritten_from_their_comment():
     ("arguments", "sentence"),
     [
         (["--clip", "nowhere"], "no open_clip_config.json in nowhere"),
-        (["--model", "ViT-B-32"], "--model and --weights go together"),
-        (["--model", "ViT-Z", "--weights", "x.pt"], "OpenCLIP knows no model 'ViT-Z'"),
+        (["clip", "--model", "ViT-Z", "--weights", "x.pt"], "OpenCLIP knows no model 'ViT-Z'"),
         (["--upscaler", "nowhere.pth"], "no upscaler checkpoint at nowhere.pth"),
     ],
 )

@@ -25,7 +25,17 @@ def weights(tmp_path_factory) -> Path:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning:open_clip")
 def test_a_named_model_is_exported_with_its_own_sizes(tmp_path, weights, repo_root):
-    arguments = ["--model", MODEL, "--weights", weights, "--output", tmp_path, "--samples", repo_root / "samples"]
+    arguments = [
+        "clip",
+        "--model",
+        MODEL,
+        "--weights",
+        weights,
+        "--output",
+        tmp_path,
+        "--samples",
+        repo_root / "samples",
+    ]
     upscaler = repo_root / "checkpoints" / "liif-fast" / "liif.safetensors"
     template = repo_root / "model_repository"
     assert main([str(a) for a in (*arguments, "--upscaler", upscaler, "--template", template)]) == 0
@@ -42,5 +52,5 @@ def test_a_named_model_is_exported_with_its_own_sizes(tmp_path, weights, repo_ro
 def test_a_file_that_holds_no_weights_is_refused(tmp_path, repo_root, capsys):
     path = tmp_path / "weights.pt"
     path.write_bytes(b"nothing")
-    assert main(["--model", MODEL, "--weights", str(path), "--output", str(tmp_path)]) == 1
+    assert main(["clip", "--model", MODEL, "--weights", str(path), "--output", str(tmp_path)]) == 1
     assert str(path) in capsys.readouterr().err

@@ -1,87 +1,49 @@
-"""Command line of the export: `clipsr-export`."""
+"""Command line of the export: `clipsr-export`.
+
+A command is a module with `add_parser(commands)`, which adds its options and sets `run`: a function of the parsed
+arguments that does the work or raises one of `_FAILURES`.
+"""
 
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from clipsr_export import _clip_command
+from clipsr_export._arguments import HelpFormatter
 from clipsr_export._errors import ExportError
-from clipsr_export._repository import ExportPlan, export_repository
-from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
-from clipsr_training.liif import CheckpointFormatError, load_liif
+from clipsr_training.liif import CheckpointFormatError
 
-_SAMPLE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+_COMMANDS = (_clip_command,)
+# What a user can cause; anything else is a defect and shows its traceback.
+_FAILURES = (ExportError, CheckpointFormatError, OSError, ValueError, RuntimeError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `clipsr-export`; returns the exit code (0 done, 1 not exported)."""
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(_with_command(sys.argv[1:] if argv is None else argv))
     try:
-        export_repository(_plan(arguments))
-    except (ExportError, CheckpointFormatError, OSError, ValueError, RuntimeError) as error:
+        arguments.run(arguments)
+    except _FAILURES as error:
         print(f"clipsr-export: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line, for documentation and tests too."""
     parser = argparse.ArgumentParser(
         prog="clipsr-export",
-        description="Export a LIIF and a CLIP checkpoint into a model repository that clipsr-serve runs.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Export checkpoints into a model repository that clipsr-serve runs. Without a command: "
+        f"'{_clip_command.DEFAULT_COMMAND}', which takes the options that come first.",
+        formatter_class=HelpFormatter,
     )
-    parser.add_argument(
-        "--clip",
-        type=Path,
-        default=Path("checkpoints/clipsr-small"),
-        metavar="DIR",
-        help="checkpoint in OpenCLIP's layout",
-    )
-    parser.add_argument("--model", metavar="NAME", help="OpenCLIP model name, instead of --clip; needs --weights")
-    parser.add_argument("--weights", metavar="PATH", help="weights for --model")
-    parser.add_argument(
-        "--upscaler",
-        type=Path,
-        default=Path("checkpoints/liif-fast/liif.safetensors"),
-        metavar="FILE",
-        help="LIIF weights: .safetensors, or .pth in the official format",
-    )
-    parser.add_argument("--template", type=Path, default=Path("model_repository"), metavar="DIR", help="configurations")
-    parser.add_argument(
-        "--output", type=Path, default=Path("model_repository"), metavar="DIR", help="repository to fill"
-    )
-    parser.add_argument(
-        "--samples", type=Path, default=Path("samples"), metavar="DIR", help="real images for the check"
-    )
-    parser.add_argument("--name", help="name of the model in the manifest (default: the checkpoint's)")
-    parser.add_argument(
-        "--native-min-side",
-        type=int,
-        metavar="PX",
-        help="images of at least this shorter side skip super-resolution (default: the checkpoint's, or R / 2)",
-    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in _COMMANDS:
+        module.add_parser(commands)
     return parser
 
 
-def _plan(arguments: argparse.Namespace) -> ExportPlan:
-    if (arguments.model is None) != (arguments.weights is None):
-        raise ExportError("--model and --weights go together: the architecture's name and the file of its weights")
-    clip, name = _clip(arguments)
-    default_side = clip.config.get("clipsr_cfg", {}).get("native_min_side_px", clip.image_size_px // 2)
-    samples = sorted(p for p in arguments.samples.glob("*") if p.suffix.lower() in _SAMPLE_SUFFIXES)
-    return ExportPlan(
-        name=arguments.name or name,
-        clip=clip,
-        upscaler=load_liif(arguments.upscaler),
-        template=arguments.template,
-        output=arguments.output,
-        samples=tuple(samples),
-        native_min_side_px=arguments.native_min_side or default_side,
-        report=lambda line: print(line, flush=True),
-    )
-
-
-def _clip(arguments: argparse.Namespace) -> tuple[ClipCheckpoint, str]:
-    if arguments.model is None:
-        return load_clip(arguments.clip), arguments.clip.resolve().name
-    return load_open_clip(arguments.model, arguments.weights), arguments.model
+def _with_command(argv: Sequence[str]) -> list[str]:
+    """Name the default command where the first argument is an option of it."""
+    is_bare = not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help"))
+    return [_clip_command.DEFAULT_COMMAND, *argv] if is_bare else list(argv)

@@ -1,0 +1,59 @@
+"""Options that the commands of `clipsr-export` share, and how their help is printed."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    # argparse gives its own result type of add_subparsers() no public name.
+    Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # pyright: ignore[reportPrivateUsage]
+
+_SAMPLE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults that say something: not that a flag is off, or that an option is absent."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+
+def add_command(commands: "Commands", name: str, *, help_line: str, description: str) -> argparse.ArgumentParser:
+    """Add a command; the caller adds its options and sets `run`, a function of the parsed arguments."""
+    return commands.add_parser(name, help=help_line, description=description, formatter_class=HelpFormatter)
+
+
+def add_repository_options(parser: argparse.ArgumentParser) -> None:
+    """Add what every command that fills a model repository takes: where from, where to, checked on what."""
+    parser.add_argument("--template", type=Path, default=Path("model_repository"), metavar="DIR", help="configurations")
+    parser.add_argument(
+        "--output", type=Path, default=Path("model_repository"), metavar="DIR", help="repository to fill"
+    )
+    parser.add_argument(
+        "--samples", type=Path, default=Path("samples"), metavar="DIR", help="real images for the check"
+    )
+
+
+def add_clip_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the commands that export a CLIP model share, beside the repository's options."""
+    parser.add_argument(
+        "--upscaler",
+        type=Path,
+        default=Path("checkpoints/liif-fast/liif.safetensors"),
+        metavar="FILE",
+        help="LIIF weights: .safetensors, or .pth in the official format",
+    )
+    parser.add_argument("--name", help="name of the model in the manifest (default: the checkpoint's)")
+    parser.add_argument(
+        "--native-min-side",
+        type=int,
+        metavar="PX",
+        help="images of at least this shorter side skip super-resolution (default: the checkpoint's, or R / 2)",
+    )
+
+
+def find_samples(folder: Path) -> tuple[Path, ...]:
+    """The images of a folder, sorted; none where it is absent."""
+    return tuple(sorted(p for p in folder.glob("*") if p.suffix.lower() in _SAMPLE_SUFFIXES))
