@@ -25,6 +25,7 @@ from clipsr_export._dims import fill_dims
 from clipsr_export._errors import TemplateError
 from clipsr_export._graphs import ImageEncoderGraph, TextEncoderGraph, UpscaleGraph
 from clipsr_export._onnx import write_onnx
+from clipsr_export._receptive_field import measure_receptive_field
 from clipsr_export._tokenizer import PAD_TOKEN_ID, build_tokenizer
 from clipsr_training import prompts
 from clipsr_training.clip import ClipCheckpoint
@@ -33,6 +34,8 @@ from clipsr_training.liif import Upscaler, describe_upscaler
 SCHEMA_VERSION = 1
 # Canvas sides that requests are padded to, so that images of different sizes share a batch.
 CANVAS_SIZES_PX = (32, 64, 128)
+# What the graph is checked on besides: upscaling sends windows of any shape, down to a single pixel.
+_OTHER_CANVASES_HW = ((57, 41), (1, 1), (5, 1))
 DEFAULT_TEMPLATES = "@simple"
 _BANK_TEMPLATE_SETS = ("simple", "cifar")
 _TEXT_BATCH = 512
@@ -105,7 +108,8 @@ def _configurations(plan: ExportPlan) -> dict[Path, str]:
 def _write_graphs(plan: ExportPlan, staging: Path) -> None:
     size = plan.clip.image_size_px
     batch = {0: "batch"}
-    canvas_axes = {"canvas": {0: "batch", 2: "canvas_size", 3: "canvas_size"}, "box": batch}
+    # Two symbols: classification sends squares, upscaling of whole images any shape.
+    canvas_axes = {"canvas": {0: "batch", 2: "canvas_height", 3: "canvas_width"}, "box": batch}
     graphs: list[
         tuple[str, nn.Module, Callable[[], Iterator[dict[str, npt.NDArray[Any]]]], str, dict[str, dict[int, str]]]
     ] = [
@@ -123,11 +127,15 @@ def _write_graphs(plan: ExportPlan, staging: Path) -> None:
 
 
 def _canvases(plan: ExportPlan) -> Iterator[dict[str, npt.NDArray[Any]]]:
-    """Yield random canvases and boxes of every bucket, then real images."""
+    """Yield random canvases and boxes of every bucket and of other shapes, then real images."""
     rng = np.random.default_rng(0)
     for side in CANVAS_SIZES_PX:
         canvas = rng.integers(0, 256, (3, 3, side, side), dtype=np.uint8)
         boxes = [[0, 0, side, side], [0.5, 3, side - 5.5, side - 5.5], [0, 0, 16, 11]]
+        yield {"canvas": canvas, "box": np.array(boxes, dtype=np.float32)}
+    for height, width in _OTHER_CANVASES_HW:
+        canvas = rng.integers(0, 256, (2, 3, height, width), dtype=np.uint8)
+        boxes = [[0, 0, height, width], [0.25, 0.5, height, 1.5]]
         yield {"canvas": canvas, "box": np.array(boxes, dtype=np.float32)}
     for path in plan.samples:
         side = CANVAS_SIZES_PX[1]
@@ -224,6 +232,7 @@ def _manifest(plan: ExportPlan, staging: Path, banks: list[dict[str, str]]) -> d
             "architecture": f"{upscaler['name']} ({upscaler['args']['encoder_spec']['name']})",
             "canvas_sizes_px": list(CANVAS_SIZES_PX),
             "scale_max": plan.upscaler.scale_max,
+            "receptive_field_px": measure_receptive_field(plan.upscaler),
         },
         "scoring": {
             "function": "softmax" if clip.logit_bias is None else "sigmoid",

@@ -44,7 +44,9 @@ def source_coordinates(start: Tensor, length: Tensor, n_target: int) -> Float[Te
     """
     # fp32 whatever the autocast state: in fp16 or bf16 neighbouring pixels would share a coordinate.
     index = torch.arange(n_target, dtype=torch.float32, device=start.device)
-    return start.float()[:, None] + (2 * index + 1)[None] * (length.float()[:, None] / (2 * n_target)) - 0.5
+    # Dividing last keeps what is exact in the product exact: a target half way between two sources stays there,
+    # instead of falling to either side by round-off.
+    return start.float()[:, None] + (2 * index + 1)[None] * length.float()[:, None] / (2 * n_target) - 0.5
 
 
 def neighbours(u: Float[Tensor, "batch n"], n_source: int) -> Axis:
