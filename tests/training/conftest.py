@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from datasets import ClassLabel, Dataset, Features
+from datasets import Image as ImageColumn
 from PIL import Image
 
 
@@ -17,3 +19,18 @@ def image_folder(tmp_path: Path) -> Path:
         smooth = rng.integers(0, 256, (12, 15, 3), dtype=np.uint8)
         Image.fromarray(smooth).resize((150, 120), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
     return folder
+
+
+@pytest.fixture
+def parquet(tmp_path: Path) -> Path:
+    """48 images of noise, 32x32 px, 16 in each of the classes cat, lawn_mower and ship."""
+    rng = np.random.default_rng(0)
+    rows = {
+        "image": [Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)) for _ in range(48)],
+        "label": [i % 3 for i in range(48)],
+    }
+    features = Features({"image": ImageColumn(), "label": ClassLabel(names=["cat", "lawn_mower", "ship"])})
+    path = tmp_path / "toy" / "train.parquet"
+    path.parent.mkdir()
+    Dataset.from_dict(rows, features=features).to_parquet(path)
+    return path

@@ -1,6 +1,5 @@
 """Data, loss, metrics and the training loop on small inputs."""
 
-import io
 import subprocess
 import sys
 from pathlib import Path
@@ -8,34 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, Features, Image
-from PIL import Image as PilImage
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from clipsr_training import prompts
 from clipsr_training._torchvision_ops import define_missing_schemas
 from clipsr_training.cli import main as train_main
-from clipsr_training.clip import load_clip, multi_positive_contrastive_loss
-from clipsr_training.clip._data import ClipBatchDataset, ConceptTexts, augment, read_parquet, render, split_validation
+from clipsr_training.clip import multi_positive_contrastive_loss
+from clipsr_training.clip._data import augment, render
 from clipsr_training.liif._data import PatchDataset, read_images
 from clipsr_training.liif._evaluate import resize
 from clipsr_training.liif._recipes import RECIPES, LiifRecipe
 from clipsr_training.liif._train import sample_picture
-
-
-@pytest.fixture
-def parquet(tmp_path: Path) -> Path:
-    rng = np.random.default_rng(0)
-    rows = {
-        "image": [PilImage.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)) for _ in range(48)],
-        "label": [i % 3 for i in range(48)],
-    }
-    features = Features({"image": Image(), "label": ClassLabel(names=["cat", "lawn_mower", "ship"])})
-    path = tmp_path / "toy" / "train.parquet"
-    path.parent.mkdir()
-    Dataset.from_dict(rows, features=features).to_parquet(path)
-    return path
 
 
 def test_torchvision_imports_beside_a_cpu_only_torch():
@@ -150,75 +133,11 @@ def test_augmentation_keeps_shape_and_uses_only_pixels_of_the_image():
     assert all(set(o.unique().tolist()) <= set(p.unique().tolist()) for o, p in zip(output, pixels, strict=True))
 
 
-def test_batches_pair_images_with_texts_of_their_concept():
-    pixels = [np.zeros((20, 3, 16, 16), dtype=np.uint8)]
-    concepts = [np.arange(20) % 4]
-    tokens = ConceptTexts(
-        ["cat", "dog", "ship", "truck"], ["a photo of a {}."], lambda texts: torch.ones(len(texts), 8)
-    )
-    dataset = ClipBatchDataset(pixels, concepts, [np.arange(20)], tokens, batch_size=8, seed=0, epoch=0)
-    assert len(dataset) == 2
-    for batch in dataset:
-        assert batch.is_positive.shape == (8, len(batch.tokens))
-        assert (batch.is_positive.sum(dim=1) == 1).all()
-        assert (batch.is_positive.sum(dim=0) >= 1).all()
-
-
-def test_validation_split_is_disjoint_and_balanced():
-    targets = np.repeat(np.arange(5), 20)
-    train, validation = split_validation(targets, 3, seed=0)
-    assert not set(train) & set(validation)
-    assert np.bincount(targets[validation]).tolist() == [3] * 5
-
-
 def test_render_without_upscaler_is_antialiased_bicubic():
     images = np.random.default_rng(0).integers(0, 256, (2, 20, 30, 3), dtype=np.uint8)
     pixels = render(images, None, 40)
     assert pixels.shape == (2, 3, 40, 40)
     assert pixels.dtype == np.uint8
-
-
-def test_parquet_without_the_expected_columns(tmp_path, parquet, capsys):
-    wrong = tmp_path / "wrong.parquet"
-    Dataset.from_dict({"picture": [1], "label": [2]}).to_parquet(wrong)
-    assert train_main(["clip", "--data", str(wrong), "--output", str(tmp_path / "a")]) == 1
-    assert "no column image" in capsys.readouterr().err
-    unnamed = tmp_path / "unnamed.parquet"
-    table = read_parquet(parquet)
-    assert table.classnames == ("cat", "lawn mower", "ship")
-    Dataset.from_dict({"image": [1], "label": [2]}).to_parquet(unnamed)
-    assert train_main(["clip", "--data", str(unnamed), "--output", str(tmp_path / "b")]) == 1
-    assert "no class names" in capsys.readouterr().err
-
-
-def test_lossless_images_are_made_lossy_and_lossy_ones_left_alone(tmp_path):
-    rng = np.random.default_rng(0)
-    pictures = [PilImage.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)) for _ in range(4)]
-    formats = [("PNG", {}), ("WEBP", {"lossless": True}), ("WEBP", {"quality": 50}), ("JPEG", {"quality": 50})]
-    encoded = []
-    for picture, (name, options) in zip(pictures, formats, strict=True):
-        file = io.BytesIO()
-        picture.save(file, name, **options)
-        encoded.append({"bytes": file.getvalue(), "path": None})
-    path = tmp_path / "mixed.parquet"
-    features = Features({"image": Image(), "label": ClassLabel(names=["cat"])})
-    Dataset.from_dict({"image": encoded, "label": [0] * 4}, features=features).to_parquet(path)
-
-    as_stored, homogeneous = read_parquet(path).images, read_parquet(path, webp_quality=50).images
-
-    assert [bool((a == b).all()) for a, b in zip(as_stored, homogeneous, strict=True)] == [False, False, True, True]
-    lossy = io.BytesIO()
-    pictures[0].save(lossy, "WEBP", quality=50)
-    assert (homogeneous[0] == np.asarray(PilImage.open(lossy).convert("RGB"))).all()
-
-
-def test_an_image_that_cannot_be_decoded_is_named(tmp_path, capsys):
-    path = tmp_path / "broken.parquet"
-    rows = {"image": [{"bytes": b"GIF89a, cut off", "path": None}], "label": [0]}
-    features = Features({"image": Image(), "label": ClassLabel(names=["cat"])})
-    Dataset.from_dict(rows, features=features).to_parquet(path)
-    assert train_main(["clip", "--data", str(path), "--output", str(tmp_path / "run")]) == 1
-    assert "broken.parquet, row 0: the image can't be decoded" in capsys.readouterr().err
 
 
 def run_training(*arguments: object) -> None:
@@ -304,16 +223,3 @@ def test_a_run_is_not_overwritten_and_nothing_is_not_resumed(tmp_path, image_fol
     (output / "last.ckpt").write_bytes(b"")
     assert train_main(arguments) == 1
     assert "--resume" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_clip_trains_and_its_checkpoint_loads(tmp_path, parquet, optimizer):
-    """One epoch of the real command on 48 images, then OpenCLIP's own loader on the result."""
-    options = ["--epochs", 1, "--batch-size", 8, "--optimizer", optimizer]
-    run_training("clip", "--data", parquet, *options, "--output", tmp_path / "run")
-    checkpoint = load_clip(tmp_path / "run" / "clip")
-    assert (checkpoint.image_size_px, checkpoint.embed_dim, checkpoint.context_length) == (64, 256, 32)
-    with torch.inference_mode():
-        features = checkpoint.model.encode_text(checkpoint.tokenizer(["a photo of a cat.", "a photo of a ship."]))
-    assert features.shape == (2, 256)
-    assert torch.isfinite(features).all()

@@ -1,6 +1,7 @@
 """How every training run is started, logged, saved and resumed."""
 
 import logging
+import signal
 import warnings
 from dataclasses import dataclass
 from os import PathLike
@@ -63,8 +64,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         temporary.replace(target)
 
 
-def fit(module: LightningModule, options: FitOptions, *, max_epochs: int) -> None:
+def fit(module: LightningModule, options: FitOptions, *, max_epochs: int, accumulate: int = 1) -> None:
     """Run training with progress bar, TensorBoard logs and a checkpoint after every epoch.
+
+    Args:
+        module: what to train.
+        options: where and how.
+        max_epochs: when to stop.
+        accumulate: batches whose gradients are added before a step.
 
     Raises:
         FileNotFoundError: `resume` is set and there is no checkpoint to continue from.
@@ -80,13 +87,14 @@ def fit(module: LightningModule, options: FitOptions, *, max_epochs: int) -> Non
     options.output.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         _silence_lightning()
-        _run(module, options, max_epochs)
+        _run(module, options, max_epochs, accumulate)
 
 
-def _run(module: LightningModule, options: FitOptions, max_epochs: int) -> None:
+def _run(module: LightningModule, options: FitOptions, max_epochs: int, accumulate: int) -> None:
     last = options.last_checkpoint
     trainer = Trainer(
         max_epochs=max_epochs,
+        accumulate_grad_batches=accumulate,
         precision=options.precision,  # pyright: ignore[reportArgumentType] (Lightning checks the string)
         accelerator="auto",
         devices=options.devices,
@@ -104,7 +112,14 @@ def _run(module: LightningModule, options: FitOptions, max_epochs: int) -> None:
         use_distributed_sampler=True,
         enable_model_summary=False,
     )
-    trainer.fit(module, ckpt_path=last if options.resume else None)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module, ckpt_path=last if options.resume else None)
+    except SystemExit:
+        # Lightning answers Ctrl-C by ignoring the next one for good and leaving the process.
+        if not trainer.interrupted:
+            raise
+        signal.signal(signal.SIGINT, handler)
     if trainer.interrupted:
         raise KeyboardInterrupt(f"stopped; continue with --resume (checkpoint: {last})")
 

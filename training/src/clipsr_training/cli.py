@@ -3,12 +3,17 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from clipsr_training._arguments import HelpFormatter
 from clipsr_training._fit import FitOptions
-from clipsr_training.clip._train import OPTIMIZERS, ClipRecipe, train_clip
+from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
+from clipsr_training.clip._checkpoint import build_clip, bundled_config
+from clipsr_training.clip._recipes import OPTIMIZERS, ClipRecipe
+from clipsr_training.clip._recipes import RECIPES as CLIP_RECIPES
+from clipsr_training.clip._rendering import Rendering
+from clipsr_training.clip._train import train_clip
 from clipsr_training.liif._recipes import RECIPES as LIIF_RECIPES
 from clipsr_training.liif._train import train_liif
 
@@ -17,6 +22,12 @@ _SCALE_HELP = (
     "draw scales from U(1, this), instead of the recipe's 4; the service renders 16 px at 14. An image too small for a "
     "patch at a drawn scale is drawn at a smaller one"
 )
+
+_PAIRS_HELP = (
+    "Parquet tables or saved datasets with image and label or caption; .csv or .tsv files with paths and captions; "
+    "WebDataset .tar shards or folders of them; folders of class folders"
+)
+_RECIPE_HELP = "hyperparameters: scratch for untrained models, finetune for trained ones (default: the one that fits)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,54 +80,108 @@ def _run_liif(arguments: argparse.Namespace) -> Path:
 
 
 def _add_clip(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    recipe = ClipRecipe()
     parser = commands.add_parser(
         "clip",
-        help="train a CLIP model",
-        description="Train a CLIP model contrastively on class-labelled images, rendered by an upscaler.",
+        help="train or fine-tune a CLIP model",
+        description="Train a CLIP model contrastively on images with class labels or captions. Options that are absent "
+        "follow the recipe; docs/training.md lists both recipes.",
         formatter_class=HelpFormatter,
     )
-    parser.add_argument(
-        "--model", default="clipsr-small", help="bundled configuration, or a checkpoint folder to go on from"
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--model",
+        default="clipsr-small",
+        help="a checkpoint folder to go on from, an OpenCLIP name with --weights, or a bundled untrained configuration",
     )
-    parser.add_argument(
-        "--data", nargs="+", type=Path, required=True, metavar="FILE", help="Parquet files with image and label"
+    model.add_argument("--weights", metavar="PATH|TAG", help="weights of an OpenCLIP model")
+    model.add_argument(
+        "--lock-image",
+        type=int,
+        nargs="?",
+        const=0,
+        metavar="N",
+        dest="unlocked_image_groups",
+        help="keep the image tower as it is, but for its last N groups of layers (N absent: all of it)",
     )
-    parser.add_argument(
-        "--upscaler", type=Path, metavar="FILE", help="weights that render the images; bicubic if absent"
+    model.add_argument(
+        "--lock-text",
+        type=int,
+        nargs="?",
+        const=0,
+        metavar="N",
+        dest="unlocked_text_layers",
+        help="likewise the text tower, but for its last N layers",
     )
-    parser.add_argument("--epochs", type=int, default=recipe.epochs, help="passes over the images")
-    parser.add_argument("--batch-size", type=int, default=recipe.batch_size, help="images a step")
-    parser.add_argument(
-        "--optimizer",
-        choices=OPTIMIZERS,
-        default=recipe.optimizer,
-        help="adamw, or muon for the image tower's convolutions and AdamW for the rest: fewer epochs from scratch",
+    data = parser.add_argument_group("data")
+    data.add_argument("--data", nargs="+", type=Path, required=True, metavar="PATH", help=_PAIRS_HELP)
+    data.add_argument("--templates", dest="template_set", metavar="SET", help="prompts for classes: simple, cifar, ...")
+    data.add_argument(
+        "--upscaler",
+        default="none",
+        metavar="none|bicubic|FILE",
+        help="what enlarges the images: nothing but CLIP's own resize, bicubic interpolation, or LIIF weights",
     )
-    parser.add_argument("--lr", type=float, default=recipe.lr, help="peak learning rate of AdamW")
-    parser.add_argument("--muon-lr", type=float, default=recipe.muon_lr, help="peak learning rate of Muon")
-    parser.add_argument(
+    data.add_argument(
+        "--scale",
+        type=float,
+        help="enlarge by this, then resize and crop as CLIP does (absent: straight onto the encoder's pixels, as the "
+        "service does)",
+    )
+    data.add_argument(
+        "--on-the-fly",
+        action="store_true",
+        help="render an image each time it is used, in --workers processes, instead of all of them once to the output "
+        "folder (3 R^2 bytes an image)",
+    )
+    data.add_argument(
         "--webp-quality",
         type=int,
         metavar="1-100",
-        help="encode losslessly stored images as WebP of this quality first: give it where some data sets are lossy "
-        "and some are not, or the model learns to tell them apart by that (absent: leave them as they are)",
+        help="encode losslessly stored images as WebP of this quality first: give it where some sources are lossy and "
+        "some are not, or the model learns to tell them apart by that",
     )
+    data.add_argument(
+        "--augment",
+        action=argparse.BooleanOptionalAction,
+        dest="augmented",
+        help="flip and shift images at random",
+    )
+    data.add_argument("--validation-per-class", type=int, metavar="N", help="images of every class kept off training")
+    steps = parser.add_argument_group("optimization")
+    steps.add_argument("--recipe", choices=sorted(CLIP_RECIPES), help=_RECIPE_HELP)
+    steps.add_argument("--epochs", type=int, help="passes over the images")
+    steps.add_argument("--batch-size", type=int, help="images a step")
+    steps.add_argument("--accumulate", type=int, metavar="N", help="batches whose gradients are added before a step")
+    steps.add_argument(
+        "--optimizer",
+        choices=OPTIMIZERS,
+        help="adamw, or muon for the image tower's convolutions and AdamW for the rest: fewer epochs from scratch",
+    )
+    steps.add_argument("--lr", type=float, help="peak learning rate of AdamW")
+    steps.add_argument("--image-lr", type=float, help="that of the image tower, if another")
+    steps.add_argument("--text-lr", type=float, help="that of the text tower, if another")
+    steps.add_argument("--muon-lr", type=float, help="peak learning rate of Muon")
+    steps.add_argument("--weight-decay", type=float, help="on weights of two and more dimensions")
     _add_fit_options(parser, Path("runs/clip"))
     parser.set_defaults(run=_run_clip)
 
 
 def _run_clip(arguments: argparse.Namespace) -> Path:
-    recipe = ClipRecipe(
-        epochs=arguments.epochs,
-        batch_size=arguments.batch_size,
-        optimizer=arguments.optimizer,
-        lr=arguments.lr,
-        muon_lr=arguments.muon_lr,
-        webp_quality=arguments.webp_quality,
-    )
     options = _fit_options(arguments)
-    return train_clip(arguments.model, arguments.data, recipe, options, upscaler=arguments.upscaler)
+    upscaler = arguments.upscaler if arguments.upscaler in {"none", "bicubic"} else Path(arguments.upscaler)
+    is_untrained = not Path(arguments.model).is_dir() and arguments.weights is None
+    recipe = CLIP_RECIPES[arguments.recipe or ("scratch" if is_untrained else "finetune")]
+    names = [field.name for field in fields(ClipRecipe)]
+    overrides = {name: value for name in names if (value := getattr(arguments, name, None)) is not None}
+    recipe = replace(recipe, **overrides, rendering=Rendering(upscaler=upscaler, scale=arguments.scale))
+    options.seed_everything()
+    return train_clip(_clip_to_start_from(arguments.model, arguments.weights), arguments.data, recipe, options)
+
+
+def _clip_to_start_from(model: str, weights: str | None) -> ClipCheckpoint:
+    if weights is not None:
+        return load_open_clip(model, weights)
+    return load_clip(model) if Path(model).is_dir() else build_clip(bundled_config(model))
 
 
 def _add_fit_options(parser: argparse.ArgumentParser, output: Path) -> None:

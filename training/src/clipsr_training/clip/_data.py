@@ -1,23 +1,18 @@
 """Image-text training data: decoded once, rendered once onto the encoder's pixel grid, augmented by the batch."""
 
-import hashlib
-import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from datasets import Dataset as TableDataset
-from datasets import Image as ImageColumn
-from datasets import load_dataset
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 
 from clipsr_training import prompts
+from clipsr_training.clip._sources import PairSource, read_pairs
 from clipsr_training.liif import Upscaler, full_box
 
 # Larger batches fall out of the cache: 256 images took 2.5 times as long an image as 32.
@@ -39,6 +34,14 @@ class LabelledImages:
     classnames: tuple[str, ...]
 
 
+class RowReader(Protocol):
+    """An array of rows, in memory or not."""
+
+    def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
+        """Return the rows of an index array."""
+        ...
+
+
 class ClipBatch(NamedTuple):
     """A training batch.
 
@@ -54,57 +57,23 @@ class ClipBatch(NamedTuple):
 
 
 def read_parquet(path: Path, webp_quality: int | None = None) -> LabelledImages:
-    """Read a Parquet file of the `datasets` layout: an `image` column and a `label` column with class names.
-
-    Args:
-        path: the file.
-        webp_quality: encode images that are stored losslessly as WebP of this quality (1-100) and decode them again.
-            Where one data set is lossy and another is not, a model learns to tell the two apart by the artifacts.
+    """Read a whole table of class-labelled images of one size into memory; see `read_pairs` for its form.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a column is missing, the labels have no names, an image can't be decoded, or the images differ in
             size.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no data at {path}")
-    table = load_dataset("parquet", data_files=str(path), split="train")
-    assert isinstance(table, TableDataset)
-    missing = {"image", "label"} - set(table.column_names)
-    if missing:
-        raise ValueError(f"{path} has no column {' or '.join(sorted(missing))}; it has {', '.join(table.column_names)}")
-    names = getattr(table.features["label"], "names", None)
-    if names is None:
-        raise ValueError(f"{path}: the label column has no class names (a datasets ClassLabel)")
-    table = table.cast_column("image", ImageColumn(decode=False))
-    images = [_decode(image["bytes"], webp_quality, f"{path}, row {i}") for i, image in enumerate(table["image"])]
+    source = read_pairs(path, webp_quality)
+    if not source.has_classes:
+        raise ValueError(f"{path} has captions; expected a label column with class names")
+    images = [np.asarray(source.image(index)) for index in range(len(source))]
     sizes = {image.shape for image in images}
     if len(sizes) != 1:
-        raise ValueError(f"{path} holds images of {len(sizes)} sizes; training needs one")
+        raise ValueError(f"{path} holds images of {len(sizes)} sizes; expected one")
     return LabelledImages(
-        images=np.stack(images),
-        targets=np.asarray(table["label"], dtype=np.int64),
-        classnames=tuple(name.replace("_", " ") for name in names),
+        images=np.stack(images), targets=np.array([own[0] for own in source.texts]), classnames=source.phrases
     )
-
-
-def _decode(encoded: bytes, webp_quality: int | None, where: str) -> np.ndarray:
-    try:
-        image = Image.open(io.BytesIO(encoded)).convert("RGB")
-    except OSError as error:
-        raise ValueError(f"{where}: the image can't be decoded ({error})") from error
-    if webp_quality is not None and not _is_lossy(encoded):
-        lossy = io.BytesIO()
-        image.save(lossy, "WEBP", quality=webp_quality)
-        image = Image.open(lossy).convert("RGB")
-    return np.asarray(image)
-
-
-def _is_lossy(encoded: bytes) -> bool:
-    # JPEG by its first marker; of WebP's two codecs, "VP8 " is the lossy one and "VP8L" the lossless one (RFC 9649).
-    is_jpeg = encoded.startswith(b"\xff\xd8")
-    is_webp = encoded.startswith(b"RIFF") and encoded[8:12] == b"WEBP"
-    return is_jpeg or (is_webp and b"VP8 " in encoded[12:64])
 
 
 @torch.inference_mode()
@@ -138,97 +107,129 @@ def render(images: np.ndarray, upscaler: Upscaler | None, image_size_px: int) ->
     return output
 
 
-def render_cached(
-    images: np.ndarray, upscaler: Upscaler | None, image_size_px: int, cache: Path, version: str
-) -> np.ndarray:
-    """Like `render`, but read from `cache` where the same images were rendered with the same weights before.
+@dataclass(frozen=True, kw_only=True)
+class TrainingSource:
+    """A source of pairs that is rendered, split and numbered in the phrases of all sources.
+
+    Attributes:
+        name: for logs.
+        pixels: gives [n, 3, R, R] uint8 for an index array of n images.
+        texts: for each image the indices of its texts in `Phrases`.
+        has_classes: the texts are classes.
+        train: images to train on.
+        validation: images kept off training.
+    """
+
+    name: str
+    pixels: RowReader
+    texts: Sequence[tuple[int, ...]]
+    has_classes: bool
+    train: np.ndarray
+    validation: np.ndarray
+
+
+def split_validation(source: PairSource, n_per_class: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return indices (train, validation), both ascending.
 
     Args:
-        images: see `render`.
-        upscaler: see `render`.
-        image_size_px: see `render`.
-        cache: folder of rendered arrays; made if missing.
-        version: digest of the upscaler's weights.
+        source: what to split.
+        n_per_class: validation images of every class; of captions ten times as many, but a tenth of the images at most.
+        seed: of the choice.
+
+    Raises:
+        ValueError: a class has no image left to train on.
     """
-    key = hashlib.sha256(images.tobytes() + version.encode() + str((images.shape, image_size_px)).encode()).hexdigest()
-    path = cache / f"{key[:32]}.npy"
-    if not path.is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial.npy")
-        np.save(partial, render(images, upscaler, image_size_px))
-        partial.rename(path)
-    return np.load(path, mmap_mode="r")
-
-
-def split_validation(targets: np.ndarray, n_per_class: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return indices (train, validation) with `n_per_class` validation images of every class."""
     rng = np.random.default_rng(seed)
-    validation = np.concatenate(
-        [rng.permutation(np.flatnonzero(targets == c))[:n_per_class] for c in np.unique(targets)]
-    )
-    is_validation = np.zeros(len(targets), dtype=bool)
+    n = len(source)
+    if source.has_classes:
+        targets = np.array([own[0] for own in source.texts])
+        chosen = [rng.permutation(np.flatnonzero(targets == c)) for c in range(len(source.phrases))]
+        if few := [name for name, rows in zip(source.phrases, chosen, strict=True) if len(rows) <= n_per_class]:
+            raise ValueError(
+                f"{source.name}: class {few[0]!r} has no more than the {n_per_class} images that validation takes of "
+                "each; add images, or keep fewer with --validation-per-class"
+            )
+        validation = np.concatenate([rows[:n_per_class] for rows in chosen])
+    else:
+        validation = rng.permutation(n)[: min(10 * n_per_class, n // 10)]
+    is_validation = np.zeros(n, dtype=bool)
     is_validation[validation] = True
     return np.flatnonzero(~is_validation), np.flatnonzero(is_validation)
 
 
-class ConceptTexts:
-    """Token ids of every way to say a concept: its label and synonyms in every template.
+class Phrases:
+    """All texts of all sources: captions as they are, classes in every way to say them.
 
     Args:
-        classnames: the concepts' labels.
-        templates: each with one `{}`.
-        tokenizer: maps texts to int64 [N, L].
+        templates: each with one `{}`, for classes.
     """
 
-    def __init__(
-        self, classnames: Sequence[str], templates: Sequence[str], tokenizer: Callable[[list[str]], Tensor]
-    ) -> None:
-        words = prompts.synonyms()
-        self.tokens = [
-            tokenizer([prompts.expand(t, word) for word in (name, *words.get(name, ())) for t in templates])
-            for name in classnames
-        ]
-        # The published label is drawn as often as all its synonyms together: evaluation uses it alone.
-        self.n_label = len(templates)
+    def __init__(self, templates: Sequence[str]) -> None:
+        self.templates = templates
+        self.texts: list[str] = []
+        self.is_class: list[bool] = []
+        self._number: dict[tuple[str, bool], int] = {}
+        self._synonyms = prompts.synonyms()
 
-    def draw(self, concept: int, rng: np.random.Generator) -> Tensor:
-        """Return the token ids [L] of one text for the concept."""
-        tokens = self.tokens[concept]
-        n_synonyms = len(tokens) - self.n_label
-        if n_synonyms and rng.random() < 0.5:
-            return tokens[self.n_label + rng.integers(n_synonyms)]
-        return tokens[rng.integers(self.n_label)]
+    def add(self, source: PairSource) -> list[tuple[int, ...]]:
+        """Number the phrases of a source, equal ones of earlier sources alike; return its texts in that numbering."""
+        number = [self._add(phrase, source.has_classes) for phrase in source.phrases]
+        return [tuple(number[i] for i in own) for own in source.texts]
+
+    def _add(self, text: str, is_class: bool) -> int:
+        index = self._number.setdefault((text, is_class), len(self.texts))
+        if index == len(self.texts):
+            self.texts.append(text)
+            self.is_class.append(is_class)
+        return index
+
+    def draw(self, index: int, rng: np.random.Generator) -> str:
+        """Return one text for a phrase; of a class, its label as often as all its synonyms together."""
+        text = self.texts[index]
+        if not self.is_class[index]:
+            return text
+        # The label itself has half of the draws: evaluation uses it alone.
+        synonyms = self._synonyms.get(text, ())
+        word = synonyms[rng.integers(len(synonyms))] if synonyms and rng.random() < 0.5 else text
+        return prompts.expand(self.templates[rng.integers(len(self.templates))], word)
+
+    def evaluation_text(self, index: int) -> str:
+        """Return the text by which validation asks for a phrase."""
+        text = self.texts[index]
+        return prompts.expand("a photo of a {}.", text) if self.is_class[index] else text
 
 
 class ClipBatchDataset(Dataset[ClipBatch]):
     """One epoch of whole batches; batch i is a pure function of (seed, epoch, i), so that a run can be resumed.
 
     Args:
-        pixels: arrays [N_k, 3, R, R] uint8, one a source.
-        concepts: arrays [N_k] of concept indices, one a source.
-        rows: which images of each source take part.
-        texts: the concepts' texts.
+        sources: what to draw from.
+        phrases: their texts.
+        tokenizer: maps texts to int64 [T, L].
         batch_size: B.
+        augmented: flip and shift at random; see `augment`.
         seed: of order, augmentation and choice of texts.
         epoch: which epoch this is.
     """
 
     def __init__(
         self,
-        pixels: Sequence[np.ndarray],
-        concepts: Sequence[np.ndarray],
-        rows: Sequence[np.ndarray],
-        texts: ConceptTexts,
+        sources: Sequence[TrainingSource],
+        phrases: Phrases,
+        tokenizer: Callable[[list[str]], Tensor],
         *,
         batch_size: int,
+        augmented: bool,
         seed: int,
         epoch: int,
     ) -> None:
-        self.pixels = pixels
-        self.concepts = concepts
-        self.texts = texts
+        self.sources = sources
+        self.phrases = phrases
+        self.tokenizer = tokenizer
         self.batch_size = batch_size
+        self.augmented = augmented
         self.seed = (seed, epoch)
+        rows = [s.train for s in sources]
         source = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
         pairs = np.stack((source, np.concatenate(rows)), axis=1)
         self.order = np.random.default_rng(self.seed).permutation(pairs)
@@ -247,14 +248,22 @@ class ClipBatchDataset(Dataset[ClipBatch]):
             raise IndexError(index)
         rng = np.random.default_rng((*self.seed, index))
         chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        pixels = np.stack([self.pixels[source][row] for source, row in chosen])
-        concept = np.array([self.concepts[source][row] for source, row in chosen])
-        present, position = np.unique(concept, return_inverse=True)
+        texts = [self.sources[source].texts[row] for source, row in chosen]
+        # An image with several captions shows one of them; the others are right answers too where the batch has them.
+        present = np.unique([own[rng.integers(len(own))] for own in texts])
+        is_positive = np.stack([np.isin(present, own) for own in texts])
+        pixels = torch.from_numpy(self._pixels(chosen))
         return ClipBatch(
-            pixels=augment(torch.from_numpy(pixels), rng),
-            tokens=torch.stack([self.texts.draw(c, rng) for c in present]),
-            is_positive=functional.one_hot(torch.from_numpy(position), len(present)).bool(),
+            pixels=augment(pixels, rng) if self.augmented else pixels,
+            tokens=self.tokenizer([self.phrases.draw(int(i), rng) for i in present]),
+            is_positive=torch.from_numpy(is_positive),
         )
+
+    def _pixels(self, chosen: np.ndarray) -> np.ndarray:
+        """Return [B, 3, R, R] uint8 for (source, row) pairs, each source asked once."""
+        places = [np.flatnonzero(chosen[:, 0] == k) for k in range(len(self.sources))]
+        parts = [source.pixels[chosen[at, 1]] for source, at in zip(self.sources, places, strict=True) if len(at)]
+        return np.concatenate(parts)[np.argsort(np.concatenate(places))]
 
 
 def augment(pixels: Tensor, rng: np.random.Generator) -> Tensor:

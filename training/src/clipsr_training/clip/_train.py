@@ -1,90 +1,38 @@
 """Contrastive training of CLIP models on Lightning."""
 
-import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from lightning import LightningModule
-from timm.optim.muon import Muon
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset
 
 from clipsr_training import prompts
 from clipsr_training._fit import FitOptions, fit
-from clipsr_training.clip._checkpoint import ClipCheckpoint, build_clip, bundled_config, load_clip, save_clip
+from clipsr_training.clip._checkpoint import ClipCheckpoint, save_clip
 from clipsr_training.clip._data import (
     ClipBatch,
     ClipBatchDataset,
-    ConceptTexts,
-    LabelledImages,
-    read_parquet,
-    render_cached,
+    Phrases,
+    RowReader,
+    TrainingSource,
     split_validation,
 )
-from clipsr_training.clip._loss import multi_positive_contrastive_loss
-from clipsr_training.liif import load_liif
+from clipsr_training.clip._loss import multi_positive_contrastive_loss, multi_positive_sigmoid_loss
+from clipsr_training.clip._optimizer import build_optimizer, lock_towers
+from clipsr_training.clip._recipes import ClipRecipe
+from clipsr_training.clip._rendering import RenderedOnTheFly, Renderer, render_to_cache
+from clipsr_training.clip._sources import PairSource, read_pairs
 
 # CLIP clips its learned scale at 100 (Radford et al. 2021, section 2.5).
 _LOGIT_SCALE_MAX = math.log(100)
 _VALIDATION_BATCH = 500
-OPTIMIZERS = ("adamw", "muon")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClipRecipe:
-    """How a CLIP model is trained.
-
-    Attributes:
-        epochs: passes over the training images.
-        batch_size: images a step.
-        optimizer: "adamw" for all weights, or "muon" for the image tower's convolutions and AdamW for the rest.
-        lr: peak learning rate of AdamW.
-        muon_lr: peak learning rate of Muon, whose updates are scaled to 0.2 of it a weight (arXiv 2502.16982).
-        weight_decay: on weights of two and more dimensions.
-        warmup: part of the run in which the rate rises linearly; after it the rate falls linearly to zero.
-        validation_per_class: images of every class kept off training.
-        template_set: prompts that training draws from.
-        webp_quality: encode losslessly stored images as WebP of this quality first; see `read_parquet`.
-    """
-
-    epochs: int = 20
-    batch_size: int = 512
-    optimizer: str = "muon"
-    lr: float = 1.5e-3
-    muon_lr: float = 0.01
-    weight_decay: float = 0.1
-    warmup: float = 0.15
-    validation_per_class: int = 10
-    template_set: str = "cifar"
-    webp_quality: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "validation_per_class"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"unknown optimizer {self.optimizer!r}; known: {', '.join(OPTIMIZERS)}")
-        if self.webp_quality is not None and not 1 <= self.webp_quality <= 100:
-            raise ValueError(f"webp_quality must be 1 to 100, got {self.webp_quality}")
-        if self.template_set not in prompts.template_sets():
-            raise ValueError(f"unknown template set {self.template_set!r}; known: {sorted(prompts.template_sets())}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """One rendered data set, split; `concepts` index the joint list of concepts."""
-
-    name: str
-    pixels: np.ndarray
-    concepts: np.ndarray
-    train: np.ndarray
-    validation: np.ndarray
 
 
 class ClipTrainingModule(LightningModule):
@@ -97,43 +45,63 @@ class ClipTrainingModule(LightningModule):
         self,
         checkpoint: ClipCheckpoint,
         recipe: ClipRecipe,
-        sources: Sequence[Source],
-        concepts: Sequence[str],
-        seed: int,
+        sources: Sequence[TrainingSource],
+        phrases: Phrases,
+        options: FitOptions,
     ) -> None:
         super().__init__()
         self.checkpoint = checkpoint
-        self.model: Any = checkpoint.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.model: Any = checkpoint.model.train().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.recipe = recipe
         self.sources = sources
-        self.seed = seed
-        self.concepts = concepts
-        templates = [*prompts.template_sets()[recipe.template_set], "{}", "a low resolution photo of a {}."]
-        self.texts = ConceptTexts(concepts, templates, checkpoint.tokenizer)
+        self.phrases = phrases
+        self.options = options
+        lock_towers(self.model, recipe)
         self.register_buffer("mean", torch.tensor(checkpoint.mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(checkpoint.std).view(1, 3, 1, 1) * 255, persistent=False)
+
+    def on_train_epoch_start(self) -> None:
+        """Keep the statistics of a wholly locked image tower: its normalization must not follow the new images."""
+        if self.recipe.unlocked_image_groups == 0:
+            self.model.visual.eval()
 
     def train_dataloader(self) -> DataLoader[ClipBatch]:
         """Return the batches of the current epoch."""
         dataset = ClipBatchDataset(
-            [s.pixels for s in self.sources],
-            [s.concepts for s in self.sources],
-            [s.train for s in self.sources],
-            self.texts,
+            self.sources,
+            self.phrases,
+            self.checkpoint.tokenizer,
             batch_size=self.recipe.batch_size,
-            seed=self.seed,
+            augmented=self.recipe.augmented,
+            seed=self.options.seed,
             epoch=self.current_epoch,
         )
-        return DataLoader(dataset, batch_size=None)
+        # Only rendering is worth processes of its own. They are forked, since sources hold open tables and functions.
+        n_workers = self.options.n_workers if self.recipe.on_the_fly else 0
+        return DataLoader(
+            dataset,
+            batch_size=None,
+            num_workers=n_workers,
+            multiprocessing_context="fork" if n_workers else None,
+        )
 
-    def val_dataloader(self) -> list[DataLoader[tuple[Tensor, ...]]]:
-        """Return one loader a source."""
-        loaders: list[DataLoader[tuple[Tensor, ...]]] = []
-        for source in self.sources:
-            pixels = torch.from_numpy(np.asarray(source.pixels[source.validation]))
-            concepts = torch.from_numpy(source.concepts[source.validation])
-            loaders.append(DataLoader(TensorDataset(pixels, concepts), batch_size=_VALIDATION_BATCH))
-        return loaders
+    def val_dataloader(self) -> list[DataLoader[ClipBatch]]:
+        """Return one loader a source: its validation images with all texts to choose from."""
+        return [
+            DataLoader(cast("Dataset[ClipBatch]", self._validation_batches(s)), batch_size=None) for s in self.sources
+        ]
+
+    def _validation_batches(self, source: TrainingSource) -> list[ClipBatch]:
+        own = source.texts if source.has_classes else [source.texts[row] for row in source.validation]
+        candidates = np.unique(np.concatenate(own))
+        tokens = self.checkpoint.tokenizer([self.phrases.evaluation_text(int(i)) for i in candidates])
+        batches: list[ClipBatch] = []
+        for start in range(0, len(source.validation), _VALIDATION_BATCH):
+            rows = source.validation[start : start + _VALIDATION_BATCH]
+            is_positive = np.stack([np.isin(candidates, source.texts[row]) for row in rows])
+            pixels = torch.from_numpy(np.array(source.pixels[rows]))
+            batches.append(ClipBatch(pixels=pixels, tokens=tokens, is_positive=torch.from_numpy(is_positive)))
+        return batches
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """Map uint8 RGB to the model's input."""
@@ -145,109 +113,87 @@ class ClipTrainingModule(LightningModule):
         text_features = functional.normalize(self.model.encode_text(batch.tokens).float(), dim=-1)
         with torch.no_grad():
             self.model.logit_scale.clamp_(max=_LOGIT_SCALE_MAX)
-        scale = self.model.logit_scale.exp()
-        loss = multi_positive_contrastive_loss(image_features, text_features, scale, batch.is_positive)
+        scale, bias = self.model.logit_scale.exp(), getattr(self.model, "logit_bias", None)
+        if bias is None:
+            loss = multi_positive_contrastive_loss(image_features, text_features, scale, batch.is_positive)
+        else:
+            loss = multi_positive_sigmoid_loss(image_features, text_features, scale, bias, batch.is_positive)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.pixels))
         self.log("train/logit_scale", scale, batch_size=len(batch.pixels))
         return loss
 
-    def validation_step(self, batch: Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Log zero-shot top-1 among the source's own labels."""
-        pixels, concepts = batch
-        source = self.sources[dataloader_idx]
-        candidates = torch.from_numpy(np.unique(source.concepts)).to(self.device)
-        tokens = self.checkpoint.tokenizer([f"a photo of a {self.concepts[c]}." for c in candidates.tolist()]).to(
-            self.device
-        )
-        text_features = functional.normalize(self.model.encode_text(tokens).float(), dim=-1)
-        image_features = self.model.encode_image(self.normalize(pixels)).float()
-        predicted = candidates[(image_features @ text_features.T).argmax(dim=1)]
-        accuracy = (predicted == concepts).float().mean()
-        name = f"validation/top1_{source.name}"
-        self.log(name, accuracy, prog_bar=True, batch_size=len(pixels), add_dataloader_idx=False)
+    def validation_step(self, batch: ClipBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Log zero-shot top-1 among the source's own classes, or among the captions of its validation images."""
+        text_features = functional.normalize(self.model.encode_text(batch.tokens).float(), dim=-1)
+        image_features = self.model.encode_image(self.normalize(batch.pixels)).float()
+        best = (image_features @ text_features.T).argmax(dim=1, keepdim=True)
+        accuracy = batch.is_positive.gather(1, best).float().mean()
+        name = f"validation/top1_{self.sources[dataloader_idx].name}"
+        self.log(name, accuracy, prog_bar=True, batch_size=len(batch.pixels), add_dataloader_idx=False, sync_dist=True)
 
     def configure_optimizers(self) -> dict[str, object]:
-        """Return the optimizer, without decay on gains and biases, and the per-step schedule."""
-        recipe = self.recipe
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
-        convolutions = [p for p in self.model.visual.parameters() if p.requires_grad and p.ndim == 4]
-        by_muon = {id(p) for p in convolutions} if recipe.optimizer == "muon" else set[int]()
-        groups = [
-            {
-                "params": [p for p in parameters if p.ndim >= 2 and id(p) not in by_muon],
-                "weight_decay": recipe.weight_decay,
-            },
-            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        adamw = {"lr": recipe.lr, "betas": (0.9, 0.98), "eps": 1e-6}
-        if by_muon:
-            # On images this small Muon is ahead of AdamW from the first epoch on: `--optimizer adamw` shows it. The
-            # attention pool stays with AdamW, since its wide square matrices are the costly ones to orthogonalize.
-            groups = [{**group, **adamw, "use_fallback": True, "nesterov": False} for group in groups]
-            groups.append({"params": convolutions, "weight_decay": recipe.weight_decay, "nesterov": True})
-            optimizer = Muon(groups, lr=recipe.muon_lr, momentum=0.95, ns_coefficients="original")
-        else:
-            optimizer = torch.optim.AdamW(groups, **adamw, fused=True)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
+        """Return the optimizer and the per-step schedule."""
+        optimizer = build_optimizer(self.model, self.recipe)
+        total = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(learning_rate, total, self.recipe.warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _rate(self, step: int) -> float:
-        total = self.recipe.epochs * (sum(len(s.train) for s in self.sources) // self.recipe.batch_size)
-        warmup = max(1.0, self.recipe.warmup * total)
-        return min((step + 1) / warmup, max(0.0, (total - step) / max(1.0, total - warmup)))
+
+def learning_rate(n_steps: int, warmup: float, step: int) -> float:
+    """Return the factor on the peak rate: rising linearly for a part `warmup` of the run, then falling to zero."""
+    rising = max(1.0, warmup * n_steps)
+    return min((step + 1) / rising, max(0.0, (n_steps - step) / max(1.0, n_steps - rising)))
 
 
 def train_clip(
-    config: str, data: Sequence[Path], recipe: ClipRecipe, options: FitOptions, *, upscaler: Path | None
+    checkpoint: ClipCheckpoint,
+    data: Sequence[Path],
+    recipe: ClipRecipe,
+    options: FitOptions,
 ) -> Path:
-    """Train a CLIP model on class-labelled images and write a checkpoint folder.
+    """Train a CLIP model on image-text pairs and write a checkpoint folder.
 
     Args:
-        config: name of a bundled configuration, or a checkpoint folder to start from.
-        data: Parquet files with `image` and `label`.
+        checkpoint: model to start from, trained or not.
+        data: sources of pairs; see `read_pairs`.
         recipe: hyperparameters.
         options: where and how to run; see `FitOptions`.
-        upscaler: weights of the upscaler that renders the images; None for bicubic interpolation.
 
     Returns:
         The folder `clip` in the output folder.
 
     Raises:
-        FileNotFoundError: data, configuration or weights are missing.
-        ValueError: a data file does not have the expected columns.
+        FileNotFoundError: data or weights are missing.
+        ValueError: a source does not have the expected form, an image can't be decoded, or there are fewer images than
+            one batch takes.
     """
-    options.seed_everything()
-    checkpoint = load_clip(config) if Path(config).is_dir() else build_clip(bundled_config(config))
-    labelled = {path: read_parquet(path, recipe.webp_quality) for path in data}
-    concepts = list(dict.fromkeys(name for images in labelled.values() for name in images.classnames))
-    sources = [
-        _source(path, images, concepts, checkpoint.image_size_px, recipe, options, upscaler)
-        for path, images in labelled.items()
-    ]
-    module = ClipTrainingModule(checkpoint, recipe, sources, concepts, options.seed)
-    fit(module, options, max_epochs=recipe.epochs)
+    phrases = Phrases([*prompts.template_sets()[recipe.template_set], "{}", "a low resolution photo of a {}."])
+    renderer = Renderer(recipe.rendering, checkpoint)
+    pairs = [read_pairs(path, recipe.webp_quality) for path in data]
+    sources = [_training_source(source, phrases, renderer, recipe, options) for source in pairs]
+    n_images = sum(len(source.train) for source in sources)
+    if n_images < recipe.batch_size:
+        raise ValueError(f"{n_images} images to train on are fewer than one batch takes ({recipe.batch_size})")
+    module = ClipTrainingModule(checkpoint, recipe, sources, phrases, options)
+    fit(module, options, max_epochs=recipe.epochs, accumulate=recipe.accumulate)
     # Half precision on disk: the service runs bf16 or fp32 from it, and it costs no accuracy.
     return save_clip(checkpoint, options.output / "clip", dtype=torch.float16)
 
 
-def _source(
-    path: Path,
-    labelled: LabelledImages,
-    concepts: Sequence[str],
-    image_size_px: int,
-    recipe: ClipRecipe,
-    options: FitOptions,
-    upscaler: Path | None,
-) -> Source:
-    model: nn.Module | None = load_liif(upscaler) if upscaler else None
-    version = hashlib.sha256(upscaler.read_bytes()).hexdigest() if upscaler else "bicubic"
-    pixels = render_cached(labelled.images, model, image_size_px, options.output / "rendered", version)
-    index = np.array([concepts.index(name) for name in labelled.classnames])
-    train, validation = split_validation(labelled.targets, recipe.validation_per_class, options.seed)
-    return Source(
-        name=path.parent.name or path.stem,
+def _training_source(
+    source: PairSource, phrases: Phrases, renderer: Renderer, recipe: ClipRecipe, options: FitOptions
+) -> TrainingSource:
+    train, validation = split_validation(source, recipe.validation_per_class, options.seed)
+    if recipe.on_the_fly:
+        source.check()
+        pixels: RowReader = RenderedOnTheFly(source, renderer)
+    else:
+        pixels = render_to_cache(source, renderer, options.output / "rendered")
+    return TrainingSource(
+        name=source.name,
         pixels=pixels,
-        concepts=index[labelled.targets],
+        texts=phrases.add(source),
+        has_classes=source.has_classes,
         train=train,
         validation=validation,
     )

@@ -1,0 +1,185 @@
+"""Image-text pairs in every form on disk, and what is said about files that are wrong."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, Features, Value, load_dataset
+from datasets import Image as ImageColumn
+from PIL import Image
+
+from clipsr_training.clip._data import read_parquet
+from clipsr_training.clip._sources import read_pairs
+
+
+def picture(seed: int, size: tuple[int, int] = (32, 24)) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+
+
+def encoded(image: Image.Image, name: str = "PNG", **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, name, **options)
+    return file.getvalue()
+
+
+def write_shard(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def same(image: Image.Image, other: Image.Image) -> bool:
+    return np.array_equal(np.asarray(image), np.asarray(other))
+
+
+def test_class_folders_name_classes(tmp_path):
+    for seed, name in enumerate(["lawn_mower/a.png", "lawn_mower/deep/b.png", "cat/c.png"]):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(seed).save(tmp_path / name)
+    (tmp_path / "cat" / "notes.txt").write_text("not an image")
+    source = read_pairs(tmp_path)
+    assert source.has_classes
+    assert source.phrases == ("cat", "lawn mower")
+    assert source.texts == [(0,), (1,), (1,)]
+    assert same(source.image(0), picture(2))
+
+
+def test_a_table_with_labels_and_a_saved_dataset(tmp_path, parquet):
+    source = read_pairs(parquet)
+    assert (len(source), source.phrases, source.has_classes) == (48, ("cat", "lawn mower", "ship"), True)
+    assert source.name == "toy"  # not "train", which every data set has
+    load_dataset("parquet", data_files=str(parquet), split="train").save_to_disk(tmp_path / "saved")
+    saved = read_pairs(tmp_path / "saved")
+    assert saved.texts == source.texts
+    assert same(saved.image(5), source.image(5))
+
+
+def test_a_table_with_captions(tmp_path):
+    features = Features({"image": ImageColumn(), "caption": Value("string")})
+    rows = {"image": [picture(0), picture(1), picture(2)], "caption": ["a cat", "a dog", "a cat"]}
+    Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "pairs.parquet")
+    source = read_pairs(tmp_path / "pairs.parquet")
+    assert not source.has_classes
+    assert (source.phrases, source.texts) == (("a cat", "a dog"), [(0,), (1,), (0,)])
+
+
+@pytest.mark.parametrize(("name", "delimiter"), [("pairs.csv", ","), ("pairs.tsv", "\t")])
+def test_caption_files(tmp_path, name, delimiter):
+    """Lines of one image are its captions; equal captions are one phrase; paths are relative to the file."""
+    for seed in range(2):
+        picture(seed).save(tmp_path / f"{seed}.png")
+    lines = [["path", "caption"], ["0.png", "a cat"], ["1.png", "a dog"], ["0.png", "a pet"], ["1.png", "a pet"]]
+    (tmp_path / name).write_text("\n".join(delimiter.join(line) for line in lines), encoding="utf-8")
+    source = read_pairs(tmp_path / name)
+    assert source.phrases == ("a cat", "a pet", "a dog")
+    assert source.texts == [(0, 1), (2, 1)]
+    assert same(source.image(1), picture(1))
+
+
+def test_webdataset_shards(tmp_path):
+    write_shard(tmp_path / "0.tar", {"a/1.png": encoded(picture(0)), "a/1.txt": b"a cat\n", "a/2.cls": b"7"})
+    caption = json.dumps({"caption": "a dog"}).encode()
+    write_shard(tmp_path / "1.tar", {"3.jpg": encoded(picture(1), "JPEG"), "3.json": caption})
+    source = read_pairs(tmp_path)
+    assert source.phrases == ("a cat", "a dog")
+    assert same(source.image(0), picture(0))
+    assert same(source.image(1), Image.open(io.BytesIO(encoded(picture(1), "JPEG"))))
+    assert read_pairs(tmp_path / "1.tar").phrases == ("a dog",)
+
+
+def test_lossless_images_are_made_lossy_and_lossy_ones_left_alone(tmp_path):
+    pictures = [picture(seed) for seed in range(4)]
+    formats = [("PNG", {}), ("WEBP", {"lossless": True}), ("WEBP", {"quality": 50}), ("JPEG", {"quality": 50})]
+    files = [encoded(p, name, **options) for p, (name, options) in zip(pictures, formats, strict=True)]
+    features = Features({"image": ImageColumn(), "label": ClassLabel(names=["cat"])})
+    rows = {"image": [{"bytes": file, "path": None} for file in files], "label": [0] * 4}
+    path = tmp_path / "mixed.parquet"
+    Dataset.from_dict(rows, features=features).to_parquet(path)
+
+    as_stored, homogeneous = read_parquet(path).images, read_parquet(path, webp_quality=50).images
+
+    assert [bool((a == b).all()) for a, b in zip(as_stored, homogeneous, strict=True)] == [False, False, True, True]
+    assert (homogeneous[0] == np.asarray(Image.open(io.BytesIO(encoded(pictures[0], "WEBP", quality=50))))).all()
+
+
+def test_the_digest_follows_content_and_reading(tmp_path):
+    (tmp_path / "cat").mkdir()
+    picture(0).save(tmp_path / "cat" / "a.png")
+    digest = read_pairs(tmp_path).digest()
+    assert read_pairs(tmp_path).digest() == digest
+    assert read_pairs(tmp_path, webp_quality=95).digest() != digest
+    picture(1).save(tmp_path / "cat" / "a.png")
+    assert read_pairs(tmp_path).digest() != digest
+
+
+def unreadable(folder: Path) -> Path:
+    (folder / "cat").mkdir()
+    (folder / "cat" / "a.png").write_bytes(encoded(picture(0))[:200])
+    return folder
+
+
+def test_an_image_that_cannot_be_decoded_is_named(tmp_path):
+    source = read_pairs(unreadable(tmp_path))
+    with pytest.raises(ValueError, match=r"cat/a\.png: the image can't be decoded"):
+        source.image(0)
+    with pytest.raises(ValueError, match=r"cat/a\.png: the image can't be read"):
+        source.check()
+
+
+def wrong_files() -> dict[str, tuple[dict[str, bytes], str]]:
+    """Return {file to open: (files to write, what the message must say)}."""
+    return {
+        "nowhere": ({}, "no data at"),
+        "notes.txt": ({"notes.txt": b"x"}, r"expected \.parquet, \.csv"),
+        "folder": ({"folder/x.txt": b"x"}, "neither class folders nor"),
+        "classes": ({"classes/cat/a.png": encoded(picture(0)), "classes/dog/x.txt": b"x"}, "dog holds no images"),
+        "a.csv": ({"a.csv": b"path,label\n0.png,cat\n"}, "no column of captions"),
+        "b.csv": ({"b.csv": b"picture,caption\n0.png,cat\n"}, "no column of image paths"),
+        "c.csv": ({"c.csv": b"path,caption\n0.png,cat\n"}, r"1 missing files, the first .*0\.png"),
+        "d.csv": ({"d.csv": b"path,caption\n0.png\n"}, "line 2: needs both path and caption"),
+        "e.csv": ({"e.csv": b""}, "it has none"),
+        "a.tar": ({"a.tar": b"not a tar file"}, "not an uncompressed tar file"),
+    }
+
+
+@pytest.mark.parametrize("name", sorted(wrong_files()))
+def test_wrong_files_are_explained(tmp_path, name):
+    files, message = wrong_files()[name]
+    for path, content in files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(content)
+    with pytest.raises((FileNotFoundError, ValueError), match=message):
+        read_pairs(tmp_path / name)
+
+
+def test_shards_without_captions_are_explained(tmp_path):
+    write_shard(tmp_path / "a.tar", {"1.png": encoded(picture(0))})
+    with pytest.raises(ValueError, match=r"1 has no \.txt or \.json file"):
+        read_pairs(tmp_path / "a.tar")
+    write_shard(tmp_path / "b.tar", {"1.png": encoded(picture(0)), "1.json": b'{"url": "x"}'})
+    with pytest.raises(ValueError, match=r"1\.json has none of caption, text, title"):
+        read_pairs(tmp_path / "b.tar")
+
+
+def test_tables_without_the_expected_columns_are_explained(tmp_path):
+    Dataset.from_dict({"picture": [1], "label": [2]}).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match="no column image; it has picture, label"):
+        read_pairs(tmp_path / "a.parquet")
+    images = {"image": [picture(0)]}
+    Dataset.from_dict({**images, "label": [2]}).to_parquet(tmp_path / "b.parquet")
+    with pytest.raises(ValueError, match="no class names"):
+        read_pairs(tmp_path / "b.parquet")
+    Dataset.from_dict({**images, "size": [2]}).to_parquet(tmp_path / "c.parquet")
+    with pytest.raises(ValueError, match="no column label or caption"):
+        read_pairs(tmp_path / "c.parquet")
+    features = Features({"image": ImageColumn(), "label": ClassLabel(names=["cat"])})
+    rows = {"image": [picture(0), picture(1)], "label": [0, -1]}
+    Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "d.parquet")
+    with pytest.raises(ValueError, match="row 1: the image has no text or no known class"):
+        read_pairs(tmp_path / "d.parquet")

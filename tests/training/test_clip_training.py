@@ -1,0 +1,272 @@
+"""CLIP training: rendering onto the encoder's grid, batches, locks, learning rates and whole runs."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from clipsr_training.cli import main as train_main
+from clipsr_training.clip import load_clip, multi_positive_sigmoid_loss
+from clipsr_training.clip._checkpoint import build_clip, bundled_config
+from clipsr_training.clip._data import ClipBatchDataset, Phrases, TrainingSource, split_validation
+from clipsr_training.clip._optimizer import build_optimizer, lock_towers
+from clipsr_training.clip._recipes import RECIPES, ClipRecipe
+from clipsr_training.clip._rendering import RenderedOnTheFly, Renderer, Rendering, native_transform, render_to_cache
+from clipsr_training.clip._sources import PairSource, read_pairs
+from clipsr_training.clip._train import learning_rate
+from clipsr_training.liif import load_liif
+from tests.training.test_clip_sources import picture
+
+LIIF_WEIGHTS = Path("checkpoints/liif-fast/liif.safetensors")
+
+
+@pytest.fixture(scope="module")
+def untrained():
+    """The bundled configuration with random weights; tests must not change it."""
+    torch.manual_seed(0)
+    return build_clip(bundled_config("clipsr-small"))
+
+
+@pytest.fixture
+def captions(tmp_path: Path) -> Path:
+    """40 images of three sizes; two captions each, the second shared by half of them."""
+    lines = ["path,caption"]
+    for i in range(40):
+        picture(i, [(32, 32), (40, 24), (20, 30)][i % 3]).save(tmp_path / f"{i}.png")
+        lines += [f"{i}.png,picture number {i}", f"{i}.png,{'an even picture' if i % 2 == 0 else 'an odd picture'}"]
+    path = tmp_path / "pairs.csv"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def training_source(source: PairSource, phrases: Phrases, pixels: np.ndarray) -> TrainingSource:
+    rows = np.arange(len(source))
+    return TrainingSource(
+        name=source.name,
+        pixels=pixels,
+        texts=phrases.add(source),
+        has_classes=source.has_classes,
+        train=rows,
+        validation=rows[:0],
+    )
+
+
+@pytest.mark.parametrize(
+    "rendering",
+    [
+        Rendering(),
+        Rendering(upscaler="bicubic"),
+        Rendering(upscaler="bicubic", scale=2.5),
+        Rendering(upscaler=LIIF_WEIGHTS),
+        Rendering(upscaler=LIIF_WEIGHTS, scale=2),
+    ],
+    ids=str,
+)
+def test_cached_and_fresh_renderings_agree(tmp_path, captions, untrained, rendering):
+    """One image at a time, all at once through the cache, and the cache read again."""
+    source, renderer = read_pairs(captions), Renderer(rendering, untrained)
+    cached = render_to_cache(source, renderer, tmp_path / "cache")
+    assert cached.shape == (40, 3, 64, 64)
+    rows = np.array([7, 0, 31, 2])
+    assert np.abs(RenderedOnTheFly(source, renderer)[rows].astype(int) - cached[rows]).max() <= 1
+    assert np.array_equal(render_to_cache(source, renderer, tmp_path / "cache"), cached)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_liif_at_a_scale_is_the_upscaled_image_resized(untrained):
+    image = picture(0, (32, 32))
+    lr = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    with torch.inference_mode():
+        sr = load_liif(LIIF_WEIGHTS).upscale(lr, (64, 64))
+    expected = (sr * 255).round().clamp(0, 255)
+    pixels = Renderer(Rendering(upscaler=LIIF_WEIGHTS, scale=2), untrained)([image])[0]
+    # The renderer computes in bf16: compare means, and allow a few levels a pixel.
+    assert np.abs(pixels - expected.numpy()).mean() < 2
+
+
+def test_native_pixels_are_those_of_openclip(untrained):
+    # After clipsr_training, whose import makes torchvision's possible.
+    from open_clip.transform import image_transform
+    from torchvision.transforms import Compose
+
+    settings = untrained.config["preprocess_cfg"]
+    for mode in ("shortest", "longest", "squash"):
+        config = {**untrained.config, "preprocess_cfg": {**settings, "resize_mode": mode}}
+        pixels = native_transform(replace(untrained, config=config))(picture(0, (50, 30)))
+        transform = image_transform(64, is_train=False, mean=(0, 0, 0), std=(1, 1, 1), resize_mode=mode)
+        assert isinstance(transform, Compose)
+        expected = transform(picture(0, (50, 30))) * 255
+        assert np.abs(pixels - expected.numpy()).max() < 1e-3, mode
+
+
+def test_a_rendering_that_fails_leaves_no_file(tmp_path, untrained):
+    (tmp_path / "cat").mkdir()
+    picture(0).save(tmp_path / "cat" / "a.png")
+    (tmp_path / "cat" / "b.png").write_bytes(b"\x89PNG, cut off")
+    with pytest.raises(ValueError, match=r"b\.png"):
+        render_to_cache(read_pairs(tmp_path), Renderer(Rendering(), untrained), tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_renderings_refuse_nonsense():
+    with pytest.raises(ValueError, match="1 to 32"):
+        Rendering(upscaler="bicubic", scale=0.5)
+    with pytest.raises(ValueError, match="needs an upscaler"):
+        Rendering(scale=2)
+
+
+def test_batches_pair_images_with_texts_of_their_concept(parquet, captions, untrained):
+    """Classes and captions in one batch: every image has its own texts as positives, and no other's."""
+    phrases = Phrases(["a photo of a {}."])
+    labelled, captioned = read_pairs(parquet), read_pairs(captions)
+    blank = [np.full((len(s), 3, 16, 16), 100 * k, dtype=np.uint8) for k, s in enumerate((labelled, captioned))]
+    sources = [training_source(s, phrases, b) for s, b in zip((labelled, captioned), blank, strict=True)]
+    asked: list[list[str]] = []
+    dataset = ClipBatchDataset(
+        sources,
+        phrases,
+        lambda texts: asked.append(texts) or untrained.tokenizer(texts),
+        batch_size=8,
+        augmented=False,
+        seed=0,
+        epoch=0,
+    )
+    assert len(dataset) == 11
+    for index, batch in enumerate(dataset):
+        assert batch.is_positive.shape == (8, len(batch.tokens))
+        assert (batch.is_positive.sum(dim=0) >= 1).all()
+        chosen = dataset.order[index * 8 : (index + 1) * 8]
+        for row, (source, image) in enumerate(chosen):
+            assert int(batch.pixels[row].max()) == 100 * source  # images keep their places
+            own = {phrases.texts[i] for i in sources[source].texts[image]}
+            words = {*own, *(word for label in own for word in phrases._synonyms.get(label, ()))}
+            positive = [text for text, is_own in zip(asked[index], batch.is_positive[row], strict=True) if is_own]
+            assert positive
+            assert all(any(word in text for word in words) for text in positive)
+
+
+def test_validation_split_is_disjoint_and_balanced(parquet, captions):
+    source = read_pairs(parquet)
+    train, validation = split_validation(source, 3, seed=0)
+    assert not set(train) & set(validation)
+    assert len(train) + len(validation) == 48
+    assert np.bincount([source.texts[row][0] for row in validation]).tolist() == [3] * 3
+    assert len(split_validation(read_pairs(captions), 10, seed=0)[1]) == 4  # a tenth at most
+    with pytest.raises(ValueError, match=r"class 'cat' has no more than the 16 images .* --validation-per-class"):
+        split_validation(source, 16, seed=0)
+
+
+def test_sigmoid_loss_equals_siglip_where_every_text_has_one_image():
+    from open_clip.loss import SigLipLoss
+
+    image, text = (torch.nn.functional.normalize(torch.randn(5, 8), dim=-1) for _ in range(2))
+    scale, bias = torch.tensor(7.0), torch.tensor(-3.0)
+    expected = SigLipLoss()(image, text, scale, bias)
+    actual = multi_positive_sigmoid_loss(image, text, scale, bias, torch.eye(5, dtype=torch.bool))
+    assert torch.allclose(actual, expected, atol=1e-5)
+
+
+def test_sigmoid_loss_counts_a_text_as_often_as_it_describes_an_image():
+    image, text = (torch.nn.functional.normalize(torch.randn(n, 8), dim=-1) for n in (3, 2))
+    owner, scale, bias = torch.tensor([0, 0, 1]), torch.tensor(5.0), torch.tensor(-1.0)
+    signs = 2 * (owner[:, None] == owner).float() - 1
+    repeated = -torch.nn.functional.logsigmoid(signs * (scale * image @ text[owner].T + bias)).sum() / 3
+    mask = torch.nn.functional.one_hot(owner, 2).bool()
+    assert torch.allclose(multi_positive_sigmoid_loss(image, text, scale, bias, mask), repeated, atol=1e-6)
+
+
+def test_learning_rate_rises_then_falls_to_nothing():
+    rates = [learning_rate(100, 0.1, step) for step in range(101)]
+    assert rates[9] == 1
+    assert rates == sorted(rates[:10]) + sorted(rates[10:], reverse=True)
+    assert rates[100] == 0
+
+
+def test_towers_have_their_own_rates_and_locks():
+    checkpoint = build_clip(bundled_config("clipsr-small"))
+    recipe = ClipRecipe(lr=1e-3, image_lr=1e-4, text_lr=1e-5, unlocked_text_layers=3)
+    lock_towers(checkpoint.model, recipe)
+    optimizer = build_optimizer(checkpoint.model, recipe)
+    rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    names = dict(checkpoint.model.named_parameters())
+    assert rate[id(names["visual.conv1.weight"])] == 1e-4
+    assert rate[id(names["logit_scale"])] == 1e-3
+    assert rate[id(names["transformer.resblocks.3.mlp.c_fc.weight"])] == 1e-5
+    assert id(names["transformer.resblocks.0.mlp.c_fc.weight"]) not in rate
+    assert id(names["token_embedding.weight"]) not in rate
+    decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert decays[id(names["visual.conv1.weight"])] == recipe.weight_decay
+    assert decays[id(names["visual.bn1.weight"])] == 0
+
+
+def test_a_resnet_tower_is_locked_whole_or_not_at_all():
+    model = build_clip(bundled_config("clipsr-small")).model
+    with pytest.raises(ValueError, match="lock all of it or none"):
+        lock_towers(model, ClipRecipe(unlocked_image_groups=2))
+
+
+def test_the_published_settings_are_the_default_for_trained_models():
+    recipe = RECIPES["finetune"]
+    assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.optimizer) == (25, 32, 1e-6, "adamw")
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_clip_trains_and_its_checkpoint_loads(tmp_path, parquet, captions, optimizer):
+    """One epoch of the real command on classes and captions, then OpenCLIP's own loader on the result."""
+    options = ["--epochs", "1", "--batch-size", "8", "--optimizer", optimizer, "--output", str(tmp_path / "run")]
+    assert train_main(["clip", "--data", str(parquet), str(captions), *options]) == 0
+    checkpoint = load_clip(tmp_path / "run" / "clip")
+    assert (checkpoint.image_size_px, checkpoint.embed_dim, checkpoint.context_length) == (64, 256, 32)
+    with torch.inference_mode():
+        features = checkpoint.encode_text(checkpoint.tokenizer(["a photo of a cat.", "a photo of a ship."]))
+    assert features.shape == (2, 256)
+    assert torch.isfinite(features).all()
+
+
+def test_fine_tuning_keeps_what_is_locked_and_moves_the_rest(tmp_path, parquet):
+    """On the fly, in a worker, by LIIF, from a trained checkpoint, gradients of two batches a step."""
+    start = "checkpoints/clipsr-small"
+    options = ["--model", start, "--lock-image", "--epochs", "1", "--batch-size", "4", "--accumulate", "2"]
+    options += ["--on-the-fly", "--upscaler", str(LIIF_WEIGHTS), "--lr", "1e-3", "--output", str(tmp_path / "run")]
+    assert train_main(["clip", "--data", str(parquet), *options]) == 0
+    before = load_file(Path(start) / "open_clip_model.safetensors")
+    after = load_file(tmp_path / "run" / "clip" / "open_clip_model.safetensors")
+    moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert moved
+    assert not [name for name in moved if name.startswith("visual.")]  # running statistics included
+
+
+def test_a_resumed_run_ends_with_the_same_weights(tmp_path, parquet, monkeypatch):
+    """Two epochs in one go, and one epoch, an interruption, and the rest."""
+    from clipsr_training.clip._train import ClipTrainingModule
+
+    command = ["clip", "--data", str(parquet), "--epochs", "2", "--batch-size", "8", "--precision", "32-true"]
+    assert train_main([*command, "--output", str(tmp_path / "whole")]) == 0
+
+    def interrupt(self: ClipTrainingModule) -> None:
+        if self.current_epoch == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ClipTrainingModule, "on_train_epoch_start", interrupt)
+        assert train_main([*command, "--output", str(tmp_path / "parts")]) == 130
+    assert not (tmp_path / "parts" / "clip").exists()
+    assert train_main([*command, "--output", str(tmp_path / "parts"), "--resume"]) == 0
+    whole, parts = (load_file(tmp_path / run / "clip" / "open_clip_model.safetensors") for run in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_too_few_images_are_refused_before_training(tmp_path, parquet, capsys):
+    assert train_main(["clip", "--data", str(parquet), "--batch-size", "19", "--output", str(tmp_path / "run")]) == 1
+    assert "18 images to train on are fewer than one batch takes (19)" in capsys.readouterr().err
+
+
+def test_data_that_cannot_be_used_is_one_line(tmp_path, capsys):
+    (tmp_path / "pairs.csv").write_text("path,label\n", encoding="utf-8")
+    assert train_main(["clip", "--data", str(tmp_path / "pairs.csv"), "--output", str(tmp_path / "run")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("clipsr-train: ")
+    assert error.count("\n") == 1

@@ -1,0 +1,178 @@
+"""How training images reach the encoder's pixel grid: by super-resolution or interpolation, then CLIP's own resize."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from open_clip.transform import image_transform
+from PIL import Image
+from rich.progress import track
+from torchvision.transforms import Compose, Normalize, ToTensor
+
+from clipsr_training.clip._checkpoint import ClipCheckpoint
+from clipsr_training.clip._data import render
+from clipsr_training.clip._sources import PairSource
+from clipsr_training.liif import Upscaler, load_liif
+
+# Images of one size that follow each other are rendered together, up to this many.
+_RUN = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rendering:
+    """What happens to an image before the encoder sees it.
+
+    Attributes:
+        upscaler: "none", "bicubic", or a file of LIIF weights.
+        scale: enlarge by this factor first, then resize and crop as CLIP does. None: render the largest centred square
+            straight onto the encoder's grid, as the service does on its upscaled route.
+    """
+
+    upscaler: str | Path = "none"
+    scale: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.scale is not None and not 1 <= self.scale <= 32:
+            raise ValueError(f"the scale of the upscaler must be 1 to 32, got {self.scale:g}")
+        if self.scale is not None and self.upscaler == "none":
+            raise ValueError("a scale needs an upscaler: bicubic, or a file of LIIF weights")
+
+    @property
+    def version(self) -> str:
+        """Changes whenever rendered pixels would."""
+        weights = hashlib.sha256(self.upscaler.read_bytes()).hexdigest() if isinstance(self.upscaler, Path) else ""
+        return f"{'liif' if weights else self.upscaler} {weights} {self.scale}"
+
+
+class Renderer:
+    """Renders images of any size.
+
+    Args:
+        rendering: what to do.
+        checkpoint: whose resize, crop and R to use.
+    """
+
+    def __init__(self, rendering: Rendering, checkpoint: ClipCheckpoint) -> None:
+        self.rendering = rendering
+        self.image_size_px = checkpoint.image_size_px
+        self.liif: Upscaler | None = load_liif(rendering.upscaler) if isinstance(rendering.upscaler, Path) else None
+        self.fit = native_transform(checkpoint)
+        self.version = f"{rendering.version} {self.image_size_px} {json.dumps(checkpoint.config['preprocess_cfg'])}"
+
+    def __call__(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """Return [N, 3, R, R] uint8; images of one size that follow each other are rendered together."""
+        output = np.empty((len(images), 3, self.image_size_px, self.image_size_px), dtype=np.uint8)
+        start = 0
+        for run in _runs(images):
+            output[start : start + len(run)] = self._render(run)
+            start += len(run)
+        return output
+
+    def _render(self, images: Sequence[Image.Image]) -> np.ndarray:
+        scale, upscaler = self.rendering.scale, self.rendering.upscaler
+        if upscaler == "none":
+            return np.stack([self.fit(image) for image in images])
+        if scale is None:
+            return render(np.stack([np.asarray(image) for image in images]), self.liif, self.image_size_px)
+        width, height = (round(side * scale) for side in images[0].size)
+        if self.liif is None:
+            return np.stack([self.fit(image.resize((width, height), Image.Resampling.BICUBIC)) for image in images])
+        return np.stack([self.fit(image) for image in self._enlarge(self.liif, images, (height, width))])
+
+    @torch.inference_mode()
+    def _enlarge(
+        self, liif: Upscaler, images: Sequence[Image.Image], size_hw: tuple[int, int]
+    ) -> Iterator[Image.Image]:
+        for image in images:
+            lr = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+            with torch.autocast("cpu", torch.bfloat16):
+                sr = liif.upscale(lr, size_hw).float()
+            pixels = (sr * 255).round().clamp(0, 255).to(torch.uint8)
+            yield Image.fromarray(pixels.permute(1, 2, 0).numpy())
+
+
+def native_transform(checkpoint: ClipCheckpoint) -> Callable[[Image.Image], np.ndarray]:
+    """Return OpenCLIP's validation transform of a model up to pixels: RGB image to uint8 [3, R, R]."""
+    settings = checkpoint.config["preprocess_cfg"]
+    transform = image_transform(
+        checkpoint.image_size_px,
+        is_train=False,
+        mean=checkpoint.mean,
+        std=checkpoint.std,
+        interpolation=settings.get("interpolation"),
+        resize_mode=settings.get("resize_mode"),
+    )
+    assert isinstance(transform, Compose)
+    steps = [step for step in transform.transforms if not isinstance(step, ToTensor | Normalize)]
+
+    def apply(image: Image.Image) -> np.ndarray:
+        for step in steps:
+            image = step(image)
+        return np.asarray(image).transpose(2, 0, 1)
+
+    return apply
+
+
+class RenderedOnTheFly:
+    """Looks like the array [N, 3, R, R] of all images, but reads and renders those that are asked for."""
+
+    def __init__(self, source: PairSource, renderer: Renderer) -> None:
+        self.source = source
+        self.renderer = renderer
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """Return the images of an index array, uint8 [n, 3, R, R]."""
+        # Runs of one size are longest in sorted order: files of one origin lie together.
+        order = np.argsort(rows)
+        pixels = self.renderer([self.source.image(int(row)) for row in rows[order]])
+        return pixels[np.argsort(order)]
+
+
+def render_to_cache(source: PairSource, renderer: Renderer, cache: Path) -> np.ndarray:
+    """Render all images once; what `cache` holds of the same images and rendering is read instead.
+
+    Args:
+        source: the images.
+        renderer: how.
+        cache: folder of rendered arrays; made if missing.
+
+    Returns:
+        [N, 3, R, R] uint8, mapped from the file.
+
+    Raises:
+        ValueError: an image can't be decoded.
+        OSError: the disk is full; nothing is left behind.
+    """
+    key = hashlib.sha256(f"{source.digest()} {renderer.version}".encode()).hexdigest()
+    path = cache / f"{key[:32]}.npy"
+    if not path.is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        shape = (len(source), 3, renderer.image_size_px, renderer.image_size_px)
+        partial = path.with_suffix(".partial.npy")
+        try:
+            with partial.open("wb") as file:
+                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                for start in track(range(0, len(source), _RUN), description=f"rendering {source.name}"):
+                    rows = range(start, min(start + _RUN, len(source)))
+                    file.write(renderer([source.image(row) for row in rows]).tobytes())
+            partial.rename(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    return cast("np.ndarray", np.load(path, mmap_mode="r"))
+
+
+def _runs(images: Sequence[Image.Image]) -> Iterator[list[Image.Image]]:
+    run: list[Image.Image] = []
+    for image in images:
+        if run and image.size != run[0].size:
+            yield run
+            run = []
+        run.append(image)
+    if run:
+        yield run
