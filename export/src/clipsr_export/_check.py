@@ -18,6 +18,9 @@ from clipsr_export._errors import ParityError
 
 # Pixels: UINT8 levels. Both sides round the same fp32 value, which may lie on either side of a half.
 PIXEL_TOLERANCE = 1.0
+# RGB in [0, 1] before rounding: two orders of summation over a whole encoder and decoder (the same as the models' own
+# tolerance against the reference implementation).
+RGB_TOLERANCE = 1e-4
 # 1 - cosine of two embeddings; fp32 round-off over a whole tower stays well below.
 COSINE_TOLERANCE = 1e-4
 
@@ -32,7 +35,8 @@ def check_graph(name: str, module: nn.Module, path: Path, samples: Iterable[Mapp
         samples: inputs by name.
 
     Returns:
-        The largest difference: in levels for UINT8 results, in 1 - cosine for embeddings.
+        The largest difference: in levels for UINT8 images, in units of [0, 1] for float images, in 1 - cosine for
+        embeddings (two axes).
 
     Raises:
         ParityError: the difference exceeds the tolerance, or is not a number.
@@ -40,18 +44,23 @@ def check_graph(name: str, module: nn.Module, path: Path, samples: Iterable[Mapp
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    worst, quantity, tolerance = 0.0, "the result", 0.0
+    worst = 0.0
     for sample in samples:
         with torch.inference_mode():
             expected = module(*(torch.from_numpy(array) for array in sample.values())).numpy()
         actual = np.asarray(session.run(None, dict(sample))[0])
-        if expected.dtype == np.uint8:
-            quantity, tolerance = "a pixel (levels)", PIXEL_TOLERANCE
-            difference = np.abs(actual.astype(np.int16) - expected.astype(np.int16)).max()
-        else:
-            quantity, tolerance = "an embedding (1 - cosine)", COSINE_TOLERANCE
-            difference = (1 - (actual * expected).sum(axis=-1)).max()
+        quantity, tolerance, difference = _compare(actual, expected)
         if not difference <= tolerance:
-            raise ParityError(name, quantity, float(difference), tolerance)
-        worst = max(worst, float(difference))
+            raise ParityError(name, quantity, difference, tolerance)
+        worst = max(worst, difference)
     return worst
+
+
+def _compare(actual: npt.NDArray[Any], expected: npt.NDArray[Any]) -> tuple[str, float, float]:
+    """Return what is compared, its tolerance, and the largest difference."""
+    if expected.dtype == np.uint8:
+        levels = np.abs(actual.astype(np.int16) - expected.astype(np.int16)).max()
+        return "a pixel (levels)", PIXEL_TOLERANCE, float(levels)
+    if expected.ndim == 4:
+        return "a pixel (of [0, 1])", RGB_TOLERANCE, float(np.abs(actual - expected).max())
+    return "an embedding (1 - cosine)", COSINE_TOLERANCE, float((1 - (actual * expected).sum(axis=-1)).max())
