@@ -72,7 +72,7 @@ def test_defaults_leave_the_choice_to_the_service(client, fake_service):
     client.classify([b"photo"], ["cat"])
     [request] = fake_service.requests
     assert request.route == types_pb2.ROUTE_UNSPECIFIED
-    assert request.fit == types_pb2.FIT_CENTER_CROP
+    assert request.fit == types_pb2.FIT_UNSPECIFIED
     assert request.top_k == 5
     assert not request.label_space.templates
 
@@ -174,6 +174,7 @@ def test_model_info_holds_every_field(client):
             max_templates=128,
             max_texts=200_000,
             max_message_bytes=67_108_865,
+            max_output_pixels=16_777_217,
         ),
         artifacts=(clipsr.Artifact(path="upscale/1/model.onnx", sha256="cd" * 32, size_bytes=123),),
         gateway_version="0.1.0",

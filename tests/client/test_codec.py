@@ -15,7 +15,7 @@ from clipsr._details import Details, parse_details
 from clipsr._health import decode_status, encode_service
 from clipsr.v1 import classifier_pb2, types_pb2
 
-DEFAULTS = {"labels": (), "label_set": "", "templates": (), "top_k": 5, "fit": "center_crop", "route": "auto"}
+DEFAULTS = {"labels": (), "label_set": "", "templates": (), "top_k": 5, "fit": "auto", "route": "auto"}
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 uint32 = st.integers(0, 2**32 - 1)
@@ -70,7 +70,7 @@ def encode_outcome(outcome: Classification | FailedImage) -> classifier_pb2.Clas
     label_set=texts,
     templates=st.lists(texts, max_size=3),
     top_k=uint32,
-    fit=st.sampled_from(["center_crop", "squash"]),
+    fit=st.sampled_from(["auto", "center_crop", "squash"]),
     route=st.sampled_from(["auto", "upscaled", "native"]),
 )
 def test_a_query_says_what_was_asked(labels, label_set, templates, top_k, fit, route):
@@ -80,7 +80,7 @@ def test_a_query_says_what_was_asked(labels, label_set, templates, top_k, fit, r
     assert read.label_space.label_set == label_set
     assert list(read.label_space.templates) == templates
     assert read.top_k == top_k
-    assert types_pb2.Fit.Name(read.fit) == f"FIT_{fit.upper()}"
+    assert types_pb2.Fit.Name(read.fit) == f"FIT_{'UNSPECIFIED' if fit == 'auto' else fit.upper()}"
     assert types_pb2.Route.Name(read.route) == f"ROUTE_{route.upper()}".replace("AUTO", "UNSPECIFIED")
     assert not read.images
 
@@ -88,7 +88,7 @@ def test_a_query_says_what_was_asked(labels, label_set, templates, top_k, fit, r
 @pytest.mark.parametrize(
     ("options", "field", "sentence"),
     [
-        ({"fit": "stretch"}, "fit", r"'stretch' is not known; use one of 'center_crop', 'squash'"),
+        ({"fit": "stretch"}, "fit", r"'stretch' is not known; use one of 'auto', 'center_crop', 'squash'"),
         ({"route": "direct"}, "route", r"use one of 'auto', 'upscaled', 'native'"),
         ({"top_k": -1}, "top_k", r"top_k is -1; use 0 for all labels"),
         ({"top_k": 2**32}, "top_k", r"top_k is 4294967296"),

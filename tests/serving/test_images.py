@@ -17,6 +17,7 @@ from PIL import Image
 
 from clipsr_serving.errors import InputError
 from clipsr_serving.images import (
+    FIT_OF_RESIZE_MODE,
     FITS,
     make_canvas,
     make_native_pixels,
@@ -266,6 +267,17 @@ class TestCanvas:
         # Two columns at each side may differ: the filter sees the picture beyond the square, as it should.
         assert np.array_equal(placement.pixels[:, 2:-2], expected[:, 2:-2])
 
+    @pytest.mark.parametrize(("size", "side"), [((60, 20), 60), ((300, 100), 128)])
+    def test_padding_makes_a_square_that_holds_the_whole_image(self, size, side):
+        image = Image.new("RGB", size, "white")
+        placement = place(image, fit="pad", canvas_sizes_px=CANVASES, fill_color=7)
+        assert placement.size_hw == (side, side)
+        assert placement.box == (0, 0, side, side)
+        rows = placement.pixels[:, side // 2, 0]
+        border = (side - round(side * size[1] / size[0])) // 2
+        assert set(rows[:border]) == set(rows[-border:]) == {7}
+        assert set(rows[border + 1 : -border - 1]) == {255}
+
     def test_squash_reduces_each_axis_by_itself(self):
         placement = place(gradient(300, 100), fit="squash", canvas_sizes_px=CANVASES)
         assert placement.size_hw == (100, 128)
@@ -281,24 +293,58 @@ class TestCanvas:
             pick_canvas_size((129, 1), CANVASES)
 
 
-class TestNative:
-    @pytest.mark.parametrize("size_px", [64, 224])
-    def test_equals_open_clip_on_photos(self, data_dir: Path, size_px: int):
-        # Defines the operators that let torchvision, and with it open_clip, import beside a CPU-only torch.
-        importlib.import_module("clipsr_training")
-        import open_clip
+def assert_equals_open_clip(photos: list[Path], resize_mode: str, size_px: int, interpolation: str) -> None:
+    """Compare with OpenCLIP's own validation transform, to one level."""
+    # Defines the operators that let torchvision, and with it open_clip, import beside a CPU-only torch.
+    importlib.import_module("clipsr_training")
+    import open_clip
 
-        mean, std = np.array([0.5, 0.4, 0.3]), np.array([0.2, 0.3, 0.4])
-        for fit, resize_mode in (("center_crop", "shortest"), ("squash", "squash")):
-            transform = open_clip.image_transform(
-                size_px, is_train=False, mean=tuple(mean), std=tuple(std), resize_mode=resize_mode
-            )
-            for photo in sorted((data_dir / "photos").glob("*.jpg"))[:8]:
-                ours = make_native_pixels(read_image(photo.read_bytes()), fit=fit, image_size_px=size_px)
-                with Image.open(photo) as image:
-                    theirs = transform(image).numpy().transpose(1, 2, 0) * std + mean
-                # 1/255: the same Pillow calls on the same pixels, one rounding through float and back.
-                assert np.abs(ours.transpose(1, 2, 0) - theirs * 255).max() <= 1
+    mean, std, grey = np.array([0.5, 0.4, 0.3]), np.array([0.2, 0.3, 0.4]), 40
+    transform = open_clip.image_transform(
+        size_px,
+        is_train=False,
+        mean=tuple(mean),
+        std=tuple(std),
+        resize_mode=resize_mode,
+        interpolation=interpolation,
+        fill_color=grey,
+    )
+    for photo in photos:
+        ours = make_native_pixels(
+            read_image(photo.read_bytes()),
+            fit=FIT_OF_RESIZE_MODE[resize_mode],
+            image_size_px=size_px,
+            interpolation=interpolation,
+            fill_color=grey,
+        )
+        with Image.open(photo) as image:
+            theirs = transform(image).numpy().transpose(1, 2, 0) * std + mean
+        # The same Pillow calls on the same pixels, one rounding through float and back.
+        assert np.abs(ours.transpose(1, 2, 0) - theirs * 255).max() <= 1, photo.name
+
+
+class TestNative:
+    @pytest.mark.parametrize("resize_mode", ["shortest", "squash", "longest"])
+    @pytest.mark.parametrize(("size_px", "interpolation"), [(64, "bicubic"), (224, "bicubic"), (256, "bilinear")])
+    def test_equals_open_clip_on_the_samples(self, repo_root: Path, resize_mode, size_px, interpolation):
+        photos = sorted((repo_root / "samples").glob("*.png")) + sorted((repo_root / "samples").glob("*.jpg"))
+        assert photos
+        assert_equals_open_clip(photos, resize_mode, size_px, interpolation)
+
+    @pytest.mark.parametrize("resize_mode", ["shortest", "squash", "longest"])
+    @pytest.mark.parametrize("size_px", [64, 224])
+    def test_equals_open_clip_on_photos(self, data_dir: Path, resize_mode, size_px):
+        photos = sorted((data_dir / "photos").glob("*.jpg"))[:12]
+        sizes = {Image.open(photo).size for photo in photos}
+        assert any(width > height for width, height in sizes)
+        assert any(width < height for width, height in sizes)
+        assert_equals_open_clip(photos, resize_mode, size_px, "bicubic")
+
+    def test_padding_shows_the_whole_image_between_borders(self):
+        pixels = make_native_pixels(Image.new("RGB", (100, 50), "red"), fit="pad", image_size_px=64, fill_color=9)
+        assert np.array_equal(pixels[:, :16], np.full((3, 16, 64), 9))
+        assert np.array_equal(pixels[:, 48:], np.full((3, 16, 64), 9))
+        assert np.array_equal(pixels[0, 16:48], np.full((32, 64), 255))
 
     @settings(max_examples=50, deadline=None)
     @given(sizes_hw, st.sampled_from(FITS))
@@ -319,9 +365,10 @@ class TestNative:
         assert np.abs(ours.astype(int) - np.asarray(whole).astype(int)).max() <= 1
 
 
-def test_fit_defaults_to_center_crop():
+def test_no_fit_means_the_checkpoint_s_own():
     assert parse_fit(b"") == "center_crop"
-    assert parse_fit(b"squash") == "squash"
+    assert parse_fit(b"", default="pad") == "pad"
+    assert parse_fit(b"squash", default="pad") == "squash"
 
 
 @pytest.mark.parametrize("value", [b"stretch", b"\xff", b"CENTER_CROP"])

@@ -31,6 +31,13 @@ def test_reads_every_size_and_constant(repository, sizes):
         (("image_encoder", "image_size_px"), True, "image_encoder.image_size_px must be a int"),
         (("image_encoder", "embed_dim"), 0, "image_encoder.embed_dim must be positive"),
         (("image_encoder", "interpolation"), "nearest", "image_encoder.interpolation must be one of"),
+        (
+            ("image_encoder", "resize_mode"),
+            "crop",
+            "image_encoder.resize_mode must be one of shortest, squash, longest",
+        ),
+        (("image_encoder", "fill_color"), 256, "image_encoder.fill_color must be in 0-255"),
+        (("image_encoder", "fill_color"), "black", "image_encoder.fill_color must be a int"),
         (("upscaler", "canvas_sizes_px"), [64, 32], "upscaler.canvas_sizes_px must ascend"),
         (("upscaler", "canvas_sizes_px"), ["32"], "upscaler.canvas_sizes_px must hold only int"),
         (("scoring", "function"), "argmax", "scoring.function must be one of softmax, sigmoid"),
@@ -50,6 +57,15 @@ def test_a_wrong_field_is_named(repository, tmp_path, path, value, sentence):
     (tmp_path / "manifest.json").write_text(json.dumps(document), encoding="utf-8")
     with pytest.raises(ArtifactError, match=sentence):
         read_manifest(tmp_path)
+
+
+def test_a_manifest_of_an_earlier_release_means_the_shortest_side(repository, tmp_path):
+    document = json.loads((repository / "manifest.json").read_text(encoding="utf-8"))
+    for key in ("resize_mode", "fill_color"):
+        document["image_encoder"].pop(key, None)
+    (tmp_path / "manifest.json").write_text(json.dumps(document), encoding="utf-8")
+    encoder = read_manifest(tmp_path).image_encoder
+    assert (encoder.resize_mode, encoder.fill_color) == ("shortest", 0)
 
 
 def test_a_missing_field_is_named(repository, tmp_path):

@@ -45,7 +45,7 @@ class AsyncClient:
         label_set: str = "",
         templates: Sequence[str] = (),
         top_k: int = 5,
-        fit: Fit = "center_crop",
+        fit: Fit = "auto",
         route: Route = "auto",
         timeout_s: float | None = None,
     ) -> list[Classification | FailedImage]:

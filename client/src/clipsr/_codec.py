@@ -32,7 +32,11 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 _MAX_TOP_K = 2**32 - 1  # uint32
 
-_FITS: dict[str, types_pb2.Fit] = {"center_crop": types_pb2.FIT_CENTER_CROP, "squash": types_pb2.FIT_SQUASH}
+_FITS: dict[str, types_pb2.Fit] = {
+    "auto": types_pb2.FIT_UNSPECIFIED,
+    "center_crop": types_pb2.FIT_CENTER_CROP,
+    "squash": types_pb2.FIT_SQUASH,
+}
 _ROUTES: dict[str, types_pb2.Route] = {
     "auto": types_pb2.ROUTE_UNSPECIFIED,
     "upscaled": types_pb2.ROUTE_UPSCALED,

@@ -23,8 +23,9 @@ __all__ = [
 ImageSource = bytes | str | os.PathLike[str] | BinaryIO
 """An image file: its bytes, its path, or an open binary file, which is read from where it stands and not closed."""
 
-Fit = Literal["center_crop", "squash"]
-"""How an image that is not square is fitted: the largest centred square, or all of it at a changed aspect ratio."""
+Fit = Literal["auto", "center_crop", "squash"]
+"""How an image that is not square is fitted: as the model was trained ("auto"), the largest centred square, or all of
+it at a changed aspect ratio."""
 
 Route = Literal["auto", "upscaled", "native"]
 """The path to the image encoder that a caller asks for; "auto" lets the service choose for each image."""

@@ -15,7 +15,7 @@ from clipsr_gateway.errors import ImageRejectedError, InvalidRequestError, Viola
 __all__ = ["ClassifyPlan", "PlannedImage", "content_field", "plan_classify"]
 
 _FITS: dict[int, Fit] = {
-    types_pb2.FIT_UNSPECIFIED: "center_crop",
+    types_pb2.FIT_UNSPECIFIED: "",
     types_pb2.FIT_CENTER_CROP: "center_crop",
     types_pb2.FIT_SQUASH: "squash",
 }
@@ -54,7 +54,7 @@ class ClassifyPlan:
 
     Attributes:
         query: labels and templates.
-        fit: how images that are not square are fitted.
+        fit: how images that are not square are fitted; empty for the checkpoint's own way.
         top_k: predictions to return for an image, between 1 and the number of labels.
         images: in the order of the request; a Violation stands for an image that is refused.
     """

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 __all__ = ["Fit", "InferenceBackend", "PreparedLabels", "Route", "Scores"]
 
-Fit = Literal["center_crop", "squash"]
+# Empty: the checkpoint's own, which the models read from the manifest.
+Fit = Literal["", "center_crop", "squash"]
 Route = Literal["upscaled", "native"]
 
 
@@ -49,7 +50,7 @@ class PreparedLabels(Protocol):
 
         Args:
             image: an encoded image file.
-            fit: how an image that is not square meets the square input.
+            fit: how an image that is not square meets the square input; empty for the checkpoint's own way.
             route: which ensemble runs.
             request_id: shown in the backend's own log.
             timeout_s: seconds until the caller stops waiting; None waits forever.

@@ -26,6 +26,8 @@ MANIFEST_NAME = "manifest.json"
 _SCHEMA_VERSION = 1
 _SCORING_FUNCTIONS = ("softmax", "sigmoid")
 _INTERPOLATIONS = ("bicubic", "bilinear")
+_RESIZE_MODES = ("shortest", "squash", "longest")
+_MAX_GREY = 255
 
 T = TypeVar("T")
 
@@ -37,12 +39,17 @@ def _require(condition: bool, sentence: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageEncoder:
-    """R (``image_size_px``), D (``embed_dim``) and how the native route resizes."""
+    """R (``image_size_px``), D (``embed_dim``) and how the checkpoint's images were resized.
+
+    ``resize_mode`` has OpenCLIP's names; ``fill_color`` is the grey level of the borders of ``longest``.
+    """
 
     architecture: str
     image_size_px: int
     embed_dim: int
     interpolation: str
+    resize_mode: str = "shortest"
+    fill_color: int = 0
 
     def __post_init__(self) -> None:
         _require(self.image_size_px > 0, f"image_encoder.image_size_px must be positive, not {self.image_size_px}")
@@ -51,6 +58,11 @@ class ImageEncoder:
             self.interpolation in _INTERPOLATIONS,
             f"image_encoder.interpolation must be one of {', '.join(_INTERPOLATIONS)}, not {self.interpolation!r}",
         )
+        _require(
+            self.resize_mode in _RESIZE_MODES,
+            f"image_encoder.resize_mode must be one of {', '.join(_RESIZE_MODES)}, not {self.resize_mode!r}",
+        )
+        _require(0 <= self.fill_color <= _MAX_GREY, f"image_encoder.fill_color must be in 0-255, not {self.fill_color}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +168,10 @@ class _Node:
             raise ValueError(f"{self._name(key)} must be a {kind.__name__}, not {value!r}")
         return value
 
+    def get_or(self, key: str, default: T) -> T:
+        """A field that manifests of earlier releases lack."""
+        return self.get(key, type(default)) if key in self._value else default
+
     def child(self, key: str) -> _Node:
         return _Node(self.get(key, dict), self._name(key))
 
@@ -215,6 +231,8 @@ def _parse(root: _Node) -> Manifest:
             image_size_px=image.get("image_size_px", int),
             embed_dim=image.get("embed_dim", int),
             interpolation=image.get("interpolation", str),
+            resize_mode=image.get_or("resize_mode", "shortest"),
+            fill_color=image.get_or("fill_color", 0),
         ),
         text_encoder=TextEncoder(
             context_length=text.get("context_length", int),

@@ -134,10 +134,11 @@ def cli() -> None:
 )
 @click.option(
     "--fit",
-    type=click.Choice(["center_crop", "squash"]),
-    default="center_crop",
+    type=click.Choice(["auto", "center_crop", "squash"]),
+    default="auto",
     show_default=True,
-    help="Look at the largest centred square, or at all of an image, squeezed into a square.",
+    help="Look at the largest centred square, or at all of an image, squeezed into a square; auto does what the model "
+    "was trained with.",
 )
 @click.option(
     "--route",

@@ -1,15 +1,17 @@
 """Images: file bytes in, the tensors of ``decode`` and ``decode_native`` out. No Triton in here."""
 
 from clipsr_serving.images._canvas import Placement, make_canvas, pad_to_canvas, pick_canvas_size, place
-from clipsr_serving.images._fit import CENTER_CROP, FITS, SQUASH, parse_fit
+from clipsr_serving.images._fit import CENTER_CROP, FIT_OF_RESIZE_MODE, FITS, PAD, SQUASH, parse_fit
 from clipsr_serving.images._native import INTERPOLATIONS, make_native_pixels
 from clipsr_serving.images._read import FORMATS, read_image
 
 __all__ = [
     "CENTER_CROP",
     "FITS",
+    "FIT_OF_RESIZE_MODE",
     "FORMATS",
     "INTERPOLATIONS",
+    "PAD",
     "SQUASH",
     "Placement",
     "make_canvas",

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from clipsr_serving.images._fit import CENTER_CROP
+from clipsr_serving.images._fit import CENTER_CROP, PAD
 
 __all__ = ["Placement", "make_canvas", "pad_to_canvas", "pick_canvas_size", "place"]
 
@@ -34,19 +34,22 @@ class Placement:
         return self.pixels.shape[0], self.pixels.shape[1]
 
 
-def place(image: Image.Image, *, fit: str, canvas_sizes_px: Sequence[int]) -> Placement:
+def place(image: Image.Image, *, fit: str, canvas_sizes_px: Sequence[int], fill_color: int = 0) -> Placement:
     """Choose what of an image goes on a canvas, and which region is rendered.
 
     An image that fits the largest canvas is taken whole, so that the model sees what surrounds a centre crop. A larger
     one is cut to its centred square (``center_crop``), and what still does not fit is reduced by antialiased bicubic:
-    ``squash`` axis by axis, as its aspect ratio is given up anyway.
+    ``squash`` axis by axis, as its aspect ratio is given up anyway. ``pad`` puts it into a square with borders.
 
     Args:
         image: mode RGB.
-        fit: ``center_crop`` or ``squash``.
+        fit: ``center_crop``, ``squash`` or ``pad``.
         canvas_sizes_px: sides of the canvases, any order.
+        fill_color: grey level of the borders of ``pad``.
     """
     largest = max(canvas_sizes_px)
+    if fit == PAD:
+        return _pad(image, largest, fill_color)
     width, height = image.size
     if fit == CENTER_CROP:
         side = min(width, height)
@@ -58,6 +61,17 @@ def place(image: Image.Image, *, fit: str, canvas_sizes_px: Sequence[int]) -> Pl
     if reduced != image.size:
         image = image.resize(reduced, Image.Resampling.BICUBIC)
     return Placement(pixels=_array(image), box=(0.0, 0.0, float(reduced[1]), float(reduced[0])))
+
+
+def _pad(image: Image.Image, largest: int, fill_color: int) -> Placement:
+    side = min(max(image.size), largest)
+    ratio = max(image.size) / side
+    width, height = (max(1, round(length / ratio)) for length in image.size)
+    if (width, height) != image.size:
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    square = Image.new("RGB", (side, side), (fill_color,) * 3)
+    square.paste(image, ((side - width) // 2, (side - height) // 2))
+    return Placement(pixels=_array(square), box=(0.0, 0.0, float(side), float(side)))
 
 
 def _cut_square(image: Image.Image, top: float, left: float, side: int, largest: int) -> Placement:
@@ -105,13 +119,13 @@ def pad_to_canvas(pixels: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
 
 
 def make_canvas(
-    image: Image.Image, *, fit: str, canvas_sizes_px: Sequence[int]
+    image: Image.Image, *, fit: str, canvas_sizes_px: Sequence[int], fill_color: int = 0
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Turn one image into the inputs of ``upscale``.
 
     Returns:
         canvas UINT8 [3, S, S], and box FP32 [4] as (top, left, height, width) in canvas pixels.
     """
-    placement = place(image, fit=fit, canvas_sizes_px=canvas_sizes_px)
+    placement = place(image, fit=fit, canvas_sizes_px=canvas_sizes_px, fill_color=fill_color)
     size_px = pick_canvas_size(placement.size_hw, canvas_sizes_px)
     return pad_to_canvas(placement.pixels, size_px), np.asarray(placement.box, dtype=np.float32)

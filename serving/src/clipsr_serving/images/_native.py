@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from clipsr_serving.images._fit import SQUASH
+from clipsr_serving.images._fit import PAD, SQUASH
 
 __all__ = ["INTERPOLATIONS", "make_native_pixels"]
 
@@ -18,17 +18,19 @@ _MAX_ASPECT_RATIO = 8
 
 
 def make_native_pixels(
-    image: Image.Image, *, fit: str, image_size_px: int, interpolation: str = "bicubic"
+    image: Image.Image, *, fit: str, image_size_px: int, interpolation: str = "bicubic", fill_color: int = 0
 ) -> NDArray[np.uint8]:
     """Prepare an image the way OpenCLIP does at inference.
 
     ``center_crop``: the shorter side becomes R (antialiased), then the central R x R is cut. ``squash``: R x R at once.
+    ``pad``: the longer side becomes R, borders fill the rest.
 
     Args:
         image: mode RGB.
-        fit: ``center_crop`` or ``squash``.
+        fit: ``center_crop``, ``squash`` or ``pad``: OpenCLIP's resize modes ``shortest``, ``squash`` and ``longest``.
         image_size_px: R.
         interpolation: ``bicubic`` or ``bilinear``, the checkpoint's own.
+        fill_color: grey level of the borders, the checkpoint's own.
 
     Returns:
         UINT8 [3, R, R] RGB, contiguous.
@@ -38,6 +40,8 @@ def make_native_pixels(
     resample = INTERPOLATIONS[interpolation]
     if fit == SQUASH:
         return _planar(image.resize((image_size_px, image_size_px), resample))
+    if fit == PAD:
+        return _planar(_pad(image, image_size_px, resample, fill_color))
     image = _cut_long_ends(image)
     width, height = image.size
     # torchvision truncates the longer side, and rounds the crop's offset half to even.
@@ -48,6 +52,15 @@ def make_native_pixels(
     left, top = (round((side - image_size_px) / 2) for side in resized)
     crop = (left, top, left + image_size_px, top + image_size_px)
     return _planar(image.resize(resized, resample).crop(crop))
+
+
+def _pad(image: Image.Image, image_size_px: int, resample: Image.Resampling, fill_color: int) -> Image.Image:
+    ratio = max(image.size) / image_size_px
+    # OpenCLIP rounds half to even; a side that it would round to nothing stays one pixel.
+    width, height = (max(1, round(side / ratio)) for side in image.size)
+    square = Image.new("RGB", (image_size_px, image_size_px), (fill_color,) * 3)
+    square.paste(image.resize((width, height), resample), ((image_size_px - width) // 2, (image_size_px - height) // 2))
+    return square
 
 
 def _cut_long_ends(image: Image.Image) -> Image.Image:

@@ -8,27 +8,39 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from clipsr_serving.images import make_native_pixels, pad_to_canvas, parse_fit, pick_canvas_size, place, read_image
-from clipsr_serving.manifest import read_manifest
+from clipsr_serving.images import (
+    FIT_OF_RESIZE_MODE,
+    make_native_pixels,
+    pad_to_canvas,
+    parse_fit,
+    pick_canvas_size,
+    place,
+    read_image,
+)
+from clipsr_serving.manifest import ImageEncoder, read_manifest
 from clipsr_serving.models import _triton
 
 __all__ = ["DecodeModel", "DecodeNativeModel"]
 
 
-def _read_images(request: Any) -> list[tuple[Image.Image, str]]:
-    """Each row's image and fit."""
+def _read_images(request: Any, encoder: ImageEncoder) -> list[tuple[Image.Image, str]]:
+    """Each row's image and fit; a row without a fit takes the checkpoint's own."""
+    own = FIT_OF_RESIZE_MODE[encoder.resize_mode]
     contents = _triton.read_byte_rows(request, "image")
     fits = _triton.read_byte_rows(request, "fit")
-    return [(read_image(content), parse_fit(fit)) for (content,), (fit,) in zip(contents, fits, strict=True)]
+    return [
+        (read_image(content), parse_fit(fit, default=own)) for (content,), (fit,) in zip(contents, fits, strict=True)
+    ]
 
 
 class DecodeModel:
     """``image``, ``fit`` to ``canvas``, ``box``."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Read the canvas sizes."""
+        """Read the canvas sizes and the checkpoint's own fit."""
         _triton.set_up_logging()
-        self._canvas_sizes_px = read_manifest(_triton.find_repository(args)).upscaler.canvas_sizes_px
+        manifest = read_manifest(_triton.find_repository(args))
+        self._encoder, self._canvas_sizes_px = manifest.image_encoder, manifest.upscaler.canvas_sizes_px
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer each request by itself; a bad image fails only the request that brought it."""
@@ -36,7 +48,8 @@ class DecodeModel:
 
     def _answer(self, request: Any) -> _triton.Answer:
         placements = [
-            place(image, fit=fit, canvas_sizes_px=self._canvas_sizes_px) for image, fit in _read_images(request)
+            place(image, fit=fit, canvas_sizes_px=self._canvas_sizes_px, fill_color=self._encoder.fill_color)
+            for image, fit in _read_images(request, self._encoder)
         ]
         # One tensor has one shape: the images of one request share the canvas of the largest.
         size_px = max(pick_canvas_size(item.size_hw, self._canvas_sizes_px) for item in placements)
@@ -50,7 +63,7 @@ class DecodeNativeModel:
     """``image``, ``fit`` to ``pixels``."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Read the encoder's input side and interpolation."""
+        """Read the encoder's input side, and how its checkpoint's images were resized."""
         _triton.set_up_logging()
         self._encoder = read_manifest(_triton.find_repository(args)).image_encoder
 
@@ -61,8 +74,12 @@ class DecodeNativeModel:
     def _answer(self, request: Any) -> _triton.Answer:
         pixels = [
             make_native_pixels(
-                image, fit=fit, image_size_px=self._encoder.image_size_px, interpolation=self._encoder.interpolation
+                image,
+                fit=fit,
+                image_size_px=self._encoder.image_size_px,
+                interpolation=self._encoder.interpolation,
+                fill_color=self._encoder.fill_color,
             )
-            for image, fit in _read_images(request)
+            for image, fit in _read_images(request, self._encoder)
         ]
         return {"pixels": np.stack(pixels)}
