@@ -1,20 +1,34 @@
-"""CLIP checkpoints on disk: OpenCLIP's folder layout (`open_clip_config.json` beside its weights)."""
+"""CLIP checkpoints: OpenCLIP's folder layout (`open_clip_config.json` beside its weights), and named models."""
 
 import json
-import pickle
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
 
-import open_clip
 import torch
+from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from clipsr_training.clip._open_clip import (
+    RANDOM_WEIGHTS,
+    Report,
+    adapt_config,
+    build_model,
+    build_random_model,
+    find_weights,
+    holds_tokenizer,
+    load_tokenizer,
+    model_config,
+    preprocess_config,
+)
+from clipsr_training.clip._weights import load_weights, read_weights
+
 CONFIG_NAME = "open_clip_config.json"
 WEIGHTS_NAME = "open_clip_model.safetensors"
+WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +40,13 @@ class ClipCheckpoint:
             `encode_text` token ids [B, L].
         config: content of `open_clip_config.json`.
         tokenizer: maps texts to token ids int64 [B, L].
+        weights: where the weights come from: a path, a published tag, or "random" for none at all.
     """
 
     model: nn.Module
     config: dict[str, Any]
     tokenizer: Any
+    weights: str = ""
 
     @property
     def encode_image(self) -> Callable[[Tensor], Tensor]:
@@ -58,6 +74,16 @@ class ClipCheckpoint:
         return int(self.config["model_cfg"]["text_cfg"]["context_length"])
 
     @property
+    def vocab_size(self) -> int:
+        """Token ids that the text tower has an embedding for."""
+        return int(cast("int", self.model.vocab_size))
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the weights were never trained: fit for measuring speed, for nothing else."""
+        return self.weights == RANDOM_WEIGHTS
+
+    @property
     def architecture(self) -> str:
         """Types of the two towers, for people."""
         text = getattr(self.model, "text", None) or self.model.transformer
@@ -72,7 +98,7 @@ class ClipCheckpoint:
     def logit_bias(self) -> float | None:
         """Term after the factor of a checkpoint trained with a sigmoid loss; None for softmax checkpoints."""
         bias = getattr(self.model, "logit_bias", None)
-        return None if bias is None else float(bias)
+        return None if bias is None else float(bias.detach())
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -83,6 +109,26 @@ class ClipCheckpoint:
     def std(self) -> tuple[float, ...]:
         """Per-channel standard deviation of RGB in [0, 1] that the image tower expects to be divided by."""
         return tuple(self.config["preprocess_cfg"]["std"])
+
+    @property
+    def interpolation(self) -> str:
+        """How images are resized: "bicubic" or "bilinear"."""
+        # "random" varies it in training only; OpenCLIP takes bicubic for it at inference.
+        named = self.config["preprocess_cfg"].get("interpolation") or "bicubic"
+        return "bicubic" if named == "random" else named
+
+    @property
+    def resize_mode(self) -> str:
+        """What of an image that is not square is seen.
+
+        "shortest": its central square; "squash": all of it, stretched; "longest": all of it, with a border.
+        """
+        return self.config["preprocess_cfg"].get("resize_mode") or "shortest"
+
+    @property
+    def fill_color(self) -> int:
+        """Grey level 0-255 of the border of "longest"."""
+        return int(self.config["preprocess_cfg"].get("fill_color") or 0)
 
 
 def bundled_config(name: str) -> dict[str, Any]:
@@ -100,10 +146,9 @@ def bundled_config(name: str) -> dict[str, Any]:
 
 
 def build_clip(config: dict[str, Any]) -> ClipCheckpoint:
-    """Build an untrained model from the content of an `open_clip_config.json`."""
-    model = open_clip.CLIP(**config["model_cfg"])
-    tokenizer = open_clip.SimpleTokenizer(context_length=config["model_cfg"]["text_cfg"]["context_length"])
-    return ClipCheckpoint(model=model, config=config, tokenizer=tokenizer)
+    """Build an untrained model from the content of an `open_clip_config.json`, in training mode."""
+    tokenizer = load_tokenizer(config["model_cfg"], None)
+    return ClipCheckpoint(model=build_model(config["model_cfg"]), config=config, tokenizer=tokenizer)
 
 
 def load_clip(folder: str | Path) -> ClipCheckpoint:
@@ -111,38 +156,87 @@ def load_clip(folder: str | Path) -> ClipCheckpoint:
 
     Raises:
         FileNotFoundError: the folder lacks `open_clip_config.json` or weights.
+        ClipCheckpointError: the weights can't be read, or do not fit the configuration.
     """
     folder = Path(folder)
     if not (folder / CONFIG_NAME).is_file():
         raise FileNotFoundError(f"no {CONFIG_NAME} in {folder}; a CLIP checkpoint is a folder in OpenCLIP's layout")
-    if not any(folder.glob("open_clip_*model*")) and not any(folder.glob("*.safetensors")):
-        raise FileNotFoundError(f"no weights in {folder}; expected {WEIGHTS_NAME}")
+    path = _weights_in(folder)
     config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
-    name = f"local-dir:{folder}"
-    model = open_clip.create_model(name, precision="fp32").eval()
-    return ClipCheckpoint(model=model, config=config, tokenizer=open_clip.get_tokenizer(name))
+    config["model_cfg"]["text_cfg"].setdefault("context_length", 77)
+    config["preprocess_cfg"] = merge_preprocess_dict(asdict(PreprocessCfg()), config.get("preprocess_cfg", {}))
+    model_cfg = _with_local_text_tower(config["model_cfg"], folder)
+    model = build_model(model_cfg).eval()
+    load_weights(model, read_weights(path), path=str(path), model_name=f"{CONFIG_NAME} beside it")
+    tokenizer = load_tokenizer(model_cfg, folder if holds_tokenizer(folder) else None)
+    return ClipCheckpoint(model=model, config=config, tokenizer=tokenizer, weights=path.name)
 
 
-def load_open_clip(model_name: str, weights: str) -> ClipCheckpoint:
+def _weights_in(folder: Path) -> Path:
+    """The weight file of a checkpoint folder: the one of OpenCLIP's name, else the first."""
+    paths = sorted(p for p in folder.iterdir() if p.suffix in WEIGHTS_SUFFIXES)
+    paths.sort(key=lambda p: (p.suffix != ".safetensors", not p.name.startswith("open_clip_")))
+    if not paths:
+        raise FileNotFoundError(f"no weights in {folder}; expected {WEIGHTS_NAME}")
+    return paths[0]
+
+
+def _with_local_text_tower(model_cfg: dict[str, Any], folder: Path | None) -> dict[str, Any]:
+    """The configuration with the text tower's own taken from a folder that holds it, so that no hub is asked."""
+    text_cfg = model_cfg["text_cfg"]
+    if folder is None or not text_cfg.get("hf_model_name") or not (folder / "config.json").is_file():
+        return model_cfg
+    return {**model_cfg, "text_cfg": {**text_cfg, "hf_model_name": str(folder)}}
+
+
+def load_open_clip(
+    model_name: str,
+    weights: str,
+    *,
+    tokenizer: Path | None = None,
+    preprocess: str | None = None,
+    report: Report = lambda _: None,
+) -> ClipCheckpoint:
     """Load a model that OpenCLIP knows by name, in fp32, on the CPU.
 
     Args:
         model_name: OpenCLIP's name, for example "ViT-B-32".
-        weights: path of a weight file, or a tag that OpenCLIP downloads.
+        weights: path of a weight file, a tag that OpenCLIP downloads, or "random" for none.
+        tokenizer: folder with the files of a tokenizer or text tower that OpenCLIP takes from a hub; None asks the hub.
+        preprocess: tag of published weights that take images prepared as these weights do; None finds out.
+        report: called with one line for everything that differs from the named model.
 
     Raises:
-        ValueError: OpenCLIP knows no such model or tag.
+        ClipCheckpointError: one of its subclasses, for an unknown name, missing or other weights, or no hub.
     """
-    model_cfg = open_clip.get_model_config(model_name)
-    if model_cfg is None:
-        raise ValueError(f"OpenCLIP knows no model {model_name!r}; open_clip.list_models() lists them")
-    try:
-        model = open_clip.create_model(model_name, pretrained=weights, precision="fp32", require_pretrained=True).eval()
-    except (RuntimeError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{weights} can't be loaded as weights of {model_name}: {reason}") from error
-    config = {"model_cfg": model_cfg, "preprocess_cfg": open_clip.get_model_preprocess_cfg(model)}
-    return ClipCheckpoint(model=model, config=config, tokenizer=open_clip.get_tokenizer(model_name))
+    model_name, named_cfg = model_config(model_name)
+    local_cfg = _with_local_text_tower(named_cfg, tokenizer)
+    # First what fails fast: the hub is asked before minutes are spent on weights.
+    tokenize = load_tokenizer(local_cfg, tokenizer)
+    is_random = weights == RANDOM_WEIGHTS
+    path, tag = (None, None) if is_random else find_weights(model_name, weights)
+    content = None if path is None else read_weights(path)
+    is_openai = content is not None and content.is_openai
+    preprocess_cfg = preprocess_config(model_name, preprocess or tag, is_openai=is_openai, is_random=is_random)
+    if content is None:
+        model = build_random_model(local_cfg)
+    else:
+        local_cfg = adapt_config(local_cfg, content, report)
+        model = build_model(local_cfg)
+        load_weights(model, content, path=str(path), model_name=model_name)
+    size = local_cfg["vision_cfg"]["image_size"]
+    config = {
+        "model_cfg": _with_text_tower_of(local_cfg, named_cfg),
+        "preprocess_cfg": {**preprocess_cfg, "size": size},
+    }
+    return ClipCheckpoint(model=model.eval(), config=config, tokenizer=tokenize, weights=weights)
+
+
+def _with_text_tower_of(model_cfg: dict[str, Any], named_cfg: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with the published name of the text tower again, not a folder of this machine."""
+    if "hf_model_name" not in named_cfg["text_cfg"]:
+        return model_cfg
+    return {**model_cfg, "text_cfg": {**model_cfg["text_cfg"], "hf_model_name": named_cfg["text_cfg"]["hf_model_name"]}}
 
 
 def save_clip(checkpoint: ClipCheckpoint, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> Path:
@@ -161,4 +255,8 @@ def save_clip(checkpoint: ClipCheckpoint, folder: str | Path, *, dtype: torch.dt
         for name, value in checkpoint.model.state_dict().items()
     }
     save_file(state, folder / WEIGHTS_NAME, metadata={"format": "pt"})
+    # Tokenizers and text towers of transformers bring files of their own.
+    for part in (checkpoint.tokenizer, getattr(getattr(checkpoint.model, "text", None), "config", None)):
+        if hasattr(part, "save_pretrained"):
+            part.save_pretrained(str(folder))
     return folder
