@@ -30,6 +30,8 @@ FORBIDDEN = [
     ("clipsr_serving", "torch"),
     ("clipsr_serving", "clipsr"),
     ("clipsr_training", "clipsr_export"),
+    ("clipsr_training", "clipsr"),
+    ("clipsr_training", "onnxruntime"),
     ("clipsr_export", "clipsr_gateway"),
 ]
 
@@ -98,6 +100,12 @@ def importers(folder: Path, module: str) -> list[str]:
 
 def test_tritonclient_is_imported_by_one_module() -> None:
     assert len(importers(REPO_ROOT / "gateway" / "src", "tritonclient")) == 1
+
+
+def test_training_reaches_each_other_back_end_through_one_module() -> None:
+    source = REPO_ROOT / "training" / "src" / "clipsr_training"
+    assert importers(source, "clipsr") == ["evaluation/_grpc_backend.py"]
+    assert importers(source, "onnxruntime") == ["evaluation/_onnx_backend.py"]
 
 
 # The models and their checkpoints, through the packages' public names; not the training around them.

@@ -1,4 +1,4 @@
-"""docs/training.md holds the `--help` of every command of the training room, word for word.
+"""docs/training.md and docs/evaluation.md hold the `--help` of every command of the training room, word for word.
 
 After a change of a command line, write it anew: `python -m tests.training.test_docs --write`.
 """
@@ -16,35 +16,39 @@ from clipsr_training import cli, eval_cli
 from clipsr_training.liif import _recipes
 from tests.help_pages import HELP_WIDTH, documented, fill, write_if_asked
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "training.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE = DOCS / "training.md"
+CLI_OF_PAGE = {PAGE: cli, DOCS / "evaluation.md": eval_cli}
 
 
-def commands() -> dict[str, str]:
-    """The help of each command by its full name."""
-    helps: dict[str, str] = {}
+def commands(page: Path) -> dict[str, str]:
+    """The help of each command that a page documents, by its full name."""
     # argparse wraps at two columns less than the terminal has, and only the environment can say how many that is.
     with mock.patch.dict(os.environ, {"COLUMNS": str(HELP_WIDTH + 2)}):
-        for parser in (cli.build_parser(), eval_cli.build_parser()):
-            helps[parser.prog] = parser.format_help()
-            (group,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-            helps |= {command.prog: command.format_help() for command in group.choices.values()}
-    return helps
+        parser = CLI_OF_PAGE[page].build_parser()
+        (group,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+        helps = {parser.prog: parser.format_help()}
+        return helps | {command.prog: command.format_help() for command in group.choices.values()}
 
 
 def test_every_command_is_documented():
-    expected = ["clipsr-eval", "clipsr-eval sr", "clipsr-train", "clipsr-train clip", "clipsr-train liif"]
-    assert documented(PAGE.read_text("utf-8")) == sorted(commands()) == expected
+    names = {page.name: documented(page.read_text("utf-8")) for page in CLI_OF_PAGE}
+    assert names == {page.name: sorted(commands(page)) for page in CLI_OF_PAGE}
+    evaluations = ["", " image", " linear-probe", " lowres", " sr", " zeroshot"]
+    assert names["evaluation.md"] == [f"clipsr-eval{name}" for name in evaluations]
+    assert names["training.md"] == ["clipsr-train", "clipsr-train clip", "clipsr-train liif"]
 
 
-def test_the_page_shows_the_help_of_today():
-    page = PAGE.read_text("utf-8")
-    assert page == fill(page, commands()), "write it anew: python -m tests.training.test_docs --write"
+@pytest.mark.parametrize("path", CLI_OF_PAGE, ids=lambda path: path.name)
+def test_the_page_shows_the_help_of_today(path):
+    page = path.read_text("utf-8")
+    assert page == fill(page, commands(path)), "write it anew: python -m tests.training.test_docs --write"
 
 
 def test_a_drift_is_noticed(monkeypatch):
     page = PAGE.read_text("utf-8")
     monkeypatch.setattr(cli, "_DATA_HELP", "something else")
-    assert page != fill(page, commands())
+    assert page != fill(page, commands(PAGE))
 
 
 @pytest.mark.parametrize("name", sorted(_recipes.RECIPES))
@@ -55,4 +59,5 @@ def test_every_recipe_is_described_by_its_figures(name):
 
 
 if __name__ == "__main__":
-    write_if_asked(PAGE, commands())
+    for path in CLI_OF_PAGE:
+        write_if_asked(path, commands(path))

@@ -1,0 +1,1 @@
+"""The commands of `clipsr-eval`, a module each."""

@@ -1,0 +1,124 @@
+"""A data set to measure on: encoded images with class indices, read one at a time."""
+
+import hashlib
+import io
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image
+
+# Errors of a broken data set are shown by a few examples.
+_N_SHOWN = 3
+# What a check decodes to: enough to read a JPEG's whole stream, at an eighth of the work.
+_DRAFT_SIZE = (32, 32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSet:
+    """Labelled images that stay on disk.
+
+    Attributes:
+        name: for reports, such as "cifar10".
+        classnames: label of each class, as written into prompts.
+        targets: [N] int64 index into `classnames`.
+        names: what to call each image in messages and logs: a path, or a row.
+        read: returns image i as the encoded bytes of its file; raises OSError if it can't.
+    """
+
+    name: str
+    classnames: tuple[str, ...]
+    targets: np.ndarray
+    names: Sequence[str]
+    read: Callable[[int], bytes]
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.targets)
+
+    def digest(self) -> str:
+        """Return what tells this set from others: a digest over class names, targets and names of the images."""
+        content = "\0".join((*self.classnames, *self.names)).encode() + self.targets.astype("<i8").tobytes()
+        return hashlib.sha256(content).hexdigest()
+
+    def select(self, rows: np.ndarray) -> "ImageSet":
+        """Return the images at these rows, in that order."""
+        names, read = self.names, self.read
+        return replace(
+            self,
+            targets=self.targets[rows],
+            names=[names[row] for row in rows],
+            read=lambda i: read(int(rows[i])),
+        )
+
+    def sample(self, limit: int | None, seed: int = 0) -> "ImageSet":
+        """Return at most `limit` images drawn at random, in the set's order; None returns all."""
+        if limit is None or limit >= len(self):
+            return self
+        return self.select(np.sort(np.random.default_rng(seed).permutation(len(self))[:limit]))
+
+    def renamed(self, classnames: Sequence[str]) -> "ImageSet":
+        """Return the set with other labels for its classes.
+
+        Raises:
+            ValueError: there are not as many labels as classes.
+        """
+        if len(classnames) != len(self.classnames):
+            raise ValueError(
+                f"{self.name} has {len(self.classnames)} classes ({_shown(self.classnames)}), "
+                f"but {len(classnames)} labels were given ({_shown(classnames)})"
+            )
+        return replace(self, classnames=tuple(classnames))
+
+
+def check_images(images: ImageSet, *, on_image: Callable[[], None] = lambda: None) -> None:
+    """Decode every image once, before hours are spent on those that come first.
+
+    Args:
+        images: the set.
+        on_image: called after every image.
+
+    Raises:
+        ValueError: images are missing or damaged; the message counts them and names a few.
+    """
+
+    def objection(i: int) -> str | None:
+        try:
+            with Image.open(io.BytesIO(images.read(i))) as image:
+                image.draft("RGB", _DRAFT_SIZE)
+                image.load()
+        # Pillow's parsers let through whatever they trip over (struct.error, SyntaxError, ...).
+        except Exception as error:
+            return f"{images.names[i]} ({error or type(error).__name__})"
+        return None
+
+    objections: list[str] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for found in pool.map(objection, range(len(images))):
+            objections += [] if found is None else [found]
+            on_image()
+    if objections:
+        raise ValueError(
+            f"{len(objections):,} of {len(images):,} images of {images.name} can't be read: {_shown(objections)}"
+        )
+
+
+def require_every_class(images: ImageSet) -> None:
+    """Check that every class occurs: a class without images makes no accuracy, and hints at a half-copied data set.
+
+    Raises:
+        ValueError: some don't; the message names them.
+    """
+    counts = np.bincount(images.targets, minlength=len(images.classnames))
+    absent = [name for name, count in zip(images.classnames, counts, strict=True) if count == 0]
+    if absent:
+        raise ValueError(
+            f"{images.name} has no image of {len(absent)} of its {len(images.classnames)} classes: {_shown(absent)}"
+        )
+
+
+def _shown(items: Sequence[str]) -> str:
+    more = f" and {len(items) - _N_SHOWN} more" if len(items) > _N_SHOWN else ""
+    return ", ".join(items[:_N_SHOWN]) + more
