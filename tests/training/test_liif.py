@@ -20,24 +20,72 @@ def small_modulated() -> ModulatedLIIF:
     return ModulatedLIIF(EDSR(n_resblocks=1, n_feats=8), latent_dim=16).eval()
 
 
+FLAGS = st.tuples(st.booleans(), st.booleans(), st.booleans())
+LR_HW = st.tuples(st.integers(3, 24), st.integers(3, 24))
+SCALE = st.tuples(st.floats(1.1, 14), st.floats(1.1, 14))
+UNIT = st.floats(0, 1)
+
+
 @settings(max_examples=60, deadline=None)
-@given(
-    lr_hw=st.tuples(st.integers(3, 24), st.integers(3, 24)),
-    scale=st.tuples(st.floats(1.1, 14), st.floats(1.1, 14)),
-    flags=st.tuples(st.booleans(), st.booleans(), st.booleans()),
-    batch=st.integers(1, 3),
-)
+@given(lr_hw=LR_HW, scale=SCALE, flags=FLAGS, batch=st.integers(1, 3))
 @torch.inference_mode()
 def test_exact_equals_reference(lr_hw, scale, flags, batch):
-    torch.manual_seed(0)
-    model = small_liif(local_ensemble=flags[0], feat_unfold=flags[1], cell_decode=flags[2])
+    model = seeded_liif(flags)
     sr_hw = tuple(max(1, round(n * s)) for n, s in zip(lr_hw, scale, strict=True))
     lr = torch.rand(batch, 3, *lr_hw)
     exact, reference = (model.upscale(lr, sr_hw, method) for method in ("exact", "reference"))
-    defined = [_well_defined(n, m, local_ensemble=flags[0]) for n, m in zip(lr_hw, sr_hw, strict=True)]
-    mask = defined[0][:, None] & defined[1][None, :]
-    difference = (exact - reference).abs().amax(dim=(0, 1))[mask]
+    difference = (exact - reference).abs().amax(dim=(0, 1))[defined_pixels(lr_hw, sr_hw, flags)]
     assert difference.numel() == 0 or float(difference.max()) <= REWRITE
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lr_hw=LR_HW,
+    scale=SCALE,
+    flags=FLAGS,
+    extent=st.tuples(UNIT, UNIT),
+    corners=st.lists(st.tuples(UNIT, UNIT), min_size=1, max_size=3),
+)
+@torch.inference_mode()
+def test_boxes_equal_crops_of_the_reference(lr_hw, scale, flags, extent, corners):
+    """A batch of boxes, each its own part of its own image, is what the reference has there.
+
+    The reference knows whole images only, so each box covers some of its output pixels exactly; its sides and corners
+    are fractions of a low-resolution pixel all the same.
+    """
+    model = seeded_liif(flags)
+    sr_hw = tuple(round(n * s) for n, s in zip(lr_hw, scale, strict=True))
+    size_hw = tuple(max(1, round(n * e)) for n, e in zip(sr_hw, extent, strict=True))
+    places = [[round((n - m) * c) for n, m, c in zip(sr_hw, size_hw, corner, strict=True)] for corner in corners]
+    lr = torch.rand(len(corners), 3, *lr_hw)
+    # (top, left, height, width) in output pixels, then in low-resolution ones.
+    box = torch.tensor([[*place, *size_hw] for place in places], dtype=torch.float64)
+    box = (box * torch.tensor(2 * lr_hw) / torch.tensor(2 * sr_hw)).float()
+    exact, reference = model.render(model.features(lr), box, size_hw), model.upscale(lr, sr_hw, "reference")
+    defined = defined_pixels(lr_hw, sr_hw, flags)
+    for i, (top, left) in enumerate(places):
+        rows, columns = slice(top, top + size_hw[0]), slice(left, left + size_hw[1])
+        difference = (exact[i] - reference[i, :, rows, columns]).abs().amax(dim=0)[defined[rows, columns]]
+        assert difference.numel() == 0 or float(difference.max()) <= REWRITE
+
+
+@torch.inference_mode()
+def test_a_box_elsewhere_is_noticed():
+    """The comparison can fail: a box a quarter of a pixel away leaves the tolerance."""
+    model, lr = seeded_liif((True, True, True)), torch.rand(1, 3, 8, 8)
+    box = torch.tensor([[2.25, 2.0, 4.0, 4.0]])
+    exact, reference = model.render(model.features(lr), box, (10, 10)), model.upscale(lr, (20, 20), "reference")
+    assert float((exact - reference[:, :, 5:15, 5:15]).abs().max()) > REWRITE
+
+
+def seeded_liif(flags: tuple[bool, bool, bool]) -> LIIF:
+    torch.manual_seed(0)
+    return small_liif(local_ensemble=flags[0], feat_unfold=flags[1], cell_decode=flags[2])
+
+
+def defined_pixels(lr_hw: tuple[int, int], sr_hw: tuple[int, int], flags: tuple[bool, bool, bool]) -> torch.Tensor:
+    rows, columns = (_well_defined(n, m, local_ensemble=flags[0]) for n, m in zip(lr_hw, sr_hw, strict=True))
+    return rows[:, None] & columns[None, :]
 
 
 def _well_defined(n_source: int, n_target: int, *, local_ensemble: bool) -> torch.Tensor:
@@ -59,6 +107,16 @@ def test_boxes_tile_one_continuous_image(make):
     tiles = model.render(feat.expand(4, -1, -1, -1), boxes, (24, 20))
     rows = [torch.cat((tiles[i], tiles[i + 1]), dim=2) for i in (0, 2)]
     assert torch.allclose(torch.cat(rows, dim=1), whole[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(("n_source", "n_target"), [(160, 560), (120, 420), (24, 61), (100, 250), (1000, 3500)])
+def test_half_way_between_two_codes_is_exact(n_source, n_target):
+    """The nearest code of a tie is then the upper one everywhere, not the one that round-off prefers."""
+    u = source_coordinates(torch.zeros(1), torch.tensor([float(n_source)]), n_target)[0].numpy()
+    numerator = (2 * np.arange(n_target) + 1) * n_source
+    tie = numerator % (2 * n_target) == 0
+    assert tie.any()
+    assert (u[tie] + 0.5 == numerator[tie] // (2 * n_target)).all()
 
 
 @pytest.mark.parametrize("make", [small_liif, small_modulated])
