@@ -19,10 +19,11 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2_grpc
 from PIL import Image
 
-from clipsr.v1 import classifier_pb2, classifier_pb2_grpc, types_pb2
+from clipsr.v1 import classifier_pb2, classifier_pb2_grpc, types_pb2, upscaler_pb2_grpc
 from clipsr_gateway import Gateway, GatewayConfig, HealthSchedule, Scores, load_manifest
 
 IMAGENET_TEMPLATES = 80
+TILE_PX = 64
 
 
 @pytest.fixture
@@ -34,14 +35,19 @@ def document() -> dict[str, Any]:
         "digest": "sha256:" + "ab" * 32,
         "image_encoder": {
             "architecture": "RN-test",
-            "image_size_px": 64,
+            "image_size_px": TILE_PX,
             "embed_dim": 256,
             "mean": [0.5, 0.5, 0.5],
             "std": [0.25, 0.25, 0.25],
             "interpolation": "bicubic",
         },
         "text_encoder": {"context_length": 32, "vocab_size": 49408, "pad_token_id": 0},
-        "upscaler": {"architecture": "liif-test", "canvas_sizes_px": [128, 32, 64], "scale_max": 4.0},
+        "upscaler": {
+            "architecture": "liif-test",
+            "canvas_sizes_px": [128, 32, 64],
+            "scale_max": 4.0,
+            "receptive_field_px": 5,
+        },
         "scoring": {"function": "softmax", "logit_scale": 50.0, "logit_bias": 0.0},
         "native_min_side_px": 64,
         "default_templates": "@simple",
@@ -92,6 +98,9 @@ class FakeBackend:
     most_in_flight: int = 0
     cancelled: int = 0
     closed: bool = False
+    tile_limit: int = 32
+    tile_calls: list[dict[str, Any]] = field(default_factory=list)
+    tile_answer: Callable[[np.ndarray], np.ndarray] | None = None
 
     async def is_ready(self, *, timeout_s: float) -> bool:
         return self.ready
@@ -99,6 +108,31 @@ class FakeBackend:
     def prepare(self, *, labels: Sequence[str], templates: Sequence[str]) -> FakeLabels:
         self.prepared.append((tuple(labels), tuple(templates)))
         return FakeLabels(self, len(labels))
+
+    async def max_tiles(self, *, timeout_s: float | None) -> int:
+        return self.tile_limit
+
+    async def upscale(
+        self, canvas: np.ndarray, box: np.ndarray, *, request_id: str, timeout_s: float | None
+    ) -> np.ndarray:
+        self.tile_calls.append({"canvas": canvas, "box": box, "request_id": request_id, "timeout_s": timeout_s})
+        await self.compute()
+        if self.error:
+            raise self.error
+        pixels = np.stack([render_nearest(*pair, TILE_PX) for pair in zip(canvas, box, strict=True)])
+        return self.tile_answer(pixels) if self.tile_answer else pixels
+
+    async def compute(self) -> None:
+        """Takes its time, and notes who is there and who leaves early."""
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await (self.hold.wait() if self.hold else asyncio.sleep(0.005))
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.in_flight -= 1
 
     async def close(self) -> None:
         self.closed = True
@@ -120,19 +154,20 @@ class FakeLabels:
         )
         if request_id.startswith("canary"):
             return even_scores(self.label_count)
-        backend.in_flight += 1
-        backend.most_in_flight = max(backend.most_in_flight, backend.in_flight)
-        try:
-            await (backend.hold.wait() if backend.hold else asyncio.sleep(0.005))
-        except asyncio.CancelledError:
-            backend.cancelled += 1
-            raise
-        finally:
-            backend.in_flight -= 1
+        await backend.compute()
         error = backend.errors.get(image) or backend.error
         if error:
             raise error
         return backend.answer(image, self.label_count) if backend.answer else even_scores(self.label_count)
+
+
+def render_nearest(canvas: np.ndarray, box: np.ndarray, size_px: int) -> np.ndarray:
+    """Renders [3, size_px, size_px] by the nearest pixel, in fp32 as the graph does: a wrong box shows at once."""
+    index = []
+    for start, length, n_source in ((box[0], box[2], canvas.shape[1]), (box[1], box[3], canvas.shape[2])):
+        u = start + np.arange(1, 2 * size_px, 2, dtype=np.float32) * length / np.float32(2 * size_px)
+        index.append(np.clip(np.floor(u).astype(int), 0, n_source - 1))
+    return canvas[:, index[0][:, None], index[1][None, :]]
 
 
 def even_scores(label_count: int) -> Scores:
@@ -156,6 +191,7 @@ class Running:
     port: int
     channel: grpc.aio.Channel
     stub: Any
+    upscaler: Any
     health: Any
 
 
@@ -176,7 +212,8 @@ async def start(repository: Path, backend: FakeBackend) -> AsyncIterator[Callabl
             options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)],
         )
         stub = classifier_pb2_grpc.ClassifierServiceStub(channel)
-        running.append(Running(gateway, port, channel, stub, health_pb2_grpc.HealthStub(channel)))
+        upscaler = upscaler_pb2_grpc.UpscalerServiceStub(channel)
+        running.append(Running(gateway, port, channel, stub, upscaler, health_pb2_grpc.HealthStub(channel)))
         return running[-1]
 
     yield start_one

@@ -16,6 +16,13 @@ def test_reads_what_export_writes(repository):
     assert manifest.template_sets["simple"] == ("a photo of a {}.",)
 
 
+def test_an_older_export_does_not_say_how_far_the_upscaler_looks(repository, document):
+    assert load_manifest(repository).receptive_field_px == 5
+    del document["upscaler"]["receptive_field_px"]
+    (repository / "manifest.json").write_text(json.dumps(document))
+    assert load_manifest(repository).receptive_field_px is None
+
+
 def test_unknown_fields_are_ignored(repository, document):
     document["future"] = {"a": 1}
     (repository / "manifest.json").write_text(json.dumps(document))
@@ -56,6 +63,8 @@ WRONG = [
     ("template_sets", []),
     ("image_encoder.image_size_px", "64"),
     ("upscaler.canvas_sizes_px[0]", -1),
+    ("upscaler.receptive_field_px", -1),
+    ("upscaler.receptive_field_px", 1.5),
     ("scoring.function", "argmax"),
     ("scoring.logit_scale", float("nan")),
     ("artifacts.upscale/1/model.onnx.sha256", "abc"),

@@ -52,6 +52,11 @@ def add_clip_options(parser: argparse.ArgumentParser) -> None:
         metavar="PX",
         help="images of at least this shorter side skip super-resolution (default: the checkpoint's, or R / 2)",
     )
+    parser.add_argument(
+        "--no-text-banks",
+        action="store_true",
+        help="do not embed the named label sets now; the service then does at their first use",
+    )
 
 
 def find_samples(folder: Path) -> tuple[Path, ...]:

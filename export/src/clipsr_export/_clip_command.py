@@ -1,6 +1,7 @@
 """`clipsr-export clip` and `clipsr-export checkpoints`: a CLIP model and an upscaler into a model repository."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
 
 # What runs where no command is given, and `make export` with it.
 DEFAULT_COMMAND = "checkpoints"
+
+_RANDOM_WARNING = (
+    "clipsr-export: WARNING: the weights are RANDOM. Every answer of this model will be meaningless; "
+    "it can measure speed and memory, and nothing else. Its name ends in -random."
+)
 
 
 def add_parser(commands: "Commands") -> None:
@@ -49,7 +55,26 @@ def _add_clip(commands: "Commands") -> None:
         description="Export a model that OpenCLIP knows by name, with weights from a file or from a hub.",
     )
     parser.add_argument("--model", required=True, metavar="NAME", help="OpenCLIP model name, for example ViT-B-32")
-    parser.add_argument("--weights", required=True, metavar="PATH", help="file of its weights")
+    parser.add_argument(
+        "--weights",
+        required=True,
+        metavar="PATH|TAG",
+        help="file of its weights (OpenAI's archive, OpenCLIP's .pt, .safetensors), a tag that OpenCLIP downloads "
+        "(laion2b_s34b_b79k), or 'random': untrained weights, for measuring speed only",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="DIR",
+        help="folder with tokenizer.json, tokenizer_config.json and, for a text tower of transformers, config.json "
+        "(default: from the hub; CLIP's own tokenizer needs none)",
+    )
+    parser.add_argument(
+        "--preprocess",
+        metavar="TAG",
+        help="published weights whose images are prepared as for the given file (default: where all published weights "
+        "of the model agree, as they do)",
+    )
     add_clip_options(parser)
     add_repository_options(parser)
     parser.set_defaults(run=_run_clip)
@@ -60,7 +85,19 @@ def _run_checkpoints(arguments: argparse.Namespace) -> None:
 
 
 def _run_clip(arguments: argparse.Namespace) -> None:
-    _export(arguments, load_open_clip(arguments.model, arguments.weights), arguments.model)
+    clip = load_open_clip(
+        arguments.model,
+        arguments.weights,
+        tokenizer=arguments.tokenizer,
+        preprocess=arguments.preprocess,
+        report=_print,
+    )
+    name = arguments.model.replace("/", "-")
+    if clip.is_random:
+        name = f"{name}-random"
+        arguments.name = f"{arguments.name}-random" if arguments.name else None
+        print(_RANDOM_WARNING, file=sys.stderr)
+    _export(arguments, clip, name)
 
 
 def _export(arguments: argparse.Namespace, clip: ClipCheckpoint, name: str) -> None:
@@ -73,6 +110,11 @@ def _export(arguments: argparse.Namespace, clip: ClipCheckpoint, name: str) -> N
         output=arguments.output,
         samples=find_samples(arguments.samples),
         native_min_side_px=arguments.native_min_side or default_side,
-        report=lambda line: print(line, flush=True),
+        has_text_banks=not arguments.no_text_banks,
+        report=_print,
     )
     export_repository(plan)
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)

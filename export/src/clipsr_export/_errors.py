@@ -2,7 +2,8 @@
 
 ExportError
 ├── ParityError      a graph differs from PyTorch by more than its tolerance
-└── TemplateError    the model repository to export into is not one
+├── TemplateError    the model repository to export into is not one
+└── TokenizerError   the checkpoint's tokenizer can't be written as one file
 """
 
 
@@ -28,3 +29,7 @@ class ParityError(ExportError):
 
 class TemplateError(ExportError):
     """The model repository template is missing or has a line that can't be filled in."""
+
+
+class TokenizerError(ExportError):
+    """The checkpoint's tokenizer does something that a `tokenizers` file can't express, or the file differs from it."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 # The newest opset that both ONNX Runtime in Triton 24.10 and TensorRT 10 read in full.
 OPSET = 18
 # Protobuf's limit for one message; larger graphs keep their weights in a file beside them.
-_EXTERNAL_DATA_BYTES = 2**31 - 2**20
+EXTERNAL_DATA_BYTES = 2**31 - 2**20
 
 
 def write_onnx(
@@ -39,7 +39,6 @@ def write_onnx(
     """
     symbols = {s: torch.export.Dim(s, min=1) for axes in dynamic_axes.values() for s in axes.values()}
     shapes = {name: {axis: symbols[s] for axis, s in dynamic_axes[name].items()} for name in inputs}
-    n_bytes = sum(p.numel() * p.element_size() for p in module.parameters())
     with _quiet():
         program = torch.onnx.export(
             module.eval(),
@@ -53,7 +52,10 @@ def write_onnx(
             verbose=False,
         )
     assert program is not None
-    program.save(str(path), external_data=n_bytes > _EXTERNAL_DATA_BYTES)
+    # Not the module's parameters: a graph of one tower leaves out those of the other.
+    weights = (initializer.const_value for initializer in program.model.graph.initializers.values())
+    n_bytes = sum(weight.nbytes for weight in weights if weight is not None)
+    program.save(str(path), external_data=n_bytes > EXTERNAL_DATA_BYTES)
     onnx.checker.check_model(str(path))
 
 

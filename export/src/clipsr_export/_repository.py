@@ -18,15 +18,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from torch import nn
+from tokenizers import Tokenizer
+from torch import Tensor, nn
 
 from clipsr_export._check import check_graph
 from clipsr_export._dims import fill_dims
-from clipsr_export._errors import TemplateError
+from clipsr_export._errors import TemplateError, TokenizerError
 from clipsr_export._graphs import ImageEncoderGraph, TextEncoderGraph, UpscaleGraph
 from clipsr_export._onnx import write_onnx
 from clipsr_export._receptive_field import measure_receptive_field
-from clipsr_export._tokenizer import PAD_TOKEN_ID, build_tokenizer
+from clipsr_export._tokenizer import build_tokenizer, pad_token_id
 from clipsr_training import prompts
 from clipsr_training.clip import ClipCheckpoint
 from clipsr_training.liif import Upscaler, describe_upscaler
@@ -38,7 +39,19 @@ CANVAS_SIZES_PX = (32, 64, 128)
 _OTHER_CANVASES_HW = ((57, 41), (1, 1), (5, 1))
 DEFAULT_TEMPLATES = "@simple"
 _BANK_TEMPLATE_SETS = ("simple", "cifar")
-_TEXT_BATCH = 512
+# Texts that a text tower encodes at once: at width 1,024, the activations of one layer are then 100 MB.
+_TEXT_BATCH = 64
+# What cleaning, special tokens, cutting and padding could each get wrong.
+_HARD_TEXTS = (
+    "",
+    " a\tb\n",
+    "a very long caption, " * 100,
+    "Ｆｕｌｌ “width” ﬁ",
+    "一只猫",
+    "🐈‍⬛ x",
+    "a\x07b",
+    "don't_do.it!",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +66,7 @@ class ExportPlan:
         output: the repository to fill; may be the template itself.
         samples: real images that the graphs are checked on, besides random ones.
         native_min_side_px: shorter side from which images skip super-resolution.
+        has_text_banks: whether embeddings of the named label sets are computed now, and not at their first use.
         report: called with one line about every step.
     """
 
@@ -63,6 +77,7 @@ class ExportPlan:
     output: Path
     samples: tuple[Path, ...]
     native_min_side_px: int
+    has_text_banks: bool = True
     report: Callable[[str], None] = lambda _: None
 
 
@@ -82,9 +97,9 @@ def export_repository(plan: ExportPlan) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix=".export-", dir=plan.output.resolve().parent) as folder:
         staging = Path(folder)
         _write_graphs(plan, staging)
-        _write_tokenizer(plan, staging)
-        banks = _write_text_banks(plan, staging)
-        manifest = _manifest(plan, staging, banks)
+        tokenizer = _write_tokenizer(plan, staging)
+        banks = _write_text_banks(plan, staging) if plan.has_text_banks else []
+        manifest = _manifest(plan, staging, banks, pad_token_id(tokenizer))
         (staging / "manifest.json").write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
         _copy_models(plan)
         for path, text in configurations.items():
@@ -163,15 +178,18 @@ def _tokens(plan: ExportPlan) -> Iterator[dict[str, npt.NDArray[Any]]]:
     yield {"tokens": plan.clip.tokenizer(["a very long caption, " * 40]).numpy()}
 
 
-def _write_tokenizer(plan: ExportPlan, staging: Path) -> None:
+def _write_tokenizer(plan: ExportPlan, staging: Path) -> Tokenizer:
     """Write the tokenizer file after comparing it with the checkpoint's own tokenizer on every known prompt."""
-    tokenizer = build_tokenizer(plan.clip.tokenizer, plan.clip.context_length)
+    tokenizer = build_tokenizer(plan.clip)
     labels = sorted({label for labels in prompts.label_sets().values() for label in labels})
     texts = [prompts.expand(t, label) for t in prompts.template_sets()["imagenet"] for label in labels]
-    ids = np.array([encoding.ids for encoding in tokenizer.encode_batch(texts)])
-    if not np.array_equal(ids, plan.clip.tokenizer(texts).numpy()):
-        raise TemplateError("the tokenizers file gives other token ids than the checkpoint's own tokenizer")
+    texts += _HARD_TEXTS
+    actual = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+    for text, ids, expected in zip(texts, actual, plan.clip.tokenizer(texts).tolist(), strict=True):
+        if ids != expected:
+            raise TokenizerError(f"the tokenizers file gives other token ids than the checkpoint's own for {text!r}")
     tokenizer.save(str(staging / "text_encoder" / "tokenizer.json"))
+    return tokenizer
 
 
 @torch.inference_mode()
@@ -179,16 +197,14 @@ def _write_text_banks(plan: ExportPlan, staging: Path) -> list[dict[str, str]]:
     """Write embeddings of the named label sets; returns the manifest's list of banks."""
     folder = staging / "similarity" / "text_banks"
     folder.mkdir(parents=True)
-    graph = TextEncoderGraph(plan.clip)
+    embedding = _embed_prompts(plan)
     digest = _sha256(staging / "text_encoder" / "1" / "model.onnx")
     banks: list[dict[str, str]] = []
     for label_set, labels in prompts.label_sets().items():
         for template_set in _BANK_TEMPLATE_SETS:
             templates = prompts.template_sets()[template_set]
-            texts = [prompts.expand(t, label) for label in labels for t in templates]
-            tokens = plan.clip.tokenizer(texts)
-            embedding = torch.cat([graph(chunk) for chunk in tokens.split(_TEXT_BATCH)])
-            mean = embedding.view(len(labels), len(templates), -1).mean(dim=1)
+            rows = [torch.stack([embedding[prompts.expand(t, label)] for t in templates]) for label in labels]
+            mean = torch.stack(rows).mean(dim=1)
             mean = nn.functional.normalize(mean, dim=-1).numpy().astype(np.float32)
             path = folder / f"{label_set}-{template_set}.npz"
             np.savez(
@@ -204,29 +220,42 @@ def _write_text_banks(plan: ExportPlan, staging: Path) -> list[dict[str, str]]:
     return banks
 
 
-def _manifest(plan: ExportPlan, staging: Path, banks: list[dict[str, str]]) -> dict[str, Any]:
+def _embed_prompts(plan: ExportPlan) -> dict[str, Tensor]:
+    """Embed each prompt of the banks once, though several sets share it."""
+    templates = [t for name in _BANK_TEMPLATE_SETS for t in prompts.template_sets()[name]]
+    labels = [label for labels in prompts.label_sets().values() for label in labels]
+    texts = list(dict.fromkeys(prompts.expand(t, label) for label in labels for t in templates))
+    graph = TextEncoderGraph(plan.clip)
+    chunks = plan.clip.tokenizer(texts).split(_TEXT_BATCH)
+    return dict(zip(texts, torch.cat([graph(chunk) for chunk in chunks]), strict=True))
+
+
+def _manifest(plan: ExportPlan, staging: Path, banks: list[dict[str, str]], pad_id: int) -> dict[str, Any]:
     files = sorted(p for p in staging.rglob("*") if p.is_file())
     artifacts = {p.relative_to(staging).as_posix(): {"sha256": _sha256(p), "bytes": p.stat().st_size} for p in files}
     lines = "".join(f"{path} {item['sha256']}\n" for path, item in artifacts.items())
-    clip, preprocess = plan.clip, plan.clip.config["preprocess_cfg"]
+    clip = plan.clip
     upscaler = describe_upscaler(plan.upscaler)
     packages = ("clipsr-export", "clipsr-training", "torch", "onnx", "onnxscript", "open_clip_torch", "tokenizers")
     return {
         "schema_version": SCHEMA_VERSION,
         "name": plan.name,
         "digest": f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}",
+        "weights": "random" if clip.is_random else "trained",
         "image_encoder": {
             "architecture": clip.architecture,
             "image_size_px": clip.image_size_px,
             "embed_dim": clip.embed_dim,
             "mean": list(clip.mean),
             "std": list(clip.std),
-            "interpolation": preprocess.get("interpolation", "bicubic"),
+            "interpolation": clip.interpolation,
+            "resize_mode": clip.resize_mode,
+            "fill_color": clip.fill_color,
         },
         "text_encoder": {
             "context_length": clip.context_length,
-            "vocab_size": clip.config["model_cfg"]["text_cfg"]["vocab_size"],
-            "pad_token_id": PAD_TOKEN_ID,
+            "vocab_size": clip.vocab_size,
+            "pad_token_id": pad_id,
         },
         "upscaler": {
             "architecture": f"{upscaler['name']} ({upscaler['args']['encoder_spec']['name']})",
@@ -260,6 +289,9 @@ def _copy_models(plan: ExportPlan) -> None:
 def _put_in_place(staging: Path, output: Path) -> None:
     """Replace generated files one by one, the manifest last: a reader never sees one that names files not there yet."""
     shutil.rmtree(output / "similarity" / "text_banks", ignore_errors=True)
+    for stale in output.glob("*/1/model.onnx.data"):
+        if not (staging / stale.relative_to(output)).exists() and (staging / stale.relative_to(output).parent).exists():
+            stale.unlink()
     files = sorted((p for p in staging.rglob("*") if p.is_file()), key=lambda p: p.name == "manifest.json")
     for path in files:
         target = output / path.relative_to(staging)

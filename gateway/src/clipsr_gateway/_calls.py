@@ -7,7 +7,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar, cast
 
 import grpc
@@ -18,7 +18,7 @@ from clipsr_gateway import _status
 from clipsr_gateway._logs import log_event
 from clipsr_gateway.errors import GatewayError, ShuttingDownError
 
-__all__ = ["Call", "CallGate"]
+__all__ = ["Call", "CallGate", "gather_or_cancel"]
 
 _T = TypeVar("_T")
 
@@ -116,6 +116,18 @@ class CallGate:
         except Exception as error:
             log_event("fault", {"request_id": call.request_id}, level=logging.ERROR, error=error)
             return _status.internal(call.request_id)
+
+
+async def gather_or_cancel(work: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:
+    """Awaits all; the first exception, or a cancellation from outside, cancels the rest (asyncio.gather does not)."""
+    tasks = [asyncio.ensure_future(item) for item in work]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
 
 
 def _request_id(context: grpc.aio.ServicerContext[Any, Any]) -> str:

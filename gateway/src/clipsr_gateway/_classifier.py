@@ -6,15 +6,14 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Coroutine, Iterable
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc.aio
 import numpy as np
 
 from clipsr.v1 import classifier_pb2, classifier_pb2_grpc, types_pb2
 from clipsr_gateway import _status
-from clipsr_gateway._calls import Call, CallGate
+from clipsr_gateway._calls import Call, CallGate, gather_or_cancel
 from clipsr_gateway._limits import Limits
 from clipsr_gateway._logs import log_event
 from clipsr_gateway._manifest import Manifest
@@ -23,8 +22,6 @@ from clipsr_gateway.backend import InferenceBackend, PreparedLabels, Route, Scor
 from clipsr_gateway.errors import BackendFaultError, DeadlineExceededError, ImageRejectedError, Violation
 
 __all__ = ["ClassifierService", "rank"]
-
-_T = TypeVar("_T")
 
 _ROUTES: dict[Route, types_pb2.Route] = {
     "upscaled": types_pb2.ROUTE_UPSCALED,
@@ -39,7 +36,7 @@ class ClassifierService(classifier_pb2_grpc.ClassifierServiceServicer):
         backend: what computes.
         manifest: what is served.
         limits: what a request may hold.
-        max_concurrent: images that may be in the backend at once, over all calls; the rest wait in order of arrival.
+        slots: places for requests in the backend, over all calls; who finds none waits in order of arrival.
         gate: counts the calls.
         gateway_version: published by GetModelInfo.
     """
@@ -50,14 +47,14 @@ class ClassifierService(classifier_pb2_grpc.ClassifierServiceServicer):
         backend: InferenceBackend,
         manifest: Manifest,
         limits: Limits,
-        max_concurrent: int,
+        slots: asyncio.Semaphore,
         gate: CallGate,
         gateway_version: str,
     ) -> None:
         self._backend = backend
         self._manifest = manifest
         self._limits = limits
-        self._slots = asyncio.Semaphore(max_concurrent)
+        self._slots = slots
         self._gate = gate
         self._info = manifest.model_info(limits=limits, gateway_version=gateway_version)
 
@@ -85,7 +82,7 @@ class ClassifierService(classifier_pb2_grpc.ClassifierServiceServicer):
         plan, prepared = await asyncio.to_thread(self._prepare, request)
         call.fields["labels"] = len(plan.query.labels)
         call.fields["templates"] = len(plan.query.templates)
-        results = await _gather_or_cancel(self._classify_image(image, plan, prepared, call) for image in plan.images)
+        results = await gather_or_cancel(self._classify_image(image, plan, prepared, call) for image in plan.images)
         call.fields["failed"] = sum(result.HasField("error") for result in results)
         call.fields["routes"] = Counter(image.route for image in plan.images if isinstance(image, PlannedImage))
         return classifier_pb2.ClassifyResponse(results=results)
@@ -151,15 +148,3 @@ def rank(scores: Scores, labels: tuple[str, ...], top_k: int) -> list[types_pb2.
         types_pb2.Prediction(label=labels[index], cosine=cosine[place], probability=probability[place])
         for place, index in enumerate(order)
     ]
-
-
-async def _gather_or_cancel(work: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:
-    """Awaits all; the first exception, or a cancellation from outside, cancels the rest (asyncio.gather does not)."""
-    tasks = [asyncio.ensure_future(item) for item in work]
-    try:
-        return await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise

@@ -25,6 +25,8 @@ class Limits:
         max_templates: templates in one request; the ImageNet ensemble has 80.
         max_texts: labels times templates, each one pass through the text encoder when not cached.
         max_message_bytes: one gRPC message, in and out.
+        max_output_pixels: rows times columns of one upscaled image; 4096 x 4096 without transparency always fits one
+            message as PNG, and on two cores takes minutes.
     """
 
     max_images: int = 256
@@ -35,6 +37,7 @@ class Limits:
     max_templates: int = 128
     max_texts: int = 200_000
     max_message_bytes: int = 64 * _MIB
+    max_output_pixels: int = 16_777_216
 
     def __post_init__(self) -> None:
         """Refuses limits that would refuse every request.

@@ -30,6 +30,8 @@ class Manifest:
         name: name of the exported model.
         digest: "sha256:…" over all artifacts.
         native_min_side_px: images whose shorter side is at least this take the native route.
+        image_size_px: R, side of what `upscale` renders.
+        receptive_field_px: pixels around a box that `upscale` sees; None where an older export does not say.
         default_templates: "@" and the name of a template set.
         label_sets: labels by name.
         template_sets: templates by name, each with one "{}".
@@ -39,6 +41,8 @@ class Manifest:
     name: str
     digest: str
     native_min_side_px: int
+    image_size_px: int
+    receptive_field_px: int | None
     default_templates: str
     label_sets: Mapping[str, tuple[str, ...]]
     template_sets: Mapping[str, tuple[str, ...]]
@@ -139,11 +143,18 @@ def _parse(root: _Node) -> Manifest:
         name=root.child("name").text(),
         digest=root.child("digest").text(),
         native_min_side_px=root.child("native_min_side_px").count(),
+        image_size_px=root.child("image_encoder").child("image_size_px").count(),
+        receptive_field_px=_receptive_field_px(root.child("upscaler")),
         default_templates=default_templates.text(),
         label_sets=label_sets,
         template_sets=template_sets,
         info=_model_info(root, label_sets, template_sets),
     )
+
+
+def _receptive_field_px(upscaler: _Node) -> int | None:
+    name = "receptive_field_px"
+    return upscaler.child(name).count(minimum=0) if name in upscaler.mapping() else None
 
 
 def _label_sets(node: _Node) -> dict[str, tuple[str, ...]]:

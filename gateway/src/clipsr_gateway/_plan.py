@@ -8,7 +8,7 @@ from clipsr.v1 import classifier_pb2, types_pb2
 from clipsr_gateway._labels import LabelQuery, resolve_label_space
 from clipsr_gateway._limits import Limits
 from clipsr_gateway._manifest import Manifest
-from clipsr_gateway._probe import read_header
+from clipsr_gateway._probe import check_image
 from clipsr_gateway.backend import Fit, Route
 from clipsr_gateway.errors import ImageRejectedError, InvalidRequestError, Violation
 
@@ -135,14 +135,8 @@ def _check_response_size(query: LabelQuery, top_k: int, image_count: int, limits
 def _plan_image(
     index: int, content: bytes, forced: Route | None, manifest: Manifest, limits: Limits
 ) -> PlannedImage | Violation:
-    if not content:
-        sentence = "The image is empty; send the bytes of an image file."
-        return Violation(field=content_field(index), reason="IMAGE_EMPTY", sentence=sentence)
-    if len(content) > limits.max_image_bytes:
-        sentence = f"The image has {len(content):,} bytes; at most {limits.max_image_bytes:,} are allowed."
-        return Violation(field=content_field(index), reason="IMAGE_TOO_LARGE", sentence=sentence)
     try:
-        header = read_header(content, max_pixels=limits.max_image_pixels)
+        header = check_image(content, limits=limits)
     except ImageRejectedError as error:
         return Violation(field=content_field(index), reason=error.reason, sentence=error.sentence)
     is_native = min(header.size_hw) >= manifest.native_min_side_px

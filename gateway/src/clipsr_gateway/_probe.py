@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from PIL import ExifTags, Image
 
+from clipsr_gateway._limits import Limits
 from clipsr_gateway.errors import ImageRejectedError
 
-__all__ = ["FORMATS", "ImageHeader", "read_header"]
+__all__ = ["FORMATS", "ImageHeader", "check_image", "read_header"]
 
 # Formats that are opened, by Pillow's names; the decoder behind the gateway accepts the same.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -29,6 +30,20 @@ class ImageHeader:
 
     format: str
     size_hw: tuple[int, int]
+
+
+def check_image(content: bytes, *, limits: Limits) -> ImageHeader:
+    """Checks all that can be known of an image file without decoding it.
+
+    Raises:
+        ImageRejectedError: IMAGE_EMPTY, IMAGE_TOO_LARGE, IMAGE_UNRECOGNIZED or IMAGE_TOO_MANY_PIXELS.
+    """
+    if not content:
+        raise ImageRejectedError("IMAGE_EMPTY", "The image is empty; send the bytes of an image file.")
+    if len(content) > limits.max_image_bytes:
+        sentence = f"The image has {len(content):,} bytes; at most {limits.max_image_bytes:,} are allowed."
+        raise ImageRejectedError("IMAGE_TOO_LARGE", sentence)
+    return read_header(content, max_pixels=limits.max_image_pixels)
 
 
 def read_header(content: bytes, *, max_pixels: int) -> ImageHeader:

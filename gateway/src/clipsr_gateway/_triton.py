@@ -1,7 +1,8 @@
-"""The only module that knows Triton: tensors of the two ensembles, and what its errors mean.
+"""The only module that knows Triton: tensors of the two ensembles and of `upscale`, and what its errors mean.
 
-Tensor contract (batch dimension 1 in front): `image` BYTES [1,1], `fit` BYTES [1,1], `labels` BYTES [1,K],
-`templates` BYTES [1,T]; answers `cosine` FP32 [1,K] and `probability` FP32 [1,K].
+Tensor contract of the ensembles (batch dimension 1 in front): `image` BYTES [1,1], `fit` BYTES [1,1], `labels` BYTES
+[1,K], `templates` BYTES [1,T]; answers `cosine` FP32 [1,K] and `probability` FP32 [1,K]. Of `upscale`, N tiles:
+`canvas` UINT8 [N,3,H,W], `box` FP32 [N,4]; answer `pixels` UINT8 [N,3,R,R].
 """
 
 # tritonclient has no annotations; what leaves this module has.
@@ -27,10 +28,12 @@ from clipsr_gateway.errors import (
     ImageRejectedError,
 )
 
-__all__ = ["MODELS", "TritonBackend"]
+__all__ = ["MODELS", "UPSCALE_MODEL", "TritonBackend"]
 
 # The ensemble that serves each route.
 MODELS: dict[Route, str] = {"upscaled": "classify", "native": "classify_native"}
+
+UPSCALE_MODEL = "upscale"
 
 # Python models prefix what is meant for the caller; an ensemble may wrap it in its own sentence. The reason's prefix
 # is checked too: only an image can still be at fault once the gateway has checked the rest of the request.
@@ -82,6 +85,47 @@ class TritonBackend:
             target=self._target,
             inputs=[_bytes_input("labels", labels), _bytes_input("templates", templates)],
         )
+
+    async def max_tiles(self, *, timeout_s: float | None) -> int:
+        """Returns `max_batch_size` of `upscale`, as it is configured now.
+
+        Raises:
+            BackendUnavailableError, DeadlineExceededError, BackendFaultError: as TritonLabels.classify.
+        """
+        try:
+            answer: Any = await self._client.get_model_config(UPSCALE_MODEL, client_timeout=timeout_s)
+        except InferenceServerException as error:
+            _raise_typed(error, target=self._target, model_name=UPSCALE_MODEL)
+        size = int(answer.config.max_batch_size)
+        if size < 1:
+            raise BackendFaultError(
+                f"model {UPSCALE_MODEL!r} has max_batch_size {size}, and the contract wants batches"
+            )
+        return size
+
+    async def upscale(
+        self,
+        canvas: npt.NDArray[np.uint8],
+        box: npt.NDArray[np.float32],
+        *,
+        request_id: str,
+        timeout_s: float | None,
+    ) -> npt.NDArray[np.uint8]:
+        """Renders tiles; see InferenceBackend.upscale. Cancelling the caller cancels the request in Triton."""
+        try:
+            result = await self._client.infer(
+                UPSCALE_MODEL,
+                inputs=[
+                    InferInput("canvas", list(canvas.shape), "UINT8").set_data_from_numpy(canvas),
+                    InferInput("box", list(box.shape), "FP32").set_data_from_numpy(box),
+                ],
+                outputs=[InferRequestedOutput("pixels")],
+                request_id=request_id,
+                client_timeout=timeout_s,
+            )
+        except InferenceServerException as error:
+            _raise_typed(error, target=self._target, model_name=UPSCALE_MODEL)
+        return _pixel_output(result, tile_count=len(canvas))
 
     async def close(self) -> None:
         """Closes the channel."""
@@ -139,6 +183,22 @@ def _float_output(result: Any, name: str) -> npt.NDArray[np.float32]:
     if tensor.dtype != np.float32 or tensor.ndim != 2 or tensor.shape[0] != 1:
         raise BackendFaultError(f"Triton's output {name!r} is {tensor.dtype} {tensor.shape}, expected float32 (1, K)")
     return tensor[0]
+
+
+def _pixel_output(result: Any, *, tile_count: int) -> npt.NDArray[np.uint8]:
+    """Returns `pixels`.
+
+    Raises:
+        BackendFaultError: it is absent or is not UINT8 of shape [tile_count, 3, R, R].
+    """
+    pixels: npt.NDArray[Any] | None = result.as_numpy("pixels")
+    if pixels is None:
+        raise BackendFaultError("Triton's answer has no output 'pixels'")
+    is_square = pixels.ndim == 4 and pixels.shape[2] == pixels.shape[3]
+    if pixels.dtype != np.uint8 or not is_square or pixels.shape[:2] != (tile_count, 3):
+        expected = f"uint8 ({tile_count}, 3, R, R)"
+        raise BackendFaultError(f"Triton's output 'pixels' is {pixels.dtype} {pixels.shape}, expected {expected}")
+    return pixels
 
 
 def _raise_typed(error: InferenceServerException, *, target: str, model_name: str) -> NoReturn:

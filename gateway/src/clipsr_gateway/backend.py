@@ -65,7 +65,7 @@ class PreparedLabels(Protocol):
 
 
 class InferenceBackend(Protocol):
-    """Runs the classification models."""
+    """Runs the models."""
 
     @property
     def target(self) -> str:
@@ -78,6 +78,38 @@ class InferenceBackend(Protocol):
 
     def prepare(self, *, labels: Sequence[str], templates: Sequence[str]) -> PreparedLabels:
         """Encodes labels and templates for any number of images. Pure computation; may run in any thread."""
+        ...
+
+    async def max_tiles(self, *, timeout_s: float | None) -> int:
+        """Returns how many tiles one call of `upscale` may hold, at least 1.
+
+        Raises:
+            BackendError, DeadlineExceededError: as PreparedLabels.classify.
+        """
+        ...
+
+    async def upscale(
+        self,
+        canvas: npt.NDArray[np.uint8],
+        box: npt.NDArray[np.float32],
+        *,
+        request_id: str,
+        timeout_s: float | None,
+    ) -> npt.NDArray[np.uint8]:
+        """Renders regions of low-resolution images.
+
+        Args:
+            canvas: [N, 3, H, W] RGB, N at most `max_tiles`.
+            box: [N, 4] (top, left, height, width) of each region, in canvas pixels.
+            request_id: shown in the backend's own log.
+            timeout_s: seconds until the caller stops waiting; None waits forever.
+
+        Returns:
+            [N, 3, R, R] RGB.
+
+        Raises:
+            BackendError, DeadlineExceededError: as PreparedLabels.classify.
+        """
         ...
 
     async def close(self) -> None:

@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     defaults = GatewayConfig()
     parser = argparse.ArgumentParser(
         prog="clipsr-gateway",
-        description="The typed gRPC service clipsr.v1.ClassifierService in front of a Triton server.",
+        description="The typed gRPC services of clipsr.v1 in front of a Triton server.",
         epilog="Stops on SIGTERM or SIGINT after the calls in flight. "
         "Exit status: 0 stopped, 1 cannot listen, 2 wrong option or manifest.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="model repository, read for its manifest.json",
     )
     parser.add_argument(
-        "--max-concurrent", metavar="N", type=int, default=defaults.max_concurrent, help="images in Triton at once"
+        "--max-concurrent", metavar="N", type=int, default=defaults.max_concurrent, help="requests in Triton at once"
     )
     parser.add_argument(
         "--grace",
