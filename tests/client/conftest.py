@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -17,7 +19,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from clipsr import AsyncClient, Client
-from clipsr.v1 import classifier_pb2, classifier_pb2_grpc, types_pb2
+from clipsr.cli import main
+from clipsr.v1 import classifier_pb2, classifier_pb2_grpc, types_pb2, upscaler_pb2, upscaler_pb2_grpc
 
 MODEL_DIGEST = "sha256:" + "ab" * 32
 INPUT_HW = (32, 48)
@@ -51,6 +54,7 @@ def model_info() -> classifier_pb2.ModelInfo:
             max_templates=128,
             max_texts=200_000,
             max_message_bytes=67_108_865,
+            max_output_pixels=16_777_217,
         ),
         artifacts=[types_pb2.Artifact(path="upscale/1/model.onnx", sha256="cd" * 32, size_bytes=123)],
         gateway_version="0.1.0",
@@ -71,13 +75,18 @@ def error_info(reason: str) -> error_details_pb2.ErrorInfo:
 
 
 @dataclass
-class FakeService(classifier_pb2_grpc.ClassifierServiceServicer, health_pb2_grpc.HealthServicer):
-    """Classifies anything: the labels in their order, cosines falling from 0.3.
+class FakeService(
+    classifier_pb2_grpc.ClassifierServiceServicer,
+    upscaler_pb2_grpc.UpscalerServiceServicer,
+    health_pb2_grpc.HealthServicer,
+):
+    """Classifies anything: the labels in their order, cosines falling from 0.3. Upscales by writing "large " before it.
 
     Attributes:
         url: where it listens.
         info: answered by GetModelInfo; its label sets are those that requests may name.
         requests: every ClassifyRequest that came.
+        upscales: every UpscaleRequest that came.
         health: status by service; others are NOT_FOUND.
         delay_s: waited before every answer.
         answer: replaces the answer to Classify.
@@ -86,6 +95,7 @@ class FakeService(classifier_pb2_grpc.ClassifierServiceServicer, health_pb2_grpc
     url: str = ""
     info: classifier_pb2.ModelInfo = field(default_factory=model_info)
     requests: list[classifier_pb2.ClassifyRequest] = field(default_factory=list)
+    upscales: list[upscaler_pb2.UpscaleRequest] = field(default_factory=list)
     health: dict[str, int] = field(
         default_factory=lambda: {"": health_pb2.HealthCheckResponse.SERVING, "clipsr.v1.ClassifierService": 1}
     )
@@ -104,11 +114,11 @@ class FakeService(classifier_pb2_grpc.ClassifierServiceServicer, health_pb2_grpc
         message: str = "The image ends early; send the whole file.",
         code: int = code_pb2.INVALID_ARGUMENT,
     ) -> None:
-        """From now on, images of this content fail, and their neighbours do not."""
+        """From now on, images of this content fail; among those to classify, their neighbours do not."""
         self._failures[content] = make_status(code, message, error_info(reason))
 
     def abort(self, code: grpc.StatusCode, message: str, *details: Message) -> None:
-        """From now on, calls of ClassifierService fail; without details, no google.rpc.Status is sent."""
+        """From now on, calls fail, those of health excepted; without details, no google.rpc.Status is sent."""
         self._abort = make_status(code.value[0], message, *details)
 
     def start(self) -> None:
@@ -117,6 +127,7 @@ class FakeService(classifier_pb2_grpc.ClassifierServiceServicer, health_pb2_grpc
             futures.ThreadPoolExecutor(max_workers=4), options=[("grpc.max_receive_message_length", -1)]
         )
         classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(self, server)
+        upscaler_pb2_grpc.add_UpscalerServiceServicer_to_server(self, server)
         health_pb2_grpc.add_HealthServicer_to_server(self, server)
         self.url = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
         server.start()
@@ -136,6 +147,22 @@ class FakeService(classifier_pb2_grpc.ClassifierServiceServicer, health_pb2_grpc
         labels = self._labels(request.label_space)
         return classifier_pb2.ClassifyResponse(
             results=[self._result(image.content, labels, request) for image in request.images]
+        )
+
+    def Upscale(self, request, context):  # noqa: N802 - the name in the proto
+        self.upscales.append(request)
+        self._wait_or_abort(context)
+        if request.image.content in self._failures:
+            context.abort_with_status(rpc_status.to_status(self._failures[request.image.content]))
+        factor = request.scale or 2
+        size = types_pb2.Size(height=int(INPUT_HW[0] * factor), width=int(INPUT_HW[1] * factor))
+        return upscaler_pb2.UpscaleResponse(
+            content=b"large " + request.image.content,
+            format=request.format,
+            input_size=types_pb2.Size(height=INPUT_HW[0], width=INPUT_HW[1]),
+            output_size=request.size if request.HasField("size") else size,
+            timing=types_pb2.Timing(queue_ms=0.5, inference_ms=12.25),
+            model_digest=self.info.digest,
         )
 
     def GetModelInfo(self, request, context):  # noqa: N802 - the name in the proto
@@ -225,3 +252,31 @@ def connect(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
 def client(connect: Callable[..., Any], fake_service: FakeService) -> Any:
     """A client of either kind, connected to the fake service."""
     return connect(fake_service.url, timeout_s=10.0)
+
+
+@pytest.fixture
+def run(
+    fake_service: FakeService, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., SimpleNamespace]:
+    """Runs the command against the fake service; gives exit code, standard output and standard error."""
+    monkeypatch.setenv("CLIPSR_URL", fake_service.url)
+
+    def run(*arguments: str) -> SimpleNamespace:
+        capsys.readouterr()
+        code = main(list(arguments))
+        output = capsys.readouterr()
+        assert "Traceback" not in output.err
+        return SimpleNamespace(code=code, out=output.out, err=output.err)
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with images at two depths, and with what is no image."""
+    photos = tmp_path / "photos"
+    (photos / "b").mkdir(parents=True)
+    (photos / ".hidden").mkdir()
+    for name in ("c.PNG", "a.jpg", "b/猫.webp", ".hidden/x.png", ".y.png", "notes.txt"):
+        (photos / name).write_bytes(name.encode())
+    return photos

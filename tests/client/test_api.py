@@ -27,8 +27,10 @@ PUBLIC = [
     "RouteTaken",
     "ServiceError",
     "ServiceUnavailableError",
+    "UpscaleFormat",
+    "UpscaledImage",
 ]
-METHODS = {"classify", "close", "health", "model_info"}
+METHODS = {"classify", "close", "health", "model_info", "upscale"}
 
 
 def public_methods(kind: type) -> dict[str, inspect.Signature]:

@@ -17,37 +17,9 @@ import pytest
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 
-from clipsr.cli import main
 from clipsr.v1 import classifier_pb2, types_pb2
 
 NOBODY = "127.0.0.1:1"  # tcpmux: privileged, and gone from the world
-Run = Callable[..., SimpleNamespace]
-
-
-@pytest.fixture
-def run(fake_service: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs the command against the fake service; gives exit code, standard output and standard error."""
-    monkeypatch.setenv("CLIPSR_URL", fake_service.url)
-
-    def run(*arguments: str) -> SimpleNamespace:
-        capsys.readouterr()
-        code = main(list(arguments))
-        output = capsys.readouterr()
-        assert "Traceback" not in output.err
-        return SimpleNamespace(code=code, out=output.out, err=output.err)
-
-    return run
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder with images at two depths, and with what is no image."""
-    photos = tmp_path / "photos"
-    (photos / "b").mkdir(parents=True)
-    (photos / ".hidden").mkdir()
-    for name in ("c.PNG", "a.jpg", "b/猫.webp", ".hidden/x.png", ".y.png", "notes.txt"):
-        (photos / name).write_bytes(name.encode())
-    return photos
 
 
 @pytest.fixture

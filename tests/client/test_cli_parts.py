@@ -29,6 +29,7 @@ LIMITS = Limits(
     max_templates=1,
     max_texts=1,
     max_message_bytes=200,
+    max_output_pixels=1,
 )
 
 

@@ -31,8 +31,15 @@ def test_the_first_example(fake_service, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == "IMAGE_TRUNCATED It ends early.\n"
 
 
-def test_the_asynchronous_example(fake_service, capsys):
+def test_the_upscaling_example(fake_service, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("photo.png").write_bytes(b"photo")
     run(samples()[1], fake_service.url)
+    assert Path("large.png").read_bytes() == b"large photo"
+
+
+def test_the_asynchronous_example(fake_service, capsys):
+    run(samples()[2], fake_service.url)
     assert capsys.readouterr().out.startswith("clipsr-test: Classification(predictions=(Prediction(label='cat'")
 
 
@@ -47,10 +54,10 @@ def test_the_errors(fake_service, tmp_path, monkeypatch, capsys):
         (grpc.StatusCode.INTERNAL, error_details_pb2.RequestInfo(request_id="0123abcd")),
     ]:
         fake_service.abort(code, "No.", detail)
-        run(samples()[2], fake_service.url)
+        run(samples()[3], fake_service.url)
         said.append(capsys.readouterr().out)
     assert said == ["LABEL_DUPLICATE ()\n", f"{fake_service.url} None\n", "30.0\n", "INTERNAL 0123abcd\n"]
 
 
 def test_no_sample_is_left_out():
-    assert len(samples()) == 3
+    assert len(samples()) == 4

@@ -1,4 +1,4 @@
-"""Client of clipsr: zero-shot classification of low-resolution images over gRPC."""
+"""Client of clipsr: zero-shot classification and super-resolution of low-resolution images over gRPC."""
 
 from clipsr._async_client import AsyncClient
 from clipsr._client import Client
@@ -14,6 +14,8 @@ from clipsr._types import (
     Prediction,
     Route,
     RouteTaken,
+    UpscaledImage,
+    UpscaleFormat,
 )
 
 __all__ = [
@@ -34,4 +36,6 @@ __all__ = [
     "RouteTaken",
     "ServiceError",
     "ServiceUnavailableError",
+    "UpscaleFormat",
+    "UpscaledImage",
 ]

@@ -10,10 +10,19 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from clipsr import _call_errors, _channel, _codec, _health, _images
+from clipsr import _call_errors, _channel, _codec, _health, _images, _upscale_codec
 from clipsr._errors import ServiceError
-from clipsr._types import Classification, FailedImage, Fit, ImageSource, ModelInfo, Route
-from clipsr.v1 import classifier_pb2, classifier_pb2_grpc
+from clipsr._types import (
+    Classification,
+    FailedImage,
+    Fit,
+    ImageSource,
+    ModelInfo,
+    Route,
+    UpscaledImage,
+    UpscaleFormat,
+)
+from clipsr.v1 import classifier_pb2, classifier_pb2_grpc, upscaler_pb2, upscaler_pb2_grpc
 
 __all__ = ["AsyncClient"]
 
@@ -64,6 +73,22 @@ class AsyncClient:
                 response: classifier_pb2.ClassifyResponse = await self._call(stub.Classify, part, timeout_s)
                 outcomes += _codec.decode_results(response, image_count=len(part.images))
         return outcomes
+
+    async def upscale(
+        self,
+        image: ImageSource,
+        *,
+        scale: float | None = None,
+        size_hw: tuple[int, int] | None = None,
+        output_format: UpscaleFormat = "png",
+        timeout_s: float | None = None,
+    ) -> UpscaledImage:
+        """Renders an image at a higher resolution; as Client.upscale(), but the file is read in a thread."""
+        content = await asyncio.to_thread(_images.read_image, image)
+        request = _upscale_codec.encode_upscale(content, scale=scale, size_hw=size_hw, output_format=output_format)
+        stub: Any = upscaler_pb2_grpc.UpscalerServiceStub(self._open())
+        response: upscaler_pb2.UpscaleResponse = await self._call(stub.Upscale, request, timeout_s)
+        return _upscale_codec.decode_upscaled(response)
 
     async def model_info(self, *, timeout_s: float | None = None) -> ModelInfo:
         """Describes the model; as Client.model_info()."""

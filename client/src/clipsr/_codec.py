@@ -22,7 +22,16 @@ from clipsr._types import (
 )
 from clipsr.v1 import classifier_pb2, types_pb2
 
-__all__ = ["MAX_IMAGES", "MAX_MESSAGE_BYTES", "decode_model_info", "decode_results", "encode_query", "split"]
+__all__ = [
+    "MAX_IMAGES",
+    "MAX_MESSAGE_BYTES",
+    "decode_model_info",
+    "decode_results",
+    "encode_query",
+    "invalid",
+    "split",
+    "unreadable",
+]
 
 MAX_IMAGES = 256
 """Images of one message; the service's Limits.max_images."""
@@ -65,16 +74,16 @@ def encode_query(
         if isinstance(texts, (str, bytes)):
             raise TypeError(f"{name} is one string; give a sequence of strings, such as [{texts!r}]")
     if fit not in _FITS:
-        raise _invalid("fit", f"Fit {fit!r} is not known; use one of {_choices(Fit)}.", reason="FIT_UNKNOWN")
+        raise invalid("fit", f"Fit {fit!r} is not known; use one of {_choices(Fit)}.", reason="FIT_UNKNOWN")
     if route not in _ROUTES:
-        raise _invalid("route", f"Route {route!r} is not known; use one of {_choices(Route)}.")
+        raise invalid("route", f"Route {route!r} is not known; use one of {_choices(Route)}.")
     if not 0 <= top_k <= _MAX_TOP_K:
-        raise _invalid("top_k", f"top_k is {top_k}; use 0 for all labels, or the number of the best ones.")
+        raise invalid("top_k", f"top_k is {top_k}; use 0 for all labels, or the number of the best ones.")
     try:
         label_space = types_pb2.LabelSpace(labels=labels, label_set=label_set, templates=templates)
     except UnicodeEncodeError as error:
         sentence = f"The text {error.object!r} holds half a surrogate pair, which UTF-8 cannot write; remove it."
-        raise _invalid("label_space", sentence) from error
+        raise invalid("label_space", sentence) from error
     return classifier_pb2.ClassifyRequest(label_space=label_space, fit=_FITS[fit], route=_ROUTES[route], top_k=top_k)
 
 
@@ -102,7 +111,7 @@ def split(
     query_bytes = query.ByteSize()
     if query_bytes >= max_message_bytes:
         sentence = f"Labels and templates take {query_bytes} bytes of {max_message_bytes}; send fewer or shorter ones."
-        raise _invalid("label_space", sentence)
+        raise invalid("label_space", sentence)
     request, size_bytes = _copy(query), query_bytes
     for content in contents:
         content_bytes = _image_bytes(len(content))
@@ -129,7 +138,7 @@ def decode_results(
         ServiceError: the answer does not fit the request, or says something that this version does not know.
     """
     if len(response.results) != image_count:
-        raise _unreadable(f"{len(response.results)} results for {image_count} images")
+        raise unreadable(f"{len(response.results)} results for {image_count} images")
     return [_decode_result(result) for result in response.results]
 
 
@@ -162,6 +171,7 @@ def decode_model_info(response: classifier_pb2.GetModelInfoResponse) -> ModelInf
             max_templates=limits.max_templates,
             max_texts=limits.max_texts,
             max_message_bytes=limits.max_message_bytes,
+            max_output_pixels=limits.max_output_pixels,
         ),
         artifacts=tuple(
             Artifact(path=artifact.path, sha256=artifact.sha256, size_bytes=artifact.size_bytes)
@@ -176,11 +186,11 @@ def _decode_result(result: classifier_pb2.ClassifyResult) -> Classification | Fa
     if outcome == "error":
         return _decode_failure(result)
     if outcome is None:
-        raise _unreadable("a result without outcome")
+        raise unreadable("a result without outcome")
     found = result.classification
     route = _ROUTES_TAKEN.get(found.route)
     if route is None:
-        raise _unreadable(f"route {found.route}")
+        raise unreadable(f"route {found.route}")
     return Classification(
         predictions=tuple(
             Prediction(label=prediction.label, cosine=prediction.cosine, probability=prediction.probability)
@@ -233,10 +243,12 @@ def _choices(literal: object) -> str:
     return ", ".join(repr(choice) for choice in get_args(literal))
 
 
-def _invalid(field: str, sentence: str, *, reason: str = "") -> InvalidRequestError:
+def invalid(field: str, sentence: str, *, reason: str = "") -> InvalidRequestError:
+    """Returns the error of one wrong field."""
     return InvalidRequestError(sentence, reason=reason, violations=((field, sentence),))
 
 
-def _unreadable(what: str) -> ServiceError:
+def unreadable(what: str) -> ServiceError:
+    """Returns the error of an answer that this version does not understand."""
     sentence = f"The service's answer holds {what}; it may be newer than this client: upgrade clipsr."
     return ServiceError(sentence, code="INTERNAL")

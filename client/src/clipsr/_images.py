@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clipsr._types import ImageSource
 
-__all__ = ["as_sequence", "read_images"]
+__all__ = ["as_sequence", "read_image", "read_images"]
 
 
 def as_sequence(images: Sequence[ImageSource]) -> Sequence[ImageSource]:
@@ -30,10 +30,11 @@ def read_images(sources: Iterable[ImageSource]) -> Iterator[bytes]:
         TypeError: a source is none of ImageSource, or an open file is not binary.
     """
     for source in sources:
-        yield _read(source)
+        yield read_image(source)
 
 
-def _read(source: ImageSource) -> bytes:
+def read_image(source: ImageSource) -> bytes:
+    """Returns the content of one file; raises as read_images()."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         return bytes(source)
     read = getattr(source, "read", None)

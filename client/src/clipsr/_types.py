@@ -18,6 +18,8 @@ __all__ = [
     "Prediction",
     "Route",
     "RouteTaken",
+    "UpscaleFormat",
+    "UpscaledImage",
 ]
 
 ImageSource = bytes | str | os.PathLike[str] | BinaryIO
@@ -32,6 +34,9 @@ Route = Literal["auto", "upscaled", "native"]
 
 RouteTaken = Literal["upscaled", "native"]
 """The path that an image took: super-resolution, or CLIP's own bicubic resize."""
+
+UpscaleFormat = Literal["png", "jpeg", "webp", "tiff", "bmp"]
+"""The kind of file that an upscaled image is written as; "jpeg" and "bmp" hold no transparency."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,6 +92,29 @@ class FailedImage:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class UpscaledImage:
+    """An image at its new size.
+
+    Attributes:
+        content: an image file.
+        format: the kind of file.
+        input_hw: rows and columns of the image as sent, after EXIF orientation, in pixels.
+        output_hw: rows and columns of the image in `content`.
+        queue_ms: waiting in the gateway.
+        inference_ms: from the first tile sent to Triton to the last that came back.
+        model_digest: of the model that answered, equal to ModelInfo.digest.
+    """
+
+    content: bytes
+    format: UpscaleFormat
+    input_hw: tuple[int, int]
+    output_hw: tuple[int, int]
+    queue_ms: float
+    inference_ms: float
+    model_digest: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
     """What the service accepts in one request.
 
@@ -99,6 +127,7 @@ class Limits:
         max_templates: prompt templates.
         max_texts: labels times templates.
         max_message_bytes: bytes of the whole request.
+        max_output_pixels: rows times columns of one upscaled image.
     """
 
     max_images: int
@@ -109,6 +138,7 @@ class Limits:
     max_templates: int
     max_texts: int
     max_message_bytes: int
+    max_output_pixels: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -80,6 +80,7 @@ def _describe_limits(info: ModelInfo) -> Iterator[tuple[str, str]]:
     yield "templates", f"{limits.max_templates:,}"
     yield "labels × templates", f"{limits.max_texts:,}"
     yield "message", format_bytes(limits.max_message_bytes)
+    yield "upscaled image", f"{limits.max_output_pixels:,} pixels"
 
 
 def _align(rows: Iterable[tuple[str, str]]) -> Iterator[Text]:

@@ -11,17 +11,19 @@ from typing import BinaryIO, TextIO, cast
 import click
 from rich.console import Console
 
-from clipsr import Client, Fit, Route
+from clipsr import Client, Fit, Route, UpscaleFormat
 from clipsr.cli._classify import ClassifyOptions, classify_images
 from clipsr.cli._exits import ExitCode, QuietGroup, report
 from clipsr.cli._info import print_info, to_json
 from clipsr.cli._labels import make_label_space
+from clipsr.cli._upscale import UpscaleOptions, parse_size, upscale_images
 
 __all__ = ["cli", "main"]
 
 _DEFAULT_URL = "localhost:50051"  # the gateway's default port
 _HEALTH_TIMEOUT_S = 5.0  # short enough for the health check of a container
 _CALL_TIMEOUT_S = 30.0  # the library's default
+_UPSCALE_TIMEOUT_S = 300.0  # the largest output takes minutes on two cores
 _BATCH_SIZE = 32  # keeps the service busy, and answers soon
 
 # \b keeps click from filling the lines into a paragraph.
@@ -30,6 +32,13 @@ Examples:
   clipsr-client classify cat.jpg --labels cat,dog,bird
   clipsr-client classify photos/ --labels @cifar10 --format json
   clipsr-client classify - --labels-file labels.txt < cat.jpg
+"""
+
+_UPSCALE_EXAMPLES = """\b
+Examples:
+  clipsr-client upscale cat.jpg cat-large.png --scale 3.5
+  clipsr-client upscale cat.jpg cat-large.webp --size 512x384
+  clipsr-client upscale photos/ large/ --scale 4 --format png
 """
 
 
@@ -57,6 +66,16 @@ def _check_timeout(ctx: click.Context, parameter: click.Parameter, timeout_s: fl
     if not (math.isfinite(timeout_s) and timeout_s > 0):
         raise click.BadParameter("give a number of seconds above 0.")
     return timeout_s
+
+
+def _check_scale(ctx: click.Context, parameter: click.Parameter, scale: float | None) -> float | None:
+    if scale is not None and not (math.isfinite(scale) and scale >= 1):
+        raise click.BadParameter("give a factor of at least 1, such as 2 or 3.5.")
+    return scale
+
+
+def _parse_size(ctx: click.Context, parameter: click.Parameter, size: str | None) -> tuple[int, int] | None:
+    return None if size is None else parse_size(size)
 
 
 _Command = Callable[..., ExitCode]
@@ -94,7 +113,7 @@ def _timeout_option(default_s: float) -> Callable[[_Command], _Command]:
 )
 @click.version_option(package_name="clipsr", prog_name="clipsr-client")
 def cli() -> None:
-    """Classify images with labels of your own, by a clipsr service.
+    """Classify images with labels of your own, or upscale them, by a clipsr service.
 
     Exit codes: 0 all succeeded, 1 some images failed, 2 wrong usage, 3 the service cannot be reached.
     """
@@ -187,6 +206,51 @@ def classify(
         _configure(sys.stdout, encoding="utf-8")  # what programs read is UTF-8 in every locale
     with Client(url, timeout_s=timeout_s) as client:
         return classify_images(client, paths, options)
+
+
+@cli.command(short_help="Upscale image files.", epilog=_UPSCALE_EXAMPLES)
+@click.argument("source", metavar="IN")
+@click.argument("target", metavar="OUT")
+@click.option(
+    "--scale", type=float, callback=_check_scale, metavar="FACTOR", help="Factor on width and height, such as 3.5."
+)
+@click.option(
+    "--size",
+    "size_hw",
+    callback=_parse_size,
+    metavar="WIDTHxHEIGHT",
+    help="Width and height of the output in pixels, such as 512x384; the aspect ratio may change.",
+)
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["png", "jpeg", "webp", "tiff", "bmp"]),
+    help="What all files of a folder become, instead of what their endings say.",
+)
+@click.option("--force", "is_forced", is_flag=True, help="Replace outputs that exist.")
+@_url_option
+@_timeout_option(_UPSCALE_TIMEOUT_S)
+def upscale(
+    source: str,
+    target: str,
+    scale: float | None,
+    size_hw: tuple[int, int] | None,
+    output_format: UpscaleFormat | None,
+    is_forced: bool,
+    url: str,
+    timeout_s: float,
+) -> ExitCode:
+    """Upscale image files by the super-resolution model; give --scale or --size.
+
+    IN is an image file, - for standard input, or a folder (searched with its subfolders, hidden files left out). OUT is
+    the file to write, whose ending says its format: png, jpg, webp, tiff or bmp. For a folder, OUT is a folder, and
+    names and subfolders are kept. An input is never overwritten.
+    """
+    if (scale is None) == (size_hw is None):
+        raise click.UsageError("Give either --scale or --size: how large shall the output be?")
+    options = UpscaleOptions(scale=scale, size_hw=size_hw, output_format=output_format, is_forced=is_forced)
+    with Client(url, timeout_s=timeout_s) as client:
+        return upscale_images(client, source, target, options)
 
 
 @cli.command(short_help="Describe the model that answers.")
