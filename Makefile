@@ -51,6 +51,10 @@ evaluate: $(DEV) $(SERVE) $(MANIFEST) ## Measure top-1 on CIFAR through the serv
 	scripts/with-service.sh $(VENV_SERVE)/bin bash -c \
 		'$(VENV)/bin/python -m benchmarks.evaluate --url "$$CLIPSR_URL" --data $(DATA) $(ARGS)'
 
+.PHONY: bench-liif
+bench-liif: $(DEV) ## Time LIIF, its exact rewrite and the shipped upscaler beside a CLIP image tower
+	$(VENV)/bin/python -m benchmarks.liif $(ARGS)
+
 .PHONY: test
 test: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests, with a real Triton (12 minutes at most)
 	$(VENV)/bin/pytest -m 'not slow' $(ARGS)

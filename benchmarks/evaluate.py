@@ -24,6 +24,7 @@ from rich.progress import track
 from torch.nn import functional
 
 from benchmarks.environment import describe_environment
+from benchmarks.pages import insert
 from clipsr import Classification, Client, ModelInfo
 from clipsr_training.clip import ClipCheckpoint, load_clip
 from clipsr_training.liif import Upscaler, load_liif
@@ -32,7 +33,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 _DATA_SETS = ("cifar10", "cifar100")
 _BATCH = 64
 _PACKAGES = ("clipsr", "clipsr-training", "torch", "open_clip_torch", "datasets", "pillow", "grpcio")
-_BEGIN, _END = "<!-- accuracy:begin -->", "<!-- accuracy:end -->"
+_MARK = "accuracy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +97,7 @@ def through_torch(
     clip: ClipCheckpoint, upscaler: Upscaler, split: TestSplit, texts: Sequence[str], description: str
 ) -> np.ndarray:
     """Return the index of the best label of every image, computed from the checkpoints in fp32."""
-    text_features = functional.normalize(clip.model.encode_text(clip.tokenizer(list(texts))), dim=-1)
+    text_features = functional.normalize(clip.encode_text(clip.tokenizer(list(texts))), dim=-1)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (clip.mean, clip.std))
     size_hw = (clip.image_size_px, clip.image_size_px)
     predicted: list[np.ndarray] = []
@@ -104,7 +105,7 @@ def through_torch(
         images = [np.asarray(PilImage.open(io.BytesIO(file)).convert("RGB")) for file in files]
         lr = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
         pixels = (upscaler.upscale(lr, size_hw).clamp(0, 1) * 255).round() / 255
-        image_features = clip.model.encode_image((pixels - mean) / std)
+        image_features = clip.encode_image((pixels - mean) / std)
         predicted.append((image_features @ text_features.T).argmax(dim=1).numpy())
     return np.concatenate(predicted)
 
@@ -166,7 +167,7 @@ def main() -> int:
     }
     arguments.output.mkdir(parents=True, exist_ok=True)
     (arguments.output / "accuracy.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    _insert(arguments.readme, table)
+    insert(arguments.readme, _MARK, table)
     return 0
 
 
@@ -185,14 +186,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, default=_ROOT / "benchmarks" / "results", help="folder of the JSON")
     parser.add_argument("--readme", type=Path, default=_ROOT / "README.md", help="page to put the table into")
     return parser
-
-
-def _insert(page: Path, table: str) -> None:
-    """Replace what stands between the markers of a page."""
-    text = page.read_text(encoding="utf-8")
-    before, rest = text.split(_BEGIN)
-    _, after = rest.split(_END)
-    page.write_text(f"{before}{_BEGIN}\n{table}{_END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":
