@@ -1,12 +1,13 @@
 """CLIP's tokenizer as one file: the ids that OpenCLIP gives, for any text that people send."""
 
+import itertools
 import random
-import unicodedata
 from collections.abc import Iterator
 
+import ftfy
 import open_clip
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
@@ -16,8 +17,8 @@ from clipsr_training import prompts
 from clipsr_training.clip import ClipCheckpoint
 
 LENGTH = 77
-# 20,000 together. No "×" before "©" or a quote: that is Hebrew in the wrong encoding, which OpenCLIP repairs.
-COUNTS = {"prompts": 4000, "words": 5000, "chinese": 4000, "emoji": 2500, "control": 2500, "mixed": 1990, "long": 10}
+# A hundred more than the 20,000 that are compared, as a few happen to look like text in a wrong encoding.
+COUNTS = {"prompts": 4000, "words": 5000, "chinese": 4000, "emoji": 2500, "control": 2500, "mixed": 2090, "long": 10}
 _WORDS = [
     "the",
     "cat's",
@@ -78,7 +79,7 @@ _WORDS = [
     "€",
     "₿",
     "°",
-    "÷",
+    "×",
     "≤",
     "∞",
     "→",
@@ -123,6 +124,8 @@ def texts() -> Iterator[str]:
     known = [
         prompts.expand(t, x) for t in prompts.template_sets()["imagenet"] for x in prompts.label_sets()["cifar100"]
     ]
+    for _ in range(COUNTS["long"]):
+        yield " ".join(rng.choices(_WORDS, k=5000))
     yield from rng.sample(known, COUNTS["prompts"])
     for _ in range(COUNTS["words"]):
         yield rng.choice(["", " ", "  ", "\t"]).join(rng.choices(_WORDS, k=rng.randint(0, 12)))
@@ -136,8 +139,11 @@ def texts() -> Iterator[str]:
         yield "".join(rng.choices([*_CONTROL, *_WORDS[:12]], k=rng.randint(1, 10)))
     for _ in range(COUNTS["mixed"]):
         yield " ".join(rng.choices([*_WORDS, *_EMOJI, *_CONTROL], k=rng.randint(1, 20)))
-    for _ in range(COUNTS["long"]):
-        yield " ".join(rng.choices(_WORDS, k=5000))
+
+
+def is_decoded_well(text: str) -> bool:
+    """Whether OpenCLIP leaves the text's encoding alone: the file can't repair it (docs/export.md)."""
+    return ftfy.fix_text(text, unescape_html=False, fix_encoding=False) == ftfy.fix_text(text, unescape_html=False)
 
 
 @pytest.fixture(scope="module")
@@ -158,8 +164,8 @@ def tokenizer(reference) -> Tokenizer:
 
 
 def test_twenty_thousand_strings_give_identical_ids(tokenizer, reference):
-    strings = list(texts())
-    assert len(strings) == sum(COUNTS.values()) == 20_000
+    strings = list(itertools.islice(filter(is_decoded_well, texts()), 20_000))
+    assert len(strings) == 20_000
     ours = [encoding.ids for encoding in tokenizer.encode_batch(strings)]
     theirs = reference(strings).tolist()
     different = [text for text, a, b in zip(strings, ours, theirs, strict=True) if a != b]
@@ -171,11 +177,7 @@ def test_twenty_thousand_strings_give_identical_ids(tokenizer, reference):
 def test_any_text_that_ftfy_leaves_alone_gives_identical_ids(tokenizer, reference, text):
     # Repairing a wrong decoding and HTML entities are what a file can't do (docs/export.md).
     text = text.replace("&", "and").replace("Σ", "")
-    import ftfy
-
-    repaired = ftfy.fix_text(text, unescape_html=False, fix_encoding=False)
-    if repaired != ftfy.fix_text(text, unescape_html=False) or unicodedata.unidata_version < "14":
-        return
+    assume(is_decoded_well(text))
     assert tokenizer.encode(text).ids == reference([text])[0].tolist()
 
 

@@ -21,7 +21,8 @@ from tokenizers.normalizers import Normalizer
 # "C1" control characters, which ftfy reads as Windows-1252.
 _C1_CONTROLS = range(0x80, 0xA0)
 # In lower case, a capital sigma becomes a final one at the end of a word; letter by letter it would not.
-_FINAL_SIGMA = r"(?<=[\p{Lu}\p{Ll}\p{Lt}])Σ(?![\p{Lu}\p{Ll}\p{Lt}])"
+# Marks, apostrophes and the like do not end a word (Unicode 3.13, Final_Sigma).
+_FINAL_SIGMA = r"(?<=[\p{Lu}\p{Ll}\p{Lt}])Σ(?![\p{Mn}\p{Me}\p{Cf}\p{Lm}\p{Sk}'.:·]*[\p{Lu}\p{Ll}\p{Lt}])"
 
 
 def cleaning(kind: str) -> list[Normalizer]:

@@ -66,7 +66,8 @@ def _from_byte_pairs(source: _ByteTokenizer, context_length: int, kind: str) -> 
     # CLIP's pattern takes "!<" for one word, so that a special token after punctuation is none; a space hides it.
     specials = "|".join((start, end))
     hidden = Regex(rf"(?<=[^\s\p{{L}}\p{{N}}])(?<!{start})(?<!{end})<(?=(?:{specials.replace('<', '')}))")
-    steps = [*cleaning(kind), normalizers.Replace(hidden, "< ")]
+    # Twice: one that follows a hidden one was not after punctuation before.
+    steps = [*cleaning(kind), *[normalizers.Replace(hidden, "< ") for _ in range(2)]]
     tokenizer.normalizer = normalizers.Sequence(steps)  # pyright: ignore[reportAttributeAccessIssue]
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # pyright: ignore[reportAttributeAccessIssue]
         [
