@@ -77,7 +77,7 @@ def test_accuracy_on_a_part_of_cifar10(client, data_dir):
     results = client.classify([row["bytes"] for row in part["image"]], label_set="cifar10", top_k=1)
     correct = [r.predictions[0].label == names[t] for r, t in zip(results, part["label"], strict=True)]
     # Three standard errors of 500 images below what the model card reports for all 10,000.
-    assert np.mean(correct) >= 0.80
+    assert np.mean(correct) >= 0.86
 
 
 def test_second_classification_calls_no_text_encoder(service, client):
