@@ -257,6 +257,6 @@ def save_clip(checkpoint: ClipCheckpoint, folder: str | Path, *, dtype: torch.dt
     save_file(state, folder / WEIGHTS_NAME, metadata={"format": "pt"})
     # Tokenizers and text towers of transformers bring files of their own.
     for part in (checkpoint.tokenizer, getattr(getattr(checkpoint.model, "text", None), "config", None)):
-        if hasattr(part, "save_pretrained"):
+        if part is not None and hasattr(part, "save_pretrained"):
             part.save_pretrained(str(folder))
     return folder

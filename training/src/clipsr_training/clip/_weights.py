@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from open_clip.convert import convert_state_dict
@@ -96,7 +96,8 @@ def load_weights(model: nn.Module, weights: ClipWeights, *, path: str, model_nam
     Raises:
         WeightsMismatchError: names or shapes differ.
     """
-    state = convert_state_dict(model, dict(weights.state))
+    # OpenCLIP's function knows two classes of models, and looks at their attributes only.
+    state = convert_state_dict(cast("Any", model), dict(weights.state))
     if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
         state = convert_to_custom_text_state_dict(state)
     own = model.state_dict()
