@@ -75,6 +75,7 @@ def test_manifest_describes_the_checkpoint_and_every_artifact(repository, manife
     assert manifest["text_encoder"]["context_length"] == CONTEXT
     assert manifest["scoring"] == {"function": "softmax", "logit_scale": pytest.approx(1 / 0.07), "logit_bias": 0.0}
     assert manifest["native_min_side_px"] == SIZE_PX // 2
+    assert manifest["upscaler"]["receptive_field_px"] == 5  # four convolutions of the encoder, one of the decoder
     graphs = {f"{name}/1/model.onnx" for name in ("upscale", "image_encoder", "text_encoder")}
     assert graphs | {"text_encoder/tokenizer.json"} <= manifest["artifacts"].keys()
     for path, artifact in manifest["artifacts"].items():
@@ -104,11 +105,13 @@ def test_graphs_hold_no_grid_sample_and_keep_the_contract(repository):
         assert batch  # a name: the batch is dynamic
 
 
-@pytest.mark.parametrize(("batch", "side"), [(1, 32), (5, 64), (2, 128), (3, 37)])
-def test_upscale_graph_at_batches_and_canvases_that_export_never_saw(repository, upscaler, batch, side):
+@pytest.mark.parametrize(
+    ("batch", "canvas_hw"), [(1, (32, 32)), (5, (64, 64)), (2, (128, 128)), (3, (37, 37)), (2, (30, 41)), (3, (1, 2))]
+)
+def test_upscale_graph_at_batches_and_canvases_that_export_never_saw(repository, upscaler, batch, canvas_hw):
     rng = np.random.default_rng(1)
-    canvas = rng.integers(0, 256, (batch, 3, side, side), dtype=np.uint8)
-    box = rng.uniform(1, side / 2, (batch, 4)).astype(np.float32)
+    canvas = rng.integers(0, 256, (batch, 3, *canvas_hw), dtype=np.uint8)
+    box = rng.uniform(min(canvas_hw) / 32, min(canvas_hw) / 2, (batch, 4)).astype(np.float32)
     session = onnxruntime.InferenceSession(repository / "upscale" / "1" / "model.onnx")
     (pixels,) = session.run(None, {"canvas": canvas, "box": box})
     with torch.inference_mode():
