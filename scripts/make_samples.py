@@ -44,7 +44,7 @@ class Crop:
 
 
 # Chosen by eye among what the bundled model knows: one kind of object that fills much of the crop. Sizes vary on
-# purpose, and some crops are not square. In `make demo` it errs on two: the bus (truck) and the plane on a lake (ship).
+# purpose, and some crops are not square.
 CROPS = (
     Crop(name="airplane", photo="000000205401.jpg", box=(20, 30, 230, 190), longer_side_px=48),
     Crop(name="airplane-pair", photo="000000161044.jpg", box=(145, 60, 225, 115), longer_side_px=36),
