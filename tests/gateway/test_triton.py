@@ -39,12 +39,20 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.hold: asyncio.Event | None = None
         self.cancelled = 0
         self.outputs: list[tuple[str, str, np.ndarray]] | None = None
+        self.max_batch_size = 32
 
     async def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802 - KServe's name
         return service_pb2.ServerReadyResponse(ready=self.server_ready)
 
     async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802 - KServe's name
         return service_pb2.ModelReadyResponse(ready=request.name in self.models)
+
+    async def ModelConfig(self, request: Any, context: Any) -> Any:  # noqa: N802 - KServe's name
+        if self.failure:
+            await context.abort(*self.failure)
+        response = service_pb2.ModelConfigResponse()
+        response.config.name, response.config.max_batch_size = request.name, self.max_batch_size
+        return response
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802 - KServe's name
         self.requests.append(request)
@@ -56,11 +64,13 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
             except asyncio.CancelledError:
                 self.cancelled += 1
                 raise
-        count = request.inputs[2].shape[1]
-        outputs = self.outputs or [
-            ("cosine", "FP32", np.linspace(-1, 1, count, dtype=np.float32)[None]),
-            ("probability", "FP32", np.full((1, count), 1 / count, np.float32)),
-        ]
+        outputs = self.outputs
+        if outputs is None:
+            count = request.inputs[2].shape[1]
+            outputs = [
+                ("cosine", "FP32", np.linspace(-1, 1, count, dtype=np.float32)[None]),
+                ("probability", "FP32", np.full((1, count), 1 / count, np.float32)),
+            ]
         response = service_pb2.ModelInferResponse(model_name=request.model_name)
         for name, datatype, values in outputs:
             response.outputs.add(name=name, datatype=datatype, shape=values.shape)
@@ -250,3 +260,64 @@ async def test_no_triton_is_unavailable_fast_and_found_when_it_comes_back(triton
     assert (await classify(backend)).cosine.shape == (3,)
     await backend.close()
     await server.stop(None)
+
+
+CANVAS = np.arange(2 * 3 * 5 * 7, dtype=np.uint8).reshape(2, 3, 5, 7)
+BOX = np.array([[0, 0, 5, 7], [0.5, 1.25, 3, 2]], np.float32)
+
+
+async def upscale(backend: TritonBackend, **options: Any) -> np.ndarray:
+    return await backend.upscale(CANVAS, BOX, **{"request_id": "id-1", "timeout_s": 5.0, **options})
+
+
+async def test_tiles_are_those_of_the_contract(connected, triton):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 4), dtype=np.uint8)
+    triton.outputs = [("pixels", "UINT8", pixels)]
+    np.testing.assert_array_equal(await upscale(connected), pixels)
+    (request,) = triton.requests
+    assert (request.model_name, request.id) == ("upscale", "id-1")
+    assert [(t.name, t.datatype, list(t.shape)) for t in request.inputs] == [
+        ("canvas", "UINT8", [2, 3, 5, 7]),
+        ("box", "FP32", [2, 4]),
+    ]
+    assert list(request.raw_input_contents) == [CANVAS.tobytes(), BOX.tobytes()]
+    assert not request.parameters
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        [("other", "UINT8", np.zeros((2, 3, 4, 4), np.uint8))],
+        [("pixels", "FP32", np.zeros((2, 3, 4, 4), np.float32))],
+        [("pixels", "UINT8", np.zeros((1, 3, 4, 4), np.uint8))],
+        [("pixels", "UINT8", np.zeros((2, 3, 4, 5), np.uint8))],
+    ],
+    ids=["absent", "type", "count", "not square"],
+)
+async def test_tiles_of_another_shape_are_a_fault(connected, triton, outputs):
+    triton.outputs = outputs
+    with pytest.raises(BackendFaultError, match="pixels"):
+        await upscale(connected)
+
+
+async def test_the_largest_batch_is_asked_for(connected, triton):
+    assert await connected.max_tiles(timeout_s=5) == 32
+    triton.max_batch_size = 0
+    with pytest.raises(BackendFaultError, match="max_batch_size 0"):
+        await connected.max_tiles(timeout_s=5)
+
+
+@pytest.mark.parametrize("call", ["upscale", "max_tiles"])
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, BackendUnavailableError),
+        (grpc.StatusCode.NOT_FOUND, BackendUnavailableError),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, DeadlineExceededError),
+        (grpc.StatusCode.INTERNAL, BackendFaultError),
+    ],
+)
+async def test_what_goes_wrong_with_tiles_is_typed(connected, triton, call, code, expected):
+    triton.failure = (code, "no")
+    with pytest.raises(expected):
+        await (upscale(connected) if call == "upscale" else connected.max_tiles(timeout_s=5))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -93,7 +93,7 @@ class TritonBackend:
             BackendUnavailableError, DeadlineExceededError, BackendFaultError: as TritonLabels.classify.
         """
         try:
-            answer: Any = await self._client.get_model_config(UPSCALE_MODEL, client_timeout=timeout_s)
+            answer = cast("Any", await self._client.get_model_config(UPSCALE_MODEL, client_timeout=timeout_s))
         except InferenceServerException as error:
             _raise_typed(error, target=self._target, model_name=UPSCALE_MODEL)
         size = int(answer.config.max_batch_size)
