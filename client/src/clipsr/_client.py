@@ -119,7 +119,7 @@ class Client:
             scale: factor on height and width, at least 1, such as 3.5; or give `size_hw`.
             size_hw: rows and columns of the output, each at least the image's own; the aspect ratio may change.
             output_format: the kind of file to return.
-            timeout_s: deadline, in seconds; None takes the client's. Megapixels take minutes on a small machine.
+            timeout_s: deadline, in seconds; None takes the client's. Large outputs take a minute on a small machine.
 
         Raises:
             InvalidRequestError: the image, the size or the format is wrong; docs/errors.md lists the reasons.

@@ -26,7 +26,7 @@ class Limits:
         max_texts: labels times templates, each one pass through the text encoder when not cached.
         max_message_bytes: one gRPC message, in and out.
         max_output_pixels: rows times columns of one upscaled image; 4096 x 4096 without transparency always fits one
-            message as PNG, and on two cores takes minutes.
+            message as PNG, and on two cores takes a minute or more.
     """
 
     max_images: int = 256

@@ -23,7 +23,7 @@ __all__ = ["cli", "main"]
 _DEFAULT_URL = "localhost:50051"  # the gateway's default port
 _HEALTH_TIMEOUT_S = 5.0  # short enough for the health check of a container
 _CALL_TIMEOUT_S = 30.0  # the library's default
-_UPSCALE_TIMEOUT_S = 300.0  # the largest output takes minutes on two cores
+_UPSCALE_TIMEOUT_S = 300.0  # the largest output takes a minute or more on two cores
 _BATCH_SIZE = 32  # keeps the service busy, and answers soon
 
 # \b keeps click from filling the lines into a paragraph.
