@@ -114,7 +114,7 @@ class Target:
 
     def cells(self) -> str:
         """The row of the Markdown table."""
-        form: Callable[[float], str] = (lambda v: f"{v:.1%}") if self.is_share else (lambda v: f"{v:.2f}×")
+        form: Callable[[float], str] = (lambda v: f"{v:.1%}") if self.is_share else (lambda v: f"{v:.3g}×")
         value = f"{form(self.value.median)} ({form(self.value.low)} – {form(self.value.high)})"
         sign = "≤" if self.is_share else "≥"
         aim = "–" if self.aim is None else f"{sign} {form(self.aim)}, {'met' if self.is_met else '**missed**'}"
@@ -214,7 +214,8 @@ def tables(results: Sequence[Result], ratios: Sequence[Target], setting: Setting
     lines += [
         "",
         f"One image of {side}×{side} rendered at {size}×{size}, {setting.n_threads} threads; medians of "
-        f"{setting.n_rounds} interleaved rounds with their quartiles; ratios are taken round by round.",
+        f"{setting.n_rounds} interleaved rounds",
+        "with their quartiles; ratios are taken round by round.",
         "",
     ]
     return "\n".join(lines)
@@ -229,8 +230,8 @@ def headline(results: Sequence[Result], ratios: Sequence[Target], setting: Setti
     side, size = setting.canvas_px, setting.image_size_px
     return (
         f"Rendering a {side}×{side} image at {size}×{size} takes {ms:.1f} ms on {setting.n_threads} CPU threads, "
-        f"{share.value.median:.0%} of\nwhat a CLIP {tower} image tower takes on the result; the decoder that ships is "
-        f"{decoder.value.median:.0f} times as fast as LIIF's\npublished formulation. Measured by `make bench-liif`, "
+        f"{share.value.median:.0%} of what a CLIP {tower} image\ntower takes on the result; the decoder that ships is "
+        f"{decoder.value.median:.0f} times as fast as LIIF's published formulation. Measured\nby `make bench-liif`, "
         "all figures in [benchmarks/README.md](benchmarks/README.md).\n"
     )
 
@@ -281,6 +282,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not isinstance(shipped, ModulatedLIIF):
         raise SystemExit("bench-liif: --upscaler needs a latent-modulated LIIF, the kind that ships")
     tower_name = f"{arguments.tower} image tower"
+    load_average = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="bench-liif-") as folder:
         tower = (tower_name, image_tower(arguments.tower))
         subjects = build_subjects(liif, shipped, tower, setting, Path(folder))
@@ -289,7 +291,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     ratios = targets(results, tower_name)
     text = tables(results, ratios, setting)
     print(text)
-    environment = describe_environment(_PACKAGES)
+    # Of the minute before: above about 0.5, something else was using the cores.
+    environment = {**describe_environment(_PACKAGES), "load_average_before": round(load_average, 2)}
     content = json.dumps(record(results, ratios, setting, environment), indent=2, ensure_ascii=False) + "\n"
     arguments.output.mkdir(parents=True, exist_ok=True)
     (arguments.output / "liif.json").write_text(content, encoding="utf-8")
@@ -321,7 +324,10 @@ def _describe_machine(environment: Mapping[str, object]) -> str:
     versions = environment["versions"]
     assert isinstance(versions, dict)
     engines = ", ".join(f"{name} {versions[name]}" for name in ("onnxruntime", "openvino", "torch"))
-    return f"Measured on {environment['processor']}, {environment['cores']} cores; {engines}."
+    return (
+        f"Measured on {environment['processor']}, {environment['cores']} cores, load average "
+        f"{environment['load_average_before']} before; {engines}."
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
