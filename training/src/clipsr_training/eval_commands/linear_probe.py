@@ -92,10 +92,11 @@ def _run(arguments: argparse.Namespace) -> None:
         "seed": arguments.seed,
     }
     report = ProbeReport(settings=settings, train=train.name, test=test.name, result=result)
+    # Before it is printed: a closed pipe must not cost the report.
+    write_probe_report(report, arguments.output)
     print(report.tables())
     for note in report.notes():
         print(f"clipsr-eval: {note}", file=sys.stderr)
-    write_probe_report(report, arguments.output)
 
 
 def _for_training(arguments: argparse.Namespace) -> argparse.Namespace:

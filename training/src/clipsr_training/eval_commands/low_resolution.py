@@ -69,7 +69,8 @@ def _run(arguments: argparse.Namespace) -> None:
             plan, cells, arguments.output, resume=arguments.resume, on_images=lambda n: progress.advance(task, n)
         )
     report = LowResolutionReport(plan=plan, curves=curves)
+    # Before it is printed: a closed pipe must not cost the report.
+    write_low_resolution_report(report, arguments.output)
     print(report.tables(), report.robustness(), sep="\n\n")
     for note in report.notes():
         print(f"clipsr-eval: {note}", file=sys.stderr)
-    write_low_resolution_report(report, arguments.output)

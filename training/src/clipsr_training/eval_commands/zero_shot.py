@@ -75,9 +75,10 @@ def _run(arguments: argparse.Namespace) -> None:
         agreement=None if arguments.compare is None else compare_with(result, arguments.compare),
         notes=() if warning is None else (f"**Warning:** {warning}.",),
     )
+    # Before it is printed: a closed pipe must not cost the report.
+    write_zero_shot_report(report, arguments.output)
     print(report.tables())
     if (comparison := report.comparison()) is not None:
         print(f"\n{comparison}")
     if warning is not None:
         print(f"clipsr-eval: warning: {warning}", file=sys.stderr)
-    write_zero_shot_report(report, arguments.output)
