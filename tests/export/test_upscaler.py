@@ -35,8 +35,11 @@ SIZES = [
     (1, (37, 41), (99, 100)),
 ]
 OFFICIAL = [
-    *("small_all", "small_no_ensemble", "small_no_unfold", "small_no_cell", "small_rdn"),
-    pytest.param("edsr_baseline_liif", marks=pytest.mark.slow),
+    *("small_all", "small_no_ensemble", "small_rdn"),
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("small_no_unfold", "small_no_cell", "edsr_baseline_liif")
+    ),
 ]
 
 
