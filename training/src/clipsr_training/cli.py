@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
+from lightning.pytorch.utilities import rank_zero_only
+
 from clipsr_training._arguments import HelpFormatter
 from clipsr_training._fit import FitOptions
 from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
@@ -41,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interruption:
         print(f"clipsr-train: {interruption or 'interrupted'}", file=sys.stderr)
         return 130
-    print(path)
+    if rank_zero_only.rank == 0:  # of several devices' processes, one speaks
+        print(path)
     return 0
 
 

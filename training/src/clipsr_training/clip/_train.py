@@ -176,8 +176,11 @@ def train_clip(
         raise ValueError(f"{n_images} images to train on are fewer than one batch takes ({recipe.batch_size})")
     module = ClipTrainingModule(checkpoint, recipe, sources, phrases, options)
     fit(module, options, max_epochs=recipe.epochs, accumulate=recipe.accumulate)
-    # Half precision on disk: the service runs bf16 or fp32 from it, and it costs no accuracy.
-    return save_clip(checkpoint, options.output / "clip", dtype=torch.float16)
+    folder = options.output / "clip"
+    if module.trainer.is_global_zero:
+        # Half precision on disk: the service runs bf16 or fp32 from it, and it costs no accuracy.
+        save_clip(checkpoint, folder, dtype=torch.float16)
+    return folder
 
 
 def _training_source(
