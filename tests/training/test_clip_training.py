@@ -1,5 +1,7 @@
 """CLIP training: rendering onto the encoder's grid, batches, locks, learning rates and whole runs."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -231,7 +233,10 @@ def test_fine_tuning_keeps_what_is_locked_and_moves_the_rest(tmp_path, parquet):
     start = "checkpoints/clipsr-small"
     options = ["--model", start, "--lock-image", "--epochs", "1", "--batch-size", "4", "--accumulate", "2"]
     options += ["--on-the-fly", "--upscaler", str(LIIF_WEIGHTS), "--lr", "1e-3", "--output", str(tmp_path / "run")]
-    assert train_main(["clip", "--data", str(parquet), *options]) == 0
+    # In a process of its own, as a user runs it: workers are forked, and this process may hold open gRPC channels.
+    command = [sys.executable, "-W", "ignore", "-m", "clipsr_training.cli", "clip", "--data", str(parquet), *options]
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stderr
     before = load_file(Path(start) / "open_clip_model.safetensors")
     after = load_file(tmp_path / "run" / "clip" / "open_clip_model.safetensors")
     moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
