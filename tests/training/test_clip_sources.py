@@ -126,10 +126,21 @@ def unreadable(folder: Path) -> Path:
 
 def test_an_image_that_cannot_be_decoded_is_named(tmp_path):
     source = read_pairs(unreadable(tmp_path))
-    with pytest.raises(ValueError, match=r"cat/a\.png: the image can't be decoded"):
+    with pytest.raises(ValueError, match=r"cat/a\.png can't be read as an image"):
         source.image(0)
     with pytest.raises(ValueError, match=r"cat/a\.png: the image can't be read"):
         source.check()
+
+
+def test_orientation_and_transparency_are_those_of_the_service(tmp_path):
+    (tmp_path / "cat").mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    picture(0).save(tmp_path / "cat" / "a.png", exif=exif)
+    Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(tmp_path / "cat" / "b.png")
+    source = read_pairs(tmp_path)
+    assert source.image(0).size == (24, 32)
+    assert source.image(1).getpixel((0, 0)) == (255, 255, 255)
 
 
 def wrong_files() -> dict[str, tuple[dict[str, bytes], str]]:

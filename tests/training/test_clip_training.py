@@ -16,7 +16,7 @@ from clipsr_training.clip._checkpoint import build_clip, bundled_config
 from clipsr_training.clip._data import ClipBatchDataset, Phrases, TrainingSource, split_validation
 from clipsr_training.clip._optimizer import build_optimizer, lock_towers
 from clipsr_training.clip._recipes import RECIPES, ClipRecipe
-from clipsr_training.clip._rendering import RenderedOnTheFly, Renderer, Rendering, native_transform, render_to_cache
+from clipsr_training.clip._rendering import RenderedOnTheFly, Renderer, Rendering, render_to_cache
 from clipsr_training.clip._sources import PairSource, read_pairs
 from clipsr_training.clip._train import learning_rate
 from clipsr_training.liif import load_liif
@@ -89,7 +89,7 @@ def test_liif_at_a_scale_is_the_upscaled_image_resized(untrained):
     assert np.abs(pixels - expected.numpy()).mean() < 2
 
 
-def test_native_pixels_are_those_of_openclip(untrained):
+def test_without_upscaler_pixels_are_those_of_openclip(untrained):
     # After clipsr_training, whose import makes torchvision's possible.
     from open_clip.transform import image_transform
     from torchvision.transforms import Compose
@@ -97,7 +97,7 @@ def test_native_pixels_are_those_of_openclip(untrained):
     settings = untrained.config["preprocess_cfg"]
     for mode in ("shortest", "longest", "squash"):
         config = {**untrained.config, "preprocess_cfg": {**settings, "resize_mode": mode}}
-        pixels = native_transform(replace(untrained, config=config))(picture(0, (50, 30)))
+        pixels = Renderer(Rendering(), replace(untrained, config=config))([picture(0, (50, 30))])[0]
         transform = image_transform(64, is_train=False, mean=(0, 0, 0), std=(1, 1, 1), resize_mode=mode)
         assert isinstance(transform, Compose)
         expected = transform(picture(0, (50, 30))) * 255

@@ -11,15 +11,12 @@ from PIL import Image
 
 from clipsr_serving.images import FIT_OF_RESIZE_MODE
 from clipsr_serving.images import make_canvas as served_canvas
+from clipsr_training.clip._preprocess import Fitting, decode, make_preprocess, planar
 from clipsr_training.evaluation._backend import Scoring, resolve_templates
 from clipsr_training.evaluation._pixels import (
     CANVAS_SIZES_PX,
-    Fitting,
-    decode,
     encode,
     make_canvas,
-    make_preprocess,
-    planar,
     prepare_rendering,
     reduce_to,
     takes_native_route,

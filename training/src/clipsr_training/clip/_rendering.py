@@ -2,20 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
-from open_clip.transform import image_transform
 from PIL import Image
 from rich.progress import track
-from torchvision.transforms import Compose, Normalize, ToTensor
 
 from clipsr_training.clip._checkpoint import ClipCheckpoint
 from clipsr_training.clip._data import render
+from clipsr_training.clip._preprocess import Fitting, make_preprocess, planar
 from clipsr_training.clip._sources import PairSource
 from clipsr_training.liif import Upscaler, load_liif
 
@@ -61,7 +60,8 @@ class Renderer:
         self.rendering = rendering
         self.image_size_px = checkpoint.image_size_px
         self.liif: Upscaler | None = load_liif(rendering.upscaler) if isinstance(rendering.upscaler, Path) else None
-        self.fit = native_transform(checkpoint)
+        preprocess = make_preprocess(checkpoint.image_size_px, Fitting.of(checkpoint.config["preprocess_cfg"]))
+        self.fit = lambda image: planar(preprocess(image))
         self.version = f"{rendering.version} {self.image_size_px} {json.dumps(checkpoint.config['preprocess_cfg'])}"
 
     def __call__(self, images: Sequence[Image.Image]) -> np.ndarray:
@@ -94,28 +94,6 @@ class Renderer:
                 sr = liif.upscale(lr, size_hw).float()
             pixels = (sr * 255).round().clamp(0, 255).to(torch.uint8)
             yield Image.fromarray(pixels.permute(1, 2, 0).numpy())
-
-
-def native_transform(checkpoint: ClipCheckpoint) -> Callable[[Image.Image], np.ndarray]:
-    """Return OpenCLIP's validation transform of a model up to pixels: RGB image to uint8 [3, R, R]."""
-    settings = checkpoint.config["preprocess_cfg"]
-    transform = image_transform(
-        checkpoint.image_size_px,
-        is_train=False,
-        mean=checkpoint.mean,
-        std=checkpoint.std,
-        interpolation=settings.get("interpolation"),
-        resize_mode=settings.get("resize_mode"),
-    )
-    assert isinstance(transform, Compose)
-    steps = [step for step in transform.transforms if not isinstance(step, ToTensor | Normalize)]
-
-    def apply(image: Image.Image) -> np.ndarray:
-        for step in steps:
-            image = step(image)
-        return np.asarray(image).transpose(2, 0, 1)
-
-    return apply
 
 
 class RenderedOnTheFly:

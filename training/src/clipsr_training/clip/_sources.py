@@ -16,6 +16,8 @@ from datasets import Image as ImageColumn
 from datasets import load_dataset, load_from_disk
 from PIL import Image
 
+from clipsr_training.clip._preprocess import decode
+
 IMAGE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 _IMAGE_COLUMNS = ("image", "img", "filepath", "path", "file_name")
 _CAPTION_COLUMNS = ("caption", "text", "title")
@@ -49,20 +51,20 @@ class PairSource:
         return len(self.texts)
 
     def image(self, index: int) -> Image.Image:
-        """Return an image as RGB.
+        """Return an image as RGB, its orientation and transparency treated as the service does.
 
         Raises:
             ValueError: it can't be read or decoded; the message names it.
         """
         try:
             encoded = self.encoded(index)
-            image = Image.open(io.BytesIO(encoded)).convert("RGB")
-            if self.webp_quality is not None and not is_lossy(encoded):
-                lossy = io.BytesIO()
-                image.save(lossy, "WEBP", quality=self.webp_quality)
-                image = Image.open(lossy).convert("RGB")
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{self.where(index)}: the image can't be decoded ({error})") from error
+        except OSError as error:
+            raise ValueError(f"{self.where(index)} can't be read: {error}") from error
+        image = decode(encoded, self.where(index))
+        if self.webp_quality is not None and not is_lossy(encoded):
+            lossy = io.BytesIO()
+            image.save(lossy, "WEBP", quality=self.webp_quality)
+            image = decode(lossy.getvalue(), self.where(index))
         return image
 
     def check(self) -> None:

@@ -10,14 +10,11 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 
 from clipsr_training import prompts
+from clipsr_training.clip._preprocess import Fitting, decode, make_preprocess, planar
 from clipsr_training.evaluation._pixels import (
     Canvas,
-    Fitting,
     Route,
-    decode,
     make_canvas,
-    make_preprocess,
-    planar,
     takes_native_route,
 )
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from clipsr_training.clip._preprocess import Fitting
 from clipsr_training.evaluation._backend import LocalBackend, Scoring
-from clipsr_training.evaluation._pixels import Fitting
 
 try:
     import onnxruntime

@@ -1,15 +1,14 @@
-"""From an image file to what the models read, as the service does it, and the reductions that are measured."""
+"""What the models read of an image, as the service makes it, and the reductions that are measured."""
 
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Literal, NamedTuple, get_args
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
-from open_clip.transform import image_transform
-from PIL import Image, ImageOps
-from torchvision.transforms import Compose, Normalize
+from PIL import Image
+
+from clipsr_training.clip._preprocess import Fitting, planar
 
 Route = Literal["auto", "upscaled", "native"]
 ROUTES: tuple[Route, ...] = get_args(Route)
@@ -18,7 +17,6 @@ RENDERINGS: tuple[Rendering, ...] = get_args(Rendering)
 
 # Of the tensor contract (docs/tensor-contract.md): an image sits on the smallest canvas that holds it.
 CANVAS_SIZES_PX = (32, 64, 128)
-Preprocess = Callable[[Image.Image], Image.Image]
 Box = tuple[float, float, float, float]
 
 
@@ -34,24 +32,6 @@ class Canvas(NamedTuple):
     box: Box
 
 
-def decode(content: bytes, name: str) -> Image.Image:
-    """Decode an image file to RGB: EXIF orientation applied, alpha over white, as the service does.
-
-    Raises:
-        ValueError: it can't be decoded; the message names it.
-    """
-    try:
-        with Image.open(io.BytesIO(content)) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.has_transparency_data:
-                rgba = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba)
-            return image.convert("RGB")
-    # Pillow's parsers let through whatever they trip over.
-    except Exception as error:
-        raise ValueError(f"{name} can't be read as an image: {error}") from error
-
-
 def encode(image: Image.Image) -> bytes:
     """Encode losslessly, and fast rather than small."""
     buffer = io.BytesIO()
@@ -62,59 +42,6 @@ def encode(image: Image.Image) -> bytes:
 def takes_native_route(image: Image.Image, route: Route, native_min_side_px: int) -> bool:
     """Whether an image skips super-resolution."""
     return route == "native" or (route == "auto" and min(image.size) >= native_min_side_px)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fitting:
-    """How a checkpoint expects images that are not R x R.
-
-    Attributes:
-        resize_mode: OpenCLIP's "shortest" (centre crop), "squash", or "longest" (with borders).
-        interpolation: of the native route, "bicubic" or "bilinear".
-        fill_color: grey level of the borders.
-    """
-
-    resize_mode: str = "shortest"
-    interpolation: str = "bicubic"
-    fill_color: int = 0
-
-    @classmethod
-    def of(cls, config: Mapping[str, Any]) -> "Fitting":
-        """Read a checkpoint's `preprocess_cfg`, or the manifest's `image_encoder`; absent fields keep the defaults."""
-        known = {field.name: config[field.name] for field in fields(cls) if config.get(field.name) is not None}
-        return cls(**known)
-
-
-def make_preprocess(image_size_px: int, fitting: Fitting) -> Preprocess:
-    """Return OpenCLIP's validation transform up to the pixels: RGB image to RGB image of R x R."""
-    transform = image_transform(
-        image_size_px,
-        is_train=False,
-        resize_mode=fitting.resize_mode,
-        interpolation=fitting.interpolation,
-        fill_color=fitting.fill_color,
-    )
-    assert isinstance(transform, Compose), "OpenCLIP composes its validation transform"
-    # The last steps make and normalize a tensor, which every back end does by itself.
-    steps = transform.transforms[: _n_pixel_steps(transform.transforms)]
-
-    def apply(image: Image.Image) -> Image.Image:
-        for step in steps:
-            image = step(image)
-        return image
-
-    return apply
-
-
-def _n_pixel_steps(steps: Sequence[object]) -> int:
-    if not (len(steps) > 2 and isinstance(steps[-1], Normalize) and "ToTensor" in type(steps[-2]).__name__):
-        raise RuntimeError("OpenCLIP's validation transform no longer ends in ToTensor and Normalize")
-    return len(steps) - 2
-
-
-def planar(image: Image.Image) -> np.ndarray:
-    """Return uint8 [3, H, W]."""
-    return np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))
 
 
 def make_canvas(image: Image.Image, fitting: Fitting, canvas_sizes_px: Sequence[int] = CANVAS_SIZES_PX) -> Canvas:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clipsr_training.clip import ClipCheckpoint
+from clipsr_training.clip._preprocess import Fitting
 from clipsr_training.evaluation._backend import LocalBackend, Scoring
-from clipsr_training.evaluation._pixels import Fitting
 from clipsr_training.liif import Upscaler
 
 # A reference LIIF at 224 px keeps 256 channels of every output pixel: 50 MB an image and layer.
