@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from clipsr_training.cli import main as train_main
 from clipsr_training.clip import load_clip, multi_positive_sigmoid_loss
 from clipsr_training.clip._checkpoint import build_clip, bundled_config
-from clipsr_training.clip._data import ClipBatchDataset, Phrases, TrainingSource, split_validation
+from clipsr_training.clip._data import ClipBatchDataset, Phrases, TrainingSource, cut_out, split_validation
 from clipsr_training.clip._optimizer import build_optimizer, lock_towers
 from clipsr_training.clip._recipes import RECIPES, ClipRecipe
 from clipsr_training.clip._rendering import RenderedOnTheFly, Renderer, Rendering, render_to_cache
@@ -133,6 +133,7 @@ def test_batches_pair_images_with_texts_of_their_concept(parquet, captions, untr
         lambda texts: asked.append(texts) or untrained.tokenizer(texts),
         batch_size=8,
         augmented=False,
+        cutout=0.0,
         seed=0,
         epoch=0,
     )
@@ -148,6 +149,22 @@ def test_batches_pair_images_with_texts_of_their_concept(parquet, captions, untr
             positive = [text for text, is_own in zip(asked[index], batch.is_positive[row], strict=True) if is_own]
             assert positive
             assert all(any(word in text for word in words) for text in positive)
+
+
+def test_cutout_greys_a_square_that_may_reach_over_the_border():
+    pixels = torch.zeros(200, 3, 16, 16, dtype=torch.uint8)
+    cut_out(pixels, 0.25, np.random.default_rng(0))
+    grey = pixels == 127
+    assert torch.equal(grey[:, 0], grey[:, 2])
+    counts = grey[:, 0].sum(dim=(1, 2))
+    assert counts.max() == 16
+    assert counts.min() >= 4  # its centre is inside
+    assert set(pixels.unique().tolist()) == {0, 127}
+    for image in grey[:, 0]:
+        rows, columns = image.any(dim=1), image.any(dim=0)
+        assert torch.equal(image, rows[:, None] & columns)  # a rectangle
+    with pytest.raises(ValueError, match="cutout must be 0 to 1"):
+        ClipRecipe(cutout=1.5)
 
 
 def test_validation_split_is_disjoint_and_balanced(parquet, captions):

@@ -149,6 +149,9 @@ def _add_clip(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         dest="augmented",
         help="flip and shift images at random",
     )
+    data.add_argument(
+        "--cutout", type=float, metavar="0-1", help="grey out a square of this part of a side in every image"
+    )
     data.add_argument("--validation-per-class", type=int, metavar="N", help="images of every class kept off training")
     steps = parser.add_argument_group("optimization")
     steps.add_argument("--recipe", choices=sorted(CLIP_RECIPES), help=_RECIPE_HELP)

@@ -208,6 +208,7 @@ class ClipBatchDataset(Dataset[ClipBatch]):
         tokenizer: maps texts to int64 [T, L].
         batch_size: B.
         augmented: flip and shift at random; see `augment`.
+        cutout: grey out squares of this part of a side; see `cut_out`.
         seed: of order, augmentation and choice of texts.
         epoch: which epoch this is.
     """
@@ -220,6 +221,7 @@ class ClipBatchDataset(Dataset[ClipBatch]):
         *,
         batch_size: int,
         augmented: bool,
+        cutout: float,
         seed: int,
         epoch: int,
     ) -> None:
@@ -228,6 +230,7 @@ class ClipBatchDataset(Dataset[ClipBatch]):
         self.tokenizer = tokenizer
         self.batch_size = batch_size
         self.augmented = augmented
+        self.cutout = cutout
         self.seed = (seed, epoch)
         rows = [s.train for s in sources]
         source = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
@@ -253,8 +256,12 @@ class ClipBatchDataset(Dataset[ClipBatch]):
         present = np.unique([own[rng.integers(len(own))] for own in texts])
         is_positive = np.stack([np.isin(present, own) for own in texts])
         pixels = torch.from_numpy(self._pixels(chosen))
+        if self.augmented:
+            pixels = augment(pixels, rng)
+        if self.cutout:
+            cut_out(pixels, self.cutout, rng)
         return ClipBatch(
-            pixels=augment(pixels, rng) if self.augmented else pixels,
+            pixels=pixels,
             tokens=self.tokenizer([self.phrases.draw(int(i), rng) for i in present]),
             is_positive=torch.from_numpy(is_positive),
         )
@@ -284,3 +291,18 @@ def augment(pixels: Tensor, rng: np.random.Generator) -> Tensor:
     rows, columns = (np.abs(side - 1 - np.abs(side - 1 - index)) for index in (rows, columns))
     flat = torch.from_numpy(rows[:, :, None] * side + columns[:, None, :]).reshape(batch, 1, -1)
     return pixels.reshape(batch, 3, -1).gather(2, flat.expand(-1, 3, -1)).reshape(pixels.shape)
+
+
+def cut_out(pixels: Tensor, part: float, rng: np.random.Generator) -> None:
+    """Grey out a square around a random pixel of each image, in place (DeVries and Taylor, arXiv 1708.04552).
+
+    Args:
+        pixels: [B, 3, R, R] uint8.
+        part: side of the square, of R; at the border it is cut off.
+        rng: source of the places.
+    """
+    side = pixels.shape[-1]
+    length = round(part * side)
+    tops, lefts = rng.integers(0, side, size=(2, len(pixels))) - length // 2
+    for image, top, left in zip(pixels, tops, lefts, strict=True):
+        image[:, max(0, top) : max(0, top + length), max(0, left) : max(0, left + length)] = 127

@@ -26,6 +26,7 @@ class ClipRecipe:
         unlocked_image_groups: None trains the whole image tower; 0 none of it; n the last n groups of layers.
         unlocked_text_layers: likewise of the text tower.
         augmented: flip at random and shift by up to an eighth, as usual on CIFAR.
+        cutout: side of the square greyed out in every training image, as a part of the image's side (arXiv 1708.04552).
         validation_per_class: images of every class kept off training; of captions ten times as many, a tenth at most.
         template_set: prompts that training draws from, for classes.
         webp_quality: encode losslessly stored images as WebP of this quality first; see `PairSource`.
@@ -46,6 +47,7 @@ class ClipRecipe:
     unlocked_image_groups: int | None = None
     unlocked_text_layers: int | None = None
     augmented: bool = False
+    cutout: float = 0.0
     validation_per_class: int = 10
     template_set: str = "cifar"
     webp_quality: int | None = None
@@ -61,6 +63,8 @@ class ClipRecipe:
                 raise ValueError(f"{name} must be at least 0, got {value}")
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"unknown optimizer {self.optimizer!r}; known: {', '.join(OPTIMIZERS)}")
+        if not 0 <= self.cutout <= 1:
+            raise ValueError(f"cutout must be 0 to 1, got {self.cutout}")
         if self.webp_quality is not None and not 1 <= self.webp_quality <= 100:
             raise ValueError(f"webp_quality must be 1 to 100, got {self.webp_quality}")
         if self.template_set not in prompts.template_sets():

@@ -73,6 +73,7 @@ class ClipTrainingModule(LightningModule):
             self.checkpoint.tokenizer,
             batch_size=self.recipe.batch_size,
             augmented=self.recipe.augmented,
+            cutout=self.recipe.cutout,
             seed=self.options.seed,
             epoch=self.current_epoch,
         )
