@@ -9,18 +9,66 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ClassifyRequest(_message.Message):
-    __slots__ = ("images", "label_space", "fit", "route", "top_k")
+    __slots__ = ("images", "label_space", "fit", "route", "top_k", "none_of_these", "return_embedding", "return_encoder_input")
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     LABEL_SPACE_FIELD_NUMBER: _ClassVar[int]
     FIT_FIELD_NUMBER: _ClassVar[int]
     ROUTE_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
+    NONE_OF_THESE_FIELD_NUMBER: _ClassVar[int]
+    RETURN_EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    RETURN_ENCODER_INPUT_FIELD_NUMBER: _ClassVar[int]
     images: _containers.RepeatedCompositeFieldContainer[_types_pb2.Image]
     label_space: _types_pb2.LabelSpace
     fit: _types_pb2.Fit
     route: _types_pb2.Route
     top_k: int
-    def __init__(self, images: _Optional[_Iterable[_Union[_types_pb2.Image, _Mapping]]] = ..., label_space: _Optional[_Union[_types_pb2.LabelSpace, _Mapping]] = ..., fit: _Optional[_Union[_types_pb2.Fit, str]] = ..., route: _Optional[_Union[_types_pb2.Route, str]] = ..., top_k: _Optional[int] = ...) -> None: ...
+    none_of_these: NoneOfThese
+    return_embedding: bool
+    return_encoder_input: bool
+    def __init__(self, images: _Optional[_Iterable[_Union[_types_pb2.Image, _Mapping]]] = ..., label_space: _Optional[_Union[_types_pb2.LabelSpace, _Mapping]] = ..., fit: _Optional[_Union[_types_pb2.Fit, str]] = ..., route: _Optional[_Union[_types_pb2.Route, str]] = ..., top_k: _Optional[int] = ..., none_of_these: _Optional[_Union[NoneOfThese, _Mapping]] = ..., return_embedding: bool = ..., return_encoder_input: bool = ...) -> None: ...
+
+class ClassifyStreamRequest(_message.Message):
+    __slots__ = ("config", "image")
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    config: ClassifyStreamConfig
+    image: StreamImage
+    def __init__(self, config: _Optional[_Union[ClassifyStreamConfig, _Mapping]] = ..., image: _Optional[_Union[StreamImage, _Mapping]] = ...) -> None: ...
+
+class ClassifyStreamConfig(_message.Message):
+    __slots__ = ("label_space", "fit", "route", "top_k", "none_of_these", "return_embedding", "return_encoder_input")
+    LABEL_SPACE_FIELD_NUMBER: _ClassVar[int]
+    FIT_FIELD_NUMBER: _ClassVar[int]
+    ROUTE_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    NONE_OF_THESE_FIELD_NUMBER: _ClassVar[int]
+    RETURN_EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    RETURN_ENCODER_INPUT_FIELD_NUMBER: _ClassVar[int]
+    label_space: _types_pb2.LabelSpace
+    fit: _types_pb2.Fit
+    route: _types_pb2.Route
+    top_k: int
+    none_of_these: NoneOfThese
+    return_embedding: bool
+    return_encoder_input: bool
+    def __init__(self, label_space: _Optional[_Union[_types_pb2.LabelSpace, _Mapping]] = ..., fit: _Optional[_Union[_types_pb2.Fit, str]] = ..., route: _Optional[_Union[_types_pb2.Route, str]] = ..., top_k: _Optional[int] = ..., none_of_these: _Optional[_Union[NoneOfThese, _Mapping]] = ..., return_embedding: bool = ..., return_encoder_input: bool = ...) -> None: ...
+
+class StreamImage(_message.Message):
+    __slots__ = ("index", "image")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    image: _types_pb2.Image
+    def __init__(self, index: _Optional[int] = ..., image: _Optional[_Union[_types_pb2.Image, _Mapping]] = ...) -> None: ...
+
+class ClassifyStreamResponse(_message.Message):
+    __slots__ = ("index", "result")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    result: ClassifyResult
+    def __init__(self, index: _Optional[int] = ..., result: _Optional[_Union[ClassifyResult, _Mapping]] = ...) -> None: ...
 
 class ClassifyResponse(_message.Message):
     __slots__ = ("results",)
@@ -37,18 +85,32 @@ class ClassifyResult(_message.Message):
     def __init__(self, classification: _Optional[_Union[Classification, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
 
 class Classification(_message.Message):
-    __slots__ = ("predictions", "input_size", "route", "timing", "model_digest")
+    __slots__ = ("predictions", "input_size", "route", "timing", "model_digest", "none_of_these", "embedding", "encoder_input")
     PREDICTIONS_FIELD_NUMBER: _ClassVar[int]
     INPUT_SIZE_FIELD_NUMBER: _ClassVar[int]
     ROUTE_FIELD_NUMBER: _ClassVar[int]
     TIMING_FIELD_NUMBER: _ClassVar[int]
     MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    NONE_OF_THESE_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    ENCODER_INPUT_FIELD_NUMBER: _ClassVar[int]
     predictions: _containers.RepeatedCompositeFieldContainer[_types_pb2.Prediction]
     input_size: _types_pb2.Size
     route: _types_pb2.Route
     timing: _types_pb2.Timing
     model_digest: str
-    def __init__(self, predictions: _Optional[_Iterable[_Union[_types_pb2.Prediction, _Mapping]]] = ..., input_size: _Optional[_Union[_types_pb2.Size, _Mapping]] = ..., route: _Optional[_Union[_types_pb2.Route, str]] = ..., timing: _Optional[_Union[_types_pb2.Timing, _Mapping]] = ..., model_digest: _Optional[str] = ...) -> None: ...
+    none_of_these: bool
+    embedding: _containers.RepeatedScalarFieldContainer[float]
+    encoder_input: bytes
+    def __init__(self, predictions: _Optional[_Iterable[_Union[_types_pb2.Prediction, _Mapping]]] = ..., input_size: _Optional[_Union[_types_pb2.Size, _Mapping]] = ..., route: _Optional[_Union[_types_pb2.Route, str]] = ..., timing: _Optional[_Union[_types_pb2.Timing, _Mapping]] = ..., model_digest: _Optional[str] = ..., none_of_these: bool = ..., embedding: _Optional[_Iterable[float]] = ..., encoder_input: _Optional[bytes] = ...) -> None: ...
+
+class NoneOfThese(_message.Message):
+    __slots__ = ("min_cosine", "min_probability")
+    MIN_COSINE_FIELD_NUMBER: _ClassVar[int]
+    MIN_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    min_cosine: float
+    min_probability: float
+    def __init__(self, min_cosine: _Optional[float] = ..., min_probability: _Optional[float] = ...) -> None: ...
 
 class GetModelInfoRequest(_message.Message):
     __slots__ = ()

@@ -40,6 +40,11 @@ class ClassifierServiceStub(object):
                 request_serializer=clipsr_dot_v1_dot_classifier__pb2.ClassifyRequest.SerializeToString,
                 response_deserializer=clipsr_dot_v1_dot_classifier__pb2.ClassifyResponse.FromString,
                 _registered_method=True)
+        self.ClassifyStream = channel.stream_stream(
+                '/clipsr.v1.ClassifierService/ClassifyStream',
+                request_serializer=clipsr_dot_v1_dot_classifier__pb2.ClassifyStreamRequest.SerializeToString,
+                response_deserializer=clipsr_dot_v1_dot_classifier__pb2.ClassifyStreamResponse.FromString,
+                _registered_method=True)
         self.GetModelInfo = channel.unary_unary(
                 '/clipsr.v1.ClassifierService/GetModelInfo',
                 request_serializer=clipsr_dot_v1_dot_classifier__pb2.GetModelInfoRequest.SerializeToString,
@@ -56,7 +61,20 @@ class ClassifierServiceServicer(object):
 
         Results come in the order of the images. An image that fails carries its own status and never fails its neighbours.
         Errors of the whole call: INVALID_ARGUMENT (google.rpc.BadRequest with field paths, ErrorInfo of domain "clipsr"),
-        UNAVAILABLE while Triton is down, DEADLINE_EXCEEDED.
+        UNAUTHENTICATED, RESOURCE_EXHAUSTED (google.rpc.RetryInfo), UNAVAILABLE while Triton is down, DEADLINE_EXCEEDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClassifyStream(self, request_iterator, context):
+        """Classifies any number of images over one call.
+
+        The first message holds the configuration, every later one an image; the caller closes its side after the last.
+        Answers come as they are ready, not in order, one for each image, with the image's index. At most
+        Limits.max_stream_images of a stream are in the server at once: beyond it the server reads no further until it has
+        answered, so neither side holds more. An image that fails is answered with its status and the stream goes on.
+        Errors of the whole stream: as for Classify, and INVALID_ARGUMENT for messages in another order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -76,6 +94,11 @@ def add_ClassifierServiceServicer_to_server(servicer, server):
                     servicer.Classify,
                     request_deserializer=clipsr_dot_v1_dot_classifier__pb2.ClassifyRequest.FromString,
                     response_serializer=clipsr_dot_v1_dot_classifier__pb2.ClassifyResponse.SerializeToString,
+            ),
+            'ClassifyStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.ClassifyStream,
+                    request_deserializer=clipsr_dot_v1_dot_classifier__pb2.ClassifyStreamRequest.FromString,
+                    response_serializer=clipsr_dot_v1_dot_classifier__pb2.ClassifyStreamResponse.SerializeToString,
             ),
             'GetModelInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModelInfo,
@@ -111,6 +134,33 @@ class ClassifierService(object):
             '/clipsr.v1.ClassifierService/Classify',
             clipsr_dot_v1_dot_classifier__pb2.ClassifyRequest.SerializeToString,
             clipsr_dot_v1_dot_classifier__pb2.ClassifyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClassifyStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/clipsr.v1.ClassifierService/ClassifyStream',
+            clipsr_dot_v1_dot_classifier__pb2.ClassifyStreamRequest.SerializeToString,
+            clipsr_dot_v1_dot_classifier__pb2.ClassifyStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

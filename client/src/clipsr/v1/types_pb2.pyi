@@ -2,8 +2,8 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable
-from typing import ClassVar as _ClassVar, Optional as _Optional
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -68,7 +68,7 @@ class Timing(_message.Message):
     def __init__(self, queue_ms: _Optional[float] = ..., inference_ms: _Optional[float] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_images", "max_image_bytes", "max_image_pixels", "max_labels", "max_label_bytes", "max_templates", "max_texts", "max_message_bytes", "max_output_pixels")
+    __slots__ = ("max_images", "max_image_bytes", "max_image_pixels", "max_labels", "max_label_bytes", "max_templates", "max_texts", "max_message_bytes", "max_output_pixels", "max_embed_texts", "max_stream_images", "caller")
     MAX_IMAGES_FIELD_NUMBER: _ClassVar[int]
     MAX_IMAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_IMAGE_PIXELS_FIELD_NUMBER: _ClassVar[int]
@@ -78,6 +78,9 @@ class Limits(_message.Message):
     MAX_TEXTS_FIELD_NUMBER: _ClassVar[int]
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_OUTPUT_PIXELS_FIELD_NUMBER: _ClassVar[int]
+    MAX_EMBED_TEXTS_FIELD_NUMBER: _ClassVar[int]
+    MAX_STREAM_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
     max_images: int
     max_image_bytes: int
     max_image_pixels: int
@@ -87,7 +90,20 @@ class Limits(_message.Message):
     max_texts: int
     max_message_bytes: int
     max_output_pixels: int
-    def __init__(self, max_images: _Optional[int] = ..., max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., max_labels: _Optional[int] = ..., max_label_bytes: _Optional[int] = ..., max_templates: _Optional[int] = ..., max_texts: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_output_pixels: _Optional[int] = ...) -> None: ...
+    max_embed_texts: int
+    max_stream_images: int
+    caller: CallerLimits
+    def __init__(self, max_images: _Optional[int] = ..., max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., max_labels: _Optional[int] = ..., max_label_bytes: _Optional[int] = ..., max_templates: _Optional[int] = ..., max_texts: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_output_pixels: _Optional[int] = ..., max_embed_texts: _Optional[int] = ..., max_stream_images: _Optional[int] = ..., caller: _Optional[_Union[CallerLimits, _Mapping]] = ...) -> None: ...
+
+class CallerLimits(_message.Message):
+    __slots__ = ("items_per_second", "burst", "max_concurrent_calls")
+    ITEMS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    BURST_FIELD_NUMBER: _ClassVar[int]
+    MAX_CONCURRENT_CALLS_FIELD_NUMBER: _ClassVar[int]
+    items_per_second: float
+    burst: int
+    max_concurrent_calls: int
+    def __init__(self, items_per_second: _Optional[float] = ..., burst: _Optional[int] = ..., max_concurrent_calls: _Optional[int] = ...) -> None: ...
 
 class Artifact(_message.Message):
     __slots__ = ("path", "sha256", "size_bytes")
