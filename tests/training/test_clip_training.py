@@ -234,9 +234,9 @@ def test_the_published_settings_are_the_default_for_trained_models():
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_clip_trains_and_its_checkpoint_loads(tmp_path, parquet, captions, optimizer):
-    """One epoch of the real command on classes and captions, then OpenCLIP's own loader on the result."""
+    """One epoch of the real command on classes (a source of them twice) and captions, and the checkpoint loads."""
     options = ["--epochs", "1", "--batch-size", "8", "--optimizer", optimizer, "--output", str(tmp_path / "run")]
-    assert train_main(["clip", "--data", str(parquet), str(captions), *options]) == 0
+    assert train_main(["clip", "--data", str(parquet), str(parquet), str(captions), *options]) == 0
     checkpoint = load_clip(tmp_path / "run" / "clip")
     assert (checkpoint.image_size_px, checkpoint.embed_dim, checkpoint.context_length) == (64, 256, 32)
     with torch.inference_mode():

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -168,10 +169,32 @@ def train_clip(
         ValueError: a source does not have the expected form, an image can't be decoded, or there are fewer images than
             one batch takes.
     """
+    pairs = [read_pairs(path, recipe.webp_quality) for path in data]
+    return train_on_pairs(checkpoint, pairs, recipe, options, cache=options.output / "rendered")
+
+
+def train_on_pairs(
+    checkpoint: ClipCheckpoint, pairs: Sequence[PairSource], recipe: ClipRecipe, options: FitOptions, *, cache: Path
+) -> Path:
+    """Train on sources that are open already; see `train_clip`.
+
+    Args:
+        checkpoint: model to start from, trained or not.
+        pairs: what to train on.
+        recipe: hyperparameters.
+        options: where and how to run; see `FitOptions`.
+        cache: folder of rendered images, which several runs may share.
+
+    Returns:
+        The folder `clip` in the output folder.
+
+    Raises:
+        ValueError: an image can't be decoded, or there are fewer images than one batch takes.
+    """
     phrases = Phrases([*prompts.template_sets()[recipe.template_set], "{}", "a low resolution photo of a {}."])
     renderer = Renderer(recipe.rendering, checkpoint)
-    pairs = [read_pairs(path, recipe.webp_quality) for path in data]
-    sources = [_training_source(source, phrases, renderer, recipe, options) for source in pairs]
+    named = _with_own_names(pairs)
+    sources = [_training_source(source, phrases, renderer, recipe, options.seed, cache) for source in named]
     n_images = sum(len(source.train) for source in sources)
     if n_images < recipe.batch_size:
         raise ValueError(f"{n_images} images to train on are fewer than one batch takes ({recipe.batch_size})")
@@ -184,15 +207,26 @@ def train_clip(
     return folder
 
 
+def _with_own_names(pairs: Sequence[PairSource]) -> list[PairSource]:
+    """Number sources of one name, so that their validation accuracies are logged apart."""
+    names = [source.name for source in pairs]
+    return [
+        replace(source, name=f"{source.name}-{names[: i + 1].count(source.name)}")
+        if source.name in names[:i]
+        else source
+        for i, source in enumerate(pairs)
+    ]
+
+
 def _training_source(
-    source: PairSource, phrases: Phrases, renderer: Renderer, recipe: ClipRecipe, options: FitOptions
+    source: PairSource, phrases: Phrases, renderer: Renderer, recipe: ClipRecipe, seed: int, cache: Path
 ) -> TrainingSource:
-    train, validation = split_validation(source, recipe.validation_per_class, options.seed)
+    train, validation = split_validation(source, recipe.validation_per_class, seed)
     if recipe.on_the_fly:
         source.check()
         pixels: RowReader = RenderedOnTheFly(source, renderer)
     else:
-        pixels = render_to_cache(source, renderer, options.output / "rendered")
+        pixels = render_to_cache(source, renderer, cache)
     return TrainingSource(
         name=source.name,
         pixels=pixels,
