@@ -26,10 +26,10 @@ folder=${2:-}
 cd -- "$root"
 
 case $role in
-    container) wanted=(./client ./gateway ./serving) ;;
-    serve) wanted=(-e ./client -e ./gateway -e './serving[triton]') ;;
+    container) wanted=(./client './gateway[otel]' ./serving) ;;
+    serve) wanted=(-e ./client -e './gateway[otel]' -e './serving[triton]') ;;
     export) wanted=(-e ./training -e ./export) ;;
-    dev) wanted=(-e ./client -e ./gateway -e ./serving -e ./training -e ./export -r requirements-dev.txt) ;;
+    dev) wanted=(-e ./client -e './gateway[otel]' -e ./serving -e ./training -e ./export -r requirements-dev.txt) ;;
     *) fail "unknown role '$role'; use: install.sh container|serve|export|dev FOLDER" ;;
 esac
 [ -n "$folder" ] || fail "name the folder of the virtual environment: install.sh $role FOLDER"
