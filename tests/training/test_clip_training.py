@@ -17,8 +17,8 @@ from clipsr_training.clip._data import ClipBatchDataset, Phrases, TrainingSource
 from clipsr_training.clip._optimizer import build_optimizer, lock_towers
 from clipsr_training.clip._recipes import RECIPES, ClipRecipe
 from clipsr_training.clip._rendering import RenderedOnTheFly, Renderer, Rendering, render_to_cache
-from clipsr_training.clip._sources import PairSource, read_pairs
 from clipsr_training.clip._train import learning_rate
+from clipsr_training.data import PairSource, read_pairs
 from clipsr_training.liif import load_liif
 from tests.training.test_clip_sources import picture
 

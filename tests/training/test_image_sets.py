@@ -13,9 +13,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from clipsr_training import prompts
-from clipsr_training.evaluation._image_set import check_images
-from clipsr_training.evaluation._imagenet import read_devkit
-from clipsr_training.evaluation._open_set import SetOptions, open_set
+from clipsr_training.data import SetOptions, check_images, open_set
+from clipsr_training.data._imagenet import read_devkit
 from tests.training.made_images import class_folders, png
 
 
@@ -224,7 +223,7 @@ def ground_truth_beyond_the_classes(folder: Path) -> Path:
         (a_table_without_labels, r"has no column for the label .*; it has image: name it with --label-column"),
         (a_table_without_class_names, "the column label has no class names"),
         (a_table_that_lacks_a_class, "has no image of 1 of its 3 classes: dog"),
-        (captions_without_a_column, "list.csv has no column label; it has image, caption"),
+        (captions_without_a_column, "list.csv has no column for the label .*; it has image, caption"),
         (captions_with_a_gap, "list.csv, line 3: label is empty"),
         (too_few_labels, "has 3 lines, too few for 2 of the 5 images .*the last is ILSVRC2012_val_00000005.JPEG"),
         (no_kit, "without classes: name the unpacked ILSVRC2012_devkit_t12"),

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -12,26 +11,11 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from clipsr_training import prompts
-from clipsr_training.clip._sources import PairSource, read_pairs
+from clipsr_training.data import PairSource
 from clipsr_training.liif import Upscaler, full_box
 
 # Larger batches fall out of the cache: 256 images took 2.5 times as long an image as 32.
 _RENDER_BATCH = 32
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelledImages:
-    """Images of one size with class labels.
-
-    Attributes:
-        images: [N, H, W, 3] uint8 RGB.
-        targets: [N] int64 index into `classnames`.
-        classnames: label of each class, as written in prompts.
-    """
-
-    images: np.ndarray
-    targets: np.ndarray
-    classnames: tuple[str, ...]
 
 
 class RowReader(Protocol):
@@ -54,26 +38,6 @@ class ClipBatch(NamedTuple):
     pixels: Tensor
     tokens: Tensor
     is_positive: Tensor
-
-
-def read_parquet(path: Path, webp_quality: int | None = None) -> LabelledImages:
-    """Read a whole table of class-labelled images of one size into memory; see `read_pairs` for its form.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a column is missing, the labels have no names, an image can't be decoded, or the images differ in
-            size.
-    """
-    source = read_pairs(path, webp_quality)
-    if not source.has_classes:
-        raise ValueError(f"{path} has captions; expected a label column with class names")
-    images = [np.asarray(source.image(index)) for index in range(len(source))]
-    sizes = {image.shape for image in images}
-    if len(sizes) != 1:
-        raise ValueError(f"{path} holds images of {len(sizes)} sizes; expected one")
-    return LabelledImages(
-        images=np.stack(images), targets=np.array([own[0] for own in source.texts]), classnames=source.phrases
-    )
 
 
 @torch.inference_mode()

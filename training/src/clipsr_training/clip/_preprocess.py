@@ -1,34 +1,15 @@
-"""From an image file to the encoder's pixels, as the service and OpenCLIP do it; training and evaluation share it."""
+"""From an image to the encoder's pixels, as the service and OpenCLIP do it; training and evaluation share it."""
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from open_clip.transform import image_transform
-from PIL import Image, ImageOps
+from PIL import Image
 from torchvision.transforms import Compose, Normalize
 
 Preprocess = Callable[[Image.Image], Image.Image]
-
-
-def decode(content: bytes, name: str) -> Image.Image:
-    """Decode an image file to RGB: EXIF orientation applied, alpha over white, as the service does.
-
-    Raises:
-        ValueError: it can't be decoded; the message names it.
-    """
-    try:
-        with Image.open(io.BytesIO(content)) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.has_transparency_data:
-                rgba = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba)
-            return image.convert("RGB")
-    # Pillow's parsers let through whatever they trip over.
-    except Exception as error:
-        raise ValueError(f"{name} can't be read as an image: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from rich.progress import track
 from clipsr_training.clip._checkpoint import ClipCheckpoint
 from clipsr_training.clip._data import render
 from clipsr_training.clip._preprocess import Fitting, make_preprocess, planar
-from clipsr_training.clip._sources import PairSource
+from clipsr_training.data import PairSource
 from clipsr_training.liif import Upscaler, load_liif
 
 # Images of one size that follow each other are rendered together, up to this many.

@@ -29,7 +29,7 @@ from clipsr_training.clip._loss import multi_positive_contrastive_loss, multi_po
 from clipsr_training.clip._optimizer import build_optimizer, lock_towers
 from clipsr_training.clip._recipes import ClipRecipe
 from clipsr_training.clip._rendering import RenderedOnTheFly, Renderer, render_to_cache
-from clipsr_training.clip._sources import PairSource, read_pairs
+from clipsr_training.data import PairSource, read_pairs
 
 # CLIP clips its learned scale at 100 (Radford et al. 2021, section 2.5).
 _LOGIT_SCALE_MAX = math.log(100)

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from clipsr_training import prompts
 from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
+from clipsr_training.data import ImageSet, SetOptions, check_images, open_set
 from clipsr_training.eval_commands._progress import progress_bar
 from clipsr_training.evaluation._backend import Backend, resolve_templates
-from clipsr_training.evaluation._image_set import ImageSet, check_images
-from clipsr_training.evaluation._open_set import SetOptions, open_set
 from clipsr_training.evaluation._pixels import ROUTES
 from clipsr_training.evaluation._torch_backend import TorchBackend
 from clipsr_training.liif import load_liif

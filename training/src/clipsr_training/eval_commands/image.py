@@ -5,7 +5,7 @@ from pathlib import Path
 
 from clipsr_training._arguments import HelpFormatter
 from clipsr_training._files import make_output_folder, write_atomically
-from clipsr_training.clip._preprocess import decode
+from clipsr_training.data import decode
 from clipsr_training.eval_commands import _options
 from clipsr_training.evaluation._picture import draw_answer
 

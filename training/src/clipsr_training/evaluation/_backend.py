@@ -10,7 +10,8 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 
 from clipsr_training import prompts
-from clipsr_training.clip._preprocess import Fitting, decode, make_preprocess, planar
+from clipsr_training.clip._preprocess import Fitting, make_preprocess, planar
+from clipsr_training.data import decode
 from clipsr_training.evaluation._pixels import (
     Canvas,
     Route,

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from clipsr_training.clip._preprocess import decode
+from clipsr_training.data import ImageSet, decode
 from clipsr_training.evaluation._backend import Backend, Classifier
-from clipsr_training.evaluation._image_set import ImageSet
 from clipsr_training.evaluation._log import RunLog
 from clipsr_training.evaluation._pixels import Rendering, prepare_rendering, reduce_to
 from clipsr_training.evaluation._robustness import SetAccuracy, published_weights

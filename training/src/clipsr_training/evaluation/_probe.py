@@ -13,8 +13,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 
+from clipsr_training.data import ImageSet
 from clipsr_training.evaluation._backend import LocalBackend
-from clipsr_training.evaluation._image_set import ImageSet
 from clipsr_training.evaluation._pixels import Route
 from clipsr_training.evaluation._statistics import Estimate, mean_per_class, wilson
 

@@ -1,4 +1,4 @@
-"""A data set to measure on: encoded images with class indices, read one at a time."""
+"""Data sets as every kind of source gives them: encoded images, read one at a time, with classes or captions."""
 
 import hashlib
 import io
@@ -71,6 +71,23 @@ class ImageSet:
                 f"but {len(classnames)} labels were given ({_shown(classnames)})"
             )
         return replace(self, classnames=tuple(classnames))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionedImages:
+    """Captioned images that stay on disk.
+
+    Attributes:
+        name: for logs and reports.
+        captions: for each image its captions, one or more.
+        names: what to call each image in messages: a path, or a row.
+        read: returns image i as the encoded bytes of its file; raises OSError if it can't.
+    """
+
+    name: str
+    captions: Sequence[Sequence[str]]
+    names: Sequence[str]
+    read: Callable[[int], bytes]
 
 
 def check_images(images: ImageSet, *, on_image: Callable[[], None] = lambda: None) -> None:

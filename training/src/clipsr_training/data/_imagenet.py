@@ -10,7 +10,7 @@ import numpy as np
 from open_clip import IMAGENET_CLASSNAMES
 from scipy import io
 
-from clipsr_training.evaluation._image_set import ImageSet
+from clipsr_training.data._image_set import ImageSet
 
 IMAGE_PATTERN = re.compile(r"ILSVRC2012_val_(\d{8})\.jpe?g", re.IGNORECASE)
 WORDNET_ID = re.compile(r"n\d{8}")

@@ -1,0 +1,62 @@
+"""A folder of images for each class."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from open_clip import IMAGENET_CLASSNAMES
+
+from clipsr_training.data._columns import SetOptions, spoken
+from clipsr_training.data._image_set import ImageSet
+from clipsr_training.data._imagenet import WORDNET_ID, read_devkit
+from clipsr_training.data._images import IMAGE_ENDINGS, find_images
+
+
+def open_class_folders(folder: Path, options: SetOptions) -> ImageSet:
+    """Open a folder of folders, each named by its label, underscores for spaces, or by a WordNet id of ImageNet.
+
+    Raises:
+        FileNotFoundError: a file of ImageNet's development kit is missing.
+        ValueError: there are no class folders, one is empty, or WordNet ids have no label.
+    """
+    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not classes:
+        raise ValueError(f"{folder} holds no class folders: expected one folder of images a class, named by its label")
+    paths: list[Path] = []
+    targets: list[int] = []
+    for index, class_folder in enumerate(classes):
+        found = find_images(class_folder)
+        if not found:
+            raise ValueError(
+                f"the class folder {class_folder} holds no images ({', '.join(sorted(IMAGE_ENDINGS))}); every folder "
+                f"in {folder} is a class"
+            )
+        paths += found
+        targets += [index] * len(found)
+    is_imagenet, classnames = _labels(folder, [path.name for path in classes], options.devkit)
+    return ImageSet(
+        name="imagenet" if is_imagenet else folder.name,
+        classnames=classnames,
+        targets=np.array(targets, dtype=np.int64),
+        names=[path.relative_to(folder).as_posix() for path in paths],
+        read=lambda i: paths[i].read_bytes(),
+    )
+
+
+def _labels(folder: Path, names: Sequence[str], devkit: Path | None) -> tuple[bool, tuple[str, ...]]:
+    """Return whether these are all of ImageNet's classes, and the labels of the folders, which are sorted."""
+    if not all(WORDNET_ID.fullmatch(name) for name in names):
+        return False, tuple(map(spoken, names))
+    if len(names) == len(IMAGENET_CLASSNAMES):
+        return True, tuple(IMAGENET_CLASSNAMES)
+    if devkit is None:
+        raise ValueError(
+            f"{folder} has {len(names)} folders named by WordNet ids, such as {names[0]}, not all of ImageNet's "
+            "1,000: name the development kit with --devkit, so that they get labels"
+        )
+    kit = read_devkit(devkit)
+    words = dict(zip(kit.wnids, kit.words, strict=True))
+    unknown = [name for name in names if name not in words]
+    if unknown:
+        raise ValueError(f"the development kit knows no class {unknown[0]}, a folder in {folder}")
+    return False, tuple(words[name].split(",")[0].strip() for name in names)

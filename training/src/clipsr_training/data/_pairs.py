@@ -1,0 +1,124 @@
+"""Image-text pairs for training, whatever the source: images by index, each with one text or more."""
+
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from clipsr_training.data._columns import SetOptions, set_name
+from clipsr_training.data._image_set import ImageSet
+from clipsr_training.data._images import decode, is_lossy
+from clipsr_training.data._open import open_images
+
+_TRAINING = SetOptions(split="train")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairSource:
+    """Images by index, each with one text or more.
+
+    Attributes:
+        name: for logs and reports.
+        encoded: returns the file of an image, by index.
+        where: names an image in an error message, by index.
+        texts: for each image the indices of its texts in `phrases`.
+        phrases: class names as written in prompts, or whole captions; without repetition.
+        has_classes: phrases are class names, to be put into templates; otherwise captions, used as they are.
+        webp_quality: encode losslessly stored images as WebP of this quality first (1-100); None leaves them as they
+            are. Where one source is lossy and another is not, a model learns to tell the two apart by the artifacts.
+    """
+
+    name: str
+    encoded: Callable[[int], bytes]
+    where: Callable[[int], str]
+    texts: Sequence[tuple[int, ...]]
+    phrases: tuple[str, ...]
+    has_classes: bool
+    webp_quality: int | None = None
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.texts)
+
+    def image(self, index: int) -> Image.Image:
+        """Return an image as RGB, its orientation and transparency treated as the service does.
+
+        Raises:
+            ValueError: it can't be read or decoded; the message names it.
+        """
+        try:
+            encoded = self.encoded(index)
+        except OSError as error:
+            raise ValueError(f"{self.where(index)} can't be read: {error}") from error
+        image = decode(encoded, self.where(index))
+        if self.webp_quality is not None and not is_lossy(encoded):
+            lossy = io.BytesIO()
+            image.save(lossy, "WEBP", quality=self.webp_quality)
+            image = decode(lossy.getvalue(), self.where(index))
+        return image
+
+    def check(self) -> None:
+        """Look at every image's header, so that a run does not stop at an unreadable file hours later.
+
+        Raises:
+            ValueError: an image can't be read; the message names it.
+        """
+        for index in range(len(self)):
+            try:
+                Image.open(io.BytesIO(self.encoded(index))).verify()
+            except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+                raise ValueError(f"{self.where(index)}: the image can't be read ({error})") from error
+
+    def digest(self) -> str:
+        """Return the SHA-256 over all image files in order, and over how they are read."""
+        digest = hashlib.sha256(f"webp {self.webp_quality}".encode())
+        for index in range(len(self)):
+            digest.update(hashlib.sha256(self.encoded(index)).digest())
+        return digest.hexdigest()
+
+
+def read_pairs(spec: str | Path, webp_quality: int | None = None, options: SetOptions | None = None) -> PairSource:
+    """Open image-text pairs; the kind follows from the name.
+
+    | name | kind |
+    |---|---|
+    | `*.parquet`, or a folder that `datasets` saved | a table with images, and labels with class names or captions |
+    | `*.csv`, `*.tsv` | a header line, then paths and captions; paths relative to the file |
+    | `*.tar`, or a folder of them | WebDataset shards: `KEY.jpg` beside `KEY.txt` or `KEY.json` with `caption` |
+    | any other folder | a folder of images for each class |
+    | `cifar10`, `cifar100`, `hub:OWNER/NAME` | a table that `datasets` downloads |
+
+    Args:
+        spec: file, folder, or name on the hub.
+        webp_quality: see `PairSource`.
+        options: what the name leaves open; None takes the split `train` and the usual columns.
+
+    Raises:
+        FileNotFoundError: there is nothing at the path, or a file that it names is missing.
+        ValueError: it holds no pairs, or not in the form above; the message says what was expected.
+    """
+    images = open_images(str(spec), options or _TRAINING, or_captions=True)
+    if has_classes := isinstance(images, ImageSet):
+        texts, phrases = [(int(target),) for target in images.targets], images.classnames
+    else:
+        texts, phrases = _index(images.captions)
+    return PairSource(
+        # Of folders that are called `train`, every data set has one.
+        name=set_name(images.name, Path(spec)),
+        encoded=images.read,
+        where=lambda i: f"{spec}, {images.names[i]}",
+        texts=texts,
+        phrases=phrases,
+        has_classes=has_classes,
+        webp_quality=webp_quality,
+    )
+
+
+def _index(captions: Iterable[Sequence[str]]) -> tuple[list[tuple[int, ...]], tuple[str, ...]]:
+    """Number the distinct captions; repeated ones share a number."""
+    number: dict[str, int] = {}
+    texts = [tuple(dict.fromkeys(number.setdefault(c, len(number)) for c in own)) for own in captions]
+    return texts, tuple(number)
