@@ -5,13 +5,17 @@ import json
 import tarfile
 from pathlib import Path
 
+import datasets
+import huggingface_hub
 import numpy as np
 import pytest
-from datasets import ClassLabel, Dataset, Features, Value, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset
 from datasets import Image as ImageColumn
 from PIL import Image
 
-from clipsr_training.data import read_pairs
+from clipsr_training.cli import main as train_main
+from clipsr_training.data import SetOptions, open_set, read_pairs
+from tests.training.made_images import class_folders
 
 
 def picture(seed: int, size: tuple[int, int] = (32, 24)) -> Image.Image:
@@ -193,3 +197,84 @@ def test_tables_without_the_expected_columns_are_explained(tmp_path):
     Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "d.parquet")
     with pytest.raises(ValueError, match="row 1: the image has no known class"):
         read_pairs(tmp_path / "d.parquet")
+
+
+def labelled_table(n: int, *, image: str = "img", label: str = "fine_label") -> Dataset:
+    """Images of the classes `lawn_mower` and `cat`, in turn, in columns named as CIFAR-100's on the hub."""
+    features = Features({image: ImageColumn(), label: ClassLabel(names=["lawn_mower", "cat"])})
+    return Dataset.from_dict(
+        {image: [picture(i) for i in range(n)], label: [i % 2 for i in range(n)]}, features=features
+    )
+
+
+def test_training_and_evaluation_read_the_same(tmp_path):
+    """Columns, spoken names, splits and folders: whatever opens for both holds the same images and classes."""
+    DatasetDict({"train": labelled_table(6), "test": labelled_table(4)}).save_to_disk(tmp_path / "saved")
+    labelled_table(4, image="png", label="cls").to_parquet(tmp_path / "columns.parquet")
+    folders = class_folders(tmp_path / "folders", ("lawn_mower", ".cache", "cat"))
+    Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(folders / "cat" / "moving.gif")
+    for spec, split in (("saved", "train"), ("saved", "test"), ("columns.parquet", ""), ("folders", "")):
+        options = SetOptions(split=split)
+        pairs, images = read_pairs(tmp_path / spec, options=options), open_set(str(tmp_path / spec), options)
+        assert sorted(pairs.phrases) == ["cat", "lawn mower"]
+        assert pairs.phrases == images.classnames
+        assert [own[0] for own in pairs.texts] == images.targets.tolist()
+        assert [pairs.encoded(i) for i in range(len(pairs))] == [images.read(i) for i in range(len(images))]
+    assert len(read_pairs(tmp_path / "saved")) == 6  # the split that is trained on, unless named
+    assert len(read_pairs(tmp_path / "folders")) == 9
+
+
+def test_folders_named_by_wordnet_ids_are_not_taken_for_labels(tmp_path):
+    folder = class_folders(tmp_path / "train", ("n00000001", "n00000003"))
+    with pytest.raises(ValueError, match=r"named by WordNet ids, such as n00000001.* with --devkit"):
+        read_pairs(folder)
+
+
+def test_columns_can_be_named(tmp_path):
+    table = labelled_table(4).rename_columns({"img": "photo", "fine_label": "species"})
+    table.add_column("remark", ["a", "b", "a", ""]).to_parquet(tmp_path / "a.parquet")
+    options = SetOptions(image_column="photo", label_column="species")
+    assert read_pairs(tmp_path / "a.parquet", options=options).phrases == ("lawn mower", "cat")
+    with pytest.raises(ValueError, match="row 3: the image has no caption"):
+        read_pairs(tmp_path / "a.parquet", options=SetOptions(image_column="photo", caption_column="remark"))
+    with pytest.raises(
+        ValueError, match="has no column genus; it has photo, species, remark: name it with --label-column"
+    ):
+        read_pairs(tmp_path / "a.parquet", options=SetOptions(image_column="photo", label_column="genus"))
+
+
+def test_public_sets_are_asked_for_by_their_names_and_split(monkeypatch):
+    asked: list[tuple[object, ...]] = []
+
+    def load(name: str, config: str | None, *, split: str) -> Dataset:
+        asked.append((name, config, split))
+        return labelled_table(4)
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    assert read_pairs("cifar100").phrases == ("lawn mower", "cat")
+    assert read_pairs("hub:someone/pets:large", options=SetOptions(split="all")).name == "pets:large"
+    assert open_set("cifar10").name == "cifar10"
+    hub = ("uoft-cs/cifar100", None, "train"), ("someone/pets", "large", "all"), ("uoft-cs/cifar10", None, "test")
+    assert asked == [*hub]
+
+
+def test_the_asked_split_of_a_public_set_is_trained_on(tmp_path, capsys):
+    """By the loading code of `datasets` itself, which takes a folder of Parquet files as it takes the hub's."""
+    for split, n in (("train", 40), ("test", 4)):
+        labelled_table(n).to_parquet(tmp_path / "toy" / f"{split}.parquet")
+    assert len(read_pairs(f"hub:{tmp_path}/toy")) == 40
+    arguments = ["clip", "--data", f"hub:{tmp_path}/toy", "--split", "test", "--output", str(tmp_path / "run")]
+    assert train_main(arguments) == 1
+    assert "toy: class 'lawn mower' has no more than the 10 images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["cifar10", "hub:nobody/nothing"])
+def test_a_hub_out_of_reach_is_one_line(name, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "nothing is here")
+    assert train_main(["clip", "--data", name, "--output", str(tmp_path / "run")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("clipsr-train: the data set ")
+    assert "can't be had from the hub: Couldn't reach" in error
+    assert error.count("\n") == 1

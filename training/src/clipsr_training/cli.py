@@ -16,6 +16,7 @@ from clipsr_training.clip._recipes import OPTIMIZERS, ClipRecipe
 from clipsr_training.clip._recipes import RECIPES as CLIP_RECIPES
 from clipsr_training.clip._rendering import Rendering
 from clipsr_training.clip._train import train_clip
+from clipsr_training.data import SetOptions
 from clipsr_training.liif._recipes import RECIPES as LIIF_RECIPES
 from clipsr_training.liif._train import train_liif
 
@@ -27,7 +28,7 @@ _SCALE_HELP = (
 
 _PAIRS_HELP = (
     "Parquet tables or saved datasets with image and label or caption; .csv or .tsv files with paths and captions; "
-    "WebDataset .tar shards or folders of them; folders of class folders"
+    "WebDataset .tar shards or folders of them; folders of class folders; cifar10, cifar100, or hub:OWNER/NAME"
 )
 _RECIPE_HELP = "hyperparameters: scratch for untrained models, finetune for trained ones (default: the one that fits)"
 
@@ -116,7 +117,16 @@ def _add_clip(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         help="likewise the text tower, but for its last N layers",
     )
     data = parser.add_argument_group("data")
-    data.add_argument("--data", nargs="+", type=Path, required=True, metavar="PATH", help=_PAIRS_HELP)
+    data.add_argument("--data", nargs="+", required=True, metavar="DATA", help=_PAIRS_HELP)
+    data.add_argument("--split", default="train", help="of data sets that have several")
+    data.add_argument("--image-column", metavar="NAME", help="of tables; image, img, ... if absent")
+    data.add_argument("--label-column", metavar="NAME", help="of tables; label, fine_label, ... if absent")
+    data.add_argument(
+        "--caption-column",
+        metavar="NAME",
+        help="of tables, to be read even if there are labels; caption, ... if absent",
+    )
+    data.add_argument("--devkit", type=Path, metavar="DIR", help="ImageNet: the unpacked ILSVRC2012_devkit_t12")
     data.add_argument("--templates", dest="template_set", metavar="SET", help="prompts for classes: simple, cifar, ...")
     data.add_argument(
         "--upscaler",
@@ -181,7 +191,18 @@ def _run_clip(arguments: argparse.Namespace) -> Path:
     overrides = {name: value for name in names if (value := getattr(arguments, name, None)) is not None}
     recipe = replace(recipe, **overrides, rendering=Rendering(upscaler=upscaler, scale=arguments.scale))
     options.seed_everything()
-    return train_clip(_clip_to_start_from(arguments.model, arguments.weights), arguments.data, recipe, options)
+    checkpoint = _clip_to_start_from(arguments.model, arguments.weights)
+    return train_clip(checkpoint, arguments.data, recipe, options, data_options=_data_options(arguments))
+
+
+def _data_options(arguments: argparse.Namespace) -> SetOptions:
+    return SetOptions(
+        split=arguments.split,
+        image_column=arguments.image_column,
+        label_column=arguments.label_column,
+        caption_column=arguments.caption_column,
+        devkit=arguments.devkit,
+    )
 
 
 def _clip_to_start_from(model: str, weights: str | None) -> ClipCheckpoint:

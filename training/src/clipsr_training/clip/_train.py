@@ -29,7 +29,7 @@ from clipsr_training.clip._loss import multi_positive_contrastive_loss, multi_po
 from clipsr_training.clip._optimizer import build_optimizer, lock_towers
 from clipsr_training.clip._recipes import ClipRecipe
 from clipsr_training.clip._rendering import RenderedOnTheFly, Renderer, render_to_cache
-from clipsr_training.data import PairSource, read_pairs
+from clipsr_training.data import PairSource, SetOptions, read_pairs
 
 # CLIP clips its learned scale at 100 (Radford et al. 2021, section 2.5).
 _LOGIT_SCALE_MAX = math.log(100)
@@ -149,9 +149,11 @@ def learning_rate(n_steps: int, warmup: float, step: int) -> float:
 
 def train_clip(
     checkpoint: ClipCheckpoint,
-    data: Sequence[Path],
+    data: Sequence[str | Path],
     recipe: ClipRecipe,
     options: FitOptions,
+    *,
+    data_options: SetOptions | None = None,
 ) -> Path:
     """Train a CLIP model on image-text pairs and write a checkpoint folder.
 
@@ -160,6 +162,7 @@ def train_clip(
         data: sources of pairs; see `read_pairs`.
         recipe: hyperparameters.
         options: where and how to run; see `FitOptions`.
+        data_options: what the names of the sources leave open; see `read_pairs`.
 
     Returns:
         The folder `clip` in the output folder.
@@ -169,7 +172,7 @@ def train_clip(
         ValueError: a source does not have the expected form, an image can't be decoded, or there are fewer images than
             one batch takes.
     """
-    pairs = [read_pairs(path, recipe.webp_quality) for path in data]
+    pairs = [read_pairs(spec, recipe.webp_quality, data_options) for spec in data]
     return train_on_pairs(checkpoint, pairs, recipe, options, cache=options.output / "rendered")
 
 
