@@ -32,7 +32,9 @@ from clipsr_serving.launcher._triton import build_backend_directory, find_libpyt
 FAKE_TRITON = '''
 import http.server, json, os, signal, sys, time
 flags = dict(flag.split("=", 1) for flag in sys.argv[1:] if "=" in flag)
-mode, journal = os.environ.get("FAKE_TRITON", ""), os.environ["FAKE_JOURNAL"]
+journal = os.environ["FAKE_JOURNAL"]
+orders = journal + ".triton"  # what the test orders after the start
+mode = open(orders).read() if os.path.exists(orders) else os.environ.get("FAKE_TRITON", "")
 def note(word):
     with open(journal, "a") as file:
         file.write(word + "\\n")
@@ -63,6 +65,7 @@ def stop(number, frame):
 signal.signal(signal.SIGTERM, stop)
 signal.signal(signal.SIGINT, lambda number, frame: note("triton got SIGINT"))
 note("triton starts")
+note("flags " + " ".join(sys.argv[1:]))
 if "FAKE_STUB" in os.environ:
     import subprocess
     # A shell under the stub's name, which waits until its parent is gone.
@@ -72,8 +75,9 @@ if "FAKE_STUB" in os.environ:
 http.server.ThreadingHTTPServer(("127.0.0.1", int(flags["--http-port"])), Handler).serve_forever()
 '''
 
+# Its TLS speaks no TLS: the launcher looks only at whether the port takes connections.
 FAKE_GATEWAY = """
-import os, signal, sys, time
+import json, os, signal, socket, sys, time
 journal = os.environ["FAKE_JOURNAL"]
 def note(word):
     with open(journal, "a") as file:
@@ -85,6 +89,11 @@ signal.signal(signal.SIGTERM, stop)
 note("gateway starts " + " ".join(sys.argv[1:]))
 if os.environ.get("FAKE_GATEWAY") == "dies":
     sys.exit("clipsr-gateway: no manifest")
+if "--tls-cert" in sys.argv:
+    host, _, port = sys.argv[sys.argv.index("--listen") + 1].rpartition(":")
+    server = socket.create_server((host, int(port)))
+    for status in ("NOT_SERVING", "SERVING"):
+        print(json.dumps({"event": "health", "status": status}), file=sys.stderr, flush=True)
 while True:
     time.sleep(0.1)
 """
@@ -116,45 +125,68 @@ def environment(tmp_path):
     return home
 
 
+class Serve:
+    """Runs clipsr-serve on the three programs."""
+
+    def __init__(self, environment, folder, repository):
+        self.state_dir, self.journal = StateDir(folder / "state"), folder / "journal"
+        self.journal.touch()
+        self.variables: dict[str, str] = {}
+        self._bin, self._repository = environment / "bin", repository
+
+    def command(self, verb, *flags):
+        return [str(self._bin / "python"), "-m", "clipsr_serving.launcher", verb, *flags]
+
+    def up_flags(self):
+        ports = [flag for name in ("http", "grpc", "metrics") for flag in (f"--triton-{name}-port", "0")]
+        triton = ["--triton", "path", "--triton-path", str(self._bin / "tritonserver")]
+        return [*triton, *ports, "--listen", "127.0.0.1:0", "--repository", str(self._repository), "--timeout", "60"]
+
+    def options(self):
+        # Coverage and warnings of the outer run are none of the children's business.
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        return {"env": inherited | {"FAKE_JOURNAL": str(self.journal)} | self.variables, "text": True}
+
+    def run(self, verb, *flags):
+        flags = [*self.up_flags(), *flags] if verb == "up" else flags
+        command = self.command(verb, "--state-dir", str(self.state_dir.path), *flags)
+        return subprocess.run(command, capture_output=True, timeout=120, **self.options())
+
+    def start(self, *flags):
+        command = self.command("up", "--state-dir", str(self.state_dir.path), *self.up_flags(), *flags)
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, **self.options())
+        wait_for(lambda: (self.state_dir.read() or process).__dict__.get("phase") == "ready", process)
+        return process
+
+    def _lines(self):
+        return self.journal.read_text(encoding="utf-8").splitlines()
+
+    def noted(self):
+        return [line for line in self._lines() if not line.startswith("flags ")]
+
+    def triton_flags(self):
+        return next(line for line in self._lines() if line.startswith("flags ")).split()[1:]
+
+    def stub_pids(self):
+        return [int(line.split()[1]) for line in self.noted() if line.startswith("stub ")]
+
+    def order(self, mode):
+        """What the next Triton does, as FAKE_TRITON."""
+        Path(f"{self.journal}.triton").write_text(mode, encoding="utf-8")
+
+    def wait_for_restart(self, process, restarts):
+        def is_back():
+            state = self.state_dir.read()
+            return state is not None and state.phase == "ready" and state.restarts == restarts
+
+        wait_for(is_back, process)
+        return self.state_dir.read()
+
+
 @pytest.fixture
 def serve(environment, tmp_path, repository):
-    """Runs clipsr-serve on the three programs; stops at the end whatever still runs."""
-    state_dir, journal = tmp_path / "state", tmp_path / "journal"
-    journal.touch()
-
-    class Serve:
-        def __init__(self):
-            self.state_dir, self.journal = StateDir(state_dir), journal
-            self.variables: dict[str, str] = {}
-
-        def command(self, verb, *flags):
-            return [str(environment / "bin" / "python"), "-m", "clipsr_serving.launcher", verb, *flags]
-
-        def up_flags(self):
-            ports = [flag for name in ("http", "grpc", "metrics") for flag in (f"--triton-{name}-port", "0")]
-            triton = ["--triton", "path", "--triton-path", str(environment / "bin" / "tritonserver")]
-            return [*triton, *ports, "--listen", "127.0.0.1:0", "--repository", str(repository), "--timeout", "60"]
-
-        def options(self):
-            # Coverage and warnings of the outer run are none of the children's business.
-            inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-            return {"env": inherited | {"FAKE_JOURNAL": str(journal)} | self.variables, "text": True}
-
-        def run(self, verb, *flags):
-            flags = [*self.up_flags(), *flags] if verb == "up" else flags
-            command = self.command(verb, "--state-dir", str(state_dir), *flags)
-            return subprocess.run(command, capture_output=True, timeout=120, **self.options())
-
-        def start(self, *flags):
-            command = self.command("up", "--state-dir", str(state_dir), *self.up_flags(), *flags)
-            process = subprocess.Popen(command, stderr=subprocess.PIPE, **self.options())
-            wait_for(lambda: (self.state_dir.read() or process).__dict__.get("phase") == "ready", process)
-            return process
-
-        def noted(self):
-            return journal.read_text(encoding="utf-8").splitlines()
-
-    service = Serve()
+    """Stops at the end whatever still runs."""
+    service = Serve(environment, tmp_path, repository)
     yield service
     service.run("down")
 
@@ -251,6 +283,117 @@ class TestLife:
         assert serve.run("up", "--detach").returncode == 0
 
 
+class TestRestart:
+    """A process that ends later is started again, on the same ports, while the other one goes on."""
+
+    @pytest.mark.parametrize("name", ["triton", "gateway"])
+    def test_the_one_that_is_killed_comes_back(self, serve, name):
+        process = serve.start()
+        before = serve.state_dir.read()
+        (killed,) = [child for child in before.children if child.name == name]
+        os.kill(killed.pid, signal.SIGKILL)
+        after = serve.wait_for_restart(process, {"triton": 0, "gateway": 0} | {name: 1})
+        assert (after.url, after.triton) == (before.url, before.triton)
+        kept = [child for child in before.children if child.name != name]
+        assert [child for child in after.children if child.name != name] == kept
+        assert serve.run("status", "--ready").returncode == 0
+        assert f"restarts: {name} 1" in serve.run("status").stdout
+        process.terminate()
+        assert process.wait(60) == 0
+        said = process.stderr.read()
+        assert f"{name} was killed by SIGKILL (by somebody, or by the kernel for lack of memory); restart 1 in" in said
+        assert "ready again after" in said
+        process.stderr.close()
+
+    def test_triton_is_replaced_when_it_loses_a_model_process(self, serve):
+        serve.variables["FAKE_STUB"] = "1"
+        process = serve.start()
+        triton = serve.state_dir.read().children[0]
+        time.sleep(2.5)
+        assert triton.is_alive, "a living model process is no reason to restart"
+        os.kill(serve.stub_pids()[0], signal.SIGKILL)
+        serve.wait_for_restart(process, {"triton": 1, "gateway": 0})
+        process.terminate()
+        assert process.wait(60) == 0
+        assert "triton lost its model process similarity_0_0" in process.stderr.read()
+        process.stderr.close()
+
+    def test_a_killed_triton_leaves_no_model_process_and_no_shared_memory(self, serve):
+        serve.variables["FAKE_STUB"] = "1"
+        process = serve.start()
+        (flag,) = [word for word in serve.triton_flags() if "shm-region-prefix-name" in word]
+        leftover = Path("/dev/shm") / f"{flag.rpartition('=')[2]}left"
+        leftover.touch()
+        (orphan,) = serve.stub_pids()
+        os.kill(serve.state_dir.read().children[0].pid, signal.SIGKILL)
+        serve.wait_for_restart(process, {"triton": 1, "gateway": 0})
+        assert read_start_ticks(orphan) is None
+        assert not leftover.exists()
+        process.terminate()
+        assert process.wait(60) == 0
+        assert [read_start_ticks(pid) for pid in serve.stub_pids()] == [None, None]
+        process.stderr.close()
+
+    def test_status_follows_and_waits_grow_until_it_works(self, serve):
+        process = serve.start()
+        serve.order("dies")
+        os.kill(serve.state_dir.read().children[0].pid, signal.SIGKILL)
+        wait_for(lambda: serve.state_dir.read().restarts["triton"] >= 2, process)
+        state = serve.state_dir.read()
+        assert state.phase == "restarting"
+        assert "gateway" in [child.name for child in state.children]
+        assert serve.run("status", "--ready").returncode == 3
+        assert serve.run("status").returncode == 0
+        serve.order("")
+        wait_for(lambda: serve.state_dir.read().phase == "ready", process)
+        process.terminate()
+        assert process.wait(60) == 0
+        waits = re.findall(r"restart \d+ in ([\d.]+) s", process.stderr.read())
+        assert waits[:2] == ["0.5", "1"]
+        process.stderr.close()
+
+    @pytest.mark.parametrize("moment", ["waiting", "starting"])
+    def test_a_signal_during_a_restart_stops_everything(self, serve, moment):
+        process = serve.start()
+        serve.order("hangs" if moment == "starting" else "dies")
+        os.kill(serve.state_dir.read().children[0].pid, signal.SIGKILL)
+        # Hanging: the second Triton runs and never answers. Dying: it waits for a second before the third.
+        if moment == "starting":
+            wait_for(lambda: serve.noted().count("triton starts") == 2, process)
+        else:
+            wait_for(lambda: serve.state_dir.read().restarts["triton"] == 2, process)
+        began = time.monotonic()
+        process.terminate()
+        assert process.wait(60) == 0
+        assert time.monotonic() - began < 20  # a loaded machine; far less than the patience with a hanging process
+        assert "gateway stops" in serve.noted()
+        assert serve.run("status").returncode == 3
+        process.stderr.close()
+
+    def test_options_after_the_dashes_go_to_the_gateway(self, serve):
+        up = serve.run("up", "--detach", "--", "--max-concurrent", "7")
+        assert up.returncode == 0, up.stderr
+        (line,) = [line for line in serve.noted() if line.startswith("gateway starts")]
+        assert line.split()[-2:] == ["--max-concurrent", "7"]
+
+    def test_a_gateway_with_tls_is_believed_by_its_log(self, serve):
+        up = serve.run("up", "--detach", "--", "--tls-cert", "c.pem", "--tls-key", "k.pem")
+        assert up.returncode == 0, up.stderr
+        assert not [line for line in serve.noted() if line.startswith("client")]
+
+    @pytest.mark.parametrize(
+        ("flags", "sentence"),
+        [
+            (["--", "--listen", "127.0.0.1:1"], "--listen of the gateway is set by clipsr-serve"),
+            (["--", "--repository=x"], "--repository of the gateway is set by clipsr-serve"),
+            (["--no-gateway", "--", "--grace", "1"], "--no-gateway leaves nobody for the options"),
+        ],
+    )
+    def test_contradictions_are_refused(self, serve, flags, sentence):
+        up = serve.run("up", *flags)
+        assert (up.returncode, sentence in up.stderr) == (1, True)
+
+
 class TestFailure:
     @pytest.mark.parametrize("detach", [[], ["--detach"]])
     def test_triton_dies_at_start(self, serve, detach):
@@ -267,24 +410,25 @@ class TestFailure:
         assert "gateway ended with code 1: clipsr-gateway: no manifest" in up.stderr
         assert serve.noted()[-1] == "triton stops"
 
-    def test_triton_dies_later(self, serve):
-        process = serve.start()
+    def test_without_restarts_the_first_death_ends_it(self, serve):
+        process = serve.start("--max-restarts", "0")
         os.kill(serve.state_dir.read().children[0].pid, signal.SIGKILL)
         assert process.wait(60) == 1
-        assert "triton ended with code -9" in process.stderr.read()
+        said = process.stderr.read()
+        assert "triton was killed by SIGKILL" in said
+        assert "not started again after 0 restarts" in said
         assert serve.noted()[-1] == "gateway stops"
         process.stderr.close()
 
-    def test_triton_loses_a_model_process(self, serve):
-        serve.variables["FAKE_STUB"] = "1"
-        process = serve.start()
-        pid = int(next(line for line in serve.noted() if line.startswith("stub ")).split()[1])
-        time.sleep(3)
-        assert process.poll() is None, "a living model process is no reason to stop"
-        os.kill(pid, signal.SIGKILL)
+    def test_it_gives_up_after_as_many_restarts_as_allowed(self, serve):
+        process = serve.start("--max-restarts", "1")
+        serve.order("dies")
+        os.kill(serve.state_dir.read().children[0].pid, signal.SIGKILL)
         assert process.wait(60) == 1
-        assert "Triton lost its model process similarity_0_0" in process.stderr.read()
-        assert [line for line in serve.noted() if "stops" in line] == ["gateway stops", "triton stops"]
+        said = process.stderr.read().splitlines()
+        assert "triton was killed by SIGKILL" in said[2]
+        assert "restart 1 in 0.5 s" in said[2]
+        assert "model 'upscale': no file. It is not started again after 1 restarts in a row" in said[-1]
         process.stderr.close()
 
     def test_it_never_becomes_ready(self, serve):
@@ -318,10 +462,20 @@ class TestFailure:
         )
 
     @pytest.mark.parametrize(
-        "flags", [["--listen", "localhost"], ["--listen", "a:99999"], ["--triton-http-port", "x"], ["--timeout", "-1"]]
+        "flags",
+        [
+            ["--listen", "localhost"],
+            ["--listen", "a:99999"],
+            ["--triton-http-port", "x"],
+            ["--timeout", "-1"],
+            ["--max-restarts", "-1"],
+        ],
     )
     def test_wrong_usage_is_exit_code_2(self, serve, flags):
         assert serve.run("up", *flags).returncode == 2
+
+    def test_only_up_takes_options_of_the_gateway(self, serve):
+        assert serve.run("status", "--", "--grace", "1").returncode == 2
 
     def test_logs_of_nothing(self, serve):
         logs = serve.run("logs")
@@ -398,6 +552,28 @@ class TestTritonCommand:
         for name, port in (("http", 2), ("grpc", 3), ("metrics", 4)):
             assert f"--{name}-address=127.0.0.1" in argv
             assert f"--{name}-port={port}" in argv
+
+    @pytest.mark.parametrize("flag", ["grpc-restricted-protocol", "http-restricted-api"])
+    def test_control_protocols_are_closed_with_a_key_of_this_start(self, repository, tmp_path, wheel, flag):
+        values = []
+        for _ in range(2):
+            argv = self.make(repository, tmp_path).argv
+            (value,) = [word.partition("=")[2] for word in argv if word.startswith(f"--{flag}=")]
+            protocols, _, key = value.partition(":")
+            assert set(protocols.split(",")) == {"model-repository", "shared-memory", "trace", "logging"}
+            values.append(key)
+        assert values[0] != values[1]
+        assert all(re.fullmatch(r"clipsr-key=[\w-]{40,}", value) for value in values)
+
+    def test_more_options_of_triton_come_last(self, repository, tmp_path, wheel):
+        argv = self.make(repository, tmp_path, triton_options=("--log-verbose=1",)).argv
+        assert argv.index("--log-verbose=1") > argv.index("--http-port=2")
+
+    def test_a_container_is_removed_by_its_name(self, repository, tmp_path):
+        self.put_on_path(tmp_path, "docker")
+        command = self.make(repository, tmp_path, triton="docker")
+        (name,) = [word.partition("=")[2] for word in command.argv if word.startswith("--name=")]
+        assert command.clean == ("docker", "rm", "--force", name)
 
     def test_a_profile_becomes_the_config_name(self, repository, tmp_path, wheel):
         assert "--model-config-name=cpu" in self.make(repository, tmp_path, profile="cpu").argv

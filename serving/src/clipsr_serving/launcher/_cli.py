@@ -14,6 +14,7 @@ from clipsr_serving.errors import LaunchError
 from clipsr_serving.launcher._detached import start_detached, stop_service
 from clipsr_serving.launcher._logs import follow_logs, print_logs
 from clipsr_serving.launcher._options import Endpoint, UpOptions, parse_endpoint
+from clipsr_serving.launcher._restarts import RestartPolicy
 from clipsr_serving.launcher._state import LOG_NAMES, State, StateDir, find_state_dir
 from clipsr_serving.launcher._supervisor import run_service
 
@@ -21,12 +22,24 @@ __all__ = ["main", "make_parser"]
 
 _DEFAULT_TIMEOUT_S = 300.0  # openvino compiles a ViT-L/14 in about a minute on two cores
 _NOT_RUNNING_EXIT_CODE = 3  # as systemctl status
+_UP_EPILOG = """\
+A process that ends after the service was ready is started again, after 0.5 s, then 1 s, 2 s and so on up to 30 s, until
+it has been healthy for a minute. Triton counts as ended when one of its model processes is gone. Meanwhile the other
+process goes on, `clipsr-serve status` says restarting, and the gateway answers UNAVAILABLE while Triton is away. What
+fails before the service was ready ends it.
+
+Options after -- go to clipsr-gateway; its --help names them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    options = make_parser().parse_args(arguments)
+    own, gateway_options = _split(arguments)
+    parser = make_parser()
+    options = parser.parse_args(own)
+    if gateway_options and options.command is not _up:
+        parser.error("only `clipsr-serve up` takes options of the gateway after --")
+    options.gateway_options = gateway_options
     explicit = Path(options.state_dir) if options.state_dir else None
     state_dir = StateDir(find_state_dir(explicit, name=options.name, environment=dict(os.environ)))
     command: Callable[[argparse.Namespace, list[str], StateDir], int] = options.command
@@ -39,18 +52,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _split(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
+    """What is ours, and what comes after ``--``; by hand, as argparse would take it for positional arguments."""
+    if "--" not in arguments:
+        return arguments, ()
+    index = arguments.index("--")
+    return arguments[:index], tuple(arguments[index + 1 :])
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The whole command line; a test compares its help with the documentation."""
     parser = argparse.ArgumentParser(
         prog="clipsr-serve", description="Runs clipsr: Triton, and the typed gateway in front of it."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    up = commands.add_parser("up", help="start, and stay until Ctrl-C or SIGTERM", description="Starts the service.")
+    up = commands.add_parser(
+        "up",
+        help="start, and stay until Ctrl-C or SIGTERM",
+        description="Starts the service.",
+        epilog=_UP_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s [OPTION ...] [-- GATEWAY_OPTION ...]",
+    )
     _add_up_flags(up)
     down = commands.add_parser("down", help="stop a detached service", description="Stops a service.")
     status = commands.add_parser(
         "status", help="say what is running; exit code 3 if nothing is", description="Says what is running."
     )
+    status.add_argument("--ready", action="store_true", help="exit code 3 also unless it is ready; for probes")
     status.add_argument("--json", action="store_true", help="print one JSON object")
     logs = commands.add_parser("logs", help="print the logs", description="Prints the logs of Triton and the gateway.")
     logs.add_argument("process", nargs="?", choices=LOG_NAMES, help="only this one's")
@@ -100,13 +129,26 @@ def _add_up_flags(up: argparse.ArgumentParser) -> None:
             metavar="PORT",
             help=f"Triton's {name} port (%(default)s)",
         )
+    up.add_argument(
+        "--triton-option",
+        action="append",
+        default=[],
+        metavar="OPTION",
+        help="one more option for tritonserver, such as --triton-option=--log-verbose=1; may be given again",
+    )
     up.add_argument("--no-gateway", action="store_true", help="run Triton only")
     up.add_argument(
         "--timeout",
         type=_seconds,
         default=_DEFAULT_TIMEOUT_S,
         metavar="S",
-        help="seconds until it must answer (%(default)g)",
+        help="seconds until it must answer (%(default)g), after a restart too",
+    )
+    up.add_argument(
+        "--max-restarts",
+        type=_count,
+        metavar="N",
+        help="give up once Triton or the gateway ended after N restarts in a row; 0 never restarts (never give up)",
     )
     up.add_argument("-v", "--verbose", action="store_true", help="repeat the logs of Triton and the gateway here")
 
@@ -121,6 +163,12 @@ def _endpoint(text: str) -> Endpoint:
 def _port(text: str) -> int:
     if not text.isdigit() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port (0 to 65535)")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
     return int(text)
 
 
@@ -153,6 +201,9 @@ def _up(options: argparse.Namespace, arguments: list[str], state_dir: StateDir) 
         has_gateway=not options.no_gateway,
         timeout_s=options.timeout,
         verbose=options.verbose,
+        restart=RestartPolicy(max_restarts=options.max_restarts),
+        gateway_options=options.gateway_options,
+        triton_options=tuple(options.triton_option),
     )
     run_service(up, state_dir)
     return 0
@@ -169,12 +220,15 @@ def _status(options: argparse.Namespace, arguments: list[str], state_dir: StateD
         print(json.dumps({"running": False} if state is None else {"running": True, **asdict(state)}))
     else:
         print(f"clipsr-serve: {'not running' if state is None else _describe(state)}")
-    return _NOT_RUNNING_EXIT_CODE if state is None else 0
+    is_fine = state is not None and (state.phase == "ready" or not options.ready)
+    return 0 if is_fine else _NOT_RUNNING_EXIT_CODE
 
 
 def _describe(state: State) -> str:
     triton = ", ".join(f"{name} {address}" for name, address in state.triton.items())
     children = ", ".join(f"{child.name} {child.pid}" for child in state.children)
+    restarts = ", ".join(f"{name} {count}" for name, count in state.restarts.items() if count)
+    children += f"; restarts: {restarts}" if restarts else ""
     return (
         f"{state.phase} at {state.url or 'no gateway'}; Triton ({state.triton_kind}) {triton}; "
         f"pid {state.pid} ({children}); model repository {state.repository}"

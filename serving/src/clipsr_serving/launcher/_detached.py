@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 
 from clipsr_serving.errors import LaunchError
+from clipsr_serving.launcher._processes import end_session
 from clipsr_serving.launcher._state import State, StateDir
 from clipsr_serving.launcher._triton import remove_shared_memory
 
@@ -97,8 +98,7 @@ def _stop_orphans(state: State, state_dir: StateDir) -> str:
         deadline = time.monotonic() + _STOP_TIMEOUT_S / 3
         while child.is_alive and time.monotonic() < deadline:
             time.sleep(_POLL_S)
-        if child.is_alive:
-            os.killpg(child.pid, signal.SIGKILL)
+        end_session(child.pid)
     remove_shared_memory(state_dir.path)
     state_dir.clear()
     names = " and ".join(f"{child.name} (pid {child.pid})" for child in alive) or "nothing but a stale state file"

@@ -35,12 +35,16 @@ def follow_logs(
 ) -> None:
     """Print what is added to the logs; without ``stop``, forever."""
     positions = dict(positions or {})
+    files: dict[Path, int] = {}
     while stop is None or not stop.is_set():
         for log in logs:
             position = positions.get(log, 0)
             if not log.exists():
                 continue
-            if log.stat().st_size < position:  # the log of a new start
+            status = log.stat()
+            # A new file after a restart, or the same one emptied because it had grown large.
+            if files.setdefault(log, status.st_ino) != status.st_ino or status.st_size < position:
+                files[log] = status.st_ino
                 position = 0
             with log.open("rb") as file:
                 file.seek(position)

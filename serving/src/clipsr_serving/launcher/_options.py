@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from clipsr_serving.errors import LaunchError
+from clipsr_serving.launcher._restarts import RestartPolicy
 
 __all__ = ["Endpoint", "Ports", "UpOptions", "claim_ports", "parse_endpoint"]
+
+_GATEWAY_GRACE_S = 20.0  # clipsr-gateway --grace, its default
+_OWN_GATEWAY_OPTIONS = {
+    "--listen": "give --listen before the `--`",
+    "--triton": "it is the Triton that clipsr-serve starts",
+    "--repository": "give --repository before the `--`",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +56,9 @@ class UpOptions:
         profile: configs/NAME.pbtxt is used where a model has it; None for config.pbtxt.
         has_gateway: False serves Triton's own ports only.
         timeout_s: how long to wait until the service answers.
+        restart: what happens when a process ends after the service was ready.
+        gateway_options: further options of clipsr-gateway, as on its command line.
+        triton_options: further options of tritonserver, as on its command line.
         verbose: repeat the logs of both processes on stderr.
     """
 
@@ -63,6 +74,43 @@ class UpOptions:
     has_gateway: bool
     timeout_s: float
     verbose: bool
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
+    gateway_options: tuple[str, ...] = ()
+    triton_options: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse options that would contradict the launcher's own.
+
+        Raises:
+            LaunchError: naming the option.
+        """
+        for option in self.gateway_options:
+            name = option.partition("=")[0]
+            if name in _OWN_GATEWAY_OPTIONS:
+                raise LaunchError(f"{name} of the gateway is set by clipsr-serve; {_OWN_GATEWAY_OPTIONS[name]}.")
+        if self.gateway_options and not self.has_gateway:
+            raise LaunchError("--no-gateway leaves nobody for the options after `--`; leave out one of them.")
+
+    @property
+    def has_tls(self) -> bool:
+        """True if the gateway speaks TLS only."""
+        return self._find_gateway_option("--tls-cert") is not None
+
+    @property
+    def gateway_grace_s(self) -> float:
+        """How long the gateway may take for its calls in flight when it is told to stop, in seconds."""
+        try:
+            return float(self._find_gateway_option("--grace") or _GATEWAY_GRACE_S)
+        except ValueError:  # the gateway itself says what is wrong with it
+            return _GATEWAY_GRACE_S
+
+    def _find_gateway_option(self, name: str) -> str | None:
+        """The value of ``--name value`` or ``--name=value``; None if it is not there."""
+        for index, option in enumerate(self.gateway_options):
+            key, separator, value = option.partition("=")
+            if key == name:
+                return value if separator else "".join(self.gateway_options[index + 1 : index + 2])
+        return None
 
 
 def parse_endpoint(text: str) -> Endpoint:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import signal
+from collections.abc import Callable
 
-__all__ = ["explain_gateway_log", "explain_triton_log"]
+__all__ = ["explain_end", "explain_gateway_log", "explain_triton_log"]
 
 _LOAD_FAILURE = re.compile(r"failed to load '(?P<model>[^']+)' version \d+: (?P<reason>.+)")
 # Triton puts its code's name, and Python the exception's, before the sentence that counts.
@@ -22,6 +24,28 @@ _FATAL = (
     re.compile(r"error: creating server: .+"),
 )
 _MAX_LENGTH = 500
+
+
+def explain_end(exit_code: int, log: str, explain_log: Callable[[str], str]) -> str:
+    """How a process ended, as the end of a sentence.
+
+    Args:
+        exit_code: negative for a signal, as `subprocess` has it.
+        log: all that it wrote.
+        explain_log: finds the reason in the log.
+    """
+    if exit_code == -signal.SIGKILL:  # it had no chance to say why
+        return "was killed by SIGKILL (by somebody, or by the kernel for lack of memory)"
+    if exit_code < 0:
+        return f"was ended by {_name_signal(-exit_code)}: {explain_log(log)}"
+    return f"ended with code {exit_code}: {explain_log(log)}"
+
+
+def _name_signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # real-time signals have no names
+        return f"signal {number}"
 
 
 def explain_triton_log(text: str) -> str:

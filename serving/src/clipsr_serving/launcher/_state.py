@@ -39,13 +39,14 @@ class State:
 
     Attributes:
         pid: the supervising clipsr-serve.
-        phase: ``starting``, ``ready`` or ``stopping``.
+        phase: ``starting``, ``ready``, ``restarting`` (a process ended, or its successor is not ready) or ``stopping``.
         url: the gateway's HOST:PORT; None without a gateway.
         triton: name of the port (``http``, ``grpc``, ``metrics``) to HOST:PORT.
         triton_kind: ``embedded``, ``path`` or ``docker``.
         profile: the model configuration's name; None for the default.
         repository: the model repository.
-        children: Triton and gateway.
+        children: Triton and gateway; a process that ended is missing until its successor has started.
+        restarts: how often each was started again.
     """
 
     pid: int
@@ -56,6 +57,7 @@ class State:
     profile: str | None
     repository: str
     children: tuple[Child, ...] = field(default=())
+    restarts: dict[str, int] = field(default_factory=dict)
 
 
 def read_start_ticks(pid: int) -> int | None:

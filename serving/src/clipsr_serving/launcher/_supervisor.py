@@ -1,4 +1,4 @@
-"""Runs Triton and the gateway until told to stop, or until one of them ends."""
+"""Runs Triton and the gateway until told to stop, and starts the one that ends again."""
 
 from __future__ import annotations
 
@@ -9,26 +9,30 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from types import FrameType
 
 from clipsr_serving.errors import LaunchError
+from clipsr_serving.launcher._checks import BackgroundCheck
+from clipsr_serving.launcher._gateway import find_gateway_programs, make_gateway_argv, make_gateway_check
 from clipsr_serving.launcher._logs import follow_logs
 from clipsr_serving.launcher._options import Endpoint, Ports, UpOptions, claim_ports
-from clipsr_serving.launcher._probe import find_executable, is_gateway_serving, is_triton_ready, run_canary
-from clipsr_serving.launcher._processes import ManagedProcess, list_model_instances
-from clipsr_serving.launcher._reasons import explain_gateway_log, explain_triton_log
+from clipsr_serving.launcher._probe import is_triton_ready, run_canary
+from clipsr_serving.launcher._processes import InstanceWatch, ManagedProcess
+from clipsr_serving.launcher._reasons import explain_end, explain_gateway_log, explain_triton_log
 from clipsr_serving.launcher._repository import check_repository
 from clipsr_serving.launcher._state import State, StateDir
-from clipsr_serving.launcher._triton import make_triton_command, remove_shared_memory
+from clipsr_serving.launcher._triton import make_triton_command, remove_leftovers, remove_shared_memory
+from clipsr_serving.launcher._unit import Unit
 
 __all__ = ["run_service"]
 
 _POLL_S = 0.2
-# Reads /proc once; a service that lost a model is told broken within these seconds.
-_INSTANCE_POLL_S = 2.0
-# The gateway drains running requests; Triton has its own --exit-timeout-secs, and unloads models after it.
-_STOP_TIMEOUT_S = 30
+# How much log to keep, twice at most: a container's /tmp is memory, and a request leaves about 300 bytes.
+_MAX_LOG_BYTES = 16 * 1024 * 1024
+# After the gateway's own grace, for its streams to end and its process to go.
+_STOP_MARGIN_S = 10
+# Triton has its own --exit-timeout-secs, and unloads models after it.
+_TRITON_STOP_TIMEOUT_S = 30
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -42,12 +46,13 @@ def run_service(options: UpOptions, state_dir: StateDir) -> None:
     Returns after SIGTERM, SIGINT or SIGHUP.
 
     Raises:
-        LaunchError: it could not start, or a process ended by itself.
+        LaunchError: it could not start, or a process ended more often than the policy allows.
     """
     stop = threading.Event()
     _stop_on_signals(stop)
     with state_dir.lock():
         _refuse_orphans(state_dir)
+        remove_shared_memory(state_dir.path)  # of a supervisor that was killed with all its children
         check_repository(options.repository)
         ports = claim_ports(options)
         service = _Service(options, ports, state_dir, stop)
@@ -86,8 +91,10 @@ class _Service:
         self._state_dir = state_dir
         self._stop = stop
         self._deadline = time.monotonic() + options.timeout_s
-        self._processes: list[ManagedProcess] = []
-        self._triton = {
+        self._phase = "starting"
+        self._written: State | None = None
+        self._followed: set[str] = set()
+        self._addresses = {
             name: _reachable(options.triton_address, port)
             for name, port in (
                 ("http", ports.triton_http),
@@ -98,78 +105,76 @@ class _Service:
         self._listen = None if ports.gateway is None else replace(options.listen, port=ports.gateway)
         self._url = None if self._listen is None else _reachable(self._listen.host, self._listen.port)
         self._command = make_triton_command(options, ports=ports, state_dir=state_dir.path)
+        self._triton = self._make_triton()
+        self._gateway = self._make_gateway(self._listen, self._url) if self._listen and self._url else None
+        self._units = (self._triton,) if self._gateway is None else (self._triton, self._gateway)
+
+    def _make_triton(self) -> Unit:
+        return Unit(
+            "triton",
+            spawn=lambda: self._spawn("triton", self._command.argv, self._command.environment),
+            is_ready=lambda: _is_triton_working(self._addresses["http"]),
+            find_fault=InstanceWatch().find_lost,
+            explain_end=lambda process: _explain(process, explain_triton_log),
+            clean=lambda: remove_leftovers(self._command, self._state_dir.path),
+            policy=self._options.restart,
+            timeout_s=self._options.timeout_s,
+            say=_say,
+        )
+
+    def _make_gateway(self, listen: Endpoint, url: str) -> Unit:
+        # Looked for now: to find out after Triton's start that one is missing would waste the user's time.
+        program, client = find_gateway_programs()
+        argv = make_gateway_argv(program, self._options, listen=listen, triton=self._addresses["grpc"])
+        return Unit(
+            "gateway",
+            spawn=lambda: self._spawn("gateway", argv, os.environ),
+            is_ready=make_gateway_check(client, self._options, url=url, log=self._state_dir.log("gateway")),
+            find_fault=lambda process: None,
+            explain_end=lambda process: _explain(process, explain_gateway_log),
+            clean=lambda: None,
+            policy=self._options.restart,
+            timeout_s=self._options.timeout_s,
+            say=_say,
+        )
+
+    def _spawn(self, name: str, argv: Sequence[str], environment: Mapping[str, str]) -> ManagedProcess:
+        process = ManagedProcess(name, argv, environment, self._state_dir.log(name))
+        if self._options.verbose and name not in self._followed:
+            threading.Thread(target=follow_logs, args=([process.log], sys.stderr), daemon=True).start()
+            self._followed.add(name)
+        return process
 
     def start(self) -> None:
-        """Triton first, then the gateway; returns when the service answers a real request."""
-        began = time.monotonic()
-        # Looked for now: to find out after Triton's start that one is missing would waste the user's time.
-        programs = _find_programs() if self._listen else None
-        self._spawn("triton", self._command.argv, self._command.environment)
-        _say(f"Triton ({self._command.kind}) is starting; its log is {self._state_dir.log('triton')}")
-        self._wait(lambda: is_triton_ready(self._triton["http"]), "Triton")
-        if programs and self._listen and self._url:
-            self._start_gateway(*programs, self._listen, self._url)
-        else:
-            run_canary(self._triton["http"])
-        self._write("ready")
-        triton = ", ".join(f"{name} {address}" for name, address in self._triton.items())
-        _say(f"ready after {time.monotonic() - began:.1f} s: {self._url or 'no gateway'} (Triton: {triton})")
-
-    def _start_gateway(self, gateway: Path, client: Path, listen: Endpoint, url: str) -> None:
-        flags = (
-            "--listen",
-            str(listen),
-            "--triton",
-            self._triton["grpc"],
-            "--repository",
-            str(self._options.repository),
-        )
-        self._spawn("gateway", (str(gateway), *flags), os.environ)
-        self._wait(lambda: is_gateway_serving(client, url), "The gateway")
-
-    def watch(self) -> None:
-        """Return when told to stop.
+        """Triton first, then the gateway; returns when the service answers a real request.
 
         Raises:
-            LaunchError: a process ended by itself, one of a model's included.
+            LaunchError: a process ended, or is not ready in time.
         """
-        triton = self._processes[0]
-        instances = list_model_instances(triton.pid)
-        next_look = time.monotonic() + _INSTANCE_POLL_S
-        while not self._stop.wait(_POLL_S):
-            self._check_processes()
-            if time.monotonic() > next_look:
-                self._check_instances(instances - list_model_instances(triton.pid))
-                next_look = time.monotonic() + _INSTANCE_POLL_S
+        began = time.monotonic()
+        self._start(self._triton)
+        _say(f"Triton ({self._command.kind}) is starting; its log is {self._state_dir.log('triton')}")
+        self._wait(lambda: is_triton_ready(self._addresses["http"]), "Triton")
+        if self._gateway is not None:
+            self._start(self._gateway)
+            self._wait(self._gateway.ask, "The gateway")
+        else:
+            run_canary(self._addresses["http"])
+        for unit in self._units:
+            unit.accept()
+        self._enter("ready")
+        triton = ", ".join(f"{name} {address}" for name, address in self._addresses.items())
+        _say(f"ready after {time.monotonic() - began:.1f} s: {self._url or 'no gateway'} (Triton: {triton})")
 
-    def _check_instances(self, lost: frozenset[str]) -> None:
-        """Triton neither restarts a model process that was killed nor reports itself unready; every request fails."""
-        if lost:
-            raise LaunchError(
-                f"Triton lost its model process {', '.join(sorted(lost))} (killed, perhaps for lack of memory); look "
-                f"into {self._processes[0].log}, and start again with `clipsr-serve up`."
-            )
-
-    def stop(self) -> None:
-        """The gateway first, so that it drains into a Triton that still answers."""
-        if self._processes:
-            self._write("stopping")
-        for process in reversed(self._processes):
-            process.stop(_STOP_TIMEOUT_S)
-        if self._processes:
-            remove_shared_memory(self._state_dir.path)
-            _say("stopped")
-
-    def _spawn(self, name: str, argv: Sequence[str], environment: Mapping[str, str]) -> None:
-        process = ManagedProcess(name, argv, environment, self._state_dir.log(name))
-        self._processes.append(process)
-        self._write("starting")
-        if self._options.verbose:
-            threading.Thread(target=follow_logs, args=([process.log], sys.stderr), daemon=True).start()
+    def _start(self, unit: Unit) -> None:
+        unit.start()
+        self._enter("starting")
 
     def _wait(self, is_ready: Callable[[], bool], what: str) -> None:
-        while not is_ready():
-            self._check_processes()
+        check = BackgroundCheck(is_ready)
+        while not check.poll():
+            for unit in self._units:
+                unit.raise_if_ended()
             if self._stop.wait(_POLL_S):
                 raise _StopRequestedError
             if time.monotonic() > self._deadline:
@@ -178,36 +183,70 @@ class _Service:
                     "or give it more time with --timeout."
                 )
 
-    def _check_processes(self) -> None:
-        for process in self._processes:
-            if process.exit_code is not None:
-                explain = explain_triton_log if process.name == "triton" else explain_gateway_log
-                raise LaunchError(
-                    f"{process.name} ended with code {process.exit_code}: {explain(process.read_log())}. "
-                    f"The whole log is {process.log}"
-                )
+    def watch(self) -> None:
+        """Start again what ends; return when told to stop.
 
-    def _write(self, phase: str) -> None:
+        Raises:
+            LaunchError: a process ended more often than the policy allows.
+        """
+        away_since = 0.0
+        while not self._stop.wait(_POLL_S):
+            self._triton.tick()
+            if self._gateway is not None:
+                self._gateway.tick(can_work=self._triton.is_ready)
+            is_ready = all(unit.is_ready for unit in self._units)
+            if self._phase == "ready" and not is_ready:
+                away_since = time.monotonic()
+            elif self._phase != "ready" and is_ready:
+                _say(f"ready again after {time.monotonic() - away_since:.1f} s")
+            self._enter("ready" if is_ready else "restarting")
+            for unit in self._units:
+                if unit.process is not None:
+                    unit.process.limit_log(_MAX_LOG_BYTES)
+
+    def stop(self) -> None:
+        """The gateway first, so that it drains into a Triton that still answers."""
+        if self._written is None:
+            return
+        self._enter("stopping")
+        if self._gateway is not None:
+            self._gateway.stop(self._options.gateway_grace_s + _STOP_MARGIN_S)
+        self._triton.stop(_TRITON_STOP_TIMEOUT_S)
+        _say("stopped")
+
+    def _enter(self, phase: str) -> None:
+        """Write the state, if it is another than before."""
+        self._phase = phase
         state = State(
             pid=os.getpid(),
             phase=phase,
             url=self._url,
-            triton=self._triton,
+            triton=self._addresses,
             triton_kind=self._command.kind,
             profile=self._options.profile,
             repository=str(self._options.repository),
-            children=tuple(process.describe() for process in self._processes),
+            children=tuple(child for unit in self._units for child in unit.describe()),
+            restarts={unit.name: unit.restarts for unit in self._units},
         )
-        self._state_dir.write(state)
+        if state != self._written:
+            self._state_dir.write(state)
+            self._written = state
+
+
+def _is_triton_working(http_address: str) -> bool:
+    if not is_triton_ready(http_address):
+        return False
+    run_canary(http_address)
+    return True
+
+
+def _explain(process: ManagedProcess, explain_log: Callable[[str], str]) -> str:
+    return explain_end(process.exit_code or 0, process.read_log(), explain_log)
 
 
 def _reachable(host: str, port: int) -> str:
     """An address that a local client can connect to, also where the server listens on all."""
     return str(Endpoint(host=_WILDCARDS.get(host, host), port=port))
-
-
-def _find_programs() -> tuple[Path, Path]:
-    return find_executable("clipsr-gateway", "clipsr-gateway"), find_executable("clipsr-client", "clipsr")
 
 
 def _say(sentence: str) -> None:

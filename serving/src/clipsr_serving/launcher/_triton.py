@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import os
+import secrets
 import shutil
+import subprocess
 import sys
 import sysconfig
 from collections.abc import Mapping
@@ -20,6 +23,7 @@ __all__ = [
     "build_backend_directory",
     "find_libpython",
     "make_triton_command",
+    "remove_leftovers",
     "remove_shared_memory",
 ]
 
@@ -27,6 +31,11 @@ _IMAGE = "clipsr/tritonserver"
 _PYTHON_BACKEND_FILES = ("libtriton_python.so", "triton_python_backend_utils.py")
 _STUB = "triton_python_backend_stub"
 _OUR_BACKENDS = ("onnxruntime", "openvino")
+# What changes the server or its host's files: nobody needs these while it serves, and one call would stop it (unload)
+# or write a file of the caller's choice (trace, logging). Inference, health, metadata, model configuration and
+# statistics stay open: the gateway and KServe clients ask for them, and they change nothing.
+_CONTROL_PROTOCOLS = "model-repository,shared-memory,trace,logging"
+_CLEAN_TIMEOUT_S = 30
 # Time for running inferences when Triton is told to stop; the gateway has drained before that.
 _EXIT_TIMEOUT_S = 10
 
@@ -39,11 +48,13 @@ class TritonCommand:
         kind: ``embedded``, ``path`` or ``docker``.
         argv: the command.
         environment: all of its environment.
+        clean: a command that removes what a killed Triton leaves running; empty if nothing.
     """
 
     kind: str
     argv: tuple[str, ...]
     environment: Mapping[str, str]
+    clean: tuple[str, ...] = ()
 
 
 def make_triton_command(options: UpOptions, *, ports: Ports, state_dir: Path) -> TritonCommand:
@@ -64,7 +75,7 @@ def make_triton_command(options: UpOptions, *, ports: Ports, state_dir: Path) ->
             raise LaunchError(
                 f"There is no tritonserver at {on_path or 'PATH'}; give --triton-path, or use --triton embedded."
             )
-        return _path_command(on_path, options, ports)
+        return _path_command(on_path, options, ports, state_dir)
     if kind == "embedded":
         if package is None:
             raise LaunchError(
@@ -76,7 +87,7 @@ def make_triton_command(options: UpOptions, *, ports: Ports, state_dir: Path) ->
             "There is neither a tritonserver on PATH, nor the embedded Triton, nor Docker; "
             "run `pip install 'clipsr-serving[triton]'` (Linux x86-64) or install Docker."
         )
-    return _docker_command(options, ports)
+    return _docker_command(options, ports, state_dir)
 
 
 def _find_on_path() -> Path | None:
@@ -93,14 +104,29 @@ def _find_package() -> Path | None:
     return folder if (folder / "bin" / "tritonserver").is_file() else None
 
 
+def _service_digest(state_dir: Path) -> str:
+    """A word that is different for every service on this machine."""
+    return hashlib.sha256(str(state_dir.resolve()).encode()).hexdigest()[:12]
+
+
 def _shared_memory_prefix(state_dir: Path) -> str:
-    """Prefix of the embedded Triton's files in /dev/shm, different for every service on this machine."""
-    digest = hashlib.sha256(str(state_dir.resolve()).encode()).hexdigest()
-    return f"clipsr_{digest[:12]}_"
+    """Prefix of Triton's files in /dev/shm."""
+    return f"clipsr_{_service_digest(state_dir)}_"
+
+
+def remove_leftovers(command: TritonCommand, state_dir: Path) -> None:
+    """Remove what a Triton that was killed left behind; call it only when its process is gone."""
+    if command.clean:
+        # Its failure means that there was nothing to remove, or that the next start says what is wrong.
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(
+                command.clean, stdin=subprocess.DEVNULL, capture_output=True, timeout=_CLEAN_TIMEOUT_S, check=False
+            )
+    remove_shared_memory(state_dir)
 
 
 def remove_shared_memory(state_dir: Path) -> None:
-    """Remove what an embedded Triton that was killed left in /dev/shm; call it only when that Triton is gone."""
+    """Remove what a Triton that was killed left in /dev/shm; call it only when that Triton is gone."""
     for leftover in Path("/dev/shm").glob(f"{_shared_memory_prefix(state_dir)}*"):
         leftover.unlink(missing_ok=True)
 
@@ -117,25 +143,49 @@ def _server_flags(repository: str, options: UpOptions, ports: Ports) -> list[str
         f"--metrics-address={options.triton_address}",
         f"--metrics-port={ports.triton_metrics}",
         f"--exit-timeout-secs={_EXIT_TIMEOUT_S}",
+        *_make_restrictions(),
     ]
     if options.profile is not None:
         flags.append(f"--model-config-name={options.profile}")
-    return flags
+    return [*flags, *options.triton_options]
 
 
-def _path_command(server: Path, options: UpOptions, ports: Ports) -> TritonCommand:
-    argv = (str(server), *_server_flags(str(options.repository), options, ports))
+def _make_restrictions() -> list[str]:
+    """Flags that close Triton's control protocols with a key that nobody is told.
+
+    A user of this machine who may read the process list sees the key; it closes the ports, not the machine.
+
+    Source: Triton, "Limit Endpoint Access"; the same flags in 2.51 (24.10) and in current releases.
+    """
+    key = secrets.token_urlsafe(32)
+    return [
+        f"--{protocol}={_CONTROL_PROTOCOLS}:clipsr-key={key}"
+        for protocol in ("grpc-restricted-protocol", "http-restricted-api")
+    ]
+
+
+def _shared_memory_flag(state_dir: Path) -> str:
+    """Names the files in /dev/shm, so that those of a killed Triton can be told from another service's."""
+    return f"--backend-config=python,shm-region-prefix-name={_shared_memory_prefix(state_dir)}"
+
+
+def _path_command(server: Path, options: UpOptions, ports: Ports, state_dir: Path) -> TritonCommand:
+    flags = _server_flags(str(options.repository), options, ports)
+    argv = (str(server), *flags, _shared_memory_flag(state_dir))
     return TritonCommand(kind="path", argv=argv, environment=dict(os.environ))
 
 
-def _docker_command(options: UpOptions, ports: Ports) -> TritonCommand:
+def _docker_command(options: UpOptions, ports: Ports, state_dir: Path) -> TritonCommand:
+    # A killed client leaves its container running; the name is what finds it again.
+    name = f"clipsr-{_service_digest(state_dir)}"
     argv = (
         # The client forwards SIGTERM to the container; host networking keeps the addresses those of the flags.
-        *("docker", "run", "--rm", "--network=host", "--shm-size=256m"),
+        *("docker", "run", "--rm", f"--name={name}", "--network=host", "--shm-size=256m"),
         *(f"--volume={options.repository.resolve()}:/models:ro", "--entrypoint=tritonserver", _IMAGE),
         *_server_flags("/models", options, ports),
     )
-    return TritonCommand(kind="docker", argv=argv, environment=dict(os.environ))
+    clean = ("docker", "rm", "--force", name)
+    return TritonCommand(kind="docker", argv=argv, environment=dict(os.environ), clean=clean)
 
 
 def _embedded_command(package: Path, options: UpOptions, ports: Ports, state_dir: Path) -> TritonCommand:
@@ -152,7 +202,7 @@ def _embedded_command(package: Path, options: UpOptions, ports: Ports, state_dir
         str(package / "bin" / "tritonserver"),
         *_server_flags(str(options.repository), options, ports),
         f"--backend-directory={backends}",
-        f"--backend-config=python,shm-region-prefix-name={_shared_memory_prefix(state_dir)}",
+        _shared_memory_flag(state_dir),
     )
     return TritonCommand(kind="embedded", argv=argv, environment=environment)
 

@@ -1,0 +1,84 @@
+"""Starts the gateway, and finds out whether it serves."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from clipsr_serving.launcher._options import Endpoint, UpOptions, parse_endpoint
+from clipsr_serving.launcher._probe import find_executable, is_gateway_serving
+
+__all__ = ["find_gateway_programs", "make_gateway_argv", "make_gateway_check", "read_gateway_health"]
+
+_BLOCK_BYTES = 64 * 1024
+_CONNECT_TIMEOUT_S = 5
+
+
+def find_gateway_programs() -> tuple[Path, Path]:
+    """Find clipsr-gateway and clipsr-client.
+
+    Raises:
+        LaunchError: one is not installed.
+    """
+    return find_executable("clipsr-gateway", "clipsr-gateway"), find_executable("clipsr-client", "clipsr")
+
+
+def make_gateway_argv(gateway: Path, options: UpOptions, *, listen: Endpoint, triton: str) -> tuple[str, ...]:
+    """The command that starts it; the user's own options come last."""
+    own = ("--listen", str(listen), "--triton", triton, "--repository", str(options.repository))
+    return (str(gateway), *own, *options.gateway_options)
+
+
+def make_gateway_check(client: Path, options: UpOptions, *, url: str, log: Path) -> Callable[[], bool]:
+    """The question whether it serves.
+
+    Without TLS it is asked over the wire. With TLS this process has no certificate that the gateway would have to
+    accept, so it believes what the gateway writes into its log, once its port takes connections.
+    """
+    if not options.has_tls:
+        return lambda: is_gateway_serving(client, url)
+    return lambda: read_gateway_health(log) == "SERVING" and _accepts_connections(url)
+
+
+def read_gateway_health(log: Path) -> str | None:
+    """The last status in the gateway's log, ``SERVING`` or ``NOT_SERVING``; None if it has none yet.
+
+    Reads backwards, because a log may hold the lines of many requests.
+    """
+    if not log.exists():
+        return None
+    for line in _read_lines_backwards(log):
+        # Cheaper than to parse the line of every request.
+        if b'"health"' in line:
+            with contextlib.suppress(ValueError):
+                entry = json.loads(line)
+                if isinstance(entry, dict) and entry.get("event") == "health":
+                    return str(entry.get("status"))
+    return None
+
+
+def _read_lines_backwards(log: Path) -> Iterator[bytes]:
+    with log.open("rb") as file:
+        position = file.seek(0, os.SEEK_END)
+        rest = b""
+        while position > 0:
+            size = min(_BLOCK_BYTES, position)
+            position -= size
+            file.seek(position)
+            first, *lines = (file.read(size) + rest).split(b"\n")
+            yield from reversed(lines)
+            rest = first
+        yield rest
+
+
+def _accepts_connections(url: str) -> bool:
+    endpoint = parse_endpoint(url)
+    try:
+        socket.create_connection((endpoint.host, endpoint.port), timeout=_CONNECT_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True

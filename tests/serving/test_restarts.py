@@ -1,0 +1,149 @@
+"""The parts of the launcher that decide about restarts, without processes where they need none."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from clipsr_serving.errors import LaunchError
+from clipsr_serving.launcher._checks import BackgroundCheck
+from clipsr_serving.launcher._gateway import read_gateway_health
+from clipsr_serving.launcher._processes import ManagedProcess, end_session
+from clipsr_serving.launcher._reasons import explain_end
+from clipsr_serving.launcher._restarts import Backoff, RestartPolicy
+from clipsr_serving.launcher._state import read_start_ticks
+
+
+class TestBackoff:
+    def test_waits_double_up_to_the_longest(self):
+        backoff = Backoff(RestartPolicy())
+        assert [backoff.record_failure() for _ in range(8)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
+        for _ in range(2000):
+            assert backoff.record_failure() == 30
+
+    def test_health_makes_it_begin_anew_only_when_it_lasted(self):
+        backoff = Backoff(RestartPolicy(healthy_after_s=60))
+        backoff.record_failure()
+        backoff.record_health(59.9)
+        assert backoff.record_failure() == 1
+        backoff.record_health(60)
+        assert (backoff.record_failure(), backoff.in_a_row, backoff.total) == (0.5, 1, 3)
+
+    @pytest.mark.parametrize("allowed", [0, 1, 3])
+    def test_it_gives_up_after_as_many_as_allowed_in_a_row(self, allowed):
+        backoff = Backoff(RestartPolicy(max_restarts=allowed))
+        waits = [backoff.record_failure() for _ in range(allowed + 1)]
+        assert None not in waits[:-1]
+        assert waits[-1] is None
+
+    def test_impossible_policies_are_refused(self):
+        with pytest.raises(LaunchError, match="--max-restarts must not be negative"):
+            RestartPolicy(max_restarts=-1)
+        with pytest.raises(LaunchError, match="first delay"):
+            RestartPolicy(first_delay_s=31)
+
+
+def poll_until_answered(check, timeout_s=10):
+    deadline = time.monotonic() + timeout_s
+    while not (is_yes := check.poll()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return is_yes
+
+
+class TestBackgroundCheck:
+    def test_a_slow_question_is_not_waited_for(self):
+        check = BackgroundCheck(lambda: time.sleep(0.2) is None)
+        began = time.monotonic()
+        assert not check.poll()
+        assert time.monotonic() - began < 0.2
+        assert poll_until_answered(check)
+
+    def test_an_answer_from_before_a_reset_does_not_count(self):
+        asked = []
+        check = BackgroundCheck(lambda: asked.append(True) is None and len(asked) == 1 and time.sleep(0.2) is None)
+        assert not check.poll()
+        check.reset()
+        time.sleep(0.5)  # the first question has its answer now
+        assert not poll_until_answered(check, timeout_s=0.5)
+        assert len(asked) > 1
+
+    def test_an_objection_is_a_no_with_a_reason(self):
+        def ask():
+            raise LaunchError("classify fails")
+
+        check = BackgroundCheck(ask)
+        assert not poll_until_answered(check, timeout_s=0.5)
+        assert check.objection == "classify fails"
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        (1, "ended with code 1: no manifest"),
+        (-9, "was killed by SIGKILL (by somebody, or by the kernel for lack of memory)"),
+        (-11, "was ended by SIGSEGV: no manifest"),
+        (-35, "was ended by signal 35: no manifest"),
+    ],
+)
+def test_an_end_is_explained(code, sentence):
+    assert explain_end(code, "log", lambda log: "no manifest") == sentence
+
+
+class TestGatewayHealth:
+    def write(self, path, *entries):
+        path.write_text("".join(f"{json.dumps(entry)}\n" for entry in entries), encoding="utf-8")
+        return path
+
+    def test_the_last_status_counts_however_long_ago(self, tmp_path):
+        call = {"event": "call", "method": "Classify", "note": '"health"', "filler": "x" * 300}
+        health = [{"event": "health", "status": status} for status in ("NOT_SERVING", "SERVING")]
+        log = self.write(tmp_path / "log", *health, *[call] * 1000)
+        assert log.stat().st_size > 4 * 64 * 1024
+        assert read_gateway_health(log) == "SERVING"
+        self.write(log, *reversed(health), call)
+        assert read_gateway_health(log) == "NOT_SERVING"
+
+    def test_there_may_be_none(self, tmp_path):
+        assert read_gateway_health(tmp_path / "absent") is None
+        assert read_gateway_health(self.write(tmp_path / "log")) is None
+        (tmp_path / "log").write_text('Traceback\n{"event": "health", "sta', encoding="utf-8")
+        assert read_gateway_health(tmp_path / "log") is None
+
+
+class TestProcess:
+    def spawn(self, tmp_path, script):
+        return ManagedProcess("triton", [sys.executable, "-c", script], os.environ, tmp_path / "triton.log")
+
+    def test_a_large_log_is_begun_anew_and_written_on(self, tmp_path):
+        go = tmp_path / "go"
+        wait = f"while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.01)"
+        script = f"import pathlib, time\nprint('early', flush=True)\n{wait}\nprint('late', flush=True)\ntime.sleep(60)"
+        process = self.spawn(tmp_path, script)
+        while process.read_log() != "early\n":
+            time.sleep(0.02)
+        process.limit_log(6)
+        assert process.read_log() == "early\n", "not larger than the limit"
+        process.limit_log(5)
+        assert (process.read_log(), process.previous_log.read_text(encoding="utf-8")) == ("", "early\n")
+        go.touch()
+        while process.read_log() != "late\n":
+            time.sleep(0.02)
+        process.stop(10)
+
+    def test_all_of_a_session_is_killed(self, tmp_path):
+        nested = "import subprocess, time; print(subprocess.Popen(['sleep', '60']).pid, flush=True); time.sleep(60)"
+        process = self.spawn(tmp_path, nested)
+        while not (text := process.read_log().strip()):
+            time.sleep(0.02)
+        process.stop(10)
+        assert read_start_ticks(int(text)) is None
+
+    def test_an_empty_session_is_left_alone(self):
+        ended = subprocess.Popen(["true"])
+        ended.wait()
+        end_session(ended.pid)
