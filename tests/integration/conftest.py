@@ -5,6 +5,7 @@ import re
 import subprocess
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,17 +55,23 @@ def serve(serve_bin: Path, *arguments: object) -> subprocess.CompletedProcess[st
     return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
 
 
-@pytest.fixture(scope="session")
-def service(serve_bin, repo_root, tmp_path_factory) -> Iterator[Service]:
-    """The service on free ports, stopped at the end of the session."""
-    state_dir = tmp_path_factory.mktemp("service")
-    repository = repo_root / "model_repository"
-    up = serve(serve_bin, "up", "--detach", "--state-dir", state_dir, "--repository", repository, *_FREE_PORTS)
+@contextmanager
+def running(serve_bin: Path, repository: Path, state_dir: Path, *flags: object) -> Iterator[Service]:
+    """A service of one's own on free ports; `flags` are those of `clipsr-serve up`."""
+    where = ("--state-dir", state_dir, "--repository", repository)
+    up = serve(serve_bin, "up", "--detach", *where, *_FREE_PORTS, *flags)
     assert up.returncode == 0, up.stdout + up.stderr
     status = json.loads(serve(serve_bin, "status", "--state-dir", state_dir, "--json").stdout)
     yield Service(url=status["url"], triton=status["triton"], bin=serve_bin, state_dir=state_dir)
     down = serve(serve_bin, "down", "--state-dir", state_dir)
     assert down.returncode == 0, down.stdout + down.stderr
+
+
+@pytest.fixture(scope="session")
+def service(serve_bin, repo_root, tmp_path_factory) -> Iterator[Service]:
+    """The service on free ports, stopped at the end of the session."""
+    with running(serve_bin, repo_root / "model_repository", tmp_path_factory.mktemp("service")) as started:
+        yield started
 
 
 @pytest.fixture
