@@ -20,7 +20,15 @@ from grpc_status import rpc_status
 
 from clipsr import AsyncClient, Client
 from clipsr.cli import main
-from clipsr.v1 import classifier_pb2, classifier_pb2_grpc, types_pb2, upscaler_pb2, upscaler_pb2_grpc
+from clipsr.v1 import (
+    classifier_pb2,
+    classifier_pb2_grpc,
+    embedding_pb2,
+    embedding_pb2_grpc,
+    types_pb2,
+    upscaler_pb2,
+    upscaler_pb2_grpc,
+)
 
 MODEL_DIGEST = "sha256:" + "ab" * 32
 INPUT_HW = (32, 48)
@@ -55,6 +63,9 @@ def model_info() -> classifier_pb2.ModelInfo:
             max_texts=200_000,
             max_message_bytes=67_108_865,
             max_output_pixels=16_777_217,
+            max_embed_texts=1_024,
+            max_stream_images=64,
+            caller=types_pb2.CallerLimits(items_per_second=100.5, burst=200, max_concurrent_calls=8),
         ),
         artifacts=[types_pb2.Artifact(path="upscale/1/model.onnx", sha256="cd" * 32, size_bytes=123)],
         gateway_version="0.1.0",
@@ -77,6 +88,7 @@ def error_info(reason: str) -> error_details_pb2.ErrorInfo:
 @dataclass
 class FakeService(
     classifier_pb2_grpc.ClassifierServiceServicer,
+    embedding_pb2_grpc.EmbeddingServiceServicer,
     upscaler_pb2_grpc.UpscalerServiceServicer,
     health_pb2_grpc.HealthServicer,
 ):
@@ -86,7 +98,15 @@ class FakeService(
         url: where it listens.
         info: answered by GetModelInfo; its label sets are those that requests may name.
         requests: every ClassifyRequest that came.
+        configs: the first message of every stream that came.
+        streamed: the images of every stream that came, as (index, content).
+        embeds: every EmbedImagesRequest and EmbedTextsRequest that came.
         upscales: every UpscaleRequest that came.
+        metadata: of every call that came.
+        keys: the API keys that are let in; empty lets all in.
+        keeps_images: whether `streamed` is filled.
+        stream_burst: images of a stream that are collected, and then answered from the last to the first.
+        on_stream: called with the number of answers of a stream before each of them; may abort by its context.
         health: status by service; others are NOT_FOUND.
         delay_s: waited before every answer.
         answer: replaces the answer to Classify.
@@ -95,7 +115,15 @@ class FakeService(
     url: str = ""
     info: classifier_pb2.ModelInfo = field(default_factory=model_info)
     requests: list[classifier_pb2.ClassifyRequest] = field(default_factory=list)
+    configs: list[classifier_pb2.ClassifyStreamConfig] = field(default_factory=list)
+    streamed: list[list[tuple[int, bytes]]] = field(default_factory=list)
+    embeds: list[Message] = field(default_factory=list)
     upscales: list[upscaler_pb2.UpscaleRequest] = field(default_factory=list)
+    metadata: list[dict[str, str]] = field(default_factory=list)
+    keys: set[str] = field(default_factory=set)
+    keeps_images: bool = True
+    stream_burst: int = 1
+    on_stream: Callable[[int, grpc.ServicerContext], None] | None = None
     health: dict[str, int] = field(
         default_factory=lambda: {"": health_pb2.HealthCheckResponse.SERVING, "clipsr.v1.ClassifierService": 1}
     )
@@ -121,15 +149,24 @@ class FakeService(
         """From now on, calls fail, those of health excepted; without details, no google.rpc.Status is sent."""
         self._abort = make_status(code.value[0], message, *details)
 
-    def start(self) -> None:
-        """Listens on a free port."""
+    def heal(self) -> None:
+        """Ends what abort() began."""
+        self._abort = None
+
+    def start(self, *, credentials: grpc.ServerCredentials | None = None, port: int = 0) -> None:
+        """Listens on a free port, or on that one."""
         server = grpc.server(
             futures.ThreadPoolExecutor(max_workers=4), options=[("grpc.max_receive_message_length", -1)]
         )
         classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(self, server)
+        embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(self, server)
         upscaler_pb2_grpc.add_UpscalerServiceServicer_to_server(self, server)
         health_pb2_grpc.add_HealthServicer_to_server(self, server)
-        self.url = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        address = f"127.0.0.1:{port}"
+        bound = (
+            server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)
+        )
+        self.url = f"127.0.0.1:{bound}"
         server.start()
         self._server = server
 
@@ -148,6 +185,59 @@ class FakeService(
         return classifier_pb2.ClassifyResponse(
             results=[self._result(image.content, labels, request) for image in request.images]
         )
+
+    def ClassifyStream(self, request_iterator, context):  # noqa: N802 - the name in the proto
+        config = next(request_iterator).config
+        self.configs.append(config)
+        images: list[tuple[int, bytes]] = []
+        self.streamed.append(images)
+        self._wait_or_abort(context)
+        request = classifier_pb2.ClassifyRequest(top_k=config.top_k, route=config.route)
+        request.none_of_these.CopyFrom(config.none_of_these)
+        request.return_embedding = config.return_embedding
+        request.return_encoder_input = config.return_encoder_input
+        labels = self._labels(config.label_space)
+        held: list[classifier_pb2.ClassifyStreamResponse] = []
+        answered = 0
+        for message in request_iterator:
+            content = message.image.image.content
+            if self.keeps_images:
+                images.append((message.image.index, content))
+            result = self._result(content, labels, request)
+            held.append(classifier_pb2.ClassifyStreamResponse(index=message.image.index, result=result))
+            if len(held) < self.stream_burst:
+                continue
+            while held:
+                self._before_answer(answered, context)
+                yield held.pop()
+                answered += 1
+        while held:
+            self._before_answer(answered, context)
+            yield held.pop()
+            answered += 1
+
+    def EmbedImages(self, request, context):  # noqa: N802 - the name in the proto
+        self.embeds.append(request)
+        self._wait_or_abort(context)
+        results = []
+        for image in request.images:
+            if image.content in self._failures:
+                results.append(embedding_pb2.EmbedImageResult(error=self._failures[image.content]))
+                continue
+            embedding = embedding_pb2.ImageEmbedding(
+                values=[0.6, 0.8],
+                input_size=types_pb2.Size(height=INPUT_HW[0], width=INPUT_HW[1]),
+                route=request.route or types_pb2.ROUTE_UPSCALED,
+                timing=types_pb2.Timing(queue_ms=0.5, inference_ms=12.25),
+            )
+            results.append(embedding_pb2.EmbedImageResult(embedding=embedding))
+        return embedding_pb2.EmbedImagesResponse(results=results, model_digest=self.info.digest)
+
+    def EmbedTexts(self, request, context):  # noqa: N802 - the name in the proto
+        self.embeds.append(request)
+        self._wait_or_abort(context)
+        embeddings = [embedding_pb2.TextEmbedding(values=[len(text), -0.5]) for text in request.texts]
+        return embedding_pb2.EmbedTextsResponse(embeddings=embeddings, model_digest=self.info.digest)
 
     def Upscale(self, request, context):  # noqa: N802 - the name in the proto
         self.upscales.append(request)
@@ -195,11 +285,22 @@ class FakeService(
                 route=request.route or types_pb2.ROUTE_UPSCALED,
                 timing=types_pb2.Timing(queue_ms=0.5, inference_ms=12.25),
                 model_digest=self.info.digest,
+                none_of_these=request.none_of_these.min_cosine > 0.3,
+                embedding=[0.6, 0.8] if request.return_embedding else [],
+                encoder_input=b"png of " + content if request.return_encoder_input else b"",
             )
         )
 
+    def _before_answer(self, answered: int, context: grpc.ServicerContext) -> None:
+        if self.on_stream is not None:
+            self.on_stream(answered, context)
+
     def _wait_or_abort(self, context: grpc.ServicerContext) -> None:
         self._stopped.wait(self.delay_s)
+        sent = dict(context.invocation_metadata())
+        self.metadata.append(sent)
+        if self.keys and sent.get("authorization", "").removeprefix("Bearer ") not in self.keys:
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "No such key.")
         if self._abort is None:
             return
         if self._abort.details:
@@ -227,6 +328,19 @@ class AwaitingClient:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         method: Callable[..., Coroutine[Any, Any, Any]] = getattr(self._client, name)
         return lambda *args, **options: self._loop.run_until_complete(method(*args, **options))
+
+    def classify_stream(self, *args: Any, **options: Any) -> Iterator[Any]:
+        """The asynchronous iterator as an ordinary one."""
+        return self._iterate(self._client.classify_stream(*args, **options))
+
+    def _iterate(self, outcomes: Any) -> Iterator[Any]:
+        try:
+            while True:
+                yield self._loop.run_until_complete(anext(outcomes))
+        except StopAsyncIteration:
+            return
+        finally:
+            self._loop.run_until_complete(outcomes.aclose())
 
     def close(self) -> None:
         self._loop.run_until_complete(self._client.close())

@@ -12,25 +12,31 @@ import clipsr
 PUBLIC = [
     "Artifact",
     "AsyncClient",
+    "AuthenticationError",
+    "CallerLimits",
     "Classification",
     "Client",
     "ClipsrError",
     "DeadlineError",
     "FailedImage",
     "Fit",
+    "ImageEmbedding",
     "ImageSource",
     "InvalidRequestError",
     "Limits",
     "ModelInfo",
     "Prediction",
+    "RateLimitedError",
     "Route",
     "RouteTaken",
     "ServiceError",
     "ServiceUnavailableError",
+    "TextEmbedding",
     "UpscaleFormat",
     "UpscaledImage",
 ]
-METHODS = {"classify", "close", "health", "model_info", "upscale"}
+AWAITED = {"classify", "close", "embed_images", "embed_texts", "health", "model_info", "upscale", "wait_for_ready"}
+ITERATED = {"classify_stream"}
 
 
 def public_methods(kind: type) -> dict[str, inspect.Signature]:
@@ -41,25 +47,55 @@ def public_methods(kind: type) -> dict[str, inspect.Signature]:
     }
 
 
+def as_ordinary(annotation: str) -> str:
+    """The annotation of Client where AsyncClient's says how it is awaited."""
+    return annotation.replace(" | AsyncIterable[ImageSource]", "").replace("AsyncIterator", "Iterator")
+
+
+def without_waiting(signature: inspect.Signature) -> inspect.Signature:
+    """The signature that Client's method of this name must have."""
+    parameters = [
+        parameter.replace(annotation=as_ordinary(parameter.annotation))
+        if isinstance(parameter.annotation, str)
+        else parameter
+        for parameter in signature.parameters.values()
+    ]
+    return signature.replace(parameters=parameters, return_annotation=as_ordinary(signature.return_annotation))
+
+
 def test_the_public_names():
     assert clipsr.__all__ == PUBLIC
     assert all(hasattr(clipsr, name) for name in PUBLIC)
 
 
 def test_both_clients_have_the_same_methods_with_the_same_signatures():
-    assert public_methods(clipsr.AsyncClient) == public_methods(clipsr.Client)
-    assert set(public_methods(clipsr.Client)) == METHODS
+    awaited = {name: without_waiting(signature) for name, signature in public_methods(clipsr.AsyncClient).items()}
+    assert awaited == public_methods(clipsr.Client)
+    assert set(awaited) == AWAITED | ITERATED
     assert inspect.signature(clipsr.AsyncClient) == inspect.signature(clipsr.Client)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", sorted(AWAITED))
 def test_only_the_asynchronous_ones_are_awaited(name):
     assert inspect.iscoroutinefunction(getattr(clipsr.AsyncClient, name))
     assert not inspect.iscoroutinefunction(getattr(clipsr.Client, name))
 
 
+def test_both_streams_are_iterated_over():
+    assert hasattr(clipsr.Client().classify_stream([], ["cat"]), "__next__")
+    assert hasattr(clipsr.AsyncClient().classify_stream([], ["cat"]), "__anext__")
+
+
 @pytest.mark.parametrize(
-    "error", [clipsr.DeadlineError, clipsr.InvalidRequestError, clipsr.ServiceError, clipsr.ServiceUnavailableError]
+    "error",
+    [
+        clipsr.AuthenticationError,
+        clipsr.DeadlineError,
+        clipsr.InvalidRequestError,
+        clipsr.RateLimitedError,
+        clipsr.ServiceError,
+        clipsr.ServiceUnavailableError,
+    ],
 )
 def test_one_except_clause_catches_all(error):
     assert issubclass(error, clipsr.ClipsrError)

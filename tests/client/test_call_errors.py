@@ -7,7 +7,14 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
-from clipsr import ClipsrError, DeadlineError, InvalidRequestError, ServiceError, ServiceUnavailableError
+from clipsr import (
+    AuthenticationError,
+    ClipsrError,
+    DeadlineError,
+    InvalidRequestError,
+    ServiceError,
+    ServiceUnavailableError,
+)
 from clipsr._call_errors import of_call
 
 
@@ -74,6 +81,8 @@ def test_every_code_becomes_an_error_with_a_text(code, details):
         grpc.StatusCode.UNAVAILABLE: ServiceUnavailableError,
         grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineError,
         grpc.StatusCode.INVALID_ARGUMENT: InvalidRequestError,
+        grpc.StatusCode.UNAUTHENTICATED: AuthenticationError,
+        grpc.StatusCode.PERMISSION_DENIED: AuthenticationError,
     }.get(code, ServiceError)
     assert type(error) is expected
     assert len(str(error)) > 20

@@ -19,6 +19,7 @@ from clipsr import (
     FailedImage,
     InvalidRequestError,
     Prediction,
+    RateLimitedError,
     ServiceError,
     ServiceUnavailableError,
     _codec,
@@ -175,6 +176,9 @@ def test_model_info_holds_every_field(client):
             max_texts=200_000,
             max_message_bytes=67_108_865,
             max_output_pixels=16_777_217,
+            max_embed_texts=1_024,
+            max_stream_images=64,
+            caller=clipsr.CallerLimits(items_per_second=100.5, burst=200, max_concurrent_calls=8),
         ),
         artifacts=(clipsr.Artifact(path="upscale/1/model.onnx", sha256="cd" * 32, size_bytes=123),),
         gateway_version="0.1.0",
@@ -276,7 +280,7 @@ def test_a_status_without_details_is_enough(client, fake_service):
     [
         (grpc.StatusCode.UNIMPLEMENTED, "is no clipsr gateway"),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "send fewer or smaller images"),
-        (grpc.StatusCode.UNAUTHENTICATED, "failed with UNAUTHENTICATED"),
+        (grpc.StatusCode.DATA_LOSS, "failed with DATA_LOSS"),
     ],
 )
 def test_other_codes_are_service_errors(client, fake_service, code, advice):
@@ -286,11 +290,14 @@ def test_other_codes_are_service_errors(client, fake_service, code, advice):
     assert caught.value.code == code.name
 
 
-def test_an_overloaded_service_asks_to_wait(client, fake_service):
+def test_an_overloaded_service_asks_to_wait(connect, fake_service):
     retry = error_details_pb2.RetryInfo(retry_delay=Duration(seconds=2))
     fake_service.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many calls.", retry)
-    with pytest.raises(ServiceUnavailableError, match=r"Try again in 2 s\."):
+    client = connect(fake_service.url, retries=0)
+    with pytest.raises(RateLimitedError, match=r"Too many calls\. Try again in 2 s\.") as caught:
         client.classify([b"photo"], ["cat"])
+    assert caught.value.retry_after_s == 2.0
+    assert caught.value.url == fake_service.url
 
 
 def test_an_answer_that_does_not_fit_the_request(client, fake_service):

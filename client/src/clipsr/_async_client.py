@@ -3,28 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
 import grpc
 import grpc.aio
 
-from clipsr import _call_errors, _channel, _codec, _health, _images, _upscale_codec
-from clipsr._errors import ServiceError
+from clipsr import _call_errors, _channel, _codec, _embed_codec, _health, _images, _upscale_codec
+from clipsr._access import FilePath, make_access
+from clipsr._errors import DeadlineError, ServiceError, ServiceUnavailableError
+from clipsr._retry import DEFAULT_RETRIES, Deadline, RetryPolicy
+from clipsr._task_stream import TaskStream
 from clipsr._types import (
     Classification,
     FailedImage,
     Fit,
+    ImageEmbedding,
     ImageSource,
     ModelInfo,
     Route,
+    TextEmbedding,
     UpscaledImage,
     UpscaleFormat,
 )
-from clipsr.v1 import classifier_pb2, classifier_pb2_grpc, upscaler_pb2, upscaler_pb2_grpc
+from clipsr._window import READ_AHEAD, Outcome, Window, encode_config
+from clipsr.v1 import (
+    classifier_pb2,
+    classifier_pb2_grpc,
+    embedding_pb2,
+    embedding_pb2_grpc,
+    upscaler_pb2,
+    upscaler_pb2_grpc,
+)
 
 __all__ = ["AsyncClient"]
+
+_NEVER = RetryPolicy(retries=0)
 
 
 class AsyncClient:
@@ -33,17 +49,36 @@ class AsyncClient:
     It belongs to the event loop of its first call. Several calls may be under way at once.
 
     Args:
-        url: HOST:PORT of the gateway; a host name may stand for several, which share the calls.
-        timeout_s: deadline of a call that does not set its own, in seconds.
+        url: HOST:PORT of the gateway; this and the options are Client's.
 
     Raises:
-        InvalidRequestError: `url` is not HOST:PORT.
+        InvalidRequestError: `url` is not HOST:PORT, or these options contradict each other or name no usable file.
     """
 
-    def __init__(self, url: str = "localhost:50051", *, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        url: str = "localhost:50051",
+        *,
+        timeout_s: float = 30.0,
+        retries: int = DEFAULT_RETRIES,
+        tls: bool | FilePath = False,
+        cert_file: FilePath | None = None,
+        key_file: FilePath | None = None,
+        api_key: str | None = None,
+        allow_insecure_key: bool = False,
+    ) -> None:
         self._url = url
         self._timeout_s = timeout_s
+        self._retry = RetryPolicy(retries=retries)
         self._target = _channel.target_of(url)
+        self._access = make_access(
+            url,
+            tls=tls,
+            cert_file=cert_file,
+            key_file=key_file,
+            api_key=api_key,
+            allow_insecure_key=allow_insecure_key,
+        )
         self._channel: grpc.aio.Channel | None = None
 
     async def classify(
@@ -56,14 +91,27 @@ class AsyncClient:
         top_k: int = 5,
         fit: Fit = "auto",
         route: Route = "auto",
+        min_cosine: float | None = None,
+        min_probability: float | None = None,
+        return_embedding: bool = False,
+        return_encoder_input: bool = False,
         timeout_s: float | None = None,
     ) -> list[Classification | FailedImage]:
         """Classifies images; as Client.classify(), but files are read in a thread."""
         sources = _images.as_sequence(images)
         query = _codec.encode_query(
-            labels=labels, label_set=label_set, templates=templates, top_k=top_k, fit=fit, route=route
+            labels=labels,
+            label_set=label_set,
+            templates=templates,
+            top_k=top_k,
+            fit=fit,
+            route=route,
+            min_cosine=min_cosine,
+            min_probability=min_probability,
+            return_embedding=return_embedding,
+            return_encoder_input=return_encoder_input,
         )
-        stub: Any = classifier_pb2_grpc.ClassifierServiceStub(self._open())
+        stub = self._stub()
         parts = _codec.split(_images.read_images(sources), query)
         outcomes: list[Classification | FailedImage] = []
         while (part := await asyncio.to_thread(next, parts, None)) is not None:
@@ -73,6 +121,83 @@ class AsyncClient:
                 response: classifier_pb2.ClassifyResponse = await self._call(stub.Classify, part, timeout_s)
                 outcomes += _codec.decode_results(response, image_count=len(part.images))
         return outcomes
+
+    def classify_stream(
+        self,
+        images: Iterable[ImageSource] | AsyncIterable[ImageSource],
+        labels: Sequence[str] = (),
+        *,
+        label_set: str = "",
+        templates: Sequence[str] = (),
+        top_k: int = 5,
+        fit: Fit = "auto",
+        route: Route = "auto",
+        min_cosine: float | None = None,
+        min_probability: float | None = None,
+        return_embedding: bool = False,
+        return_encoder_input: bool = False,
+        read_ahead: int = READ_AHEAD,
+        idle_timeout_s: float | None = None,
+    ) -> AsyncIterator[Outcome]:
+        """Classifies any number of images; as Client.classify_stream(), for `async for`.
+
+        `images` may be an asynchronous iterable; an ordinary one is read in a thread. To end the stream before
+        its images do, close the iterator: `async with contextlib.aclosing(client.classify_stream(...)) as outcomes`.
+        """
+        query = _codec.encode_query(
+            labels=labels,
+            label_set=label_set,
+            templates=templates,
+            top_k=top_k,
+            fit=fit,
+            route=route,
+            min_cosine=min_cosine,
+            min_probability=min_probability,
+            return_embedding=return_embedding,
+            return_encoder_input=return_encoder_input,
+        )
+        stream = TaskStream(
+            open_call=lambda requests: self._stub().ClassifyStream(requests, metadata=self._access.metadata),
+            config=encode_config(query),
+            images=_images.as_iterable(images),
+            window=Window(max_images=read_ahead),
+            retry=self._retry,
+            idle_timeout_s=self._timeout_s if idle_timeout_s is None else idle_timeout_s,
+            url=self._url,
+        )
+        return stream.outcomes()
+
+    async def embed_images(
+        self,
+        images: Sequence[ImageSource],
+        *,
+        fit: Fit = "auto",
+        route: Route = "auto",
+        timeout_s: float | None = None,
+    ) -> list[ImageEmbedding | FailedImage]:
+        """Embeds images; as Client.embed_images(), but files are read in a thread."""
+        query = _embed_codec.encode_embed_query(fit=fit, route=route)
+        parts = _codec.split(_images.read_images(_images.as_sequence(images)), query)
+        stub: Any = embedding_pb2_grpc.EmbeddingServiceStub(self._open())
+        outcomes: list[ImageEmbedding | FailedImage] = []
+        while (part := await asyncio.to_thread(next, parts, None)) is not None:
+            if isinstance(part, FailedImage):
+                outcomes.append(part)
+            else:
+                response: embedding_pb2.EmbedImagesResponse = await self._call(stub.EmbedImages, part, timeout_s)
+                outcomes += _embed_codec.decode_image_embeddings(response, image_count=len(part.images))
+        return outcomes
+
+    async def embed_texts(
+        self, texts: Sequence[str], *, templates: Sequence[str] = (), timeout_s: float | None = None
+    ) -> list[TextEmbedding]:
+        """Embeds texts into the same space as images; as Client.embed_texts()."""
+        stub: Any = embedding_pb2_grpc.EmbeddingServiceStub(self._open())
+        embeddings: list[TextEmbedding] = []
+        for part in _embed_codec.encode_texts(texts, templates=templates):
+            response: embedding_pb2.EmbedTextsResponse = await self._call(stub.EmbedTexts, part, timeout_s)
+            embeddings += _embed_codec.decode_text_embeddings(response, text_count=len(part.texts))
+        return embeddings
 
     async def upscale(
         self,
@@ -92,7 +217,7 @@ class AsyncClient:
 
     async def model_info(self, *, timeout_s: float | None = None) -> ModelInfo:
         """Describes the model; as Client.model_info()."""
-        stub: Any = classifier_pb2_grpc.ClassifierServiceStub(self._open())
+        stub = self._stub()
         request = classifier_pb2.GetModelInfoRequest()
         return _codec.decode_model_info(await self._call(stub.GetModelInfo, request, timeout_s))
 
@@ -102,11 +227,23 @@ class AsyncClient:
             _health.CHECK, request_serializer=_health.encode_service, response_deserializer=_health.decode_status
         )
         try:
-            return await self._call(check, service, timeout_s)
+            return await self._call(check, service, timeout_s, retry=_NEVER)
         except ServiceError as error:
             if error.code == grpc.StatusCode.NOT_FOUND.name:
                 return _health.SERVICE_UNKNOWN
             raise
+
+    async def wait_for_ready(self, *, service: str = "", timeout_s: float | None = None) -> None:
+        """Waits until the service is there and says that it can work; as Client.wait_for_ready()."""
+        patience = _health.Patience(self._url, self._timeout_s if timeout_s is None else timeout_s)
+        while True:
+            try:
+                is_ready = patience.is_over(await self.health(service=service, timeout_s=patience.ask_s()))
+            except (DeadlineError, ServiceUnavailableError) as error:
+                is_ready = patience.is_over(error)
+            if is_ready:
+                return
+            await asyncio.sleep(patience.pause_s())
 
     async def close(self) -> None:
         """Closes the connection; calls under way are cancelled."""
@@ -124,12 +261,28 @@ class AsyncClient:
     def _open(self) -> grpc.aio.Channel:
         # Not in __init__: a channel takes hold of the running event loop, and there may be none yet.
         if self._channel is None:
-            self._channel = grpc.aio.insecure_channel(self._target, options=_channel.channel_options(self._url))
+            options = _channel.channel_options(self._url)
+            credentials = self._access.credentials
+            if credentials is None:
+                self._channel = grpc.aio.insecure_channel(self._target, options=options)
+            else:
+                self._channel = grpc.aio.secure_channel(self._target, credentials, options=options)
         return self._channel
 
-    async def _call(self, method: Callable[..., Any], request: object, timeout_s: float | None) -> Any:
-        allowed_s = self._timeout_s if timeout_s is None else timeout_s
-        try:
-            return await method(request, timeout=allowed_s)
-        except grpc.RpcError as error:
-            raise _call_errors.of_call(error, url=self._url, timeout_s=allowed_s) from error
+    def _stub(self) -> Any:
+        return classifier_pb2_grpc.ClassifierServiceStub(self._open())
+
+    async def _call(
+        self, method: Callable[..., Any], request: object, timeout_s: float | None, *, retry: RetryPolicy | None = None
+    ) -> Any:
+        """Make a call, again where its failure allows it, within one deadline."""
+        deadline = Deadline(self._timeout_s if timeout_s is None else timeout_s)
+        for attempt in itertools.count(1):
+            try:
+                return await method(request, timeout=deadline.left_s(), metadata=self._access.metadata)
+            except grpc.RpcError as error:
+                failure = _call_errors.of_call(error, url=self._url, timeout_s=deadline.allowed_s)
+                delay_s = (retry or self._retry).delay_s(failure, attempt=attempt, left_s=deadline.left_s())
+                if delay_s is None:
+                    raise failure from error
+            await asyncio.sleep(delay_s)

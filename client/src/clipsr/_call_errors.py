@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -11,9 +12,22 @@ from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs] - i
 from grpc_status import rpc_status
 
 from clipsr._details import Details, parse_details
-from clipsr._errors import ClipsrError, DeadlineError, InvalidRequestError, ServiceError, ServiceUnavailableError
+from clipsr._errors import (
+    AuthenticationError,
+    ClipsrError,
+    DeadlineError,
+    InvalidRequestError,
+    RateLimitedError,
+    ServiceError,
+    ServiceUnavailableError,
+)
 
-__all__ = ["of_call"]
+__all__ = ["end_of_stream", "no_progress", "not_ready", "of_call"]
+
+_TLS_FAILURE = re.compile(
+    r"handshake failed|CERTIFICATE_VERIFY_FAILED|Hostname Verification Check failed", re.IGNORECASE
+)
+"""How gRPC words a TLS connection that did not come about; it has no status code of its own."""
 
 _status_of = cast(
     "Callable[[Any], status_pb2.Status | None]",
@@ -33,8 +47,20 @@ def of_call(error: grpc.RpcError, *, url: str, timeout_s: float) -> ClipsrError:
     code: grpc.StatusCode = call.code()
     sentence = str(call.details() or "").strip() or "The service gave no reason."
     details = _details(call)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and details.retry_after_s is not None:
+        return RateLimitedError(
+            f"The service at {url} takes no more at the moment: {sentence} Try again in {details.retry_after_s:g} s.",
+            url=url,
+            reason=details.reason,
+            retry_after_s=details.retry_after_s,
+        )
+    if code is grpc.StatusCode.UNAVAILABLE and _TLS_FAILURE.search(sentence):
+        return _tls_failed(sentence, url)
     if code is grpc.StatusCode.UNAVAILABLE or details.retry_after_s is not None:
         return _unavailable(sentence, details, url)
+    if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+        message = f"The service at {url} does not let you in: {sentence} Check the API key or the client certificate."
+        return AuthenticationError(message, url=url, code=code.name, reason=details.reason)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineError(
             f"No answer from {url} within {timeout_s:g} s. Allow more time, or send fewer images or labels at once.",
@@ -45,12 +71,40 @@ def of_call(error: grpc.RpcError, *, url: str, timeout_s: float) -> ClipsrError:
     return _service_error(code, sentence, details, url)
 
 
+def end_of_stream(url: str) -> ServiceUnavailableError:
+    """Returns the error of a stream that the service ended before it had answered all of it."""
+    message = f"The service at {url} ended the stream before it had answered all images. Try again."
+    return ServiceUnavailableError(message, url=url)
+
+
+def no_progress(url: str, *, timeout_s: float) -> DeadlineError:
+    """Returns the error of a stream in which nothing came for too long."""
+    message = (
+        f"No answer from {url} for {timeout_s:g} s although images are waiting. Allow more time, or look at its load."
+    )
+    return DeadlineError(message, timeout_s=timeout_s)
+
+
+def not_ready(url: str, *, state: str, timeout_s: float) -> ServiceUnavailableError:
+    """Returns the error of a service that answers, but did not become ready in time."""
+    message = f"The service at {url} was not ready within {timeout_s:g} s: {state}. Look at its log, or wait longer."
+    return ServiceUnavailableError(message, url=url, reason=state)
+
+
 def _details(call: Any) -> Details:
     try:
         status = _status_of(call)
     except (DecodeError, ValueError):  # ValueError: it contradicts the call, which says enough without it
         return Details()
     return Details() if status is None else parse_details(status)
+
+
+def _tls_failed(sentence: str, url: str) -> AuthenticationError:
+    message = (
+        f"No TLS connection to {url} came about: check that the service uses TLS, that its certificate is of a CA that "
+        f"you trust and names this host, and that yours has not expired. ({sentence})"
+    )
+    return AuthenticationError(message, url=url, code=grpc.StatusCode.UNAVAILABLE.name)
 
 
 def _unavailable(sentence: str, details: Details, url: str) -> ServiceUnavailableError:

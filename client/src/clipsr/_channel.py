@@ -7,7 +7,7 @@ import json
 
 from clipsr._errors import InvalidRequestError
 
-__all__ = ["channel_options", "target_of"]
+__all__ = ["channel_options", "is_local", "target_of"]
 
 _SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:")  # gRPC's own names of resolvers
 
@@ -21,6 +21,8 @@ _OPTIONS: tuple[tuple[str, int | str], ...] = (
     # Finds a service that vanished while a call waits for it; the gateway allows a ping every 10 s.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # After a lost connection the first attempt of a retried call finds a new one; gRPC's default is a second.
+    ("grpc.initial_reconnect_backoff_ms", 200),
     # The default of two minutes would keep a client from noticing for long that the service is back.
     ("grpc.max_reconnect_backoff_ms", 5_000),
 )
@@ -47,6 +49,11 @@ def channel_options(url: str) -> list[tuple[str, int | str]]:
         # gRPC would hand even calls to this very machine to the proxy that the environment names.
         return [*_OPTIONS, ("grpc.enable_http_proxy", 0)]
     return list(_OPTIONS)
+
+
+def is_local(url: str) -> bool:
+    """Returns whether what is sent to `url` stays on this machine."""
+    return url.startswith(("unix:", "unix-abstract:")) or _is_loopback(url)
 
 
 def _split(url: str) -> tuple[str, int]:

@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
 import grpc
 
-from clipsr import _call_errors, _channel, _codec, _health, _images, _upscale_codec
-from clipsr._errors import ServiceError
+from clipsr import _call_errors, _channel, _codec, _embed_codec, _health, _images, _upscale_codec
+from clipsr._access import FilePath, make_access
+from clipsr._errors import DeadlineError, ServiceError, ServiceUnavailableError
+from clipsr._retry import DEFAULT_RETRIES, Deadline, RetryPolicy
+from clipsr._thread_stream import ThreadStream
 from clipsr._types import (
     Classification,
     FailedImage,
     Fit,
+    ImageEmbedding,
     ImageSource,
     ModelInfo,
     Route,
+    TextEmbedding,
     UpscaledImage,
     UpscaleFormat,
 )
-from clipsr.v1 import classifier_pb2, classifier_pb2_grpc, upscaler_pb2, upscaler_pb2_grpc
+from clipsr._window import READ_AHEAD, Outcome, Window, encode_config
+from clipsr.v1 import (
+    classifier_pb2,
+    classifier_pb2_grpc,
+    embedding_pb2,
+    embedding_pb2_grpc,
+    upscaler_pb2,
+    upscaler_pb2_grpc,
+)
 
 __all__ = ["Client"]
+
+_NEVER = RetryPolicy(retries=0)
 
 
 class Client:
@@ -32,17 +49,51 @@ class Client:
 
     Args:
         url: HOST:PORT of the gateway; a host name may stand for several, which share the calls.
-        timeout_s: deadline of a call that does not set its own, in seconds.
+        timeout_s: deadline of a call that does not set its own, in seconds, over all of its attempts.
+        retries: how often a call is made again after nobody answered, or the service could not work or asked to come
+            back later; in streams, how often without an answer in between. 0 is never.
+        tls: True connects by TLS and trusts the CAs that come with gRPC (or that GRPC_DEFAULT_SSL_ROOTS_FILE_PATH
+            names); a path names a PEM file of the CA to trust.
+        cert_file: PEM file of the client's certificate, where the service asks for one.
+        key_file: PEM file of its private key.
+        api_key: who is calling, where the service asks for it; kept out of representations and errors.
+        allow_insecure_key: sends the key without TLS to another machine, too; whoever listens on the way can use it.
 
     Raises:
-        InvalidRequestError: `url` is not HOST:PORT.
+        InvalidRequestError: `url` is not HOST:PORT, or these options contradict each other or name no usable file.
     """
 
-    def __init__(self, url: str = "localhost:50051", *, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        url: str = "localhost:50051",
+        *,
+        timeout_s: float = 30.0,
+        retries: int = DEFAULT_RETRIES,
+        tls: bool | FilePath = False,
+        cert_file: FilePath | None = None,
+        key_file: FilePath | None = None,
+        api_key: str | None = None,
+        allow_insecure_key: bool = False,
+    ) -> None:
         self._url = url
         self._timeout_s = timeout_s
-        self._channel = grpc.insecure_channel(_channel.target_of(url), options=_channel.channel_options(url))
+        self._retry = RetryPolicy(retries=retries)
+        self._target = _channel.target_of(url)
+        self._access = make_access(
+            url,
+            tls=tls,
+            cert_file=cert_file,
+            key_file=key_file,
+            api_key=api_key,
+            allow_insecure_key=allow_insecure_key,
+        )
+        options = _channel.channel_options(url)
+        if self._access.credentials is None:
+            self._channel = grpc.insecure_channel(self._target, options=options)
+        else:
+            self._channel = grpc.secure_channel(self._target, self._access.credentials, options=options)
         self._stub: Any = classifier_pb2_grpc.ClassifierServiceStub(self._channel)
+        self._embedder: Any = embedding_pb2_grpc.EmbeddingServiceStub(self._channel)
         self._upscaler: Any = upscaler_pb2_grpc.UpscalerServiceStub(self._channel)
         self._check = self._channel.unary_unary(
             _health.CHECK, request_serializer=_health.encode_service, response_deserializer=_health.decode_status
@@ -58,6 +109,10 @@ class Client:
         top_k: int = 5,
         fit: Fit = "auto",
         route: Route = "auto",
+        min_cosine: float | None = None,
+        min_probability: float | None = None,
+        return_embedding: bool = False,
+        return_encoder_input: bool = False,
         timeout_s: float | None = None,
     ) -> list[Classification | FailedImage]:
         """Classifies images with the caller's own labels, or with a set that the model publishes.
@@ -74,6 +129,10 @@ class Client:
             top_k: predictions for each image, best first; 0 gives all labels.
             fit: how images that are not square are fitted.
             route: the path to the image encoder.
+            min_cosine: below this cosine of its best label, in [-1, 1], an image shows none of these.
+            min_probability: below this probability of its best label, in [0, 1], too; by default neither is asked.
+            return_embedding: gives each image's embedding as well.
+            return_encoder_input: gives a PNG of what the image encoder saw as well.
             timeout_s: deadline of each request, in seconds; None takes the client's.
 
         Returns:
@@ -82,6 +141,8 @@ class Client:
         Raises:
             InvalidRequestError: labels, templates or options are wrong.
             ServiceUnavailableError: nobody answers, or the service cannot work at the moment.
+            RateLimitedError: the service takes no more from this caller at the moment.
+            AuthenticationError: the service does not let this caller in, or TLS failed.
             DeadlineError: a request took too long.
             ServiceError: the service failed.
             OSError: a file cannot be read.
@@ -89,7 +150,16 @@ class Client:
         """
         sources = _images.as_sequence(images)
         query = _codec.encode_query(
-            labels=labels, label_set=label_set, templates=templates, top_k=top_k, fit=fit, route=route
+            labels=labels,
+            label_set=label_set,
+            templates=templates,
+            top_k=top_k,
+            fit=fit,
+            route=route,
+            min_cosine=min_cosine,
+            min_probability=min_probability,
+            return_embedding=return_embedding,
+            return_encoder_input=return_encoder_input,
         )
         outcomes: list[Classification | FailedImage] = []
         for part in _codec.split(_images.read_images(sources), query):
@@ -99,6 +169,132 @@ class Client:
                 response: classifier_pb2.ClassifyResponse = self._call(self._stub.Classify, part, timeout_s)
                 outcomes += _codec.decode_results(response, image_count=len(part.images))
         return outcomes
+
+    def classify_stream(
+        self,
+        images: Iterable[ImageSource],
+        labels: Sequence[str] = (),
+        *,
+        label_set: str = "",
+        templates: Sequence[str] = (),
+        top_k: int = 5,
+        fit: Fit = "auto",
+        route: Route = "auto",
+        min_cosine: float | None = None,
+        min_probability: float | None = None,
+        return_embedding: bool = False,
+        return_encoder_input: bool = False,
+        read_ahead: int = READ_AHEAD,
+        idle_timeout_s: float | None = None,
+    ) -> Iterator[Outcome]:
+        """Classifies any number of images over one connection, in memory that does not grow with them.
+
+        Images are read in a thread of their own, and no more than `read_ahead` are read and not yet handed back. When
+        the connection fails, what was not answered is sent again over a new one. Close the iterator (or exhaust it) to
+        end the stream before its images do.
+
+        Args:
+            images: as classify()'s, of any length, such as a generator. A file that cannot be read fails alone.
+            labels: as classify()'s; so are the options down to `return_encoder_input`.
+            label_set: name of a published set.
+            templates: prompts.
+            top_k: predictions for each image.
+            fit: how images that are not square are fitted.
+            route: the path to the image encoder.
+            min_cosine: threshold of "none of these".
+            min_probability: threshold of "none of these".
+            return_embedding: gives each image's embedding as well.
+            return_encoder_input: gives a PNG of what the image encoder saw as well.
+            read_ahead: images in memory at once, at least 1.
+            idle_timeout_s: longest time without any answer while images wait for one, in seconds; None takes the
+                client's timeout_s. The stream as a whole may take as long as it needs.
+
+        Returns:
+            An iterator over (place among the images, from 0; outcome), as the answers come: not in order.
+
+        Raises:
+            InvalidRequestError: labels, templates or options are wrong; by the call, or once the service has looked.
+            ClipsrError: from the iterator, as classify(), once `retries` are used up; what came before it stands.
+            TypeError: `images` is a single one, or holds what is no image.
+        """
+        query = _codec.encode_query(
+            labels=labels,
+            label_set=label_set,
+            templates=templates,
+            top_k=top_k,
+            fit=fit,
+            route=route,
+            min_cosine=min_cosine,
+            min_probability=min_probability,
+            return_embedding=return_embedding,
+            return_encoder_input=return_encoder_input,
+        )
+        stream = ThreadStream(
+            open_call=lambda requests: self._stub.ClassifyStream(requests, metadata=self._access.metadata),
+            config=encode_config(query),
+            images=_images.as_iterable(images),
+            window=Window(max_images=read_ahead),
+            retry=self._retry,
+            idle_timeout_s=self._timeout_s if idle_timeout_s is None else idle_timeout_s,
+            url=self._url,
+        )
+        return stream.outcomes()
+
+    def embed_images(
+        self,
+        images: Sequence[ImageSource],
+        *,
+        fit: Fit = "auto",
+        route: Route = "auto",
+        timeout_s: float | None = None,
+    ) -> list[ImageEmbedding | FailedImage]:
+        """Embeds images, for callers that search, cluster or compare by themselves.
+
+        Args:
+            images: as classify()'s.
+            fit: how images that are not square are fitted.
+            route: the path to the image encoder.
+            timeout_s: deadline of each request, in seconds; None takes the client's.
+
+        Returns:
+            One outcome an image, in their order.
+
+        Raises:
+            ClipsrError: as classify(); so are OSError and TypeError.
+        """
+        query = _embed_codec.encode_embed_query(fit=fit, route=route)
+        outcomes: list[ImageEmbedding | FailedImage] = []
+        for part in _codec.split(_images.read_images(_images.as_sequence(images)), query):
+            if isinstance(part, FailedImage):
+                outcomes.append(part)
+            else:
+                response: embedding_pb2.EmbedImagesResponse = self._call(self._embedder.EmbedImages, part, timeout_s)
+                outcomes += _embed_codec.decode_image_embeddings(response, image_count=len(part.images))
+        return outcomes
+
+    def embed_texts(
+        self, texts: Sequence[str], *, templates: Sequence[str] = (), timeout_s: float | None = None
+    ) -> list[TextEmbedding]:
+        """Embeds texts into the same space as images.
+
+        Args:
+            texts: what to embed; repetitions are allowed.
+            templates: prompts with one "{}" where the text goes, or one published set with '@'; a text's embedding is
+                then the mean over them. Empty takes the texts as they are.
+            timeout_s: deadline of each request, in seconds; None takes the client's.
+
+        Returns:
+            One embedding a text, in their order.
+
+        Raises:
+            ClipsrError: as classify().
+            TypeError: texts or templates are a single text.
+        """
+        embeddings: list[TextEmbedding] = []
+        for part in _embed_codec.encode_texts(texts, templates=templates):
+            response: embedding_pb2.EmbedTextsResponse = self._call(self._embedder.EmbedTexts, part, timeout_s)
+            embeddings += _embed_codec.decode_text_embeddings(response, text_count=len(part.texts))
+        return embeddings
 
     def upscale(
         self,
@@ -157,11 +353,33 @@ class Client:
             ClipsrError: as classify(); ServiceUnavailableError if nobody answers.
         """
         try:
-            return self._call(self._check, service, timeout_s)
+            return self._call(self._check, service, timeout_s, retry=_NEVER)
         except ServiceError as error:
             if error.code == grpc.StatusCode.NOT_FOUND.name:
                 return _health.SERVICE_UNKNOWN
             raise
+
+    def wait_for_ready(self, *, service: str = "", timeout_s: float | None = None) -> None:
+        """Waits until the service is there and says that it can work.
+
+        Args:
+            service: as health()'s.
+            timeout_s: how long to wait, in seconds; None takes the client's timeout.
+
+        Raises:
+            ServiceUnavailableError: nobody answers, or the service is not ready, and the time is up.
+            AuthenticationError: TLS failed, or the service does not let this caller in; waiting would not help.
+            ClipsrError: as health().
+        """
+        patience = _health.Patience(self._url, self._timeout_s if timeout_s is None else timeout_s)
+        while True:
+            try:
+                is_ready = patience.is_over(self.health(service=service, timeout_s=patience.ask_s()))
+            except (DeadlineError, ServiceUnavailableError) as error:
+                is_ready = patience.is_over(error)
+            if is_ready:
+                return
+            time.sleep(patience.pause_s())
 
     def close(self) -> None:
         """Closes the connection; the client cannot be used afterwards."""
@@ -175,9 +393,17 @@ class Client:
     ) -> None:
         self.close()
 
-    def _call(self, method: Callable[..., Any], request: object, timeout_s: float | None) -> Any:
-        allowed_s = self._timeout_s if timeout_s is None else timeout_s
-        try:
-            return method(request, timeout=allowed_s)
-        except grpc.RpcError as error:
-            raise _call_errors.of_call(error, url=self._url, timeout_s=allowed_s) from error
+    def _call(
+        self, method: Callable[..., Any], request: object, timeout_s: float | None, *, retry: RetryPolicy | None = None
+    ) -> Any:
+        """Make a call, again where its failure allows it, within one deadline."""
+        deadline = Deadline(self._timeout_s if timeout_s is None else timeout_s)
+        for attempt in itertools.count(1):
+            try:
+                return method(request, timeout=deadline.left_s(), metadata=self._access.metadata)
+            except grpc.RpcError as error:
+                failure = _call_errors.of_call(error, url=self._url, timeout_s=deadline.allowed_s)
+                delay_s = (retry or self._retry).delay_s(failure, attempt=attempt, left_s=deadline.left_s())
+                if delay_s is None:
+                    raise failure from error
+            time.sleep(delay_s)

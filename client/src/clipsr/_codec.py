@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import get_args
+from typing import TypeVar, get_args
 
-from google.rpc import code_pb2  # pyright: ignore[reportMissingTypeStubs] - its stubs lack a package file
+from google.rpc import code_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs] - its stubs lack a package file
 
 from clipsr._details import parse_details
 from clipsr._errors import InvalidRequestError, ServiceError
 from clipsr._types import (
     Artifact,
+    CallerLimits,
     Classification,
     FailedImage,
     Fit,
@@ -20,16 +21,24 @@ from clipsr._types import (
     Route,
     RouteTaken,
 )
-from clipsr.v1 import classifier_pb2, types_pb2
+from clipsr.v1 import classifier_pb2, embedding_pb2, types_pb2
 
 __all__ = [
     "MAX_IMAGES",
     "MAX_MESSAGE_BYTES",
+    "as_texts",
+    "decode_failure",
     "decode_model_info",
+    "decode_result",
     "decode_results",
+    "decode_route",
+    "encode_fit",
     "encode_query",
+    "encode_route",
     "invalid",
+    "message_bytes",
     "split",
+    "too_large",
     "unreadable",
 ]
 
@@ -40,6 +49,8 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """Bytes of one message; the service's Limits.max_message_bytes."""
 
 _MAX_TOP_K = 2**32 - 1  # uint32
+
+_Query = TypeVar("_Query", classifier_pb2.ClassifyRequest, embedding_pb2.EmbedImagesRequest)
 
 _FITS: dict[str, types_pb2.Fit] = {
     "auto": types_pb2.FIT_UNSPECIFIED,
@@ -62,6 +73,10 @@ def encode_query(
     top_k: int,
     fit: Fit,
     route: Route,
+    min_cosine: float | None = None,
+    min_probability: float | None = None,
+    return_embedding: bool = False,
+    return_encoder_input: bool = False,
 ) -> classifier_pb2.ClassifyRequest:
     """Returns a request that lacks nothing but its images.
 
@@ -70,13 +85,8 @@ def encode_query(
             is the service's to judge.
         TypeError: labels or templates are one string instead of a sequence of strings.
     """
-    for name, texts in (("labels", labels), ("templates", templates)):
-        if isinstance(texts, (str, bytes)):
-            raise TypeError(f"{name} is one string; give a sequence of strings, such as [{texts!r}]")
-    if fit not in _FITS:
-        raise invalid("fit", f"Fit {fit!r} is not known; use one of {_choices(Fit)}.", reason="FIT_UNKNOWN")
-    if route not in _ROUTES:
-        raise invalid("route", f"Route {route!r} is not known; use one of {_choices(Route)}.")
+    as_texts("labels", labels)
+    as_texts("templates", templates)
     if not 0 <= top_k <= _MAX_TOP_K:
         raise invalid("top_k", f"top_k is {top_k}; use 0 for all labels, or the number of the best ones.")
     try:
@@ -84,21 +94,65 @@ def encode_query(
     except UnicodeEncodeError as error:
         sentence = f"The text {error.object!r} holds half a surrogate pair, which UTF-8 cannot write; remove it."
         raise invalid("label_space", sentence) from error
-    return classifier_pb2.ClassifyRequest(label_space=label_space, fit=_FITS[fit], route=_ROUTES[route], top_k=top_k)
+    none_of_these = None
+    if min_cosine is not None or min_probability is not None:
+        none_of_these = classifier_pb2.NoneOfThese(min_cosine=min_cosine, min_probability=min_probability)
+    return classifier_pb2.ClassifyRequest(
+        label_space=label_space,
+        fit=encode_fit(fit),
+        route=encode_route(route),
+        top_k=top_k,
+        none_of_these=none_of_these,
+        return_embedding=return_embedding,
+        return_encoder_input=return_encoder_input,
+    )
+
+
+def encode_fit(fit: Fit) -> types_pb2.Fit:
+    """Returns the wire's word; raises InvalidRequestError for one that is not known."""
+    if fit not in _FITS:
+        raise invalid("fit", f"Fit {fit!r} is not known; use one of {_choices(Fit)}.", reason="FIT_UNKNOWN")
+    return _FITS[fit]
+
+
+def encode_route(route: Route) -> types_pb2.Route:
+    """Returns the wire's word; raises InvalidRequestError for one that is not known."""
+    if route not in _ROUTES:
+        raise invalid("route", f"Route {route!r} is not known; use one of {_choices(Route)}.")
+    return _ROUTES[route]
+
+
+def decode_route(route: int) -> RouteTaken:
+    """Returns the route taken; raises ServiceError for one that this version does not know."""
+    name = _ROUTES_TAKEN.get(route)
+    if name is None:
+        raise unreadable(f"route {route}")
+    return name
+
+
+def as_texts(name: str, texts: Sequence[str]) -> Sequence[str]:
+    """Returns the texts as they are.
+
+    Raises:
+        TypeError: they are one text, whose letters would pass for a sequence.
+    """
+    if isinstance(texts, (str, bytes)):
+        raise TypeError(f"{name} is one string; give a sequence of strings, such as [{texts!r}]")
+    return texts
 
 
 def split(
     contents: Iterable[bytes],
-    query: classifier_pb2.ClassifyRequest,
+    query: _Query,
     *,
     max_images: int = MAX_IMAGES,
     max_message_bytes: int = MAX_MESSAGE_BYTES,
-) -> Iterator[classifier_pb2.ClassifyRequest | FailedImage]:
+) -> Iterator[_Query | FailedImage]:
     """Divides images among as few requests as their order allows; reads `contents` no further than it must.
 
     Args:
         contents: image files.
-        query: what encode_query() returned.
+        query: a request that lacks nothing but its images.
         max_images: images in one request.
         max_message_bytes: bytes of one request.
 
@@ -114,7 +168,7 @@ def split(
         raise invalid("label_space", sentence)
     request, size_bytes = _copy(query), query_bytes
     for content in contents:
-        content_bytes = _image_bytes(len(content))
+        content_bytes = message_bytes(len(content))
         fits_alone = query_bytes + content_bytes <= max_message_bytes
         is_full = len(request.images) == max_images or size_bytes + content_bytes > max_message_bytes
         if request.images and is_full:
@@ -124,7 +178,7 @@ def split(
             request.images.add(content=content)
             size_bytes += content_bytes
         else:
-            yield _too_large(len(content), max_message_bytes)
+            yield too_large(len(content), max_message_bytes)
     if request.images:
         yield request
 
@@ -139,7 +193,7 @@ def decode_results(
     """
     if len(response.results) != image_count:
         raise unreadable(f"{len(response.results)} results for {image_count} images")
-    return [_decode_result(result) for result in response.results]
+    return [decode_result(result) for result in response.results]
 
 
 def decode_model_info(response: classifier_pb2.GetModelInfoResponse) -> ModelInfo:
@@ -172,6 +226,9 @@ def decode_model_info(response: classifier_pb2.GetModelInfoResponse) -> ModelInf
             max_texts=limits.max_texts,
             max_message_bytes=limits.max_message_bytes,
             max_output_pixels=limits.max_output_pixels,
+            max_embed_texts=limits.max_embed_texts,
+            max_stream_images=limits.max_stream_images,
+            caller=_decode_caller(limits.caller) if limits.HasField("caller") else None,
         ),
         artifacts=tuple(
             Artifact(path=artifact.path, sha256=artifact.sha256, size_bytes=artifact.size_bytes)
@@ -181,43 +238,56 @@ def decode_model_info(response: classifier_pb2.GetModelInfoResponse) -> ModelInf
     )
 
 
-def _decode_result(result: classifier_pb2.ClassifyResult) -> Classification | FailedImage:
+def decode_result(result: classifier_pb2.ClassifyResult) -> Classification | FailedImage:
+    """Returns the outcome for one image.
+
+    Raises:
+        ServiceError: it says something that this version does not know.
+    """
     outcome = result.WhichOneof("outcome")
     if outcome == "error":
-        return _decode_failure(result)
+        return decode_failure(result.error)
     if outcome is None:
         raise unreadable("a result without outcome")
     found = result.classification
-    route = _ROUTES_TAKEN.get(found.route)
-    if route is None:
-        raise unreadable(f"route {found.route}")
     return Classification(
         predictions=tuple(
             Prediction(label=prediction.label, cosine=prediction.cosine, probability=prediction.probability)
             for prediction in found.predictions
         ),
         input_hw=(found.input_size.height, found.input_size.width),
-        route=route,
+        route=decode_route(found.route),
         queue_ms=found.timing.queue_ms,
         inference_ms=found.timing.inference_ms,
         model_digest=found.model_digest,
+        none_of_these=found.none_of_these,
+        embedding=tuple(found.embedding) or None,
+        encoder_input=found.encoder_input or None,
     )
 
 
-def _decode_failure(result: classifier_pb2.ClassifyResult) -> FailedImage:
-    status = result.error
+def _decode_caller(caller: types_pb2.CallerLimits) -> CallerLimits:
+    return CallerLimits(
+        items_per_second=caller.items_per_second,
+        burst=caller.burst,
+        max_concurrent_calls=caller.max_concurrent_calls,
+    )
+
+
+def decode_failure(status: status_pb2.Status) -> FailedImage:
+    """Returns why one image failed; a code from the future is named by its number."""
     known = status.code in code_pb2.Code.values()
     code = code_pb2.Code.Name(status.code) if known else f"CODE_{status.code}"
     return FailedImage(code=code, reason=parse_details(status).reason, message=status.message)
 
 
-def _copy(query: classifier_pb2.ClassifyRequest) -> classifier_pb2.ClassifyRequest:
-    request = classifier_pb2.ClassifyRequest()
+def _copy(query: _Query) -> _Query:
+    request = type(query)()
     request.CopyFrom(query)
     return request
 
 
-def _image_bytes(content_bytes: int) -> int:
+def message_bytes(content_bytes: int) -> int:
     """Returns what an image adds to a request: itself, and a tag and a length for each of the two messages around it.
 
     Source: the encoding of length-delimited fields in the Protocol Buffers documentation; an empty field is not sent.
@@ -230,7 +300,8 @@ def _varint_bytes(number: int) -> int:
     return max(1, -(-number.bit_length() // 7))
 
 
-def _too_large(content_bytes: int, max_message_bytes: int) -> FailedImage:
+def too_large(content_bytes: int, max_message_bytes: int) -> FailedImage:
+    """Returns the failure of an image that fits no request."""
     return FailedImage(
         code="INVALID_ARGUMENT",
         reason="IMAGE_TOO_LARGE",

@@ -3,6 +3,8 @@
     ClipsrError
     ├── ServiceUnavailableError   start the service or correct the address, or try again later
     ├── DeadlineError             allow more time, or send less
+    ├── RateLimitedError          wait as long as it says, or send less at once
+    ├── AuthenticationError       correct the API key or the certificates
     ├── InvalidRequestError       change the request
     └── ServiceError              report it, with the request id
 
@@ -46,6 +48,39 @@ class DeadlineError(ClipsrError):
     def __init__(self, message: str, *, timeout_s: float) -> None:
         super().__init__(message)
         self.timeout_s = timeout_s
+
+
+class RateLimitedError(ClipsrError):
+    """The service takes no more from this caller, or from anyone, at the moment.
+
+    Attributes:
+        url: the address that was called.
+        reason: what the service gave, such as "RATE_LIMITED"; empty if it gave none.
+        retry_after_s: how long the service asks to wait, in seconds.
+    """
+
+    def __init__(self, message: str, *, url: str, retry_after_s: float, reason: str = "") -> None:
+        super().__init__(message)
+        self.url = url
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+
+
+class AuthenticationError(ClipsrError):
+    """The service does not let this caller in, or this caller does not trust the service's certificate.
+
+    Attributes:
+        url: the address that was called.
+        code: name of the gRPC status code: "UNAUTHENTICATED" (who are you?), "PERMISSION_DENIED" (not you), or
+            "UNAVAILABLE" where TLS failed before anything could be asked.
+        reason: what the service gave; empty if it gave none.
+    """
+
+    def __init__(self, message: str, *, url: str, code: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.url = url
+        self.code = code
+        self.reason = reason
 
 
 class InvalidRequestError(ClipsrError, ValueError):

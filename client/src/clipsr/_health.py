@@ -9,9 +9,14 @@ Source: the gRPC Health Checking Protocol.
 
 from __future__ import annotations
 
+import time
+
 from google.protobuf import wrappers_pb2
 
-__all__ = ["CHECK", "SERVICE_UNKNOWN", "decode_status", "encode_service"]
+from clipsr._call_errors import not_ready
+from clipsr._errors import ClipsrError, DeadlineError
+
+__all__ = ["CHECK", "SERVICE_UNKNOWN", "Patience", "decode_status", "encode_service"]
 
 CHECK = "/grpc.health.v1.Health/Check"
 
@@ -30,3 +35,50 @@ def decode_status(response: bytes) -> str:
     """Returns the name of a HealthCheckResponse's status; numbers without a name are UNKNOWN."""
     number = wrappers_pb2.Int32Value.FromString(response).value
     return _STATUSES[number] if 0 <= number < len(_STATUSES) else "UNKNOWN"
+
+
+_SERVING = _STATUSES[1]
+_PAUSE_S = 0.25  # between two questions; short beside the seconds that a model takes to load
+_ASK_S = 5.0  # for one answer; a health check that takes longer is not a healthy one's
+
+
+class Patience:
+    """Decides whether waiting for a service is over; asks nobody itself.
+
+    Args:
+        url: the address, for errors.
+        timeout_s: how long to wait, in seconds.
+    """
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        self._url, self._timeout_s = url, timeout_s
+        self._end_s = time.monotonic() + timeout_s
+
+    def ask_s(self) -> float:
+        """Returns the deadline of the next question, in seconds."""
+        return min(_ASK_S, self._left_s())
+
+    def pause_s(self) -> float:
+        """Returns how long to wait before the next question, in seconds."""
+        return min(_PAUSE_S, self._left_s())
+
+    def is_over(self, answer: str | ClipsrError) -> bool:
+        """Returns whether the service is ready.
+
+        Args:
+            answer: what health() returned or raised.
+
+        Raises:
+            ClipsrError: it is not, and another question would come too late: `answer`, or what the service said.
+        """
+        if answer == _SERVING:
+            return True
+        if self._left_s() > _PAUSE_S:
+            return False
+        if isinstance(answer, ClipsrError) and not isinstance(answer, DeadlineError):
+            raise answer
+        state = answer if isinstance(answer, str) else "it gave no answer"
+        raise not_ready(self._url, state=state, timeout_s=self._timeout_s)
+
+    def _left_s(self) -> float:
+        return max(0.0, self._end_s - time.monotonic())

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
-from clipsr._types import ImageSource
+from clipsr._types import FailedImage, ImageSource
 
-__all__ = ["as_sequence", "read_image", "read_images"]
+__all__ = ["as_iterable", "as_sequence", "describe_unreadable", "read_image", "read_images", "try_read_image"]
+
+
+_Images = TypeVar("_Images")
 
 
 def as_sequence(images: Sequence[ImageSource]) -> Sequence[ImageSource]:
@@ -22,6 +26,12 @@ def as_sequence(images: Sequence[ImageSource]) -> Sequence[ImageSource]:
     return images
 
 
+def as_iterable(images: _Images) -> _Images:
+    """Returns `images` as they are; raises TypeError as as_sequence() if they are one image."""
+    as_sequence(images)  # pyright: ignore[reportArgumentType] - it looks only at what they are not
+    return images
+
+
 def read_images(sources: Iterable[ImageSource]) -> Iterator[bytes]:
     """Yields the content of each file, reading one at a time; bytes are passed on as they are.
 
@@ -31,6 +41,29 @@ def read_images(sources: Iterable[ImageSource]) -> Iterator[bytes]:
     """
     for source in sources:
         yield read_image(source)
+
+
+def try_read_image(source: ImageSource) -> bytes | FailedImage:
+    """Returns the content of one file, or why it cannot be read.
+
+    Raises:
+        TypeError: `source` is none of ImageSource, or an open file is not binary.
+    """
+    try:
+        return read_image(source)
+    except OSError as error:
+        return describe_unreadable(error, "file")
+
+
+def describe_unreadable(error: OSError, kind: str) -> FailedImage:
+    """Puts into the words of gRPC's status codes why something on this machine, a "file" or "folder", was not read."""
+    if isinstance(error, PermissionError):
+        code, message = "PERMISSION_DENIED", f"The {kind} may not be read: check its permissions."
+    elif isinstance(error, FileNotFoundError):
+        code, message = "NOT_FOUND", f"The {kind} is gone, or its link leads nowhere."
+    else:
+        code, message = "DATA_LOSS", f"The {kind} could not be read: {error.strerror}."
+    return FailedImage(code=code, reason="", message=message)
 
 
 def read_image(source: ImageSource) -> bytes:

@@ -9,15 +9,18 @@ from typing import BinaryIO, Literal
 
 __all__ = [
     "Artifact",
+    "CallerLimits",
     "Classification",
     "FailedImage",
     "Fit",
+    "ImageEmbedding",
     "ImageSource",
     "Limits",
     "ModelInfo",
     "Prediction",
     "Route",
     "RouteTaken",
+    "TextEmbedding",
     "UpscaleFormat",
     "UpscaledImage",
 ]
@@ -66,6 +69,10 @@ class Classification:
         queue_ms: waiting in the gateway.
         inference_ms: from the gateway to Triton and back, Triton's own queues included.
         model_digest: of the model that answered, equal to ModelInfo.digest.
+        none_of_these: the best label stays below a threshold that was asked for; the predictions are there all
+            the same.
+        embedding: the image's, L2-normalized; None unless asked for.
+        encoder_input: a PNG of what the image encoder saw; None unless asked for.
     """
 
     predictions: tuple[Prediction, ...]
@@ -73,6 +80,43 @@ class Classification:
     route: RouteTaken
     queue_ms: float
     inference_ms: float
+    model_digest: str
+    none_of_these: bool = False
+    embedding: tuple[float, ...] | None = None
+    encoder_input: bytes | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageEmbedding:
+    """An image as a point in the space that images and texts share.
+
+    Attributes:
+        values: L2-normalized; the sum of products with another embedding is their cosine.
+        input_hw: rows and columns of the image, after EXIF orientation, in pixels.
+        route: the path taken.
+        queue_ms: waiting in the gateway.
+        inference_ms: from the gateway to Triton and back, Triton's own queues included.
+        model_digest: of the model that answered; embeddings of different digests cannot be compared.
+    """
+
+    values: tuple[float, ...]
+    input_hw: tuple[int, int]
+    route: RouteTaken
+    queue_ms: float
+    inference_ms: float
+    model_digest: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextEmbedding:
+    """A text as a point in the space that images and texts share.
+
+    Attributes:
+        values: L2-normalized; the mean over the templates, where there are any.
+        model_digest: of the model that answered; embeddings of different digests cannot be compared.
+    """
+
+    values: tuple[float, ...]
     model_digest: str
 
 
@@ -115,6 +159,21 @@ class UpscaledImage:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CallerLimits:
+    """What the API key of this caller allows; beyond it calls end with RateLimitedError.
+
+    Attributes:
+        items_per_second: images, or texts of embed_texts(), a second on average; 0 is unlimited.
+        burst: images or texts that may come at once before the average counts; 0 where items_per_second is.
+        max_concurrent_calls: calls in progress at once; 0 is unlimited.
+    """
+
+    items_per_second: float
+    burst: int
+    max_concurrent_calls: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
     """What the service accepts in one request.
 
@@ -128,6 +187,9 @@ class Limits:
         max_texts: labels times templates.
         max_message_bytes: bytes of the whole request.
         max_output_pixels: rows times columns of one upscaled image.
+        max_embed_texts: texts to embed.
+        max_stream_images: images of one stream that are in the service at once.
+        caller: what this caller's API key allows; None where the service asks for none.
     """
 
     max_images: int
@@ -139,6 +201,9 @@ class Limits:
     max_texts: int
     max_message_bytes: int
     max_output_pixels: int
+    max_embed_texts: int = 0
+    max_stream_images: int = 0
+    caller: CallerLimits | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

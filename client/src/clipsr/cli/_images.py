@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from clipsr import FailedImage, Limits
+from clipsr._images import describe_unreadable
 
 __all__ = ["IMAGE_ENDINGS", "STDIN", "Batch", "Item", "find_images", "read_batches"]
 
@@ -112,7 +113,7 @@ def _search_folder(folder: str) -> list[Item]:
     found: dict[Path, FailedImage | None] = {}
 
     def note(error: OSError) -> None:
-        found[Path(error.filename)] = _describe(error, "folder")
+        found[Path(error.filename)] = describe_unreadable(error, "folder")
 
     for parent, folders, names in os.walk(folder, onerror=note):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -135,19 +136,8 @@ def _read_image(path: str, *, max_bytes: int) -> bytes | FailedImage:
             with Path(path).open("rb") as file:
                 content = file.read(max_bytes + 1)
     except OSError as error:
-        return _describe(error, "file")
+        return describe_unreadable(error, "file")
     if len(content) > max_bytes:
         message = f"The file is larger than the service accepts ({max_bytes:,} bytes): reduce it first."
         return FailedImage(code="INVALID_ARGUMENT", reason="IMAGE_TOO_LARGE", message=message)
     return content
-
-
-def _describe(error: OSError, kind: str) -> FailedImage:
-    """Put into the words of gRPC's status codes why something on this machine could not be read."""
-    if isinstance(error, PermissionError):
-        return FailedImage(
-            code="PERMISSION_DENIED", reason="", message=f"The {kind} may not be read: check its permissions."
-        )
-    if isinstance(error, FileNotFoundError):
-        return FailedImage(code="NOT_FOUND", reason="", message=f"The {kind} is gone, or its link leads nowhere.")
-    return FailedImage(code="DATA_LOSS", reason="", message=f"The {kind} could not be read: {error.strerror}.")
