@@ -17,11 +17,14 @@ from clipsr_gateway.errors import (
     DeadlineExceededError,
     GatewayError,
     InvalidRequestError,
+    LimitedError,
     ShuttingDownError,
+    StreamExpiredError,
+    UnauthenticatedError,
     Violation,
 )
 
-__all__ = ["ERROR_DOMAIN", "internal", "invalid_argument", "of_error"]
+__all__ = ["ERROR_DOMAIN", "internal", "invalid_argument", "of_error", "reason_of"]
 
 ERROR_DOMAIN = "clipsr"
 
@@ -30,6 +33,12 @@ _MAX_VIOLATIONS = 8
 
 # Triton restarts in seconds; a client that waits less only adds load.
 _RETRY_DELAY = timedelta(seconds=1)
+
+_UNAVAILABLE_REASONS: dict[type[GatewayError], str] = {
+    BackendUnavailableError: "BACKEND_UNAVAILABLE",
+    ShuttingDownError: "SHUTTING_DOWN",
+    StreamExpiredError: "STREAM_EXPIRED",
+}
 
 
 def invalid_argument(violations: Sequence[Violation]) -> status_pb2.Status:
@@ -67,14 +76,26 @@ def of_error(error: GatewayError, request_id: str) -> status_pb2.Status:
     """Returns the status that answers a whole call which failed with `error`."""
     if isinstance(error, InvalidRequestError):
         return invalid_argument(error.violations)
+    if isinstance(error, UnauthenticatedError):
+        return _status(code_pb2.UNAUTHENTICATED, str(error), _error_info(error.reason))
+    if isinstance(error, LimitedError):
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromTimedelta(timedelta(seconds=error.retry_s))
+        return _status(code_pb2.RESOURCE_EXHAUSTED, str(error), _error_info(error.reason), retry)
     if isinstance(error, DeadlineExceededError):
         return _status(code_pb2.DEADLINE_EXCEEDED, str(error), _error_info("DEADLINE_EXCEEDED"))
-    if isinstance(error, (BackendUnavailableError, ShuttingDownError)):
-        reason = "BACKEND_UNAVAILABLE" if isinstance(error, BackendUnavailableError) else "SHUTTING_DOWN"
+    if isinstance(error, (BackendUnavailableError, ShuttingDownError, StreamExpiredError)):
+        reason = _UNAVAILABLE_REASONS[type(error)]
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromTimedelta(_RETRY_DELAY)
         return _status(code_pb2.UNAVAILABLE, str(error), _error_info(reason), retry)
     return internal(request_id)
+
+
+def reason_of(status: status_pb2.Status) -> str:
+    """Returns the reason in a status's ErrorInfo; empty if it has none."""
+    info = error_details_pb2.ErrorInfo()
+    return next((info.reason for detail in status.details if detail.Unpack(info)), "")
 
 
 def _error_info(reason: str) -> error_details_pb2.ErrorInfo:

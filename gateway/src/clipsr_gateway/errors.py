@@ -2,11 +2,19 @@
 
 GatewayError
 ├── ConfigurationError            do not start: the operator must change a flag or a file (exit code 2)
-│   └── ManifestError             … the manifest.json of the model repository
+│   ├── ManifestError             … the manifest.json of the model repository
+│   ├── KeyFileError              … the file of API keys
+│   └── CertificateError          … a certificate, its key or the callers' authority
 ├── ListenError                   do not start: the address cannot be bound (exit code 1)
 ├── InvalidRequestError           answer INVALID_ARGUMENT, list the fields
+├── UnauthenticatedError          answer UNAUTHENTICATED
+├── LimitedError                  answer RESOURCE_EXHAUSTED with RetryInfo
+│   ├── RateExceededError         … this key has sent too many items
+│   ├── TooManyCallsError         … this key has too many calls in progress
+│   └── OverloadedError           … the whole gateway has too much to do
 ├── DeadlineExceededError         answer DEADLINE_EXCEEDED
 ├── ShuttingDownError             answer UNAVAILABLE, the caller may retry elsewhere
+├── StreamExpiredError            answer UNAVAILABLE, the caller may go on with a new stream
 └── BackendError
     ├── BackendUnavailableError   answer UNAVAILABLE, the caller may retry
     ├── ImageRejectedError        fail one image with INVALID_ARGUMENT
@@ -23,14 +31,22 @@ __all__ = [
     "BackendError",
     "BackendFaultError",
     "BackendUnavailableError",
+    "CertificateError",
     "ConfigurationError",
     "DeadlineExceededError",
     "GatewayError",
     "ImageRejectedError",
     "InvalidRequestError",
+    "KeyFileError",
+    "LimitedError",
     "ListenError",
     "ManifestError",
+    "OverloadedError",
+    "RateExceededError",
     "ShuttingDownError",
+    "StreamExpiredError",
+    "TooManyCallsError",
+    "UnauthenticatedError",
     "Violation",
 ]
 
@@ -70,6 +86,30 @@ class ManifestError(ConfigurationError):
         self.path = path
 
 
+class KeyFileError(ConfigurationError):
+    """The file of API keys is absent or does not follow its format; the sentence repeats nothing of its content.
+
+    Attributes:
+        path: the file.
+    """
+
+    def __init__(self, path: Path, sentence: str) -> None:
+        super().__init__(f"{path}: {sentence}")
+        self.path = path
+
+
+class CertificateError(ConfigurationError):
+    """A certificate, its private key or the authority of the callers cannot be used.
+
+    Attributes:
+        path: the file.
+    """
+
+    def __init__(self, path: Path, sentence: str) -> None:
+        super().__init__(f"{path}: {sentence}")
+        self.path = path
+
+
 class ListenError(GatewayError):
     """The address to listen on cannot be bound.
 
@@ -77,9 +117,9 @@ class ListenError(GatewayError):
         address: HOST:PORT as given.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, option: str = "--listen") -> None:
         super().__init__(f"Cannot listen on {address}: the port is taken or the address is not of this machine. "
-                         "Stop what uses it or choose another with --listen HOST:PORT.")  # fmt: skip
+                         f"Stop what uses it or choose another with {option} HOST:PORT.")  # fmt: skip
         self.address = address
 
 
@@ -95,12 +135,61 @@ class InvalidRequestError(GatewayError):
         self.violations = tuple(violations)
 
 
+class UnauthenticatedError(GatewayError):
+    """The call carries no valid API key; nothing of it was read.
+
+    Attributes:
+        reason: API_KEY_MISSING or API_KEY_INVALID.
+    """
+
+    def __init__(self, reason: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason
+
+
+class LimitedError(GatewayError):
+    """Base of what is refused now and may be accepted later.
+
+    Attributes:
+        reason: the `reason` of google.rpc.ErrorInfo.
+        retry_s: how long to wait, in seconds.
+    """
+
+    reason = "RATE_EXCEEDED"
+
+    def __init__(self, sentence: str, *, retry_s: float) -> None:
+        super().__init__(sentence)
+        self.retry_s = retry_s
+
+
+class RateExceededError(LimitedError):
+    """The caller's key sends more items than it may."""
+
+    reason = "RATE_EXCEEDED"
+
+
+class TooManyCallsError(LimitedError):
+    """The caller's key has as many calls in progress as it may."""
+
+    reason = "TOO_MANY_CALLS"
+
+
+class OverloadedError(LimitedError):
+    """The gateway could answer this call only too late, or hold it in too much memory."""
+
+    reason = "OVERLOADED"
+
+
 class DeadlineExceededError(GatewayError):
     """The caller's deadline passed before all images were answered."""
 
 
 class ShuttingDownError(GatewayError):
     """The gateway drains and takes no new calls."""
+
+
+class StreamExpiredError(GatewayError):
+    """A stream has been read from for as long as the server allows; all that was read is answered."""
 
 
 class BackendError(GatewayError):
