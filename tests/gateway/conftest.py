@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2_grpc
 from PIL import Image
 
-from clipsr.v1 import classifier_pb2, classifier_pb2_grpc, types_pb2, upscaler_pb2_grpc
+from clipsr.v1 import classifier_pb2, classifier_pb2_grpc, embedding_pb2_grpc, types_pb2, upscaler_pb2_grpc
 from clipsr_gateway import Gateway, GatewayConfig, HealthSchedule, Scores, load_manifest
 
 IMAGENET_TEMPLATES = 80
 TILE_PX = 64
+EMBED_DIM = 256
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def document() -> dict[str, Any]:
         "image_encoder": {
             "architecture": "RN-test",
             "image_size_px": TILE_PX,
-            "embed_dim": 256,
+            "embed_dim": EMBED_DIM,
             "mean": [0.5, 0.5, 0.5],
             "std": [0.25, 0.25, 0.25],
             "interpolation": "bicubic",
@@ -101,6 +103,9 @@ class FakeBackend:
     tile_limit: int = 32
     tile_calls: list[dict[str, Any]] = field(default_factory=list)
     tile_answer: Callable[[np.ndarray], np.ndarray] | None = None
+    pixels: np.ndarray = field(default_factory=lambda: np.zeros((3, TILE_PX, TILE_PX), np.uint8))
+    embed_calls: list[dict[str, Any]] = field(default_factory=list)
+    embed_answer: Callable[[np.ndarray], np.ndarray] | None = None
 
     async def is_ready(self, *, timeout_s: float) -> bool:
         return self.ready
@@ -108,6 +113,31 @@ class FakeBackend:
     def prepare(self, *, labels: Sequence[str], templates: Sequence[str]) -> FakeLabels:
         self.prepared.append((tuple(labels), tuple(templates)))
         return FakeLabels(self, len(labels))
+
+    async def embed_image(
+        self, image: bytes, *, fit: str, route: str, request_id: str, timeout_s: float | None
+    ) -> np.ndarray:
+        self.embed_calls.append(
+            {"image": image, "fit": fit, "route": route, "request_id": request_id, "timeout_s": timeout_s}
+        )
+        await self.compute()
+        self.raise_error(image)
+        return self.embed_answer(embedding_of(image)) if self.embed_answer else embedding_of(image)
+
+    async def embed_texts(
+        self, texts: Sequence[str], *, templates: Sequence[str], request_id: str, timeout_s: float | None
+    ) -> np.ndarray:
+        self.embed_calls.append({"texts": tuple(texts), "templates": tuple(templates), "request_id": request_id})
+        await self.compute()
+        self.raise_error(b"")
+        rows = np.stack([embedding_of("|".join([text, *templates])) for text in texts])
+        return self.embed_answer(rows) if self.embed_answer else rows
+
+    def raise_error(self, image: bytes) -> None:
+        """Raises what a test wants to go wrong."""
+        error = self.errors.get(image) or self.error
+        if error:
+            raise error
 
     async def max_tiles(self, *, timeout_s: float | None) -> int:
         return self.tile_limit
@@ -147,7 +177,17 @@ class FakeLabels:
     backend: FakeBackend
     label_count: int
 
-    async def classify(self, image: bytes, *, fit: str, route: str, request_id: str, timeout_s: float | None) -> Scores:
+    async def classify(
+        self,
+        image: bytes,
+        *,
+        fit: str,
+        route: str,
+        request_id: str,
+        timeout_s: float | None,
+        wants_embedding: bool = False,
+        wants_pixels: bool = False,
+    ) -> Scores:
         backend = self.backend
         backend.calls.append(
             {"image": image, "fit": fit, "route": route, "request_id": request_id, "timeout_s": timeout_s}
@@ -155,10 +195,20 @@ class FakeLabels:
         if request_id.startswith("canary"):
             return even_scores(self.label_count)
         await backend.compute()
-        error = backend.errors.get(image) or backend.error
-        if error:
-            raise error
-        return backend.answer(image, self.label_count) if backend.answer else even_scores(self.label_count)
+        backend.raise_error(image)
+        scores = backend.answer(image, self.label_count) if backend.answer else even_scores(self.label_count)
+        return replace(
+            scores,
+            image_embedding=embedding_of(image) if wants_embedding else None,
+            pixels=backend.pixels if wants_pixels else None,
+        )
+
+
+def embedding_of(content: bytes | str) -> np.ndarray:
+    """A unit vector that only this content has."""
+    seed = hashlib.sha256(content if isinstance(content, bytes) else content.encode()).digest()
+    values = np.random.default_rng(list(seed)).normal(size=EMBED_DIM).astype(np.float32)
+    return values / np.linalg.norm(values)
 
 
 def render_nearest(canvas: np.ndarray, box: np.ndarray, size_px: int) -> np.ndarray:
@@ -191,6 +241,7 @@ class Running:
     port: int
     channel: grpc.aio.Channel
     stub: Any
+    embedder: Any
     upscaler: Any
     health: Any
 
@@ -212,8 +263,17 @@ async def start(repository: Path, backend: FakeBackend) -> AsyncIterator[Callabl
             options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)],
         )
         stub = classifier_pb2_grpc.ClassifierServiceStub(channel)
-        upscaler = upscaler_pb2_grpc.UpscalerServiceStub(channel)
-        running.append(Running(gateway, port, channel, stub, upscaler, health_pb2_grpc.HealthStub(channel)))
+        running.append(
+            Running(
+                gateway=gateway,
+                port=port,
+                channel=channel,
+                stub=stub,
+                embedder=embedding_pb2_grpc.EmbeddingServiceStub(channel),
+                upscaler=upscaler_pb2_grpc.UpscalerServiceStub(channel),
+                health=health_pb2_grpc.HealthStub(channel),
+            )
+        )
         return running[-1]
 
     yield start_one

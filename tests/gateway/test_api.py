@@ -46,6 +46,7 @@ def test_the_public_api_is_this_list():
         "PreparedLabels",
         "Scores",
         "ShuttingDownError",
+        "StreamExpiredError",
         "Violation",
         "load_manifest",
         "serve",

@@ -64,7 +64,7 @@ def is_valid(labels: list[str], templates: list[str]) -> bool:
 def test_accepts_what_the_rules_allow_and_nothing_else(manifest, labels, templates):
     space = types_pb2.LabelSpace(labels=labels, templates=templates)
     try:
-        query = resolve_label_space(space, manifest=manifest, limits=LIMITS)
+        query = resolve_label_space(space, path="label_space", manifest=manifest, limits=LIMITS)
     except InvalidRequestError as error:
         assert not is_valid(labels, templates)
         for violation in error.violations:
@@ -78,7 +78,7 @@ def test_accepts_what_the_rules_allow_and_nothing_else(manifest, labels, templat
 @given(labels=st.lists(st.text(st.characters(codec="utf-8"), max_size=2000), min_size=1, max_size=40))
 def test_a_refusal_always_fits_the_trailing_metadata(manifest, labels):
     try:
-        resolve_label_space(types_pb2.LabelSpace(labels=labels), manifest=manifest, limits=LIMITS)
+        resolve_label_space(types_pb2.LabelSpace(labels=labels), path="label_space", manifest=manifest, limits=LIMITS)
     except InvalidRequestError as error:
         status = invalid_argument(error.violations)
         # The details travel base64-encoded, the message a second time percent-encoded.
@@ -89,10 +89,12 @@ def test_a_refusal_always_fits_the_trailing_metadata(manifest, labels):
 def test_sets_and_limits_meet_at_the_edges(manifest):
     six = [str(i) for i in range(6)]
     query = resolve_label_space(
-        types_pb2.LabelSpace(labels=six, templates=["@cifar"]), manifest=manifest, limits=LIMITS
+        types_pb2.LabelSpace(labels=six, templates=["@cifar"]), path="label_space", manifest=manifest, limits=LIMITS
     )
     assert len(query.labels) * len(query.templates) == LIMITS.max_texts
-    pets = resolve_label_space(types_pb2.LabelSpace(label_set="pets"), manifest=manifest, limits=LIMITS)
+    pets = resolve_label_space(
+        types_pb2.LabelSpace(label_set="pets"), path="label_space", manifest=manifest, limits=LIMITS
+    )
     assert (pets.labels, pets.templates) == (("cat", "dog"), ("{}",))
 
 

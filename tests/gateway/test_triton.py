@@ -25,6 +25,7 @@ from clipsr_gateway import (
 from clipsr_gateway._triton import TritonBackend
 
 LABELS = ("cat", "犬", "🐦")
+MODELS = ("classify", "classify_native", "embed_image", "embed_image_native", "embed_text")
 TEMPLATES = ("a photo of a {}.", "a {}")
 
 
@@ -34,7 +35,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     def __init__(self) -> None:
         self.requests: list[service_pb2.ModelInferRequest] = []
         self.server_ready = True
-        self.models = {"classify", "classify_native"}
+        self.models = set(MODELS)
         self.failure: tuple[grpc.StatusCode, str] | None = None
         self.hold: asyncio.Event | None = None
         self.cancelled = 0
@@ -153,9 +154,10 @@ async def test_an_image_beyond_grpcs_default_message_size(connected, triton):
 
 async def test_readiness(connected, triton):
     assert await connected.is_ready(timeout_s=5)
-    triton.models = {"classify"}
-    assert not await connected.is_ready(timeout_s=5)
-    triton.models = {"classify", "classify_native"}
+    for model in MODELS:
+        triton.models = set(MODELS) - {model}
+        assert not await connected.is_ready(timeout_s=5)
+    triton.models = set(MODELS)
     triton.server_ready = False
     assert not await connected.is_ready(timeout_s=5)
 

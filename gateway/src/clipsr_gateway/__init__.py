@@ -17,6 +17,7 @@ from clipsr_gateway.errors import (
     ListenError,
     ManifestError,
     ShuttingDownError,
+    StreamExpiredError,
     Violation,
 )
 
@@ -40,6 +41,7 @@ __all__ = [
     "PreparedLabels",
     "Scores",
     "ShuttingDownError",
+    "StreamExpiredError",
     "Violation",
     "load_manifest",
     "serve",

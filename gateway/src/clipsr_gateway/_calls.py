@@ -54,11 +54,15 @@ class Call:
 
 
 class CallGate:
-    """Lets calls in, counts them, and can wait until all have left."""
+    """Lets calls in, counts them, and can wait until all have left.
+
+    Attributes:
+        draining: set from the moment on that no new call is let in; streams then stop reading.
+    """
 
     def __init__(self) -> None:
+        self.draining = asyncio.Event()
         self._in_flight = 0
-        self._is_draining = False
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -99,7 +103,7 @@ class CallGate:
         Returns:
             Whether all of them finished within `timeout_s`.
         """
-        self._is_draining = True
+        self.draining.set()
         try:
             await asyncio.wait_for(self._idle.wait(), timeout_s)
         except asyncio.TimeoutError:
@@ -108,7 +112,7 @@ class CallGate:
 
     async def _answer(self, handler: Callable[[Call], Awaitable[_T]], call: Call) -> _T | status_pb2.Status:
         try:
-            if self._is_draining:
+            if self.draining.is_set():
                 raise ShuttingDownError("This server is shutting down; retry, and the call reaches another one.")
             return await handler(call)
         except GatewayError as error:

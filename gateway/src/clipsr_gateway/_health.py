@@ -166,7 +166,7 @@ class HealthMonitor:
                 request_id=f"canary-{route}",
                 timeout_s=self._schedule.canary_timeout_s,
             )
-            if fault := scores.fault(len(_CANARY_LABELS)):
+            if fault := scores.fault(label_count=len(_CANARY_LABELS)):
                 raise ValueError(f"route {route}: {fault}")
 
 

@@ -1,4 +1,4 @@
-"""Checks a LabelSpace and resolves the sets it names."""
+"""Checks labels, texts and templates, and resolves the sets they name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from clipsr_gateway._limits import Limits
 from clipsr_gateway._manifest import PLACEHOLDER, Manifest
 from clipsr_gateway.errors import InvalidRequestError, Violation
 
-__all__ = ["LabelQuery", "resolve_label_space"]
+__all__ = ["LabelQuery", "TextQuery", "resolve_label_space", "resolve_texts"]
 
 # A label may be a kilobyte long; a message shows enough of it to be found.
 _SHOWN_CHARACTERS = 40
@@ -29,81 +29,138 @@ class LabelQuery:
     templates: tuple[str, ...]
 
 
-def resolve_label_space(space: types_pb2.LabelSpace, *, manifest: Manifest, limits: Limits) -> LabelQuery:
+@dataclass(frozen=True, kw_only=True)
+class TextQuery:
+    """Texts and templates as the models take them.
+
+    Attributes:
+        texts: none empty, in the caller's order; may repeat.
+        templates: each with exactly one "{}".
+    """
+
+    texts: tuple[str, ...]
+    templates: tuple[str, ...]
+
+
+def resolve_label_space(space: types_pb2.LabelSpace, *, path: str, manifest: Manifest, limits: Limits) -> LabelQuery:
     """Checks labels and templates and replaces set names by what they hold.
+
+    Args:
+        space: as the caller wrote it.
+        path: of `space` in the request, for violations.
+        manifest: what is served.
+        limits: what a request may hold.
 
     Raises:
         InvalidRequestError: with one violation for every field that is wrong.
     """
-    labels, violations = _resolve_labels(space, manifest, limits)
-    templates, template_violations = _resolve_templates(space.templates, manifest, limits)
+    labels, violations = _resolve_labels(space, path, manifest, limits)
+    templates, template_violations = _resolve_templates(
+        tuple(space.templates) or (manifest.default_templates,), f"{path}.templates", manifest, limits
+    )
     violations += template_violations
-    texts = len(labels) * len(templates)
-    if not violations and texts > limits.max_texts:
-        violations.append(
-            Violation(
-                field="label_space",
-                reason="TOO_MANY_TEXTS",
-                sentence=f"{len(labels):,} labels in {len(templates):,} templates are {texts:,} texts; at most "
-                f"{limits.max_texts:,} are allowed. Send fewer labels, or fewer templates.",
-            )
-        )
+    violations += _product_violations(len(labels), "labels", len(templates), path, limits) if not violations else []
     if violations:
         raise InvalidRequestError(violations)
     return LabelQuery(labels=labels, templates=templates)
 
 
+def resolve_texts(texts: Sequence[str], templates: Sequence[str], *, manifest: Manifest, limits: Limits) -> TextQuery:
+    """Checks the texts and templates of an EmbedTextsRequest; without templates the texts stand for themselves.
+
+    Raises:
+        InvalidRequestError: with one violation for every field that is wrong.
+    """
+    violations: list[Violation] = []
+    if not texts:
+        sentence = "There are no texts; send at least one."
+        violations.append(Violation(field="texts", reason="TEXTS_EMPTY", sentence=sentence))
+    elif len(texts) > limits.max_embed_texts:
+        sentence = f"{len(texts):,} texts are too many; at most {limits.max_embed_texts:,} are allowed in one request."
+        violations.append(Violation(field="texts", reason="TOO_MANY_TEXTS", sentence=sentence))
+    else:
+        violations += _string_violations(texts, "texts", "text", limits)
+    resolved, template_violations = _resolve_templates(
+        tuple(templates) or (PLACEHOLDER,), "templates", manifest, limits
+    )
+    violations += template_violations
+    violations += _product_violations(len(texts), "texts", len(resolved), "texts", limits) if not violations else []
+    if violations:
+        raise InvalidRequestError(violations)
+    return TextQuery(texts=tuple(texts), templates=resolved)
+
+
+def _product_violations(count: int, nouns: str, template_count: int, path: str, limits: Limits) -> list[Violation]:
+    total = count * template_count
+    if total <= limits.max_texts:
+        return []
+    sentence = (
+        f"{count:,} {nouns} in {template_count:,} templates are {total:,} texts; at most {limits.max_texts:,} are "
+        f"allowed. Send fewer {nouns}, or fewer templates."
+    )
+    return [Violation(field=path, reason="TOO_MANY_TEXTS", sentence=sentence)]
+
+
 def _resolve_labels(
-    space: types_pb2.LabelSpace, manifest: Manifest, limits: Limits
+    space: types_pb2.LabelSpace, path: str, manifest: Manifest, limits: Limits
 ) -> tuple[tuple[str, ...], list[Violation]]:
     if space.label_set:
-        return _resolve_label_set(space, manifest)
-    labels = tuple(space.labels)
+        return _resolve_label_set(space, path, manifest)
+    labels, field = tuple(space.labels), f"{path}.labels"
     if not labels:
         sentence = "There are no labels to choose from; set labels, or label_set to the name of a published set."
-        return (), [Violation(field="label_space.labels", reason="LABELS_EMPTY", sentence=sentence)]
+        return (), [Violation(field=field, reason="LABELS_EMPTY", sentence=sentence)]
     if len(labels) > limits.max_labels:
         sentence = f"{len(labels):,} labels are too many; at most {limits.max_labels:,} are allowed in one request."
-        return (), [Violation(field="label_space.labels", reason="TOO_MANY_LABELS", sentence=sentence)]
-    return labels, list(_label_violations(labels, limits))
+        return (), [Violation(field=field, reason="TOO_MANY_LABELS", sentence=sentence)]
+    violations = [*_string_violations(labels, field, "label", limits), *_duplicate_violations(labels, field)]
+    return labels, violations
 
 
-def _resolve_label_set(space: types_pb2.LabelSpace, manifest: Manifest) -> tuple[tuple[str, ...], list[Violation]]:
+def _resolve_label_set(
+    space: types_pb2.LabelSpace, path: str, manifest: Manifest
+) -> tuple[tuple[str, ...], list[Violation]]:
     if space.labels:
         sentence = "Both labels and label_set are set; leave one of them empty."
-        return (), [Violation(field="label_space", reason="LABEL_SPACE_AMBIGUOUS", sentence=sentence)]
+        return (), [Violation(field=path, reason="LABEL_SPACE_AMBIGUOUS", sentence=sentence)]
     labels = manifest.label_sets.get(space.label_set)
     if labels is not None:
         return labels, []
     hint = " Write the name without '@'." if space.label_set.startswith("@") else ""
     sentence = f"There is no label set {_quote(space.label_set)}; the model has {_names(manifest.label_sets)}.{hint}"
-    return (), [Violation(field="label_space.label_set", reason="LABEL_SET_UNKNOWN", sentence=sentence)]
+    return (), [Violation(field=f"{path}.label_set", reason="LABEL_SET_UNKNOWN", sentence=sentence)]
 
 
-def _label_violations(labels: Sequence[str], limits: Limits) -> Iterator[Violation]:
+def _string_violations(values: Sequence[str], path: str, noun: str, limits: Limits) -> Iterator[Violation]:
+    """Finds labels or texts that are empty or too long."""
+    for index, value in enumerate(values):
+        field = f"{path}[{index}]"
+        if not value.strip():
+            sentence = f"{noun.capitalize()} {index} is empty or only white space; remove it."
+            yield Violation(field=field, reason=f"{noun.upper()}_EMPTY", sentence=sentence)
+        elif (size := len(value.encode())) > limits.max_label_bytes:
+            sentence = (
+                f"{noun.capitalize()} {index} ({_quote(value)}) has {size:,} bytes; at most "
+                f"{limits.max_label_bytes:,} are allowed."
+            )
+            yield Violation(field=field, reason=f"{noun.upper()}_TOO_LONG", sentence=sentence)
+
+
+def _duplicate_violations(labels: Sequence[str], path: str) -> Iterator[Violation]:
     first_index: dict[str, int] = {}
     for index, label in enumerate(labels):
-        field = f"label_space.labels[{index}]"
-        if not label.strip():
-            sentence = f"Label {index} is empty or only white space; remove it."
-            yield Violation(field=field, reason="LABEL_EMPTY", sentence=sentence)
-        elif (size := len(label.encode())) > limits.max_label_bytes:
-            sentence = (
-                f"Label {index} ({_quote(label)}) has {size:,} bytes; at most {limits.max_label_bytes:,} are allowed."
-            )
-            yield Violation(field=field, reason="LABEL_TOO_LONG", sentence=sentence)
-        elif (first := first_index.setdefault(label, index)) != index:
+        first = first_index.setdefault(label, index)
+        if first != index and label.strip():
             sentence = f"Label {index} ({_quote(label)}) is the same as label {first}; labels must be unique."
-            yield Violation(field=field, reason="LABEL_DUPLICATE", sentence=sentence)
+            yield Violation(field=f"{path}[{index}]", reason="LABEL_DUPLICATE", sentence=sentence)
 
 
 def _resolve_templates(
-    templates: Sequence[str], manifest: Manifest, limits: Limits
+    templates: tuple[str, ...], path: str, manifest: Manifest, limits: Limits
 ) -> tuple[tuple[str, ...], list[Violation]]:
-    templates = tuple(templates) or (manifest.default_templates,)
     if len(templates) > limits.max_templates:
         sentence = f"{len(templates):,} templates are too many; at most {limits.max_templates:,} are allowed."
-        return (), [Violation(field="label_space.templates", reason="TOO_MANY_TEMPLATES", sentence=sentence)]
+        return (), [Violation(field=path, reason="TOO_MANY_TEMPLATES", sentence=sentence)]
     if len(templates) == 1 and templates[0].startswith("@"):
         members = manifest.template_sets.get(templates[0][1:])
         if members is not None:
@@ -111,14 +168,13 @@ def _resolve_templates(
         if PLACEHOLDER not in templates[0]:
             names = _names(manifest.template_sets, prefix="@")
             sentence = f"There is no template set {_quote(templates[0])}; the model has {names}."
-            field = "label_space.templates[0]"
-            return (), [Violation(field=field, reason="TEMPLATE_SET_UNKNOWN", sentence=sentence)]
-    return templates, list(_template_violations(templates, limits))
+            return (), [Violation(field=f"{path}[0]", reason="TEMPLATE_SET_UNKNOWN", sentence=sentence)]
+    return templates, list(_template_violations(templates, path, limits))
 
 
-def _template_violations(templates: Sequence[str], limits: Limits) -> Iterator[Violation]:
+def _template_violations(templates: Sequence[str], path: str, limits: Limits) -> Iterator[Violation]:
     for index, template in enumerate(templates):
-        field = f"label_space.templates[{index}]"
+        field = f"{path}[{index}]"
         placeholders = template.count(PLACEHOLDER)
         if (size := len(template.encode())) > limits.max_label_bytes:
             sentence = f"Template {index} has {size:,} bytes; at most {limits.max_label_bytes:,} are allowed."

@@ -27,6 +27,9 @@ class Limits:
         max_message_bytes: one gRPC message, in and out.
         max_output_pixels: rows times columns of one upscaled image; 4096 x 4096 without transparency always fits one
             message as PNG, and on two cores takes a minute or more.
+        max_embed_texts: texts in one EmbedTexts request; none of them is cached.
+        max_stream_images: images of one stream in the server at once; twice the places in Triton, so that answers on
+            their way do not leave any empty.
     """
 
     max_images: int = 256
@@ -38,6 +41,8 @@ class Limits:
     max_texts: int = 200_000
     max_message_bytes: int = 64 * _MIB
     max_output_pixels: int = 16_777_216
+    max_embed_texts: int = 1_024
+    max_stream_images: int = 64
 
     def __post_init__(self) -> None:
         """Refuses limits that would refuse every request.

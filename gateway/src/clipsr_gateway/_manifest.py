@@ -31,6 +31,7 @@ class Manifest:
         digest: "sha256:…" over all artifacts.
         native_min_side_px: images whose shorter side is at least this take the native route.
         image_size_px: R, side of what `upscale` renders.
+        embed_dim: D, width of an embedding.
         receptive_field_px: pixels around a box that `upscale` sees; None where an older export does not say.
         default_templates: "@" and the name of a template set.
         label_sets: labels by name.
@@ -42,6 +43,7 @@ class Manifest:
     digest: str
     native_min_side_px: int
     image_size_px: int
+    embed_dim: int
     receptive_field_px: int | None
     default_templates: str
     label_sets: Mapping[str, tuple[str, ...]]
@@ -144,6 +146,7 @@ def _parse(root: _Node) -> Manifest:
         digest=root.child("digest").text(),
         native_min_side_px=root.child("native_min_side_px").count(),
         image_size_px=root.child("image_encoder").child("image_size_px").count(),
+        embed_dim=root.child("image_encoder").child("embed_dim").count(),
         receptive_field_px=_receptive_field_px(root.child("upscaler")),
         default_templates=default_templates.text(),
         label_sets=label_sets,

@@ -1,18 +1,30 @@
-"""Turns a ClassifyRequest into work: everything that can be refused is refused here, before any image is computed."""
+"""Turns requests about images into work: what can be refused is refused here, before any image is computed."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from clipsr.v1 import classifier_pb2, types_pb2
+from clipsr.v1 import classifier_pb2, embedding_pb2, types_pb2
 from clipsr_gateway._labels import LabelQuery, resolve_label_space
 from clipsr_gateway._limits import Limits
 from clipsr_gateway._manifest import Manifest
 from clipsr_gateway._probe import check_image
+from clipsr_gateway._response_size import check_classify_response, check_embedding_response
 from clipsr_gateway.backend import Fit, Route
 from clipsr_gateway.errors import ImageRejectedError, InvalidRequestError, Violation
 
-__all__ = ["ClassifyPlan", "PlannedImage", "content_field", "plan_classify"]
+__all__ = [
+    "EmbedPlan",
+    "NoneRule",
+    "PlannedImage",
+    "Question",
+    "plan_embed_images",
+    "plan_image",
+    "plan_images",
+    "plan_question",
+]
 
 _FITS: dict[int, Fit] = {
     types_pb2.FIT_UNSPECIFIED: "",
@@ -25,120 +37,210 @@ _ROUTES: dict[int, Route | None] = {
     types_pb2.ROUTE_NATIVE: "native",
 }
 
-# Upper bounds of what the wire format adds: to one Prediction (two tags and lengths, two floats) and to one
-# ClassifyResult (tags and lengths, size, route, timing, a digest of 71 characters).
-_PREDICTION_OVERHEAD_BYTES = 20
-_RESULT_OVERHEAD_BYTES = 160
-
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedImage:
     """An image that passed all checks that need no decoding.
 
     Attributes:
-        index: position in the request.
+        number: its place in the request, or the caller's number in a stream; for logs.
+        field: path of its bytes in the request.
         content: the file.
         size_hw: rows and columns after EXIF orientation.
         route: the ensemble to run.
     """
 
-    index: int
+    number: int
+    field: str
     content: bytes
     size_hw: tuple[int, int]
     route: Route
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifyPlan:
-    """A checked request.
+class NoneRule:
+    """When an image shows none of the labels.
+
+    Attributes:
+        min_cosine: least cosine of the best label; None if it does not count.
+        min_probability: least probability of the best label; None if it does not count.
+    """
+
+    min_cosine: float | None
+    min_probability: float | None
+
+    def applies(self, *, cosine: float, probability: float) -> bool:
+        """Says whether the best label stays below a threshold."""
+        is_far = self.min_cosine is not None and cosine < self.min_cosine
+        return is_far or (self.min_probability is not None and probability < self.min_probability)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is asked about every image of a Classify or ClassifyStream call.
 
     Attributes:
         query: labels and templates.
         fit: how images that are not square are fitted; empty for the checkpoint's own way.
+        route: the route that the caller forces, or None.
         top_k: predictions to return for an image, between 1 and the number of labels.
-        images: in the order of the request; a Violation stands for an image that is refused.
+        none_rule: when an image shows none of the labels; None: never.
+        wants_embedding: whether the image's embedding is returned.
+        wants_encoder_input: whether what the encoder saw is returned.
     """
 
     query: LabelQuery
     fit: Fit
+    route: Route | None
     top_k: int
+    none_rule: NoneRule | None
+    wants_embedding: bool
+    wants_encoder_input: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedPlan:
+    """A checked EmbedImagesRequest.
+
+    Attributes:
+        fit: as in Question.
+        images: in the order of the request; a Violation stands for an image that is refused.
+    """
+
+    fit: Fit
     images: tuple[PlannedImage | Violation, ...]
 
 
-def plan_classify(request: classifier_pb2.ClassifyRequest, *, manifest: Manifest, limits: Limits) -> ClassifyPlan:
-    """Checks a request and decides the route of every image.
+def plan_question(
+    request: classifier_pb2.ClassifyRequest | classifier_pb2.ClassifyStreamConfig,
+    *,
+    manifest: Manifest,
+    limits: Limits,
+) -> Question:
+    """Checks everything of a request but its images.
 
-    Takes milliseconds for thousands of labels or hundreds of images, so call it outside of the event loop.
+    Takes milliseconds for thousands of labels, so call it outside of the event loop.
 
     Raises:
         InvalidRequestError: the request as a whole is refused, with one violation for every wrong field.
     """
-    violations = _option_violations(request, limits)
+    is_stream = isinstance(request, classifier_pb2.ClassifyStreamConfig)
+    path = "config." if is_stream else ""
+    violations = [] if is_stream else _count_violations(request.images, limits)
+    violations += [*_option_violations(request, path), *_none_violations(request, path)]
     query = LabelQuery(labels=(), templates=())
     try:
-        query = resolve_label_space(request.label_space, manifest=manifest, limits=limits)
+        query = resolve_label_space(request.label_space, path=f"{path}label_space", manifest=manifest, limits=limits)
     except InvalidRequestError as error:
         violations += error.violations
     if violations:
         raise InvalidRequestError(violations)
-    top_k = min(request.top_k or len(query.labels), len(query.labels))
-    _check_response_size(query, top_k, len(request.images), limits)
-    forced = _ROUTES[request.route]
-    return ClassifyPlan(
+    question = Question(
         query=query,
         fit=_FITS[request.fit],
-        top_k=top_k,
-        images=tuple(
-            _plan_image(index, image.content, forced, manifest, limits) for index, image in enumerate(request.images)
-        ),
+        route=_ROUTES[request.route],
+        top_k=min(request.top_k or len(query.labels), len(query.labels)),
+        none_rule=_none_rule(request.none_of_these) if request.HasField("none_of_these") else None,
+        wants_embedding=request.return_embedding,
+        wants_encoder_input=request.return_encoder_input,
+    )
+    check_classify_response(
+        labels=query.labels,
+        top_k=question.top_k,
+        embed_dim=manifest.embed_dim if question.wants_embedding else 0,
+        encoder_side_px=manifest.image_size_px if question.wants_encoder_input else 0,
+        image_count=1 if is_stream else len(request.images),
+        field=f"{path}top_k",
+        limits=limits,
+    )
+    return question
+
+
+def plan_embed_images(request: embedding_pb2.EmbedImagesRequest, *, manifest: Manifest, limits: Limits) -> EmbedPlan:
+    """Checks a request and decides the route of every image; call it outside of the event loop.
+
+    Raises:
+        InvalidRequestError: as `plan_question`.
+    """
+    violations = [*_count_violations(request.images, limits), *_option_violations(request, "")]
+    if violations:
+        raise InvalidRequestError(violations)
+    check_embedding_response(count=len(request.images), embed_dim=manifest.embed_dim, field="images", limits=limits)
+    forced = _ROUTES[request.route]
+    return EmbedPlan(
+        fit=_FITS[request.fit], images=plan_images(request.images, forced=forced, manifest=manifest, limits=limits)
     )
 
 
-def content_field(index: int) -> str:
-    """Returns the path of an image's bytes in the request."""
-    return f"images[{index}].content"
-
-
-def _option_violations(request: classifier_pb2.ClassifyRequest, limits: Limits) -> list[Violation]:
-    violations: list[Violation] = []
-    if not request.images:
-        sentence = "There are no images; send at least one."
-        violations.append(Violation(field="images", reason="IMAGES_EMPTY", sentence=sentence))
-    elif len(request.images) > limits.max_images:
-        sentence = f"{len(request.images):,} images are too many; send at most {limits.max_images:,} in one request."
-        violations.append(Violation(field="images", reason="TOO_MANY_IMAGES", sentence=sentence))
-    if request.fit not in _FITS:
-        sentence = f"Fit {request.fit} is unknown; use FIT_CENTER_CROP or FIT_SQUASH."
-        violations.append(Violation(field="fit", reason="FIT_UNKNOWN", sentence=sentence))
-    if request.route not in _ROUTES:
-        sentence = f"Route {request.route} is unknown; use ROUTE_UPSCALED or ROUTE_NATIVE, or leave it unspecified."
-        violations.append(Violation(field="route", reason="ROUTE_UNKNOWN", sentence=sentence))
-    return violations
-
-
-def _check_response_size(query: LabelQuery, top_k: int, image_count: int, limits: Limits) -> None:
-    """Refuses what could not be answered: found out after computing, it would be a bare RESOURCE_EXHAUSTED.
-
-    Raises:
-        InvalidRequestError: the answer, with the longest labels first, would not fit one message.
-    """
-    sizes = sorted((len(label.encode()) for label in query.labels), reverse=True)[:top_k]
-    response_bytes = image_count * (_RESULT_OVERHEAD_BYTES + sum(sizes) + top_k * _PREDICTION_OVERHEAD_BYTES)
-    if response_bytes > limits.max_message_bytes:
-        sentence = (
-            f"{top_k:,} predictions for each of {image_count:,} images could take {response_bytes:,} bytes; a message "
-            f"holds {limits.max_message_bytes:,}. Set a smaller top_k or send fewer images."
+def plan_images(
+    images: Sequence[types_pb2.Image], *, forced: Route | None, manifest: Manifest, limits: Limits
+) -> tuple[PlannedImage | Violation, ...]:
+    """Checks the images of a request by their headers; takes milliseconds for hundreds."""
+    return tuple(
+        plan_image(
+            image.content,
+            number=index,
+            field=f"images[{index}].content",
+            forced=forced,
+            manifest=manifest,
+            limits=limits,
         )
-        raise InvalidRequestError([Violation(field="top_k", reason="RESPONSE_TOO_LARGE", sentence=sentence)])
+        for index, image in enumerate(images)
+    )
 
 
-def _plan_image(
-    index: int, content: bytes, forced: Route | None, manifest: Manifest, limits: Limits
+def plan_image(
+    content: bytes, *, number: int, field: str, forced: Route | None, manifest: Manifest, limits: Limits
 ) -> PlannedImage | Violation:
+    """Checks one image by its header and decides its route."""
     try:
         header = check_image(content, limits=limits)
     except ImageRejectedError as error:
-        return Violation(field=content_field(index), reason=error.reason, sentence=error.sentence)
+        return Violation(field=field, reason=error.reason, sentence=error.sentence)
     is_native = min(header.size_hw) >= manifest.native_min_side_px
     route: Route = forced or ("native" if is_native else "upscaled")
-    return PlannedImage(index=index, content=content, size_hw=header.size_hw, route=route)
+    return PlannedImage(number=number, field=field, content=content, size_hw=header.size_hw, route=route)
+
+
+def _count_violations(images: Sequence[types_pb2.Image], limits: Limits) -> list[Violation]:
+    if not images:
+        sentence = "There are no images; send at least one."
+        return [Violation(field="images", reason="IMAGES_EMPTY", sentence=sentence)]
+    if len(images) > limits.max_images:
+        sentence = f"{len(images):,} images are too many; send at most {limits.max_images:,} in one request."
+        return [Violation(field="images", reason="TOO_MANY_IMAGES", sentence=sentence)]
+    return []
+
+
+def _option_violations(
+    request: classifier_pb2.ClassifyRequest | classifier_pb2.ClassifyStreamConfig | embedding_pb2.EmbedImagesRequest,
+    path: str,
+) -> Iterator[Violation]:
+    if request.fit not in _FITS:
+        sentence = f"Fit {request.fit} is unknown; use FIT_CENTER_CROP or FIT_SQUASH."
+        yield Violation(field=f"{path}fit", reason="FIT_UNKNOWN", sentence=sentence)
+    if request.route not in _ROUTES:
+        sentence = f"Route {request.route} is unknown; use ROUTE_UPSCALED or ROUTE_NATIVE, or leave it unspecified."
+        yield Violation(field=f"{path}route", reason="ROUTE_UNKNOWN", sentence=sentence)
+
+
+def _none_violations(
+    request: classifier_pb2.ClassifyRequest | classifier_pb2.ClassifyStreamConfig, path: str
+) -> Iterator[Violation]:
+    if not request.HasField("none_of_these"):
+        return
+    rule, field = _none_rule(request.none_of_these), f"{path}none_of_these"
+    if rule.min_cosine is None and rule.min_probability is None:
+        sentence = "none_of_these has no threshold; set min_cosine or min_probability, or leave none_of_these out."
+        yield Violation(field=field, reason="THRESHOLD_MISSING", sentence=sentence)
+    for name, value, least in (("min_cosine", rule.min_cosine, -1), ("min_probability", rule.min_probability, 0)):
+        if value is not None and not least <= value <= 1:  # nor is NaN
+            sentence = f"{name} is {'not a number' if math.isnan(value) else f'{value:g}'}; it lies in [{least}, 1]."
+            yield Violation(field=f"{field}.{name}", reason="THRESHOLD_OUT_OF_RANGE", sentence=sentence)
+
+
+def _none_rule(message: classifier_pb2.NoneOfThese) -> NoneRule:
+    return NoneRule(
+        min_cosine=message.min_cosine if message.HasField("min_cosine") else None,
+        min_probability=message.min_probability if message.HasField("min_probability") else None,
+    )

@@ -14,13 +14,22 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from clipsr.v1 import classifier_pb2, classifier_pb2_grpc, upscaler_pb2, upscaler_pb2_grpc
+from clipsr.v1 import (
+    classifier_pb2,
+    classifier_pb2_grpc,
+    embedding_pb2,
+    embedding_pb2_grpc,
+    upscaler_pb2,
+    upscaler_pb2_grpc,
+)
 from clipsr_gateway._calls import CallGate
 from clipsr_gateway._classifier import ClassifierService
+from clipsr_gateway._embedding import EmbeddingService
 from clipsr_gateway._health import HealthMonitor, HealthSchedule, HealthService
 from clipsr_gateway._limits import Limits
 from clipsr_gateway._logs import log_event
 from clipsr_gateway._manifest import Manifest, load_manifest
+from clipsr_gateway._slots import FairSlots
 from clipsr_gateway._triton import TritonBackend
 from clipsr_gateway._upscaler import UpscalerService
 from clipsr_gateway.backend import InferenceBackend
@@ -29,6 +38,7 @@ from clipsr_gateway.errors import ConfigurationError, ListenError
 __all__ = ["Gateway", "GatewayConfig", "serve"]
 
 _CLASSIFIER_NAME: str = classifier_pb2.DESCRIPTOR.services_by_name["ClassifierService"].full_name
+_EMBEDDING_NAME: str = embedding_pb2.DESCRIPTOR.services_by_name["EmbeddingService"].full_name
 _UPSCALER_NAME: str = upscaler_pb2.DESCRIPTOR.services_by_name["UpscalerService"].full_name
 _HEALTH_NAME: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
@@ -46,8 +56,8 @@ class GatewayConfig:
         listen: HOST:PORT to serve on; port 0 takes a free one.
         triton: HOST:PORT of Triton's gRPC endpoint.
         repository: the model repository, for its manifest.json.
-        max_concurrent: requests in Triton at once: images to classify, and groups of tiles to upscale; more than Triton
-            batches together only moves the queue.
+        max_concurrent: requests in Triton at once: images to classify or embed, portions of texts, groups of tiles
+            to upscale; more than Triton batches together only moves the queue.
         grace_s: how long calls in flight may take to finish at shutdown.
         limits: what a request may hold.
         schedule: how often health is measured.
@@ -87,11 +97,11 @@ class Gateway:
         self._config = config
         self._gate = CallGate()
         self._backend = backend
-        self._health = HealthService((_CLASSIFIER_NAME, _UPSCALER_NAME))
+        self._health = HealthService((_CLASSIFIER_NAME, _EMBEDDING_NAME, _UPSCALER_NAME))
         self._monitor = HealthMonitor(backend=backend, health=self._health, manifest=manifest, schedule=config.schedule)
         self._monitor_task: asyncio.Task[None] | None = None
         self._server = grpc.aio.server(options=_server_options(config.limits))
-        slots = asyncio.Semaphore(config.max_concurrent)
+        slots = FairSlots(config.max_concurrent)
         classifier = ClassifierService(
             backend=backend,
             manifest=manifest,
@@ -100,6 +110,9 @@ class Gateway:
             gate=self._gate,
             gateway_version=version("clipsr-gateway"),
         )
+        embedder = EmbeddingService(
+            backend=backend, manifest=manifest, limits=config.limits, slots=slots, gate=self._gate
+        )
         upscaler = UpscalerService(
             backend=backend, manifest=manifest, limits=config.limits, slots=slots, gate=self._gate
         )
@@ -107,13 +120,16 @@ class Gateway:
         classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(  # pyright: ignore[reportUnknownMemberType]
             classifier, self._server
         )
+        embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(  # pyright: ignore[reportUnknownMemberType]
+            embedder, self._server
+        )
         upscaler_pb2_grpc.add_UpscalerServiceServicer_to_server(  # pyright: ignore[reportUnknownMemberType]
             upscaler, self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(  # pyright: ignore[reportUnknownMemberType]
             self._health, self._server
         )
-        names = (_CLASSIFIER_NAME, _UPSCALER_NAME, _HEALTH_NAME, reflection.SERVICE_NAME)
+        names = (_CLASSIFIER_NAME, _EMBEDDING_NAME, _UPSCALER_NAME, _HEALTH_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
 
     @property

@@ -1,8 +1,7 @@
-"""The only module that knows Triton: tensors of the two ensembles and of `upscale`, and what its errors mean.
+"""The only module that knows Triton: tensors of the ensembles, of `embed_text` and of `upscale`, and its errors.
 
-Tensor contract of the ensembles (batch dimension 1 in front): `image` BYTES [1,1], `fit` BYTES [1,1], `labels` BYTES
-[1,K], `templates` BYTES [1,T]; answers `cosine` FP32 [1,K] and `probability` FP32 [1,K]. Of `upscale`, N tiles:
-`canvas` UINT8 [N,3,H,W], `box` FP32 [N,4]; answer `pixels` UINT8 [N,3,R,R].
+The tensors are those of docs/tensor-contract.md, with a batch dimension of 1 in front; `upscale` takes N tiles at once.
+An ensemble's outputs travel only if they are asked for.
 """
 
 # tritonclient has no annotations; what leaves this module has.
@@ -28,12 +27,19 @@ from clipsr_gateway.errors import (
     ImageRejectedError,
 )
 
-__all__ = ["MODELS", "UPSCALE_MODEL", "TritonBackend"]
+__all__ = ["EMBED_IMAGE_MODELS", "EMBED_TEXT_MODEL", "MODELS", "UPSCALE_MODEL", "TritonBackend"]
 
 # The ensemble that serves each route.
 MODELS: dict[Route, str] = {"upscaled": "classify", "native": "classify_native"}
 
+# Their first parts.
+EMBED_IMAGE_MODELS: dict[Route, str] = {"upscaled": "embed_image", "native": "embed_image_native"}
+
+EMBED_TEXT_MODEL = "embed_text"
 UPSCALE_MODEL = "upscale"
+
+# `upscale` is a part of the ensembles, which are ready when their parts are.
+_READY_MODELS = (*MODELS.values(), *EMBED_IMAGE_MODELS.values(), EMBED_TEXT_MODEL)
 
 # Python models prefix what is meant for the caller; an ensemble may wrap it in its own sentence. The reason's prefix
 # is checked too: only an image can still be at fault once the gateway has checked the rest of the request.
@@ -51,8 +57,44 @@ _CHANNEL_OPTIONS: list[tuple[str, int]] = [
 ]
 
 
+class _Connection:
+    """Sends requests, and gives every failure its type."""
+
+    def __init__(self, *, target: str, client: InferenceServerClient) -> None:
+        self._target = target
+        self._client = client
+
+    async def infer(
+        self,
+        model_name: str,
+        *,
+        inputs: Sequence[InferInput],
+        outputs: Sequence[str],
+        request_id: str,
+        timeout_s: float | None,
+    ) -> Any:
+        """Runs a model. Cancelling the caller cancels the request in Triton.
+
+        Raises:
+            BackendUnavailableError: Triton does not answer, or has not loaded the model.
+            DeadlineExceededError: `timeout_s` passed.
+            ImageRejectedError: a model refused the image.
+            BackendFaultError: anything else.
+        """
+        try:
+            return await self._client.infer(
+                model_name,
+                inputs=inputs,
+                outputs=[InferRequestedOutput(name) for name in outputs],
+                request_id=request_id,
+                client_timeout=timeout_s,
+            )
+        except InferenceServerException as error:
+            _raise_typed(error, target=self._target, model_name=model_name)
+
+
 class TritonBackend:
-    """Classifies through a Triton server's gRPC endpoint.
+    """Computes through a Triton server's gRPC endpoint.
 
     Must be created inside a running event loop and used there only (`prepare` excepted).
     """
@@ -60,6 +102,7 @@ class TritonBackend:
     def __init__(self, target: str) -> None:
         self._target = target
         self._client = InferenceServerClient(target, channel_args=_CHANNEL_OPTIONS)
+        self._connection = _Connection(target=target, client=self._client)
 
     @property
     def target(self) -> str:
@@ -67,11 +110,11 @@ class TritonBackend:
         return self._target
 
     async def is_ready(self, *, timeout_s: float) -> bool:
-        """Says whether the server and both ensembles are ready; False on any error."""
+        """Says whether the server and all models are ready; False on any error."""
         try:
             if not await self._client.is_server_ready(client_timeout=timeout_s):
                 return False
-            for model_name in MODELS.values():
+            for model_name in _READY_MODELS:
                 if not await self._client.is_model_ready(model_name, client_timeout=timeout_s):
                     return False
         except InferenceServerException:
@@ -81,10 +124,35 @@ class TritonBackend:
     def prepare(self, *, labels: Sequence[str], templates: Sequence[str]) -> TritonLabels:
         """Serializes labels and templates once for all images of a call."""
         return TritonLabels(
-            client=self._client,
-            target=self._target,
+            connection=self._connection,
             inputs=[_bytes_input("labels", labels), _bytes_input("templates", templates)],
         )
+
+    async def embed_image(
+        self, image: bytes, *, fit: Fit, route: Route, request_id: str, timeout_s: float | None
+    ) -> npt.NDArray[np.float32]:
+        """Embeds one image; see InferenceBackend.embed_image. Cancelling the caller cancels the request in Triton."""
+        result = await self._connection.infer(
+            EMBED_IMAGE_MODELS[route],
+            inputs=[_bytes_input("image", [image]), _bytes_input("fit", [fit])],
+            outputs=["image_embedding"],
+            request_id=request_id,
+            timeout_s=timeout_s,
+        )
+        return _float_output(result, "image_embedding", rank=1)
+
+    async def embed_texts(
+        self, texts: Sequence[str], *, templates: Sequence[str], request_id: str, timeout_s: float | None
+    ) -> npt.NDArray[np.float32]:
+        """Embeds texts; see InferenceBackend.embed_texts. Cancelling the caller cancels the request in Triton."""
+        result = await self._connection.infer(
+            EMBED_TEXT_MODEL,
+            inputs=[_bytes_input("texts", texts), _bytes_input("templates", templates)],
+            outputs=["text_embedding"],
+            request_id=request_id,
+            timeout_s=timeout_s,
+        )
+        return _float_output(result, "text_embedding", rank=2)
 
     async def max_tiles(self, *, timeout_s: float | None) -> int:
         """Returns `max_batch_size` of `upscale`, as it is configured now.
@@ -112,19 +180,16 @@ class TritonBackend:
         timeout_s: float | None,
     ) -> npt.NDArray[np.uint8]:
         """Renders tiles; see InferenceBackend.upscale. Cancelling the caller cancels the request in Triton."""
-        try:
-            result = await self._client.infer(
-                UPSCALE_MODEL,
-                inputs=[
-                    InferInput("canvas", list(canvas.shape), "UINT8").set_data_from_numpy(canvas),
-                    InferInput("box", list(box.shape), "FP32").set_data_from_numpy(box),
-                ],
-                outputs=[InferRequestedOutput("pixels")],
-                request_id=request_id,
-                client_timeout=timeout_s,
-            )
-        except InferenceServerException as error:
-            _raise_typed(error, target=self._target, model_name=UPSCALE_MODEL)
+        result = await self._connection.infer(
+            UPSCALE_MODEL,
+            inputs=[
+                InferInput("canvas", list(canvas.shape), "UINT8").set_data_from_numpy(canvas),
+                InferInput("box", list(box.shape), "FP32").set_data_from_numpy(box),
+            ],
+            outputs=["pixels"],
+            request_id=request_id,
+            timeout_s=timeout_s,
+        )
         return _pixel_output(result, tile_count=len(canvas))
 
     async def close(self) -> None:
@@ -135,33 +200,40 @@ class TritonBackend:
 class TritonLabels:
     """Labels and templates as tensors that any number of requests share."""
 
-    def __init__(self, *, client: InferenceServerClient, target: str, inputs: list[InferInput]) -> None:
-        self._client = client
-        self._target = target
+    def __init__(self, *, connection: _Connection, inputs: list[InferInput]) -> None:
+        self._connection = connection
         self._inputs = inputs
 
     async def classify(
-        self, image: bytes, *, fit: Fit, route: Route, request_id: str, timeout_s: float | None
+        self,
+        image: bytes,
+        *,
+        fit: Fit,
+        route: Route,
+        request_id: str,
+        timeout_s: float | None,
+        wants_embedding: bool = False,
+        wants_pixels: bool = False,
     ) -> Scores:
-        """Runs one ensemble on one image. Cancelling the caller cancels the request in Triton.
-
-        Raises:
-            BackendUnavailableError: Triton does not answer, or has not loaded the ensemble.
-            DeadlineExceededError: `timeout_s` passed.
-            ImageRejectedError: a model refused the image.
-            BackendFaultError: anything else.
-        """
-        try:
-            result = await self._client.infer(
-                MODELS[route],
-                inputs=[_bytes_input("image", [image]), _bytes_input("fit", [fit]), *self._inputs],
-                outputs=[InferRequestedOutput("cosine"), InferRequestedOutput("probability")],
-                request_id=request_id,
-                client_timeout=timeout_s,
-            )
-        except InferenceServerException as error:
-            _raise_typed(error, target=self._target, model_name=MODELS[route])
-        return Scores(cosine=_float_output(result, "cosine"), probability=_float_output(result, "probability"))
+        """Runs one ensemble on one image; see PreparedLabels.classify."""
+        result = await self._connection.infer(
+            MODELS[route],
+            inputs=[_bytes_input("image", [image]), _bytes_input("fit", [fit]), *self._inputs],
+            outputs=[
+                "cosine",
+                "probability",
+                *(["image_embedding"] if wants_embedding else []),
+                *(["pixels"] if wants_pixels else []),
+            ],
+            request_id=request_id,
+            timeout_s=timeout_s,
+        )
+        return Scores(
+            cosine=_float_output(result, "cosine", rank=1),
+            probability=_float_output(result, "probability", rank=1),
+            image_embedding=_float_output(result, "image_embedding", rank=1) if wants_embedding else None,
+            pixels=_pixel_output(result, tile_count=1)[0] if wants_pixels else None,
+        )
 
 
 def _bytes_input(name: str, values: Sequence[str] | Sequence[bytes]) -> InferInput:
@@ -171,17 +243,18 @@ def _bytes_input(name: str, values: Sequence[str] | Sequence[bytes]) -> InferInp
     return InferInput(name, [1, len(values)], "BYTES").set_data_from_numpy(tensor)
 
 
-def _float_output(result: Any, name: str) -> npt.NDArray[np.float32]:
+def _float_output(result: Any, name: str, *, rank: int) -> npt.NDArray[np.float32]:
     """Returns an output without its batch dimension.
 
     Raises:
-        BackendFaultError: the output is absent or is not FP32 of shape [1, K].
+        BackendFaultError: the output is absent or is not FP32 with a batch of 1 before `rank` dimensions.
     """
     tensor: npt.NDArray[Any] | None = result.as_numpy(name)
     if tensor is None:
         raise BackendFaultError(f"Triton's answer has no output {name!r}")
-    if tensor.dtype != np.float32 or tensor.ndim != 2 or tensor.shape[0] != 1:
-        raise BackendFaultError(f"Triton's output {name!r} is {tensor.dtype} {tensor.shape}, expected float32 (1, K)")
+    if tensor.dtype != np.float32 or tensor.ndim != 1 + rank or tensor.shape[0] != 1:
+        expected = f"float32 (1{', N' * rank})"
+        raise BackendFaultError(f"Triton's output {name!r} is {tensor.dtype} {tensor.shape}, expected {expected}")
     return tensor[0]
 
 
@@ -215,5 +288,5 @@ def _raise_typed(error: InferenceServerException, *, target: str, model_name: st
         sentence = f"Triton at {target} has not loaded model {model_name!r}; it is still starting or failed to load it."
         raise BackendUnavailableError(target, sentence) from error
     if status == "DEADLINE_EXCEEDED":
-        raise DeadlineExceededError("The deadline passed while the image was in Triton.") from error
+        raise DeadlineExceededError("The deadline passed while the request was in Triton.") from error
     raise BackendFaultError(f"Triton answered {status}: {message}") from error

@@ -20,6 +20,8 @@ from clipsr_gateway._encode import encode
 from clipsr_gateway._limits import Limits
 from clipsr_gateway._logs import log_event
 from clipsr_gateway._manifest import Manifest
+from clipsr_gateway._run_image import size_message
+from clipsr_gateway._slots import FairSlots
 from clipsr_gateway._tiles import Tile, TilePlan, plan_tiles
 from clipsr_gateway._upscale_plan import CONTENT_FIELD, UpscalePlan, lacks_alpha, plan_upscale, resolve_target
 from clipsr_gateway.backend import InferenceBackend
@@ -100,7 +102,7 @@ class UpscalerService(upscaler_pb2_grpc.UpscalerServiceServicer):
         backend: what computes.
         manifest: what is served.
         limits: what a request may hold.
-        slots: places for requests in the backend, over all calls; who finds none waits in order of arrival.
+        slots: places for requests in the backend, over all calls.
         gate: counts the calls.
     """
 
@@ -110,7 +112,7 @@ class UpscalerService(upscaler_pb2_grpc.UpscalerServiceServicer):
         backend: InferenceBackend,
         manifest: Manifest,
         limits: Limits,
-        slots: asyncio.Semaphore,
+        slots: FairSlots,
         gate: CallGate,
     ) -> None:
         self._backend = backend
@@ -147,8 +149,8 @@ class UpscalerService(upscaler_pb2_grpc.UpscalerServiceServicer):
         return upscaler_pb2.UpscaleResponse(
             content=content,
             format=plan.format_number,
-            input_size=_size(picture.size_hw),
-            output_size=_size(plan.target_hw),
+            input_size=size_message(picture.size_hw),
+            output_size=size_message(plan.target_hw),
             timing=clock.timing(),
             model_digest=self._manifest.digest,
         )
@@ -209,7 +211,7 @@ class UpscalerService(upscaler_pb2_grpc.UpscalerServiceServicer):
     async def _render_group(
         self, group: Sequence[tuple[_Layer, Tile]], tiles: TilePlan, call: Call, clock: _Clock
     ) -> None:
-        async with self._slots:
+        async with self._slots.place(call):
             if call.is_past_deadline():
                 raise DeadlineExceededError("The deadline passed before all tiles were sent to Triton.")
             clock.send()
@@ -258,10 +260,6 @@ def _blank(planes: npt.NDArray[np.uint8], target_hw: tuple[int, int]) -> npt.NDA
 def _mean(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Returns [1, R, R] of the three channels that a grey image is rendered in; they differ by little."""
     return ((pixels.sum(axis=0, keepdims=True, dtype=np.uint16) + 1) // 3).astype(np.uint8)
-
-
-def _size(size_hw: tuple[int, int]) -> types_pb2.Size:
-    return types_pb2.Size(height=size_hw[0], width=size_hw[1])
 
 
 def _refuse(field: str, reason: str, sentence: str) -> InvalidRequestError:

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Fit", "InferenceBackend", "PreparedLabels", "Route", "Scores"]
+__all__ = ["Fit", "InferenceBackend", "PreparedLabels", "Route", "Scores", "embedding_fault"]
 
 # Empty: the checkpoint's own, which the models read from the manifest.
 Fit = Literal["", "center_crop", "squash"]
@@ -23,13 +23,23 @@ class Scores:
     Attributes:
         cosine: [K] float32 in [-1, 1], in the order of the labels.
         probability: [K] float32 in [0, 1], in the order of the labels.
+        image_embedding: [D] float32, L2-normalized; None unless asked for.
+        pixels: [3, R, R] uint8 RGB, what the image encoder received; None unless asked for.
     """
 
     cosine: npt.NDArray[np.float32]
     probability: npt.NDArray[np.float32]
+    image_embedding: npt.NDArray[np.float32] | None = None
+    pixels: npt.NDArray[np.uint8] | None = None
 
-    def fault(self, label_count: int) -> str | None:
-        """Returns what makes these scores unusable for `label_count` labels, or None if they are sound."""
+    def fault(self, *, label_count: int, embed_dim: int | None = None, side_px: int | None = None) -> str | None:
+        """Returns what makes these scores unusable, or None if they are sound.
+
+        Args:
+            label_count: K.
+            embed_dim: D where the embedding was asked for.
+            side_px: R where the pixels were asked for.
+        """
         if self.cosine.shape != (label_count,) or self.probability.shape != (label_count,):
             return (
                 f"{label_count} labels were sent, but cosine has shape {self.cosine.shape} "
@@ -37,14 +47,34 @@ class Scores:
             )
         if not (np.isfinite(self.cosine).all() and np.isfinite(self.probability).all()):
             return "cosine or probability is not finite"
+        if embed_dim is not None and (fault := embedding_fault(self.image_embedding, (embed_dim,))):
+            return fault
+        if side_px is not None and (self.pixels is None or self.pixels.shape != (3, side_px, side_px)):
+            shape = None if self.pixels is None else self.pixels.shape
+            return f"pixels of shape (3, {side_px}, {side_px}) were expected, {shape} came"
         return None
+
+
+def embedding_fault(values: npt.NDArray[np.float32] | None, shape: tuple[int, ...]) -> str | None:
+    """Returns what makes embeddings unusable that should have a shape, or None if they are sound."""
+    if values is None or values.shape != shape:
+        return f"embeddings of shape {shape} were expected, {None if values is None else values.shape} came"
+    return None if np.isfinite(values).all() else "an embedding is not finite"
 
 
 class PreparedLabels(Protocol):
     """Labels and templates, encoded once for all images of a call."""
 
     async def classify(
-        self, image: bytes, *, fit: Fit, route: Route, request_id: str, timeout_s: float | None
+        self,
+        image: bytes,
+        *,
+        fit: Fit,
+        route: Route,
+        request_id: str,
+        timeout_s: float | None,
+        wants_embedding: bool = False,
+        wants_pixels: bool = False,
     ) -> Scores:
         """Classifies one image.
 
@@ -52,6 +82,8 @@ class PreparedLabels(Protocol):
             image: an encoded image file.
             fit: how an image that is not square meets the square input; empty for the checkpoint's own way.
             route: which ensemble runs.
+            wants_embedding: whether `Scores.image_embedding` is needed.
+            wants_pixels: whether `Scores.pixels` is needed.
             request_id: shown in the backend's own log.
             timeout_s: seconds until the caller stops waiting; None waits forever.
 
@@ -73,11 +105,40 @@ class InferenceBackend(Protocol):
         ...
 
     async def is_ready(self, *, timeout_s: float) -> bool:
-        """Says whether the backend and both routes are ready; False, never an error, for one that is down."""
+        """Says whether the backend and all models are ready; False, never an error, for one that is down."""
         ...
 
     def prepare(self, *, labels: Sequence[str], templates: Sequence[str]) -> PreparedLabels:
         """Encodes labels and templates for any number of images. Pure computation; may run in any thread."""
+        ...
+
+    async def embed_image(
+        self, image: bytes, *, fit: Fit, route: Route, request_id: str, timeout_s: float | None
+    ) -> npt.NDArray[np.float32]:
+        """Embeds one image; arguments and errors are those of PreparedLabels.classify.
+
+        Returns:
+            [D] L2-normalized.
+        """
+        ...
+
+    async def embed_texts(
+        self, texts: Sequence[str], *, templates: Sequence[str], request_id: str, timeout_s: float | None
+    ) -> npt.NDArray[np.float32]:
+        """Embeds texts, each as the mean over the templates.
+
+        Args:
+            texts: N texts.
+            templates: each with exactly one "{}".
+            request_id: shown in the backend's own log.
+            timeout_s: seconds until the caller stops waiting; None waits forever.
+
+        Returns:
+            [N, D] L2-normalized.
+
+        Raises:
+            BackendError, DeadlineExceededError: as PreparedLabels.classify.
+        """
         ...
 
     async def max_tiles(self, *, timeout_s: float | None) -> int:

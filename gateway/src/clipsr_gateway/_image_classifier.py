@@ -1,0 +1,140 @@
+"""Classification of one image, the same for single calls and streams."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from clipsr.v1 import classifier_pb2, types_pb2, upscaler_pb2
+from clipsr_gateway._calls import Call
+from clipsr_gateway._decode import Picture
+from clipsr_gateway._encode import OUTPUT_FORMATS, encode
+from clipsr_gateway._limits import Limits
+from clipsr_gateway._manifest import Manifest
+from clipsr_gateway._plan import PlannedImage, Question, plan_question
+from clipsr_gateway._run_image import ROUTE_NUMBERS, Answered, run_image, size_message
+from clipsr_gateway._slots import FairSlots
+from clipsr_gateway.backend import InferenceBackend, PreparedLabels, Scores
+from clipsr_gateway.errors import BackendFaultError, Violation
+
+__all__ = ["ImageClassifier", "PreparedQuestion", "encoder_input_png", "rank"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedQuestion:
+    """A question whose labels are ready to be sent with any number of images."""
+
+    question: Question
+    labels: PreparedLabels
+
+
+class ImageClassifier:
+    """Asks a backend what is in an image.
+
+    Args:
+        backend: what computes.
+        manifest: what is served.
+        limits: what a request may hold.
+        slots: places for requests in the backend, over all calls.
+    """
+
+    def __init__(self, *, backend: InferenceBackend, manifest: Manifest, limits: Limits, slots: FairSlots) -> None:
+        self._backend = backend
+        self._manifest = manifest
+        self._limits = limits
+        self._slots = slots
+
+    async def prepare(
+        self, request: classifier_pb2.ClassifyRequest | classifier_pb2.ClassifyStreamConfig, call: Call
+    ) -> PreparedQuestion:
+        """Checks what is asked and encodes the labels, outside of the event loop.
+
+        Raises:
+            InvalidRequestError: with one violation for every wrong field.
+        """
+        prepared = await asyncio.to_thread(self._prepare, request)
+        call.fields["labels"] = len(prepared.question.query.labels)
+        call.fields["templates"] = len(prepared.question.query.templates)
+        return prepared
+
+    async def classify(
+        self, image: PlannedImage | Violation, prepared: PreparedQuestion, call: Call
+    ) -> classifier_pb2.ClassifyResult:
+        """Returns the outcome for one image.
+
+        Raises:
+            BackendUnavailableError, DeadlineExceededError: the whole call fails.
+        """
+        question = prepared.question
+
+        async def ask(image: PlannedImage, timeout_s: float | None) -> Scores:
+            scores = await prepared.labels.classify(
+                image.content,
+                fit=question.fit,
+                route=image.route,
+                request_id=call.request_id,
+                timeout_s=timeout_s,
+                wants_embedding=question.wants_embedding,
+                wants_pixels=question.wants_encoder_input,
+            )
+            fault = scores.fault(
+                label_count=len(question.query.labels),
+                embed_dim=self._manifest.embed_dim if question.wants_embedding else None,
+                side_px=self._manifest.image_size_px if question.wants_encoder_input else None,
+            )
+            if fault:
+                raise BackendFaultError(fault)
+            return scores
+
+        answered = await run_image(image, ask, slots=self._slots, call=call)
+        if not isinstance(answered, Answered):
+            return classifier_pb2.ClassifyResult(error=answered)
+        return classifier_pb2.ClassifyResult(classification=await self._describe(answered, question))
+
+    def _prepare(
+        self, request: classifier_pb2.ClassifyRequest | classifier_pb2.ClassifyStreamConfig
+    ) -> PreparedQuestion:
+        question = plan_question(request, manifest=self._manifest, limits=self._limits)
+        labels = self._backend.prepare(labels=question.query.labels, templates=question.query.templates)
+        return PreparedQuestion(question=question, labels=labels)
+
+    async def _describe(self, answered: Answered[Scores], question: Question) -> classifier_pb2.Classification:
+        scores = answered.answer
+        predictions = rank(scores, question.query.labels, question.top_k)
+        best, rule = predictions[0], question.none_rule
+        classification = classifier_pb2.Classification(
+            predictions=predictions,
+            input_size=size_message(answered.image.size_hw),
+            route=ROUTE_NUMBERS[answered.image.route],
+            timing=answered.timing,
+            model_digest=self._manifest.digest,
+            none_of_these=rule is not None and rule.applies(cosine=best.cosine, probability=best.probability),
+        )
+        if question.wants_embedding and scores.image_embedding is not None:
+            classification.embedding.extend(scores.image_embedding.tolist())
+        if question.wants_encoder_input and scores.pixels is not None:
+            classification.encoder_input = await asyncio.to_thread(encoder_input_png, scores.pixels)
+        return classification
+
+
+def rank(scores: Scores, labels: tuple[str, ...], top_k: int) -> list[types_pb2.Prediction]:
+    """Returns the `top_k` best labels, best first, ties in the order of the labels.
+
+    Ranks by cosine: probability is monotone in it, but in float32 the small ones all become 0.
+    """
+    order: list[int] = np.argsort(-scores.cosine, kind="stable")[:top_k].tolist()
+    cosine: list[float] = scores.cosine[order].tolist()
+    probability: list[float] = scores.probability[order].tolist()
+    return [
+        types_pb2.Prediction(label=labels[index], cosine=cosine[place], probability=probability[place])
+        for place, index in enumerate(order)
+    ]
+
+
+def encoder_input_png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """Returns [3, R, R] RGB as a PNG file."""
+    picture = Picture(color=pixels, alpha=None, icc_profile=None)
+    return encode(picture, OUTPUT_FORMATS[upscaler_pb2.IMAGE_FORMAT_PNG])
