@@ -112,7 +112,8 @@ async def test_one_log_line_a_call_without_contents(start, backend, request_of, 
         await call
     lines = [record.fields for record in caplog.records if record.getMessage() == "call"]
     assert len(lines) == 1
-    assert lines[0].pop("latency_ms") > 0
+    assert lines[0].pop("latency_ms") >= lines[0].pop("inference_ms") > 0
+    assert lines[0].pop("queue_ms") >= 0
     assert lines[0] == {
         "method": "Classify",
         "request_id": "id-7",

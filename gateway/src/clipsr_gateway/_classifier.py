@@ -15,7 +15,7 @@ from clipsr_gateway._classify_stream import ClassifyStream
 from clipsr_gateway._image_classifier import ImageClassifier
 from clipsr_gateway._limits import Limits
 from clipsr_gateway._manifest import Manifest
-from clipsr_gateway._plan import PlannedImage, plan_images
+from clipsr_gateway._plan import PlannedImage, plan_images, total_units
 from clipsr_gateway._slots import FairSlots
 from clipsr_gateway.backend import InferenceBackend
 
@@ -95,7 +95,10 @@ class ClassifierService(classifier_pb2_grpc.ClassifierServiceServicer):
         return await self._gate.run("GetModelInfo", context, self._get_model_info)
 
     async def _get_model_info(self, call: Call) -> classifier_pb2.GetModelInfoResponse:
-        return classifier_pb2.GetModelInfoResponse(model_info=self._info)
+        response = classifier_pb2.GetModelInfoResponse(model_info=self._info)
+        if call.caller is not None:
+            response.model_info.limits.caller.CopyFrom(call.caller.to_proto())
+        return response
 
     async def _classify(self, request: classifier_pb2.ClassifyRequest, call: Call) -> classifier_pb2.ClassifyResponse:
         call.fields["images"] = len(request.images)
@@ -107,6 +110,8 @@ class ClassifierService(classifier_pb2_grpc.ClassifierServiceServicer):
             manifest=self._manifest,
             limits=self._limits,
         )
+        labels = len(prepared.question.query.labels)
+        call.take_on(items=len(images), units=total_units(images, labels=labels))
         results = await gather_or_cancel(self._classifier.classify(image, prepared, call) for image in images)
         call.fields["failed"] = sum(result.HasField("error") for result in results)
         call.fields["routes"] = Counter(image.route for image in images if isinstance(image, PlannedImage))

@@ -94,6 +94,9 @@ class ClassifyStream:
             manifest=self._manifest,
             limits=self._limits,
         )
+        if isinstance(image, PlannedImage):
+            labels = len(prepared.question.query.labels)
+            await self._call.take_on_in_turn(units=image.units(labels=labels))
         result = await self._classifier.classify(image, prepared, self._call)
         self._count(image, result)
         async with self._writing:

@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsr.v1 import embedding_pb2, embedding_pb2_grpc
+from clipsr_gateway._admission import text_units
 from clipsr_gateway._calls import Call, CallGate, gather_or_cancel
 from clipsr_gateway._labels import TextQuery, resolve_texts
 from clipsr_gateway._limits import Limits
 from clipsr_gateway._logs import log_event
 from clipsr_gateway._manifest import Manifest
-from clipsr_gateway._plan import EmbedPlan, PlannedImage, plan_embed_images
+from clipsr_gateway._plan import EmbedPlan, PlannedImage, plan_embed_images, total_units
 from clipsr_gateway._response_size import check_embedding_response
 from clipsr_gateway._run_image import ROUTE_NUMBERS, Answered, run_image, size_message
 from clipsr_gateway._slots import FairSlots
@@ -81,6 +82,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
     ) -> embedding_pb2.EmbedImagesResponse:
         call.fields["images"] = len(request.images)
         plan = await asyncio.to_thread(plan_embed_images, request, manifest=self._manifest, limits=self._limits)
+        call.take_on(items=len(plan.images), units=total_units(plan.images))
         results = await gather_or_cancel(self._embed_image(image, plan, call) for image in plan.images)
         call.fields["failed"] = sum(result.HasField("error") for result in results)
         call.fields["routes"] = Counter(image.route for image in plan.images if isinstance(image, PlannedImage))
@@ -115,6 +117,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         call.fields["texts"] = len(request.texts)
         query = await asyncio.to_thread(self._plan_texts, request)
         call.fields["templates"] = len(query.templates)
+        call.take_on(items=len(query.texts), units=text_units(len(query.texts) * len(query.templates)))
         size = max(1, _PASSES_PER_REQUEST // len(query.templates))
         starts = range(0, len(query.texts), size)
         portions: dict[int, npt.NDArray[np.float32]] = {}
@@ -140,16 +143,18 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         return query
 
     async def _embed_portion(self, texts: tuple[str, ...], query: TextQuery, call: Call) -> npt.NDArray[np.float32]:
-        async with self._slots.place(call):
+        units = text_units(len(texts) * len(query.templates))
+        async with call.place(self._slots):
             if call.is_past_deadline():
                 raise DeadlineExceededError("The deadline passed before all texts were sent to Triton.")
             try:
-                values = await self._backend.embed_texts(
-                    texts,
-                    templates=query.templates,
-                    request_id=call.request_id,
-                    timeout_s=call.time_remaining_s(),
-                )
+                with call.inference(units):
+                    values = await self._backend.embed_texts(
+                        texts,
+                        templates=query.templates,
+                        request_id=call.request_id,
+                        timeout_s=call.time_remaining_s(),
+                    )
                 if fault := embedding_fault(values, (len(texts), self._manifest.embed_dim)):
                     raise BackendFaultError(fault)
             except BackendFaultError as error:

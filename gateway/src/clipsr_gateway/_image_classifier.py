@@ -89,7 +89,7 @@ class ImageClassifier:
                 raise BackendFaultError(fault)
             return scores
 
-        answered = await run_image(image, ask, slots=self._slots, call=call)
+        answered = await run_image(image, ask, slots=self._slots, call=call, labels=len(question.query.labels))
         if not isinstance(answered, Answered):
             return classifier_pb2.ClassifyResult(error=answered)
         return classifier_pb2.ClassifyResult(classification=await self._describe(answered, question))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from clipsr.v1 import classifier_pb2, embedding_pb2, types_pb2
+from clipsr_gateway._admission import image_units
 from clipsr_gateway._labels import LabelQuery, resolve_label_space
 from clipsr_gateway._limits import Limits
 from clipsr_gateway._manifest import Manifest
@@ -24,6 +25,7 @@ __all__ = [
     "plan_image",
     "plan_images",
     "plan_question",
+    "total_units",
 ]
 
 _FITS: dict[int, Fit] = {
@@ -55,6 +57,10 @@ class PlannedImage:
     content: bytes
     size_hw: tuple[int, int]
     route: Route
+
+    def units(self, *, labels: int = 0) -> float:
+        """Returns what it costs to ask about it, as admission counts."""
+        return image_units(pixels=self.size_hw[0] * self.size_hw[1], labels=labels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,3 +250,8 @@ def _none_rule(message: classifier_pb2.NoneOfThese) -> NoneRule:
         min_cosine=message.min_cosine if message.HasField("min_cosine") else None,
         min_probability=message.min_probability if message.HasField("min_probability") else None,
     )
+
+
+def total_units(images: Sequence[PlannedImage | Violation], *, labels: int = 0) -> float:
+    """Returns what it costs to ask about all images that are not refused, as admission counts."""
+    return sum(image.units(labels=labels) for image in images if isinstance(image, PlannedImage))

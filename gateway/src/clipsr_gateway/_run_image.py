@@ -50,6 +50,7 @@ async def run_image(
     *,
     slots: FairSlots,
     call: Call,
+    labels: int = 0,
 ) -> Answered[_T] | status_pb2.Status:
     """Asks the backend about an image once there is a place.
 
@@ -58,6 +59,7 @@ async def run_image(
         ask: sends the image, given the seconds left; raises BackendFaultError for an answer that makes no sense.
         slots: places in the backend.
         call: whose turn it takes.
+        labels: how many the image is compared with.
 
     Returns:
         The answer, or the status of this image alone.
@@ -69,11 +71,13 @@ async def run_image(
         return _status.invalid_argument([image])
     queued_s = time.perf_counter()
     try:
-        async with slots.place(call):
+        units = image.units(labels=labels)
+        async with call.place(slots, units):
             if call.is_past_deadline():
                 raise DeadlineExceededError("The deadline passed before all images were sent to Triton.")
             sent_s = time.perf_counter()
-            answer = await ask(image, call.time_remaining_s())
+            with call.inference(units):
+                answer = await ask(image, call.time_remaining_s())
             answered_s = time.perf_counter()
     except ImageRejectedError as error:
         return _status.invalid_argument([Violation(field=image.field, reason=error.reason, sentence=error.sentence)])

@@ -22,14 +22,15 @@ from clipsr.v1 import (
     upscaler_pb2,
     upscaler_pb2_grpc,
 )
-from clipsr_gateway._calls import CallGate
 from clipsr_gateway._classifier import ClassifierService
 from clipsr_gateway._embedding import EmbeddingService
 from clipsr_gateway._health import HealthMonitor, HealthSchedule, HealthService
 from clipsr_gateway._limits import Limits
 from clipsr_gateway._logs import log_event
 from clipsr_gateway._manifest import Manifest, load_manifest
+from clipsr_gateway._operations import Operations, OperationsConfig
 from clipsr_gateway._slots import FairSlots
+from clipsr_gateway._tls import server_credentials
 from clipsr_gateway._triton import TritonBackend
 from clipsr_gateway._upscaler import UpscalerService
 from clipsr_gateway.backend import InferenceBackend
@@ -61,6 +62,7 @@ class GatewayConfig:
         grace_s: how long calls in flight may take to finish at shutdown.
         limits: what a request may hold.
         schedule: how often health is measured.
+        operations: keys, TLS, metrics, traces, and how much is taken on.
     """
 
     listen: str = "127.0.0.1:50051"
@@ -70,6 +72,7 @@ class GatewayConfig:
     grace_s: float = 20.0
     limits: Limits = field(default_factory=Limits)
     schedule: HealthSchedule = field(default_factory=HealthSchedule)
+    operations: OperationsConfig = field(default_factory=OperationsConfig)
 
     def __post_init__(self) -> None:
         """Refuses addresses and counts that cannot work.
@@ -95,13 +98,22 @@ class Gateway:
 
     def __init__(self, config: GatewayConfig, *, manifest: Manifest, backend: InferenceBackend) -> None:
         self._config = config
-        self._gate = CallGate()
         self._backend = backend
         self._health = HealthService((_CLASSIFIER_NAME, _EMBEDDING_NAME, _UPSCALER_NAME))
         self._monitor = HealthMonitor(backend=backend, health=self._health, manifest=manifest, schedule=config.schedule)
         self._monitor_task: asyncio.Task[None] | None = None
-        self._server = grpc.aio.server(options=_server_options(config.limits))
         slots = FairSlots(config.max_concurrent)
+        self._operations = Operations(
+            config.operations,
+            manifest=manifest,
+            slots=slots,
+            health=self._health,
+            gateway_version=version("clipsr-gateway"),
+        )
+        self._gate = self._operations.gate
+        self._server = grpc.aio.server(
+            interceptors=(self._operations.entrance,), options=_server_options(config.limits)
+        )
         classifier = ClassifierService(
             backend=backend,
             manifest=manifest,
@@ -133,6 +145,11 @@ class Gateway:
         reflection.enable_server_reflection(names, self._server)
 
     @property
+    def operations(self) -> Operations:
+        """Keys, metrics, and how much there is to do."""
+        return self._operations
+
+    @property
     def health(self) -> HealthService:
         """What callers are told about this server's health."""
         return self._health
@@ -144,14 +161,20 @@ class Gateway:
             The port that is listened on.
 
         Raises:
-            ListenError: the address cannot be bound.
+            ListenError: the address, or that of the metrics, cannot be bound.
+            CertificateError: the certificates are wrong.
         """
         try:
-            port = self._server.add_insecure_port(self._config.listen)
+            tls = self._config.operations.tls
+            if tls is None:
+                port = self._server.add_insecure_port(self._config.listen)
+            else:
+                port = self._server.add_secure_port(self._config.listen, server_credentials(tls))
         except RuntimeError as cause:
             raise ListenError(self._config.listen) from cause
         if not port:
             raise ListenError(self._config.listen)
+        self._operations.start()
         await self._server.start()
         self._monitor_task = asyncio.create_task(self._monitor.run())
         return port
@@ -170,6 +193,7 @@ class Gateway:
         is_drained = await self._gate.drain(timeout_s=self._config.grace_s)
         await self._server.stop(_STREAM_GRACE_S if is_drained else 0)
         await self._backend.close()
+        await self._operations.stop()
         return is_drained
 
 
@@ -186,10 +210,12 @@ async def serve(config: GatewayConfig) -> None:
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop_requested.set)
     gateway = Gateway(config, manifest=manifest, backend=TritonBackend(config.triton))
+    loop.add_signal_handler(signal.SIGHUP, gateway.operations.reload_keys)
     port = await gateway.start()
     host = config.listen.rpartition(":")[0]
     fields = {"address": f"{host}:{port}", "triton": config.triton, "model": manifest.name, "digest": manifest.digest}
-    log_event("listening", fields)
+    log_event("listening", fields | {"metrics": gateway.operations.metrics_address})
+    gateway.operations.warn_of_openness(config.listen)
     await stop_requested.wait()
     log_event("stopping", {"grace_s": config.grace_s})
     is_drained = await gateway.stop()

@@ -19,6 +19,7 @@ from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from clipsr_gateway._tracing import outgoing_headers
 from clipsr_gateway.backend import Fit, Route, Scores
 from clipsr_gateway.errors import (
     BackendFaultError,
@@ -88,6 +89,7 @@ class _Connection:
                 outputs=[InferRequestedOutput(name) for name in outputs],
                 request_id=request_id,
                 client_timeout=timeout_s,
+                headers=outgoing_headers(),
             )
         except InferenceServerException as error:
             _raise_typed(error, target=self._target, model_name=model_name)

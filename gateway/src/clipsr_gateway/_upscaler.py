@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsr.v1 import types_pb2, upscaler_pb2, upscaler_pb2_grpc
+from clipsr_gateway._admission import upscale_units
 from clipsr_gateway._calls import Call, CallGate, gather_or_cancel
 from clipsr_gateway._decode import Picture, decode
 from clipsr_gateway._encode import encode
@@ -132,14 +133,17 @@ class UpscalerService(upscaler_pb2_grpc.UpscalerServiceServicer):
 
     async def _upscale(self, request: upscaler_pb2.UpscaleRequest, call: Call) -> upscaler_pb2.UpscaleResponse:
         plan = await asyncio.to_thread(plan_upscale, request, limits=self._limits)
+        call.take_on(items=1, units=upscale_units(plan.source_hw, plan.target_hw))
         clock = _Clock()
         try:
             async with self._room:
                 clock.proceed()
-                picture, plan = await asyncio.to_thread(self._decode, request, plan)
+                with call.stage("decode"):
+                    picture, plan = await asyncio.to_thread(self._decode, request, plan)
                 call.fields["input_hw"], call.fields["output_hw"] = picture.size_hw, plan.target_hw
                 rendered = await self._render(picture, plan.target_hw, call, clock)
-                content = await asyncio.to_thread(self._encode, rendered, plan)
+                with call.stage("encode"):
+                    content = await asyncio.to_thread(self._encode, rendered, plan)
         except ImageRejectedError as error:
             raise _refuse(CONTENT_FIELD, error.reason, error.sentence) from error
         except BackendFaultError as error:
@@ -211,16 +215,18 @@ class UpscalerService(upscaler_pb2_grpc.UpscalerServiceServicer):
     async def _render_group(
         self, group: Sequence[tuple[_Layer, Tile]], tiles: TilePlan, call: Call, clock: _Clock
     ) -> None:
-        async with self._slots.place(call):
+        units = len(group) * upscale_units((0, 0), (tiles.tile_px, tiles.tile_px))
+        async with call.place(self._slots, units):
             if call.is_past_deadline():
                 raise DeadlineExceededError("The deadline passed before all tiles were sent to Triton.")
             clock.send()
-            pixels = await self._backend.upscale(
-                np.stack([tiles.window(layer.source, tile) for layer, tile in group]),
-                np.array([tiles.box(tile) for _, tile in group], dtype=np.float32),
-                request_id=call.request_id,
-                timeout_s=call.time_remaining_s(),
-            )
+            with call.inference(units):
+                pixels = await self._backend.upscale(
+                    np.stack([tiles.window(layer.source, tile) for layer, tile in group]),
+                    np.array([tiles.box(tile) for _, tile in group], dtype=np.float32),
+                    request_id=call.request_id,
+                    timeout_s=call.time_remaining_s(),
+                )
             clock.receive()
         expected = (len(group), 3, tiles.tile_px, tiles.tile_px)
         if pixels.shape != expected:

@@ -1,23 +1,33 @@
-"""Command line: `clipsr-gateway`."""
+"""Command line: `clipsr-gateway`, which serves, and `clipsr-gateway keys`."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from clipsr_gateway._admission import AdmissionConfig
+from clipsr_gateway._keys_cli import run_keys
 from clipsr_gateway._logs import LEVELS, configure_logging
+from clipsr_gateway._operations import OperationsConfig
 from clipsr_gateway._server import GatewayConfig, serve
+from clipsr_gateway._tls import TlsConfig
 from clipsr_gateway.errors import ConfigurationError, GatewayError
 
 __all__ = ["main"]
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+
+# The port that OpenTelemetry reserves for Prometheus pages.
+_DEFAULT_METRICS = "127.0.0.1:9464"
+
+_MIB = 1024 * 1024
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -26,8 +36,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="clipsr-gateway",
         description="The typed gRPC services of clipsr.v1 in front of a Triton server.",
-        epilog="Stops on SIGTERM or SIGINT after the calls in flight. "
-        "Exit status: 0 stopped, 1 cannot listen, 2 wrong option or manifest.",
+        epilog="Stops on SIGTERM or SIGINT after the calls in flight; SIGHUP reads the key file again. "
+        "`clipsr-gateway keys --help` tells how to make API keys. "
+        "Exit status: 0 stopped, 1 cannot listen, 2 wrong option or file.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--listen", metavar="HOST:PORT", default=defaults.listen, help="address to serve on")
@@ -49,25 +60,105 @@ def build_parser() -> argparse.ArgumentParser:
         default=defaults.grace_s,
         help="time for calls in flight to finish at shutdown",
     )
+    _add_guards(parser)
+    _add_observers(parser)
     parser.add_argument("--log-level", choices=LEVELS, default="info", help="least level that is logged")
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('clipsr-gateway')}")
     return parser
+
+
+def _add_guards(parser: argparse.ArgumentParser) -> None:
+    guards = parser.add_argument_group("who may call, and how much is taken on")
+    guards.add_argument(
+        "--api-keys",
+        metavar="FILE",
+        type=Path,
+        help="file of API keys, read again whenever it changes; without one anybody may call",
+    )
+    guards.add_argument("--tls-cert", metavar="FILE", type=Path, help="certificate chain in PEM; needs --tls-key")
+    guards.add_argument("--tls-key", metavar="FILE", type=Path, help="its private key in PEM, not encrypted")
+    guards.add_argument(
+        "--tls-client-ca", metavar="FILE", type=Path, help="callers must show a certificate of these authorities"
+    )
+    defaults = AdmissionConfig()
+    guards.add_argument(
+        "--max-slowdown",
+        metavar="N",
+        type=float,
+        default=defaults.max_slowdown,
+        help="refuse calls that would take this many times longer than alone",
+    )
+    guards.add_argument(
+        "--max-calls", metavar="N", type=int, default=defaults.max_calls, help="calls in progress at once"
+    )
+    guards.add_argument(
+        "--max-queued-mib",
+        metavar="N",
+        type=int,
+        default=defaults.max_queued_bytes // _MIB,
+        help="MiB of requests in progress",
+    )
+
+
+def _add_observers(parser: argparse.ArgumentParser) -> None:
+    observers = parser.add_argument_group("metrics and traces")
+    observers.add_argument(
+        "--metrics",
+        metavar="HOST:PORT",
+        help=f"address of the Prometheus page, or off (default: {_DEFAULT_METRICS}, none where that is taken)",
+    )
+    observers.add_argument(
+        "--otlp-endpoint",
+        metavar="URL",
+        help="OpenTelemetry collector for traces, over gRPC (default: OTEL_EXPORTER_OTLP_ENDPOINT; none: no traces)",
+    )
+
+
+def _read_operations(options: argparse.Namespace) -> OperationsConfig:
+    """Raises ConfigurationError for options that contradict each other."""
+    tls = None
+    if options.tls_cert and options.tls_key:
+        tls = TlsConfig(certificate=options.tls_cert, key=options.tls_key, client_ca=options.tls_client_ca)
+    elif options.tls_cert or options.tls_key or options.tls_client_ca:
+        raise ConfigurationError("--tls-cert and --tls-key belong together, and --tls-client-ca needs both.")
+    try:
+        admission = AdmissionConfig(
+            max_slowdown=options.max_slowdown,
+            max_calls=options.max_calls,
+            max_queued_bytes=options.max_queued_mib * _MIB,
+        )
+    except ValueError as cause:
+        sentence = str(cause).replace("max_queued_bytes", "max_queued_mib").replace("_", "-")
+        raise ConfigurationError(f"--{sentence}") from cause
+    return OperationsConfig(
+        api_keys=options.api_keys,
+        tls=tls,
+        metrics=None if options.metrics == "off" else options.metrics or _DEFAULT_METRICS,
+        is_metrics_optional=options.metrics is None,
+        otlp_endpoint=options.otlp_endpoint or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or None,
+        admission=admission,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the gateway until it is told to stop.
 
     Returns:
-        The exit status: 0 stopped as told, 1 cannot listen, 2 wrong option or manifest.
+        The exit status: 0 stopped as told, 1 cannot listen, 2 wrong option or file.
     """
-    options = build_parser().parse_args(argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
     try:
+        if arguments[:1] == ["keys"]:
+            run_keys(arguments[1:])
+            return 0
+        options = build_parser().parse_args(arguments)
         config = GatewayConfig(
             listen=options.listen,
             triton=options.triton,
             repository=options.repository,
             max_concurrent=options.max_concurrent,
             grace_s=options.grace,
+            operations=_read_operations(options),
         )
         configure_logging(options.log_level)
         # Pillow warns about odd files on standard error; callers' files are not the operator's business.
