@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from clipsr.v1 import classifier_pb2, types_pb2
-from clipsr_gateway import BackendFaultError, ImageRejectedError, Limits
+from clipsr_gateway import BackendFaultError, BackendUnavailableError, ImageRejectedError, Limits
 
 from .conftest import EMBED_DIM
 
@@ -226,3 +226,127 @@ async def test_two_streams_and_a_single_image_share_the_places(start, backend, p
     assert len(backend.user_calls()) < 20
     for stream in streams:
         assert len(await stream) == 60
+
+
+def tasks_of_gateway() -> set[str]:
+    """What runs for streams, by the names of the functions."""
+    names = {task.get_coro().__qualname__ for task in asyncio.all_tasks()}
+    return {name for name in names if name.startswith(("ClassifyStream.", "Inbox.", "work_through"))}
+
+
+async def read_until_it_fails(call: Any) -> tuple[list[int], grpc.aio.AioRpcError]:
+    """Returns the numbers of the images that were classified, and how the stream ended."""
+    found: list[int] = []
+    try:
+        while (answer := await call.read()) is not grpc.aio.EOF:
+            assert answer.result.HasField("classification")
+            found.append(answer.index)
+    except grpc.aio.AioRpcError as error:
+        return found, error
+    raise AssertionError("the stream ended well")
+
+
+async def open_stream(one: Any, messages: Iterable[classifier_pb2.ClassifyStreamRequest]) -> Any:
+    """A stream that stays open on the caller's side."""
+    call = one.stub.ClassifyStream()
+    for message in messages:
+        await call.write(message)
+    return call
+
+
+async def test_cancelling_stops_the_work_and_leaves_nothing(start, backend, png, until, caplog):
+    one = await start(max_concurrent=3)
+    backend.hold = asyncio.Event()
+    with caplog.at_level(logging.INFO, logger="clipsr_gateway"):
+        call = await open_stream(one, [config(), *(image(png(), n) for n in range(10))])
+        await until(lambda: backend.in_flight == 3)
+        call.cancel()
+        await until(lambda: backend.in_flight == 0)
+        await until(lambda: not tasks_of_gateway())
+    assert backend.cancelled == 3
+    assert len(backend.user_calls()) == 3
+    assert not [record for record in caplog.records if record.getMessage() == "fault"]
+    (line,) = [record.fields for record in caplog.records if record.getMessage() == "call"]
+    assert line["code"] == "CANCELLED"
+
+
+async def test_a_caller_that_goes_away_stops_the_work(start, backend, png, until, caplog):
+    one = await start(max_concurrent=3)
+    backend.hold = asyncio.Event()
+    with caplog.at_level(logging.INFO, logger="clipsr_gateway"):
+        await open_stream(one, [config(), *(image(png(), n) for n in range(10))])
+        await until(lambda: backend.in_flight == 3)
+        await one.channel.close()  # the connection breaks
+        await until(lambda: backend.in_flight == 0)
+    assert not [record for record in caplog.records if record.getMessage() == "fault"]
+
+
+async def test_a_deadline_ends_the_stream(start, backend, png, until):
+    one = await start()
+    backend.hold = asyncio.Event()
+    call = one.stub.ClassifyStream(iter([config(), image(png())]), timeout=0.3)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await answers(call)
+    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    await until(lambda: backend.in_flight == 0)
+
+
+async def test_a_backend_that_is_down_ends_the_stream(start, backend, png, detailed, until):
+    one = await start()
+    backend.errors[png(9)] = BackendUnavailableError("h:1", "Triton at h:1 does not answer; retry.")
+    call = await open_stream(one, [config(), image(png(), 1)])
+    assert (await call.read()).index == 1
+    await call.write(image(png(9), 2))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call.read()
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert (detailed(caught.value).reason, detailed(caught.value).retry_s) == ("BACKEND_UNAVAILABLE", 1)
+    await until(lambda: backend.in_flight == 0)
+
+
+async def test_shutdown_answers_what_was_read_and_sends_the_caller_elsewhere(start, backend, png, detailed, until):
+    backend.hold = asyncio.Event()
+    one = await start(max_concurrent=4, grace_s=10.0)
+    call = await open_stream(one, [config(), *(image(png(), n) for n in range(12))])
+    await until(lambda: backend.in_flight == 4)
+    await asyncio.sleep(0.1)  # the other eight are read and wait for a place
+    stopping = asyncio.ensure_future(one.gateway.stop())
+    await asyncio.sleep(0.05)
+    late = asyncio.ensure_future(call.write(image(png(), 99)))
+    backend.hold.set()
+    backend.hold = None
+    found, error = await read_until_it_fails(call)
+    assert sorted(found) == list(range(12))
+    assert error.code() == grpc.StatusCode.UNAVAILABLE
+    assert (detailed(error).reason, detailed(error).retry_s) == ("SHUTTING_DOWN", 1)
+    assert await stopping  # nothing was cut off
+    await asyncio.gather(late, return_exceptions=True)
+    assert backend.cancelled == 0
+
+
+async def test_shutdown_ends_a_stream_that_waits_for_its_first_message(start, detailed, until):
+    one = await start(grace_s=10.0)
+    call = one.stub.ClassifyStream()
+    await call.wait_for_connection()
+    await until(lambda: "Inbox._next" in tasks_of_gateway())
+    assert await one.gateway.stop()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call.read()
+    assert detailed(caught.value).reason == "SHUTTING_DOWN"
+
+
+async def test_a_stream_that_grows_old_ends_with_all_its_answers(start, png, detailed, monkeypatch):
+    monkeypatch.setattr("clipsr_gateway._classifier.MAX_STREAM_AGE_S", 0.3)
+    one = await start()
+    call = await open_stream(one, [config(), *(image(png(), n) for n in range(5))])
+    found, error = await read_until_it_fails(call)
+    assert sorted(found) == list(range(5))
+    assert error.code() == grpc.StatusCode.UNAVAILABLE
+    assert (detailed(error).reason, detailed(error).retry_s) == ("STREAM_EXPIRED", 1)
+
+
+async def test_a_thousand_images_pass_through_one_stream(start, png):
+    one = await start()
+    content = png()
+    call = one.stub.ClassifyStream(iter([config(top_k=1), *(image(content, n) for n in range(1_000))]))
+    assert sorted(await answers(call)) == list(range(1_000))

@@ -136,6 +136,73 @@ async def test_tensors_are_those_of_the_contract(connected, triton, route, model
     assert scores.probability.shape == (3,)
 
 
+async def test_further_outputs_are_asked_for_only_where_wanted(connected, triton):
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 3, 4, 4), dtype=np.uint8)
+    embedding = np.linspace(0, 1, 5, dtype=np.float32)[None]
+    row = np.zeros((1, 3), np.float32)
+    triton.outputs = [
+        *(("cosine", "FP32", row), ("probability", "FP32", row)),
+        *(("image_embedding", "FP32", embedding), ("pixels", "UINT8", pixels)),
+    ]
+    plain = await classify(connected)
+    assert (plain.image_embedding, plain.pixels) == (None, None)
+    some = await classify(connected, wants_embedding=True)
+    assert some.pixels is None
+    full = await classify(connected, wants_embedding=True, wants_pixels=True)
+    np.testing.assert_array_equal(full.image_embedding, embedding[0])
+    np.testing.assert_array_equal(full.pixels, pixels[0])
+    assert [[t.name for t in request.outputs] for request in triton.requests] == [
+        ["cosine", "probability"],
+        ["cosine", "probability", "image_embedding"],
+        ["cosine", "probability", "image_embedding", "pixels"],
+    ]
+
+
+@pytest.mark.parametrize(("route", "model"), [("upscaled", "embed_image"), ("native", "embed_image_native")])
+async def test_images_are_embedded_by_the_contract(connected, triton, route, model):
+    embedding = np.linspace(0, 1, 5, dtype=np.float32)[None]
+    triton.outputs = [("image_embedding", "FP32", embedding)]
+    values = await connected.embed_image(b"\x00\xff", fit="", route=route, request_id="id-1", timeout_s=5.0)
+    np.testing.assert_array_equal(values, embedding[0])
+    (request,) = triton.requests
+    assert (request.model_name, request.id) == (model, "id-1")
+    assert [(t.name, t.datatype, list(t.shape)) for t in request.inputs] == [
+        ("image", "BYTES", [1, 1]),
+        ("fit", "BYTES", [1, 1]),
+    ]
+    assert [strings(raw) for raw in request.raw_input_contents] == [[b"\x00\xff"], [b""]]
+
+
+async def embed_texts(backend: TritonBackend) -> np.ndarray:
+    return await backend.embed_texts(LABELS, templates=TEMPLATES, request_id="id-1", timeout_s=5.0)
+
+
+async def test_texts_are_embedded_by_the_contract(connected, triton):
+    rows = np.random.default_rng(0).normal(size=(1, 3, 5)).astype(np.float32)
+    triton.outputs = [("text_embedding", "FP32", rows)]
+    np.testing.assert_array_equal(await embed_texts(connected), rows[0])
+    (request,) = triton.requests
+    assert (request.model_name, request.id) == ("embed_text", "id-1")
+    assert [(t.name, t.datatype, list(t.shape)) for t in request.inputs] == [
+        ("texts", "BYTES", [1, 3]),
+        ("templates", "BYTES", [1, 2]),
+    ]
+    assert not request.parameters
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (2, 3, 5)], ids=["no batch", "two rows"])
+async def test_embeddings_of_another_shape_are_a_fault(connected, triton, shape):
+    triton.outputs = [("text_embedding", "FP32", np.zeros(shape, np.float32))]
+    with pytest.raises(BackendFaultError, match=r"float32 \(1, N, N\)"):
+        await embed_texts(connected)
+
+
+async def test_a_failure_to_embed_is_typed(connected, triton):
+    triton.failure = (grpc.StatusCode.NOT_FOUND, "Request for unknown model: 'embed_text' is not found")
+    with pytest.raises(BackendUnavailableError, match="'embed_text'"):
+        await embed_texts(connected)
+
+
 async def test_labels_are_encoded_once_and_shared_by_concurrent_requests(connected, triton):
     prepared = connected.prepare(labels=[f"label {i}" for i in range(10_000)], templates=["{}"])
     options = {"fit": "squash", "route": "native", "request_id": "x", "timeout_s": 20.0}

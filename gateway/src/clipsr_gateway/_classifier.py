@@ -22,8 +22,8 @@ from clipsr_gateway.backend import InferenceBackend
 __all__ = ["MAX_STREAM_AGE_S", "ClassifierService"]
 
 MAX_STREAM_AGE_S = 9 * 60.0
-"""How long a stream is read from: a connection is closed ten minutes after its age is reached, whatever still runs on
-it, and nothing that was read shall be lost."""
+"""How long a stream is read from. A connection is closed ten minutes after its age is reached (`_server.py`), whatever
+still runs on it; a stream that ends before loses nothing."""
 
 
 class ClassifierService(classifier_pb2_grpc.ClassifierServiceServicer):
@@ -36,7 +36,6 @@ class ClassifierService(classifier_pb2_grpc.ClassifierServiceServicer):
         slots: places for requests in the backend, over all calls.
         gate: counts the calls.
         gateway_version: published by GetModelInfo.
-        max_stream_age_s: how long a stream is read from; then the caller is asked to go on with another.
     """
 
     def __init__(
@@ -48,14 +47,12 @@ class ClassifierService(classifier_pb2_grpc.ClassifierServiceServicer):
         slots: FairSlots,
         gate: CallGate,
         gateway_version: str,
-        max_stream_age_s: float = MAX_STREAM_AGE_S,
     ) -> None:
         self._manifest = manifest
         self._limits = limits
         self._classifier = ImageClassifier(backend=backend, manifest=manifest, limits=limits, slots=slots)
         self._gate = gate
         self._info = manifest.model_info(limits=limits, gateway_version=gateway_version)
-        self._max_stream_age_s = max_stream_age_s
 
     async def Classify(  # noqa: N802 - the name in the proto
         self,
@@ -78,7 +75,7 @@ class ClassifierService(classifier_pb2_grpc.ClassifierServiceServicer):
                 manifest=self._manifest,
                 limits=self._limits,
                 draining=self._gate.draining,
-                max_age_s=self._max_stream_age_s,
+                max_age_s=MAX_STREAM_AGE_S,
                 write=context.write,
                 call=call,
             )
