@@ -152,7 +152,13 @@ class TestControlProtocols:
 
     @pytest.mark.parametrize(
         "path",
-        ["repository/index", "repository/models/decode/unload", "trace/setting", "logging", "systemsharedmemory/unregister"],
+        [
+            "repository/index",
+            "repository/models/decode/unload",
+            "trace/setting",
+            "logging",
+            "systemsharedmemory/unregister",
+        ],
     )
     def test_http_is_closed(self, own, path):
         request = urllib.request.Request(f"http://{own.triton['http']}/v2/{path}", data=b"{}")
@@ -174,6 +180,15 @@ class TestControlProtocols:
         for log in own.state_dir.glob("*.log*"):
             assert key not in log.read_text()
         assert key not in (own.state_dir / "state.json").read_text()
+
+
+def test_triton_counts_what_the_autoscaler_asks_for(own, classify, repo_root):
+    """The series of deploy/kubernetes/monitoring, without the parts that Prometheus fills in."""
+    classify()
+    rules = (repo_root / "deploy" / "kubernetes" / "monitoring" / "prometheus-adapter-rules.yaml").read_text()
+    series = set(re.findall(r"nv_inference_\w+", rules))
+    assert len(series) == 2
+    assert all(own.counter(name) > 0 for name in series)
 
 
 class TestRecovery:

@@ -553,6 +553,10 @@ class TestTritonCommand:
             assert f"--{name}-address=127.0.0.1" in argv
             assert f"--{name}-port={port}" in argv
 
+    def test_the_metrics_alone_may_listen_elsewhere(self, repository, tmp_path, wheel):
+        argv = self.make(repository, tmp_path, triton_metrics_address="0.0.0.0").argv
+        assert {"--metrics-address=0.0.0.0", "--http-address=127.0.0.1", "--grpc-address=127.0.0.1"} <= set(argv)
+
     @pytest.mark.parametrize("flag", ["grpc-restricted-protocol", "http-restricted-api"])
     def test_control_protocols_are_closed_with_a_key_of_this_start(self, repository, tmp_path, wheel, flag):
         values = []

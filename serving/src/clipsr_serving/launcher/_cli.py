@@ -121,6 +121,11 @@ def _add_up_flags(up: argparse.ArgumentParser) -> None:
     up.add_argument(
         "--triton-address", default="127.0.0.1", metavar="HOST", help="address of Triton's ports (%(default)s)"
     )
+    up.add_argument(
+        "--triton-metrics-address",
+        metavar="HOST",
+        help="address of Triton's metrics port alone, for a Prometheus elsewhere (that of --triton-address)",
+    )
     for name, port in (("http", 8000), ("grpc", 8001), ("metrics", 8002)):
         up.add_argument(
             f"--triton-{name}-port",
@@ -204,6 +209,7 @@ def _up(options: argparse.Namespace, arguments: list[str], state_dir: StateDir) 
         restart=RestartPolicy(max_restarts=options.max_restarts),
         gateway_options=options.gateway_options,
         triton_options=tuple(options.triton_option),
+        triton_metrics_address=options.triton_metrics_address,
     )
     run_service(up, state_dir)
     return 0

@@ -51,7 +51,8 @@ class UpOptions:
         listen: where the gateway listens.
         triton: ``auto``, ``embedded``, ``path`` or ``docker``.
         triton_path: the tritonserver executable for ``path``; None searches PATH.
-        triton_address: the address of Triton's three ports.
+        triton_address: the address of Triton's inference ports.
+        triton_metrics_address: the address of its metrics port; None for the same.
         triton_http_port, triton_grpc_port, triton_metrics_port: 0 picks a free one.
         profile: configs/NAME.pbtxt is used where a model has it; None for config.pbtxt.
         has_gateway: False serves Triton's own ports only.
@@ -77,6 +78,7 @@ class UpOptions:
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     gateway_options: tuple[str, ...] = ()
     triton_options: tuple[str, ...] = ()
+    triton_metrics_address: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse options that would contradict the launcher's own.
@@ -90,6 +92,11 @@ class UpOptions:
                 raise LaunchError(f"{name} of the gateway is set by clipsr-serve; {_OWN_GATEWAY_OPTIONS[name]}.")
         if self.gateway_options and not self.has_gateway:
             raise LaunchError("--no-gateway leaves nobody for the options after `--`; leave out one of them.")
+
+    @property
+    def metrics_address(self) -> str:
+        """Where Triton's metrics port listens."""
+        return self.triton_metrics_address or self.triton_address
 
     @property
     def has_tls(self) -> bool:
@@ -139,11 +146,11 @@ def claim_ports(options: UpOptions) -> Ports:
         if options.has_gateway:
             gateway = _claim(sockets, options.listen.host, options.listen.port, "--listen HOST:PORT")
         http, grpc, metrics = (
-            _claim(sockets, options.triton_address, port, f"--triton-{name}-port PORT")
-            for name, port in (
-                ("http", options.triton_http_port),
-                ("grpc", options.triton_grpc_port),
-                ("metrics", options.triton_metrics_port),
+            _claim(sockets, address, port, f"--triton-{name}-port PORT")
+            for name, address, port in (
+                ("http", options.triton_address, options.triton_http_port),
+                ("grpc", options.triton_address, options.triton_grpc_port),
+                ("metrics", options.metrics_address, options.triton_metrics_port),
             )
         )
         return Ports(gateway=gateway, triton_http=http, triton_grpc=grpc, triton_metrics=metrics)

@@ -95,11 +95,11 @@ class _Service:
         self._written: State | None = None
         self._followed: set[str] = set()
         self._addresses = {
-            name: _reachable(options.triton_address, port)
-            for name, port in (
-                ("http", ports.triton_http),
-                ("grpc", ports.triton_grpc),
-                ("metrics", ports.triton_metrics),
+            name: _reachable(address, port)
+            for name, address, port in (
+                ("http", options.triton_address, ports.triton_http),
+                ("grpc", options.triton_address, ports.triton_grpc),
+                ("metrics", options.metrics_address, ports.triton_metrics),
             )
         }
         self._listen = None if ports.gateway is None else replace(options.listen, port=ports.gateway)

@@ -140,7 +140,7 @@ def _server_flags(repository: str, options: UpOptions, ports: Ports) -> list[str
         f"--http-port={ports.triton_http}",
         f"--grpc-address={options.triton_address}",
         f"--grpc-port={ports.triton_grpc}",
-        f"--metrics-address={options.triton_address}",
+        f"--metrics-address={options.metrics_address}",
         f"--metrics-port={ports.triton_metrics}",
         f"--exit-timeout-secs={_EXIT_TIMEOUT_S}",
         *_make_restrictions(),
