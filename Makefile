@@ -1,7 +1,8 @@
 # The front door. `make help` lists the verbs; each one installs what it needs first, once.
 #
 # Variables: PYTHON (interpreter to build the environments with), TORCH_INDEX_URL (see scripts/install.sh),
-# DATA (where CIFAR and the super-resolution sets are), ARGS (more options for the verb's command).
+# DATA (where CIFAR and the super-resolution sets are), SCALE (of the experiment), ARGS (more options for the verb's
+# command).
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -12,6 +13,8 @@ SHELL := /bin/bash
 VENV ?= .venv
 VENV_SERVE ?= .venv-serve
 DATA ?= ../shared/data
+SCALE ?= full
+EXPERIMENT ?= runs/experiment-$(SCALE)
 ARGS ?=
 export CLIPSR_SERVE_VENV := $(abspath $(VENV_SERVE))
 
@@ -50,6 +53,11 @@ train: $(EXPORT) ## Train: make train ARGS='liif …' or ARGS='clip …'
 evaluate: $(DEV) $(SERVE) $(MANIFEST) ## Measure top-1 on CIFAR through the service, beside PyTorch (needs DATA)
 	scripts/with-service.sh $(VENV_SERVE)/bin bash -c \
 		'$(VENV)/bin/python -m benchmarks.evaluate --url "$$CLIPSR_URL" --data $(DATA) $(ARGS)'
+
+.PHONY: experiment
+experiment: $(EXPORT) ## Compare CLIP with and without LIIF: SCALE=full (an hour) or quick (needs DATA)
+	$(VENV)/bin/clipsr-eval experiment --scale $(SCALE) --data $(DATA)/cifar10/train.parquet \
+		--test $(DATA)/cifar10/test.parquet --output $(EXPERIMENT) $(ARGS)
 
 .PHONY: bench-liif
 bench-liif: $(DEV) ## Time LIIF, its exact rewrite and the shipped upscaler beside a CLIP image tower

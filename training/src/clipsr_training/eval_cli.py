@@ -4,9 +4,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from clipsr_training.eval_commands import image, linear_probe, low_resolution, sr, zero_shot
+from clipsr_training.eval_commands import experiment, image, linear_probe, low_resolution, sr, zero_shot
 
-_COMMANDS = (sr, zero_shot, linear_probe, low_resolution, image)
+_COMMANDS = (sr, zero_shot, linear_probe, low_resolution, image, experiment)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

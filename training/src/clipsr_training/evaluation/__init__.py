@@ -15,8 +15,8 @@ from clipsr_training.evaluation._robustness import (
 from clipsr_training.evaluation._statistics import (
     Estimate,
     PairedTest,
-    bootstrap_mean,
     compare_paired,
+    mean_over_seeds,
     mean_per_class,
     wilson,
 )
@@ -25,9 +25,9 @@ __all__ = [
     "Estimate",
     "PairedTest",
     "SetAccuracy",
-    "bootstrap_mean",
     "compare_paired",
     "improved_robustness",
+    "mean_over_seeds",
     "mean_per_class",
     "published_weights",
     "relative_robustness",
