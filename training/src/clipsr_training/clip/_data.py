@@ -1,5 +1,6 @@
 """Image-text training data: decoded once, rendered once onto the encoder's pixel grid, augmented by the batch."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -27,12 +28,13 @@ class RowReader(Protocol):
 
 
 class ClipBatch(NamedTuple):
-    """A training batch.
+    """A batch of N devices, with one device's part of its images and texts.
 
     Attributes:
-        pixels: [B, 3, R, R] uint8.
-        tokens: [T, L] int64, one text a concept that occurs in the batch.
-        is_positive: [B, T] which text describes which image.
+        pixels: [B, 3, R, R] uint8, the device's images of the N * B.
+        tokens: [ceil(T / N), L] int64, the device's texts of the T, one a concept that occurs in the batch; the last
+            parts are filled up to equal length.
+        is_positive: [N * B, T] which text of the whole batch describes which image.
     """
 
     pixels: Tensor
@@ -166,6 +168,9 @@ class Phrases:
 class ClipBatchDataset(Dataset[ClipBatch]):
     """One epoch of whole batches; batch i is a pure function of (seed, epoch, i), so that a run can be resumed.
 
+    N devices of batch size B divide the batches of one device of batch size N * B among them: the same images, texts
+    and random changes.
+
     Args:
         sources: what to draw from.
         phrases: their texts.
@@ -175,6 +180,8 @@ class ClipBatchDataset(Dataset[ClipBatch]):
         cutout: grey out squares of this part of a side; see `cut_out`.
         seed: of order, augmentation and choice of texts.
         epoch: which epoch this is.
+        device: which of the devices this is for, from 0.
+        n_devices: N.
     """
 
     def __init__(
@@ -188,11 +195,15 @@ class ClipBatchDataset(Dataset[ClipBatch]):
         cutout: float,
         seed: int,
         epoch: int,
+        device: int = 0,
+        n_devices: int = 1,
     ) -> None:
         self.sources = sources
         self.phrases = phrases
         self.tokenizer = tokenizer
         self.batch_size = batch_size
+        self.device = device
+        self.n_devices = n_devices
         self.augmented = augmented
         self.cutout = cutout
         self.seed = (seed, epoch)
@@ -203,7 +214,7 @@ class ClipBatchDataset(Dataset[ClipBatch]):
 
     def __len__(self) -> int:
         """Return the number of full batches; the remainder changes from epoch to epoch."""
-        return len(self.order) // self.batch_size
+        return len(self.order) // (self.n_devices * self.batch_size)
 
     def __iter__(self) -> Iterator[ClipBatch]:
         """Iterate over the epoch."""
@@ -214,21 +225,27 @@ class ClipBatchDataset(Dataset[ClipBatch]):
         if not 0 <= index < len(self):
             raise IndexError(index)
         rng = np.random.default_rng((*self.seed, index))
-        chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        n, first = self.n_devices * self.batch_size, self.device * self.batch_size
+        chosen = self.order[index * n : (index + 1) * n]
         texts = [self.sources[source].texts[row] for source, row in chosen]
         # An image with several captions shows one of them; the others are right answers too where the batch has them.
         present = np.unique([own[rng.integers(len(own))] for own in texts])
         is_positive = np.stack([np.isin(present, own) for own in texts])
-        pixels = torch.from_numpy(self._pixels(chosen))
+        pixels = torch.from_numpy(self._pixels(chosen[first : first + self.batch_size]))
         if self.augmented:
-            pixels = augment(pixels, rng)
+            pixels = augment(pixels, rng, first=first, of=n)
         if self.cutout:
-            cut_out(pixels, self.cutout, rng)
+            cut_out(pixels, self.cutout, rng, first=first, of=n)
+        drawn = [self.phrases.draw(int(i), rng) for i in present]
         return ClipBatch(
-            pixels=pixels,
-            tokens=self.tokenizer([self.phrases.draw(int(i), rng) for i in present]),
-            is_positive=torch.from_numpy(is_positive),
+            pixels=pixels, tokens=self.tokenizer(self._own_part(drawn)), is_positive=torch.from_numpy(is_positive)
         )
+
+    def _own_part(self, texts: list[str]) -> list[str]:
+        length = math.ceil(len(texts) / self.n_devices)
+        # What fills up is encoded and then left out; every device must take part in every exchange.
+        filled = texts + texts[:1] * (length * self.n_devices - len(texts))
+        return filled[self.device * length : (self.device + 1) * length]
 
     def _pixels(self, chosen: np.ndarray) -> np.ndarray:
         """Return [B, 3, R, R] uint8 for (source, row) pairs, each source asked once."""
@@ -237,36 +254,41 @@ class ClipBatchDataset(Dataset[ClipBatch]):
         return np.concatenate(parts)[np.argsort(np.concatenate(places))]
 
 
-def augment(pixels: Tensor, rng: np.random.Generator) -> Tensor:
+def augment(pixels: Tensor, rng: np.random.Generator, *, first: int = 0, of: int | None = None) -> Tensor:
     """Flip at random and shift by up to an eighth with reflected borders, as usual on CIFAR.
 
     Args:
         pixels: [B, 3, R, R] uint8.
         rng: source of all draws.
+        first: place of these images in the batch that they are a part of.
+        of: size of that batch, for all of which is drawn; None: they are all of it.
     """
     batch, _, side, _ = pixels.shape
+    own, drawn = slice(first, first + batch), (of or batch, 1)
     reach = side // 8
     # Reflection by index: -1 -> 1, side -> side - 2.
     line = np.arange(side)
-    rows = line + rng.integers(-reach, reach + 1, size=(batch, 1))
-    columns = np.where(rng.random((batch, 1)) < 0.5, line, line[::-1]) + rng.integers(
-        -reach, reach + 1, size=(batch, 1)
-    )
+    rows = line + rng.integers(-reach, reach + 1, size=drawn)[own]
+    columns = np.where(rng.random(drawn)[own] < 0.5, line, line[::-1])
+    columns = columns + rng.integers(-reach, reach + 1, size=drawn)[own]
     rows, columns = (np.abs(side - 1 - np.abs(side - 1 - index)) for index in (rows, columns))
     flat = torch.from_numpy(rows[:, :, None] * side + columns[:, None, :]).reshape(batch, 1, -1)
     return pixels.reshape(batch, 3, -1).gather(2, flat.expand(-1, 3, -1)).reshape(pixels.shape)
 
 
-def cut_out(pixels: Tensor, part: float, rng: np.random.Generator) -> None:
+def cut_out(pixels: Tensor, part: float, rng: np.random.Generator, *, first: int = 0, of: int | None = None) -> None:
     """Grey out a square around a random pixel of each image, in place (DeVries and Taylor, arXiv 1708.04552).
 
     Args:
         pixels: [B, 3, R, R] uint8.
         part: side of the square, of R; at the border it is cut off.
         rng: source of the places.
+        first: see `augment`.
+        of: see `augment`.
     """
     side = pixels.shape[-1]
     length = round(part * side)
-    tops, lefts = rng.integers(0, side, size=(2, len(pixels))) - length // 2
+    places = rng.integers(0, side, size=(2, of or len(pixels)))[:, first : first + len(pixels)]
+    tops, lefts = places - length // 2
     for image, top, left in zip(pixels, tops, lefts, strict=True):
         image[:, max(0, top) : max(0, top + length), max(0, left) : max(0, left + length)] = 127

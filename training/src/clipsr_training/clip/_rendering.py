@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,7 +132,8 @@ def render_to_cache(source: PairSource, renderer: Renderer, cache: Path) -> np.n
     if not path.is_file():
         cache.mkdir(parents=True, exist_ok=True)
         shape = (len(source), 3, renderer.image_size_px, renderer.image_size_px)
-        partial = path.with_suffix(".partial.npy")
+        # Processes of several devices may render the same images at the same time.
+        partial = path.with_suffix(f".{os.getpid()}.partial.npy")
         try:
             with partial.open("wb") as file:
                 header = {"descr": "|u1", "fortran_order": False, "shape": shape}

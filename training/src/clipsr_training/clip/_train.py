@@ -12,7 +12,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from clipsr_training import prompts
 from clipsr_training._fit import FitOptions, fit
@@ -67,7 +67,11 @@ class ClipTrainingModule(LightningModule):
             self.model.visual.eval()
 
     def train_dataloader(self) -> DataLoader[ClipBatch]:
-        """Return the batches of the current epoch."""
+        """Return this device's part of the batches of the current epoch.
+
+        Raises:
+            ValueError: there are fewer images than one batch of all devices takes.
+        """
         dataset = ClipBatchDataset(
             self.sources,
             self.phrases,
@@ -77,12 +81,22 @@ class ClipTrainingModule(LightningModule):
             cutout=self.recipe.cutout,
             seed=self.options.seed,
             epoch=self.current_epoch,
+            device=self.trainer.global_rank,
+            n_devices=self.trainer.world_size,
         )
+        if not len(dataset):
+            raise ValueError(
+                f"{len(dataset.order)} images to train on are fewer than one batch of all devices takes "
+                f"({self.trainer.world_size} of {self.recipe.batch_size})"
+            )
         # Only rendering is worth processes of its own. They are forked, since sources hold open tables and functions.
         n_workers = self.options.n_workers if self.recipe.on_the_fly else 0
         return DataLoader(
             dataset,
             batch_size=None,
+            # Every device reads its part of every batch. A sampler of this type keeps Lightning from dealing out whole
+            # batches.
+            sampler=DistributedSampler(dataset, num_replicas=1, rank=0, shuffle=False),
             num_workers=n_workers,
             multiprocessing_context="fork" if n_workers else None,
         )
@@ -110,9 +124,11 @@ class ClipTrainingModule(LightningModule):
         return ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
-        """Return the contrastive loss."""
-        image_features = functional.normalize(self.model.encode_image(self.normalize(batch.pixels)).float(), dim=-1)
-        text_features = functional.normalize(self.model.encode_text(batch.tokens).float(), dim=-1)
+        """Return the contrastive loss over the images and texts of all devices."""
+        own_images = functional.normalize(self.model.encode_image(self.normalize(batch.pixels)).float(), dim=-1)
+        own_texts = functional.normalize(self.model.encode_text(batch.tokens).float(), dim=-1)
+        image_features = self._of_all_devices(own_images)
+        text_features = self._of_all_devices(own_texts)[: batch.is_positive.shape[1]]
         with torch.no_grad():
             self.model.logit_scale.clamp_(max=_LOGIT_SCALE_MAX)
         scale, bias = self.model.logit_scale.exp(), getattr(self.model, "logit_bias", None)
@@ -123,6 +139,16 @@ class ClipTrainingModule(LightningModule):
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.pixels))
         self.log("train/logit_scale", scale, batch_size=len(batch.pixels))
         return loss
+
+    def _of_all_devices(self, features: Tensor) -> Tensor:
+        """Join [n, D] of each device to [N * n, D], in the order of the devices.
+
+        Every device computes the whole loss, so gradients come back N-fold to where features were computed; averaging
+        over the devices then gives those of one device with the whole batch.
+        """
+        if self.trainer.world_size == 1:
+            return features
+        return cast("Tensor", self.all_gather(features, sync_grads=True)).flatten(0, 1)
 
     def validation_step(self, batch: ClipBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log zero-shot top-1 among the source's own classes, or among the captions of its validation images."""
