@@ -170,9 +170,9 @@ def test_what_does_not_fit_is_refused_before_training(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_the_quick_experiment_runs_on_cifar(tmp_path, data_folder):
+def test_the_quick_experiment_runs_on_cifar(tmp_path, data_dir):
     """What `make experiment SCALE=quick` does: about five minutes on two cores."""
-    cifar = data_folder / "cifar10"
+    cifar = data_dir / "cifar10"
     data = ["--data", str(cifar / "train.parquet"), "--test", str(cifar / "test.parquet")]
     assert eval_main(["experiment", "--scale", "quick", *data, "--output", str(tmp_path)]) == 0
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
