@@ -27,9 +27,11 @@ def importers(source: Path, package: str) -> set[str]:
 
 def test_the_public_api_is_this_list():
     assert clipsr_gateway.__all__ == [
+        "AdmissionConfig",
         "BackendError",
         "BackendFaultError",
         "BackendUnavailableError",
+        "CertificateError",
         "ConfigurationError",
         "DeadlineExceededError",
         "Gateway",
@@ -39,14 +41,22 @@ def test_the_public_api_is_this_list():
         "ImageRejectedError",
         "InferenceBackend",
         "InvalidRequestError",
+        "KeyFileError",
+        "LimitedError",
         "Limits",
         "ListenError",
         "Manifest",
         "ManifestError",
+        "OperationsConfig",
+        "OverloadedError",
         "PreparedLabels",
+        "RateExceededError",
         "Scores",
         "ShuttingDownError",
         "StreamExpiredError",
+        "TlsConfig",
+        "TooManyCallsError",
+        "UnauthenticatedError",
         "Violation",
         "load_manifest",
         "serve",
@@ -57,6 +67,11 @@ def test_the_public_api_is_this_list():
 
 def test_one_module_imports_tritonclient():
     assert importers(SOURCE, "tritonclient") == {"_triton.py"}
+
+
+def test_metrics_and_traces_stay_in_one_module_each():
+    assert importers(SOURCE, "prometheus_client") == {"_metrics.py"}
+    assert importers(SOURCE, "opentelemetry") == {"_tracing.py"}
 
 
 def test_the_check_above_can_fail(tmp_path):
