@@ -26,8 +26,8 @@ _HEADERS = ("traceparent", "tracestate")
 # for gRPC, span status.
 _FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 
-# Spans that are written still when the gateway stops.
-_FLUSH_TIMEOUT_MS = 5_000
+# For one batch to reach the collector, also when the gateway stops; a collector that is away holds up no longer.
+_EXPORT_TIMEOUT_S = 2
 
 _Metadata = Iterable[tuple[str, Any]]
 
@@ -112,7 +112,9 @@ class OpenTelemetry:
         # Resource.create lets OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say it otherwise.
         resource = Resource.create({"service.name": _SERVICE_NAME, "service.version": version(_SERVICE_NAME)})
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        exporter = OTLPSpanExporter(endpoint=endpoint, insecure=endpoint.startswith("http://"))
+        exporter = OTLPSpanExporter(
+            endpoint=endpoint, insecure=endpoint.startswith("http://"), timeout=_EXPORT_TIMEOUT_S
+        )
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("clipsr_gateway")
         self._propagator = TraceContextTextMapPropagator()
@@ -146,7 +148,7 @@ class OpenTelemetry:
 
     def close(self) -> None:
         """Sends what is left."""
-        self._provider.force_flush(_FLUSH_TIMEOUT_MS)
+        self._provider.force_flush(_EXPORT_TIMEOUT_S * 1000)
         self._provider.shutdown()
 
 
