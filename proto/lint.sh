@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Check the wire contract's style and comments with buf; the rules are in buf.yaml.
+# Check the wire contract with buf: its style and comments, and that it breaks no caller of the last release.
+# The rules are in buf.yaml, the last release is released.txtpb (proto/release.sh writes it).
 #
 #   proto/lint.sh [PROTO_DIR]    default: proto/
 #
@@ -14,4 +15,8 @@ trap 'rm -f -- "$image"' EXIT
 
 "$here/install-tools.sh" buf
 "$here/protoc.sh" "$contract" --include_imports --include_source_info --descriptor_set_out="$image"
-"$here/../.venv-proto/buf/node_modules/.bin/buf" lint "$image" --config "$here/buf.yaml" --path clipsr
+buf=$here/../.venv-proto/buf/node_modules/.bin/buf
+status=0
+"$buf" lint "$image" --config "$here/buf.yaml" --path clipsr || status=$?
+"$buf" breaking "$image" --against "$here/released.txtpb" --config "$here/buf.yaml" --exclude-imports || status=$?
+exit "$status"
