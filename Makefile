@@ -63,6 +63,10 @@ experiment: $(EXPORT) ## Compare CLIP with and without LIIF: SCALE=full (an hour
 bench-liif: $(DEV) ## Time LIIF, its exact rewrite and the shipped upscaler beside a CLIP image tower
 	$(VENV)/bin/python -m benchmarks.liif $(ARGS)
 
+.PHONY: bench-capacity
+bench-capacity: $(SERVE) ## Measure the images a second of a running service (ARGS='--url HOST:PORT --p99-ms 200')
+	$(VENV_SERVE)/bin/python -m benchmarks.capacity $(ARGS)
+
 .PHONY: test
 test: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests, with a real Triton (12 minutes at most)
 	$(VENV)/bin/pytest -m 'not slow' $(ARGS)

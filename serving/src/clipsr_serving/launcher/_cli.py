@@ -23,10 +23,11 @@ __all__ = ["main", "make_parser"]
 _DEFAULT_TIMEOUT_S = 300.0  # openvino compiles a ViT-L/14 in about a minute on two cores
 _NOT_RUNNING_EXIT_CODE = 3  # as systemctl status
 _UP_EPILOG = """\
-A process that ends after the service was ready is started again, after 0.5 s, then 1 s, 2 s and so on up to 30 s, until
-it has been healthy for a minute. Triton counts as ended when one of its model processes is gone. Meanwhile the other
-process goes on, `clipsr-serve status` says restarting, and the gateway answers UNAVAILABLE while Triton is away. What
-fails before the service was ready ends it.
+A process that ends after the service was ready is started again, after 0.5 s, then 1 s,
+2 s and so on up to 30 s, until it has been healthy for a minute. Triton counts as ended
+when one of its model processes is gone. Meanwhile the other process goes on,
+`clipsr-serve status` says restarting, and the gateway answers UNAVAILABLE while Triton
+is away. What fails before the service was ready ends it.
 
 Options after -- go to clipsr-gateway; its --help names them."""
 
