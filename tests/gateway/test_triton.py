@@ -25,7 +25,10 @@ from clipsr_gateway import (
 from clipsr_gateway._triton import TritonBackend
 
 LABELS = ("cat", "犬", "🐦")
-MODELS = ("classify", "classify_native", "embed_image", "embed_image_native", "embed_text")
+MODELS = (
+    *("classify", "classify_detailed", "classify_native", "classify_native_detailed"),
+    *("embed_image", "embed_image_native", "embed_text"),
+)
 TEMPLATES = ("a photo of a {}.", "a {}")
 
 
@@ -136,7 +139,7 @@ async def test_tensors_are_those_of_the_contract(connected, triton, route, model
     assert scores.probability.shape == (3,)
 
 
-async def test_further_outputs_are_asked_for_only_where_wanted(connected, triton):
+async def test_details_are_asked_for_only_where_wanted_and_then_all(connected, triton):
     pixels = np.random.default_rng(0).integers(0, 256, (1, 3, 4, 4), dtype=np.uint8)
     embedding = np.linspace(0, 1, 5, dtype=np.float32)[None]
     row = np.zeros((1, 3), np.float32)
@@ -151,10 +154,14 @@ async def test_further_outputs_are_asked_for_only_where_wanted(connected, triton
     full = await classify(connected, wants_embedding=True, wants_pixels=True)
     np.testing.assert_array_equal(full.image_embedding, embedding[0])
     np.testing.assert_array_equal(full.pixels, pixels[0])
-    assert [[t.name for t in request.outputs] for request in triton.requests] == [
-        ["cosine", "probability"],
-        ["cosine", "probability", "image_embedding"],
-        ["cosine", "probability", "image_embedding", "pixels"],
+    native = await classify(connected, route="native", wants_pixels=True)
+    assert native.image_embedding is None
+    everything = ["cosine", "probability", "image_embedding", "pixels"]
+    assert [(request.model_name, [t.name for t in request.outputs]) for request in triton.requests] == [
+        ("classify", ["cosine", "probability"]),
+        ("classify_detailed", everything),
+        ("classify_detailed", everything),
+        ("classify_native_detailed", everything),
     ]
 
 

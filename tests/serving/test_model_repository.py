@@ -18,7 +18,9 @@ CONFIGS = sorted([*REPOSITORY.glob("*/config.pbtxt"), *REPOSITORY.glob("*/config
 IMAGE_PATH = ("decode", "decode_native", "upscale", "image_encoder", "similarity")
 ENSEMBLES = {
     "classify": ["decode", "upscale", "image_encoder", "similarity"],
+    "classify_detailed": ["decode", "upscale", "image_encoder", "similarity"],
     "classify_native": ["decode_native", "image_encoder", "similarity"],
+    "classify_native_detailed": ["decode_native", "image_encoder", "similarity"],
     "embed_image": ["decode", "upscale", "image_encoder"],
     "embed_image_native": ["decode_native", "image_encoder"],
 }
@@ -102,6 +104,15 @@ def test_ensembles_pass_tensors_of_equal_type_and_shape(ensemble):
             tensors[tensor.name] = (tensor.data_type, list(tensor.dims))
     for tensor in config.output:
         assert tensors[tensor.name] == (tensor.data_type, list(tensor.dims))
+
+
+@pytest.mark.parametrize("ensemble", ENSEMBLES)
+def test_only_detailed_ensembles_give_out_what_they_need_inside(ensemble):
+    """Triton fails requests for some outputs of such an ensemble (triton-inference-server/server#7482)."""
+    config = config_of(ensemble)
+    needed = {tensor for step in config.ensemble_scheduling.step for tensor in step.input_map.values()}
+    inner = needed & {tensor.name for tensor in config.output}
+    assert inner == ({"image_embedding", "pixels"} if ensemble.endswith("_detailed") else set())
 
 
 @pytest.mark.parametrize("model", ["similarity", "embed_text"])

@@ -1,7 +1,6 @@
 """The only module that knows Triton: tensors of the ensembles, of `embed_text` and of `upscale`, and its errors.
 
 The tensors are those of docs/tensor-contract.md, with a batch dimension of 1 in front; `upscale` takes N tiles at once.
-An ensemble's outputs travel only if they are asked for.
 """
 
 # tritonclient has no annotations; what leaves this module has.
@@ -28,10 +27,13 @@ from clipsr_gateway.errors import (
     ImageRejectedError,
 )
 
-__all__ = ["EMBED_IMAGE_MODELS", "EMBED_TEXT_MODEL", "MODELS", "UPSCALE_MODEL", "TritonBackend"]
+__all__ = ["DETAILED_MODELS", "EMBED_IMAGE_MODELS", "EMBED_TEXT_MODEL", "MODELS", "UPSCALE_MODEL", "TritonBackend"]
 
 # The ensemble that serves each route.
 MODELS: dict[Route, str] = {"upscaled": "classify", "native": "classify_native"}
+
+# The same with `image_embedding` and `pixels`; Triton wants all outputs of these to be asked for.
+DETAILED_MODELS: dict[Route, str] = {"upscaled": "classify_detailed", "native": "classify_native_detailed"}
 
 # Their first parts.
 EMBED_IMAGE_MODELS: dict[Route, str] = {"upscaled": "embed_image", "native": "embed_image_native"}
@@ -40,7 +42,7 @@ EMBED_TEXT_MODEL = "embed_text"
 UPSCALE_MODEL = "upscale"
 
 # `upscale` is a part of the ensembles, which are ready when their parts are.
-_READY_MODELS = (*MODELS.values(), *EMBED_IMAGE_MODELS.values(), EMBED_TEXT_MODEL)
+_READY_MODELS = (*MODELS.values(), *DETAILED_MODELS.values(), *EMBED_IMAGE_MODELS.values(), EMBED_TEXT_MODEL)
 
 # Python models prefix what is meant for the caller; an ensemble may wrap it in its own sentence. The reason's prefix
 # is checked too: only an image can still be at fault once the gateway has checked the rest of the request.
@@ -218,15 +220,11 @@ class TritonLabels:
         wants_pixels: bool = False,
     ) -> Scores:
         """Runs one ensemble on one image; see PreparedLabels.classify."""
+        is_detailed = wants_embedding or wants_pixels
         result = await self._connection.infer(
-            MODELS[route],
+            DETAILED_MODELS[route] if is_detailed else MODELS[route],
             inputs=[_bytes_input("image", [image]), _bytes_input("fit", [fit]), *self._inputs],
-            outputs=[
-                "cosine",
-                "probability",
-                *(["image_embedding"] if wants_embedding else []),
-                *(["pixels"] if wants_pixels else []),
-            ],
+            outputs=["cosine", "probability", *(("image_embedding", "pixels") if is_detailed else ())],
             request_id=request_id,
             timeout_s=timeout_s,
         )
