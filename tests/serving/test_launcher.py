@@ -75,7 +75,7 @@ if "FAKE_STUB" in os.environ:
 http.server.ThreadingHTTPServer(("127.0.0.1", int(flags["--http-port"])), Handler).serve_forever()
 '''
 
-# Its TLS speaks no TLS: the launcher looks only at whether the port takes connections.
+# It takes connections and says nothing over them: whether it serves is asked by the client below.
 FAKE_GATEWAY = """
 import json, os, signal, socket, sys, time
 journal = os.environ["FAKE_JOURNAL"]
@@ -89,11 +89,10 @@ signal.signal(signal.SIGTERM, stop)
 note("gateway starts " + " ".join(sys.argv[1:]))
 if os.environ.get("FAKE_GATEWAY") == "dies":
     sys.exit("clipsr-gateway: no manifest")
-if "--tls-cert" in sys.argv:
-    host, _, port = sys.argv[sys.argv.index("--listen") + 1].rpartition(":")
-    server = socket.create_server((host, int(port)))
-    for status in ("NOT_SERVING", "SERVING"):
-        print(json.dumps({"event": "health", "status": status}), file=sys.stderr, flush=True)
+host, _, port = sys.argv[sys.argv.index("--listen") + 1].rpartition(":")
+server = socket.create_server((host, int(port)))
+for status in ("NOT_SERVING", "SERVING"):
+    print(json.dumps({"event": "health", "status": status}), file=sys.stderr, flush=True)
 while True:
     time.sleep(0.1)
 """
@@ -386,6 +385,7 @@ class TestRestart:
         [
             (["--", "--listen", "127.0.0.1:1"], "--listen of the gateway is set by clipsr-serve"),
             (["--", "--repository=x"], "--repository of the gateway is set by clipsr-serve"),
+            (["--", "--tls-cert", "c.pem", "--log-level=error"], "use --log-level info or debug"),
             (["--no-gateway", "--", "--grace", "1"], "--no-gateway leaves nobody for the options"),
         ],
     )

@@ -36,12 +36,15 @@ def make_gateway_argv(gateway: Path, options: UpOptions, *, listen: Endpoint, tr
 def make_gateway_check(client: Path, options: UpOptions, *, url: str, log: Path) -> Callable[[], bool]:
     """The question whether it serves.
 
-    Without TLS it is asked over the wire. With TLS this process has no certificate that the gateway would have to
-    accept, so it believes what the gateway writes into its log, once its port takes connections.
+    Without TLS it is asked over the wire, but not while its port is closed or its log denies it: to ask starts a program,
+    which would take processor time from the gateway while that starts. With TLS this process has no certificate that
+    the gateway would have to accept, and believes the log.
     """
-    if not options.has_tls:
-        return lambda: is_gateway_serving(client, url)
-    return lambda: read_gateway_health(log) == "SERVING" and _accepts_connections(url)
+    if options.has_tls:
+        return lambda: read_gateway_health(log) == "SERVING" and _accepts_connections(url)
+    return lambda: (
+        read_gateway_health(log) != "NOT_SERVING" and _accepts_connections(url) and is_gateway_serving(client, url)
+    )
 
 
 def read_gateway_health(log: Path) -> str | None:
