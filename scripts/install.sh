@@ -29,7 +29,7 @@ case $role in
     container) wanted=(./client './gateway[otel]' ./serving) ;;
     serve) wanted=(-e ./client -e './gateway[otel]' -e './serving[triton]') ;;
     export) wanted=(-e ./training -e ./export) ;;
-    dev) wanted=(-e ./client -e './gateway[otel]' -e ./serving -e ./training -e ./export -r requirements-dev.txt) ;;
+    dev) wanted=(-e './client[export]' -e './gateway[otel]' -e ./serving -e ./training -e ./export -r requirements-dev.txt) ;;
     *) fail "unknown role '$role'; use: install.sh container|serve|export|dev FOLDER" ;;
 esac
 [ -n "$folder" ] || fail "name the folder of the virtual environment: install.sh $role FOLDER"

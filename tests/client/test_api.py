@@ -49,7 +49,7 @@ def public_methods(kind: type) -> dict[str, inspect.Signature]:
 
 def as_ordinary(annotation: str) -> str:
     """The annotation of Client where AsyncClient's says how it is awaited."""
-    return annotation.replace(" | AsyncIterable[ImageSource]", "").replace("AsyncIterator", "Iterator")
+    return annotation.replace(" | AsyncIterable[ImageSource | FailedImage]", "").replace("AsyncIterator", "Iterator")
 
 
 def without_waiting(signature: inspect.Signature) -> inspect.Signature:

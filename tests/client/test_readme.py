@@ -6,6 +6,9 @@ import re
 from pathlib import Path
 
 import grpc
+import pytest
+import trustme
+from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 
 README = Path(__file__).resolve().parents[2] / "client" / "README.md"
@@ -31,15 +34,38 @@ def test_the_first_example(fake_service, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == "IMAGE_TRUNCATED It ends early.\n"
 
 
+def test_the_streaming_example(fake_service, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    for name in ("a.png", "b.png"):
+        (Path("photos") / name).write_bytes(b"photo")
+    run(samples()[1], fake_service.url)
+    assert sorted(capsys.readouterr().out.splitlines()) == ["0 cat", "1 cat"]
+
+
+def test_the_embedding_example(fake_service, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("photo.png").write_bytes(b"photo")
+    run(samples()[2], fake_service.url)
+    assert float(capsys.readouterr().out) == pytest.approx(0.6 * 16 - 0.8 * 0.5, abs=1e-4)
+
+
+def test_the_example_of_access(fake_service, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CLIPSR_API_KEY", "secret")
+    trustme.CA().cert_pem.write_to_path("ca.pem")
+    run(samples()[3], fake_service.url)
+
+
 def test_the_upscaling_example(fake_service, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("photo.png").write_bytes(b"photo")
-    run(samples()[1], fake_service.url)
+    run(samples()[4], fake_service.url)
     assert Path("large.png").read_bytes() == b"large photo"
 
 
 def test_the_asynchronous_example(fake_service, capsys):
-    run(samples()[2], fake_service.url)
+    run(samples()[5], fake_service.url)
     assert capsys.readouterr().out.startswith("clipsr-test: Classification(predictions=(Prediction(label='cat'")
 
 
@@ -50,14 +76,23 @@ def test_the_errors(fake_service, tmp_path, monkeypatch, capsys):
     for code, detail in [
         (grpc.StatusCode.INVALID_ARGUMENT, error_details_pb2.ErrorInfo(reason="LABEL_DUPLICATE", domain="clipsr")),
         (grpc.StatusCode.UNAVAILABLE, error_details_pb2.ErrorInfo(reason="BACKEND_UNAVAILABLE", domain="clipsr")),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, error_details_pb2.RetryInfo(retry_delay=Duration(seconds=99))),
+        (grpc.StatusCode.UNAUTHENTICATED, error_details_pb2.ErrorInfo(reason="API_KEY_INVALID", domain="clipsr")),
         (grpc.StatusCode.DEADLINE_EXCEEDED, error_details_pb2.ErrorInfo(reason="DEADLINE_EXCEEDED", domain="clipsr")),
         (grpc.StatusCode.INTERNAL, error_details_pb2.RequestInfo(request_id="0123abcd")),
     ]:
         fake_service.abort(code, "No.", detail)
-        run(samples()[3], fake_service.url)
+        run(samples()[6], fake_service.url)
         said.append(capsys.readouterr().out)
-    assert said == ["LABEL_DUPLICATE ()\n", f"{fake_service.url} None\n", "30.0\n", "INTERNAL 0123abcd\n"]
+    assert said == [
+        "LABEL_DUPLICATE ()\n",
+        f"{fake_service.url} None\n",
+        "99.0\n",
+        "UNAUTHENTICATED\n",
+        "30.0\n",
+        "INTERNAL 0123abcd\n",
+    ]
 
 
 def test_no_sample_is_left_out():
-    assert len(samples()) == 4
+    assert len(samples()) == 7

@@ -75,8 +75,8 @@ def _authorize(url: str, api_key: str | None, *, is_protected: bool) -> tuple[tu
         )
     if not is_protected:
         sentence = (
-            f"The API key would travel to {url} in the open: use TLS, or say allow_insecure_key=True where the network "
-            f"itself is protected."
+            f"The API key would travel to {url} in the open: use TLS, or, where the network itself is protected, allow "
+            f"it by allow_insecure_key."
         )
         raise _invalid("api_key", sentence)
     return (("authorization", f"Bearer {api_key}"),)

@@ -81,6 +81,11 @@ class AsyncClient:
         )
         self._channel: grpc.aio.Channel | None = None
 
+    @property
+    def url(self) -> str:
+        """The address that was given."""
+        return self._url
+
     async def classify(
         self,
         images: Sequence[ImageSource],
@@ -124,7 +129,7 @@ class AsyncClient:
 
     def classify_stream(
         self,
-        images: Iterable[ImageSource] | AsyncIterable[ImageSource],
+        images: Iterable[ImageSource | FailedImage] | AsyncIterable[ImageSource | FailedImage],
         labels: Sequence[str] = (),
         *,
         label_set: str = "",

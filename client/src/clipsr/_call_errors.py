@@ -29,6 +29,8 @@ _TLS_FAILURE = re.compile(
 )
 """How gRPC words a TLS connection that did not come about; it has no status code of its own."""
 
+_CLOSED = re.compile("Socket closed|Connection reset")
+
 _status_of = cast(
     "Callable[[Any], status_pb2.Status | None]",
     rpc_status.from_call,  # pyright: ignore[reportUnknownMemberType] - without types
@@ -108,7 +110,12 @@ def _tls_failed(sentence: str, url: str) -> AuthenticationError:
 
 
 def _unavailable(sentence: str, details: Details, url: str) -> ServiceUnavailableError:
-    if not details.reason and details.retry_after_s is None:
+    if not details.reason and details.retry_after_s is None and _CLOSED.search(sentence):
+        message = (
+            f"The connection to {url} was closed at once: the service may be going down, or it asks for TLS or for a "
+            f"client certificate, and this client gave none. ({sentence})"
+        )
+    elif not details.reason and details.retry_after_s is None:
         message = (
             f"Nobody answers at {url}. Start the service with 'clipsr-serve up', or correct the address. ({sentence})"
         )

@@ -99,6 +99,11 @@ class Client:
             _health.CHECK, request_serializer=_health.encode_service, response_deserializer=_health.decode_status
         )
 
+    @property
+    def url(self) -> str:
+        """The address that was given."""
+        return self._url
+
     def classify(
         self,
         images: Sequence[ImageSource],
@@ -172,7 +177,7 @@ class Client:
 
     def classify_stream(
         self,
-        images: Iterable[ImageSource],
+        images: Iterable[ImageSource | FailedImage],
         labels: Sequence[str] = (),
         *,
         label_set: str = "",
@@ -194,7 +199,8 @@ class Client:
         end the stream before its images do.
 
         Args:
-            images: as classify()'s, of any length, such as a generator. A file that cannot be read fails alone.
+            images: as classify()'s, of any length, such as a generator. A file that cannot be read fails alone; so does
+                an image for which there is a FailedImage already, which comes back as it is.
             labels: as classify()'s; so are the options down to `return_encoder_input`.
             label_set: name of a published set.
             templates: prompts.

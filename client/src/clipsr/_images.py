@@ -43,12 +43,14 @@ def read_images(sources: Iterable[ImageSource]) -> Iterator[bytes]:
         yield read_image(source)
 
 
-def try_read_image(source: ImageSource) -> bytes | FailedImage:
-    """Returns the content of one file, or why it cannot be read.
+def try_read_image(source: ImageSource | FailedImage) -> bytes | FailedImage:
+    """Returns the content of one file, or why it cannot be read; a failure is passed on as it is.
 
     Raises:
         TypeError: `source` is none of ImageSource, or an open file is not binary.
     """
+    if isinstance(source, FailedImage):
+        return source
     try:
         return read_image(source)
     except OSError as error:

@@ -41,7 +41,7 @@ class TaskStream:
         *,
         open_call: Callable[[AsyncIterator[classifier_pb2.ClassifyStreamRequest]], _Call],
         config: classifier_pb2.ClassifyStreamRequest,
-        images: Iterable[ImageSource] | AsyncIterable[ImageSource],
+        images: Iterable[ImageSource | FailedImage] | AsyncIterable[ImageSource | FailedImage],
         window: Window,
         retry: RetryPolicy,
         idle_timeout_s: float,
@@ -219,7 +219,7 @@ class _Change:
 
 
 async def _read_all(
-    images: Iterable[ImageSource] | AsyncIterable[ImageSource],
+    images: Iterable[ImageSource | FailedImage] | AsyncIterable[ImageSource | FailedImage],
 ) -> AsyncIterator[bytes | FailedImage]:
     if isinstance(images, AsyncIterable):
         async for source in images:
@@ -230,7 +230,7 @@ async def _read_all(
         yield content
 
 
-def _read_next(images: Iterator[ImageSource]) -> bytes | FailedImage | None:
+def _read_next(images: Iterator[ImageSource | FailedImage]) -> bytes | FailedImage | None:
     for source in images:
         return _images.try_read_image(source)
     return None

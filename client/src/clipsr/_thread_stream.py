@@ -12,7 +12,7 @@ import grpc
 from clipsr import _call_errors, _images
 from clipsr._errors import ClipsrError
 from clipsr._retry import RetryPolicy
-from clipsr._types import ImageSource
+from clipsr._types import FailedImage, ImageSource
 from clipsr._window import Outcome, Window
 from clipsr.v1 import classifier_pb2
 
@@ -41,7 +41,7 @@ class ThreadStream:
         *,
         open_call: Callable[[Iterator[classifier_pb2.ClassifyStreamRequest]], _Call],
         config: classifier_pb2.ClassifyStreamRequest,
-        images: Iterable[ImageSource],
+        images: Iterable[ImageSource | FailedImage],
         window: Window,
         retry: RetryPolicy,
         idle_timeout_s: float,

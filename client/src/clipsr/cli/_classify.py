@@ -39,6 +39,8 @@ class ClassifyOptions:
         top_k: predictions an image; 0 for all labels.
         fit: how images that are not square are fitted.
         route: the path to the image encoder.
+        min_cosine: threshold of "none of these".
+        min_probability: threshold of "none of these".
         batch_size: images read and sent at a time.
         output_format: "table", "json" or "csv".
     """
@@ -47,8 +49,15 @@ class ClassifyOptions:
     top_k: int
     fit: Fit
     route: Route
+    min_cosine: float | None
+    min_probability: float | None
     batch_size: int
     output_format: str
+
+    @property
+    def has_threshold(self) -> bool:
+        """Whether an image may show none of the labels."""
+        return self.min_cosine is not None or self.min_probability is not None
 
 
 def classify_images(client: Client, paths: Sequence[str], options: ClassifyOptions) -> ExitCode:
@@ -100,6 +109,8 @@ class _Session:
                 top_k=options.top_k,
                 fit=options.fit,
                 route=options.route,
+                min_cosine=options.min_cosine,
+                min_probability=options.min_probability,
             )
         except DeadlineError as error:
             if not self._has_answer:  # nothing suggests that the next batch would be faster
@@ -117,9 +128,9 @@ def _fail_all(images: Sequence[bytes], code: str, error: ClipsrError) -> list[Ou
 
 def _make_writer(items: Sequence[Item], info: ModelInfo, options: ClassifyOptions) -> ResultWriter:
     if options.output_format == "json":
-        return JsonWriter(sys.stdout)
+        return JsonWriter(sys.stdout, has_threshold=options.has_threshold)
     if options.output_format == "csv":
-        return CsvWriter(sys.stdout)
+        return CsvWriter(sys.stdout, has_threshold=options.has_threshold)
     console = Console(file=sys.stdout, markup=False, highlight=False, emoji=False)
     labels = options.label_space.labels or info.label_sets.get(options.label_space.label_set, ())
     width = console.width if sys.stdout.isatty() else None

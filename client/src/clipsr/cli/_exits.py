@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from clipsr import ClipsrError, DeadlineError, InvalidRequestError
+from clipsr import AuthenticationError, ClipsrError, DeadlineError, InvalidRequestError
 
 __all__ = ["ExitCode", "QuietGroup", "report", "report_error"]
 
@@ -22,6 +22,8 @@ class ExitCode(enum.IntEnum):
     SOME_FAILED = 1
     USAGE = 2
     UNREACHABLE = 3
+    NOT_ALLOWED = 4
+    OUTPUT_FAILED = 5
     INTERRUPTED = 130  # 128 + SIGINT, as shells count
     BROKEN_PIPE = 141  # 128 + SIGPIPE
 
@@ -58,6 +60,9 @@ def report_error(error: ClipsrError) -> ExitCode:
         details = [f"\n  {field}: {text}" for field, text in error.violations if text not in str(error)]
         report(str(error) + "".join(details))
         return ExitCode.USAGE
+    if isinstance(error, AuthenticationError):
+        report(f"{error} (--api-key-file, --tls, --ca, --cert)")
+        return ExitCode.NOT_ALLOWED
     report(f"{error} (--timeout)" if isinstance(error, DeadlineError) else str(error))
     return ExitCode.UNREACHABLE
 

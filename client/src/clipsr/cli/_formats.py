@@ -35,8 +35,9 @@ class ResultWriter(Protocol):
 class JsonWriter:
     """One JSON object a line."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: TextIO, *, has_threshold: bool) -> None:
         self._file = file
+        self._has_threshold = has_threshold
 
     def begin(self) -> None:
         """JSON lines have no header."""
@@ -44,7 +45,10 @@ class JsonWriter:
     def write(self, path: str, outcome: Classification | FailedImage) -> None:
         """Write one object with its line end."""
         # ensure_ascii off: labels stay readable; a path that is not UTF-8 is escaped by the stream.
-        self._file.write(json.dumps(_to_object(path, outcome), ensure_ascii=False) + "\n")
+        content = _to_object(path, outcome)
+        if self._has_threshold and isinstance(outcome, Classification):
+            content["none_of_these"] = outcome.none_of_these
+        self._file.write(json.dumps(content, ensure_ascii=False) + "\n")
         self._file.flush()
 
     def finish(self) -> None:
@@ -54,27 +58,33 @@ class JsonWriter:
 class CsvWriter:
     """A row a prediction, and a row with only path and error for an image that failed."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: TextIO, *, has_threshold: bool) -> None:
         self._file = file
+        self._has_threshold = has_threshold
         self._writer = csv.writer(file, lineterminator="\n")
 
     def begin(self) -> None:
         """Write the header."""
-        self._writer.writerow(CSV_HEADER)
+        self._write_row(*CSV_HEADER, "none_of_these")
         self._file.flush()
 
     def write(self, path: str, outcome: Classification | FailedImage) -> None:
         """Write the rows of one image; rank 1 is the best."""
         if isinstance(outcome, FailedImage):
-            self._writer.writerow([path, "", "", "", "", "", f"{outcome.code}: {outcome.message}"])
+            self._write_row(path, "", "", "", "", "", f"{outcome.code}: {outcome.message}", "")
         else:
+            none = "true" if outcome.none_of_these else "false"
             for rank, prediction in enumerate(outcome.predictions, start=1):
                 cosine, probability = shorten_float(prediction.cosine), shorten_float(prediction.probability)
-                self._writer.writerow([path, rank, prediction.label, cosine, probability, outcome.route, ""])
+                self._write_row(path, rank, prediction.label, cosine, probability, outcome.route, "", none)
         self._file.flush()
 
     def finish(self) -> None:
         """CSV has no footer."""
+
+    def _write_row(self, *cells: object) -> None:
+        """Write a row, without its last cell where nobody asked for a threshold."""
+        self._writer.writerow(cells if self._has_threshold else cells[:-1])
 
 
 def shorten_float(value: float) -> float:

@@ -14,7 +14,18 @@ import click
 from clipsr import FailedImage, Limits
 from clipsr._images import describe_unreadable
 
-__all__ = ["IMAGE_ENDINGS", "STDIN", "Batch", "Item", "find_images", "read_batches"]
+__all__ = [
+    "IMAGE_ENDINGS",
+    "STDIN",
+    "Batch",
+    "Item",
+    "check_paths",
+    "find_images",
+    "no_image",
+    "read_batches",
+    "read_item",
+    "walk_images",
+]
 
 STDIN = "-"
 
@@ -68,6 +79,36 @@ def find_images(paths: Sequence[str]) -> list[Item]:
     return items
 
 
+def check_paths(paths: Sequence[str]) -> None:
+    """Refuses paths that walk_images() could not begin with.
+
+    Raises:
+        click.UsageError: a path does not exist, or is standard input.
+    """
+    for path in paths:
+        if path == STDIN:
+            raise click.UsageError("Standard input (-) cannot be taken up again after an interruption: name files.")
+        _is_folder(path)
+
+
+def walk_images(paths: Sequence[str]) -> Iterator[Item]:
+    """Yields the images that the command line names one by one, in the order of find_images().
+
+    Folders are listed when their turn comes, so that at most one folder's names, and those of the folders above it, are
+    in memory.
+    """
+    for path in paths:
+        if _is_folder(path):
+            yield from _walk_folder(Path(path))
+        else:
+            yield Item(path=path)
+
+
+def read_item(item: Item, *, max_bytes: int) -> bytes | FailedImage:
+    """Returns the bytes of an image, or why it could not be read."""
+    return item.failure or _read_image(item.path, max_bytes=max_bytes)
+
+
 def read_batches(items: Sequence[Item], limits: Limits, *, batch_size: int) -> Iterator[Batch]:
     """Read images and yield them in batches that the service takes in one request.
 
@@ -80,7 +121,7 @@ def read_batches(items: Sequence[Item], limits: Limits, *, batch_size: int) -> I
     outcomes: list[bytes | FailedImage] = []
     held_bytes = 0
     for item in items:
-        outcome = item.failure or _read_image(item.path, max_bytes=limits.max_image_bytes)
+        outcome = read_item(item, max_bytes=limits.max_image_bytes)
         paths.append(item.path)
         outcomes.append(outcome)
         held_bytes += len(outcome) if isinstance(outcome, bytes) else 0
@@ -122,9 +163,32 @@ def _search_folder(folder: str) -> list[Item]:
             if not name.startswith(".") and path.suffix.lower() in IMAGE_ENDINGS:
                 found[path] = None
     if not found:
-        endings = ", ".join(sorted(ending.removeprefix(".") for ending in IMAGE_ENDINGS))
-        raise click.UsageError(f"The folder {folder!r} holds no image: none of its files ends in {endings}.")
+        raise no_image([folder])
     return [Item(path=str(path), failure=found[path]) for path in sorted(found)]
+
+
+def no_image(folders: Sequence[str]) -> click.UsageError:
+    """Returns the error of folders in which there is nothing to do."""
+    endings = ", ".join(sorted(ending.removeprefix(".") for ending in IMAGE_ENDINGS))
+    names = ", ".join(map(repr, folders))
+    return click.UsageError(f"The folder {names} holds no image: none of its files ends in {endings}.")
+
+
+def _walk_folder(folder: Path) -> Iterator[Item]:
+    try:
+        with os.scandir(folder) as listed:
+            entries = sorted((entry.name, entry.is_dir(), entry.is_symlink()) for entry in listed)
+    except OSError as error:
+        yield Item(path=str(folder), failure=describe_unreadable(error, "folder"))
+        return
+    for name, is_folder, is_link in entries:
+        path = folder / name
+        if name.startswith("."):
+            continue
+        if not is_folder and path.suffix.lower() in IMAGE_ENDINGS:
+            yield Item(path=str(path))
+        elif is_folder and not is_link:  # a link to a folder may lead back up
+            yield from _walk_folder(path)
 
 
 def _read_image(path: str, *, max_bytes: int) -> bytes | FailedImage:

@@ -1,18 +1,23 @@
-"""Commands and options of `clipsr-client`; the only place of this package that reads the environment."""
+"""Commands and options of `clipsr-client`."""
 
 from __future__ import annotations
 
 import io
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import BinaryIO, TextIO, cast
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 
-from clipsr import Client, Fit, Route, UpscaleFormat
+from clipsr import Fit, Route, UpscaleFormat
+from clipsr._window import READ_AHEAD
+from clipsr.cli._bulk import BulkOptions, classify_in_bulk
 from clipsr.cli._classify import ClassifyOptions, classify_images
+from clipsr.cli._connection import connect, connection_options
 from clipsr.cli._exits import ExitCode, QuietGroup, report
 from clipsr.cli._info import print_info, to_json
 from clipsr.cli._labels import make_label_space
@@ -20,11 +25,11 @@ from clipsr.cli._upscale import UpscaleOptions, parse_size, upscale_images
 
 __all__ = ["cli", "main"]
 
-_DEFAULT_URL = "localhost:50051"  # the gateway's default port
 _HEALTH_TIMEOUT_S = 5.0  # short enough for the health check of a container
 _CALL_TIMEOUT_S = 30.0  # the library's default
 _UPSCALE_TIMEOUT_S = 300.0  # the largest output takes a minute or more on two cores
 _BATCH_SIZE = 32  # keeps the service busy, and answers soon
+_BULK_RETRIES = 12  # about half a minute: what a restart of the service takes
 
 # \b keeps click from filling the lines into a paragraph.
 _EXAMPLES = """\b
@@ -32,6 +37,7 @@ Examples:
   clipsr-client classify cat.jpg --labels cat,dog,bird
   clipsr-client classify photos/ --labels @cifar10 --format json
   clipsr-client classify - --labels-file labels.txt < cat.jpg
+  clipsr-client classify photos/ --labels @cifar10 --output results.parquet
 """
 
 _UPSCALE_EXAMPLES = """\b
@@ -62,12 +68,6 @@ def _configure(stream: TextIO, *, encoding: str | None = None) -> None:
         cast("io.TextIOWrapper[BinaryIO]", stream).reconfigure(encoding=encoding, errors="backslashreplace")
 
 
-def _check_timeout(ctx: click.Context, parameter: click.Parameter, timeout_s: float) -> float:
-    if not (math.isfinite(timeout_s) and timeout_s > 0):
-        raise click.BadParameter("give a number of seconds above 0.")
-    return timeout_s
-
-
 def _check_scale(ctx: click.Context, parameter: click.Parameter, scale: float | None) -> float | None:
     if scale is not None and not (math.isfinite(scale) and scale >= 1):
         raise click.BadParameter("give a factor of at least 1, such as 2 or 3.5.")
@@ -76,34 +76,6 @@ def _check_scale(ctx: click.Context, parameter: click.Parameter, scale: float | 
 
 def _parse_size(ctx: click.Context, parameter: click.Parameter, size: str | None) -> tuple[int, int] | None:
     return None if size is None else parse_size(size)
-
-
-_Command = Callable[..., ExitCode]
-
-
-def _url_option(command: _Command) -> _Command:
-    return click.option(
-        "--url",
-        envvar="CLIPSR_URL",
-        default=_DEFAULT_URL,
-        show_default=True,
-        show_envvar=True,
-        metavar="HOST:PORT",
-        help="Address of the service.",
-    )(command)
-
-
-def _timeout_option(default_s: float) -> Callable[[_Command], _Command]:
-    return click.option(
-        "--timeout",
-        "timeout_s",
-        type=float,
-        default=default_s,
-        show_default=True,
-        callback=_check_timeout,
-        metavar="SECONDS",
-        help="How long one answer may take.",
-    )
 
 
 @click.group(
@@ -115,7 +87,8 @@ def _timeout_option(default_s: float) -> Callable[[_Command], _Command]:
 def cli() -> None:
     """Classify images with labels of your own, or upscale them, by a clipsr service.
 
-    Exit codes: 0 all succeeded, 1 some images failed, 2 wrong usage, 3 the service cannot be reached.
+    Exit codes: 0 all succeeded, 1 some images failed, 2 wrong usage, 3 the service cannot be reached or has no time,
+    4 it does not let you in, 5 the output cannot be written.
     """
 
 
@@ -167,15 +140,33 @@ def cli() -> None:
     help="Super-resolution, or plain resizing, before the image encoder; auto decides by an image's size.",
 )
 @click.option(
+    "--min-cosine",
+    type=float,
+    metavar="COSINE",
+    help="Say that an image shows none of the labels where the best one stays below this cosine.",
+)
+@click.option(
+    "--min-probability",
+    type=float,
+    metavar="PROBABILITY",
+    help="The same, for its probability; with both, staying below either is enough.",
+)
+@click.option(
     "--batch-size",
     type=click.IntRange(min=1),
-    default=_BATCH_SIZE,
-    show_default=True,
+    show_default=f"{_BATCH_SIZE}; {READ_AHEAD} with --output",
     metavar="N",
     help="Images read and sent at a time.",
 )
-@_url_option
-@_timeout_option(_CALL_TIMEOUT_S)
+@click.option(
+    "--output",
+    metavar="FILE",
+    help="Write all results to this .parquet, .csv or .jsonl file at the end, any number of images; interrupted, the "
+    "same command goes on where it was.",
+)
+@click.option("--embeddings", "has_embeddings", is_flag=True, help="Write each image's embedding to --output, too.")
+@click.option("--restart", "is_restarted", is_flag=True, help="Do all images of --output again; replace the file.")
+@connection_options(timeout_s=_CALL_TIMEOUT_S)
 def classify(
     paths: tuple[str, ...],
     labels: tuple[str, ...],
@@ -185,26 +176,51 @@ def classify(
     output_format: str,
     fit: Fit,
     route: Route,
-    batch_size: int,
-    url: str,
-    timeout_s: float,
+    min_cosine: float | None,
+    min_probability: float | None,
+    batch_size: int | None,
+    output: str | None,
+    has_embeddings: bool,
+    is_restarted: bool,
 ) -> ExitCode:
     """Classify image files with the labels you name.
 
     PATH is an image file, a folder (searched with its subfolders, in order of names, hidden files left out), or - for
-    standard input. Results come in this order, as soon as a batch is done.
+    standard input. Results come in this order, as soon as a batch is done, or into the file of --output.
     """
+    label_space = make_label_space(labels, labels_file, templates)
+    if output is not None:
+        if click.get_current_context().get_parameter_source("output_format") is not ParameterSource.DEFAULT:
+            raise click.UsageError("The ending of --output says the format: leave --format out.")
+        bulk = BulkOptions(
+            label_space=label_space,
+            top_k=top_k,
+            fit=fit,
+            route=route,
+            min_cosine=min_cosine,
+            min_probability=min_probability,
+            has_embeddings=has_embeddings,
+            read_ahead=batch_size or READ_AHEAD,
+            output=Path(output),
+            is_restarted=is_restarted,
+        )
+        with connect(retries=_BULK_RETRIES) as client:
+            return classify_in_bulk(client, paths, bulk)
+    if has_embeddings or is_restarted:
+        raise click.UsageError("--embeddings and --restart go with --output.")
     options = ClassifyOptions(
-        label_space=make_label_space(labels, labels_file, templates),
+        label_space=label_space,
         top_k=top_k,
         fit=fit,
         route=route,
-        batch_size=batch_size,
+        min_cosine=min_cosine,
+        min_probability=min_probability,
+        batch_size=batch_size or _BATCH_SIZE,
         output_format=output_format,
     )
     if output_format != "table":
         _configure(sys.stdout, encoding="utf-8")  # what programs read is UTF-8 in every locale
-    with Client(url, timeout_s=timeout_s) as client:
+    with connect() as client:
         return classify_images(client, paths, options)
 
 
@@ -228,8 +244,7 @@ def classify(
     help="What all files of a folder become, instead of what their endings say.",
 )
 @click.option("--force", "is_forced", is_flag=True, help="Replace outputs that exist.")
-@_url_option
-@_timeout_option(_UPSCALE_TIMEOUT_S)
+@connection_options(timeout_s=_UPSCALE_TIMEOUT_S)
 def upscale(
     source: str,
     target: str,
@@ -237,8 +252,6 @@ def upscale(
     size_hw: tuple[int, int] | None,
     output_format: UpscaleFormat | None,
     is_forced: bool,
-    url: str,
-    timeout_s: float,
 ) -> ExitCode:
     """Upscale image files by the super-resolution model; give --scale or --size.
 
@@ -249,7 +262,7 @@ def upscale(
     if (scale is None) == (size_hw is None):
         raise click.UsageError("Give either --scale or --size: how large shall the output be?")
     options = UpscaleOptions(scale=scale, size_hw=size_hw, output_format=output_format, is_forced=is_forced)
-    with Client(url, timeout_s=timeout_s) as client:
+    with connect() as client:
         return upscale_images(client, source, target, options)
 
 
@@ -262,26 +275,24 @@ def upscale(
     show_default=True,
     help="Output.",
 )
-@_url_option
-@_timeout_option(_CALL_TIMEOUT_S)
-def info(output_format: str, url: str, timeout_s: float) -> ExitCode:
+@connection_options(timeout_s=_CALL_TIMEOUT_S)
+def info(output_format: str) -> ExitCode:
     """Describe the model that answers: its sizes, label and template sets, limits and files."""
-    with Client(url, timeout_s=timeout_s) as client:
+    with connect() as client:
         model = client.model_info()
     if output_format == "json":
         _configure(sys.stdout, encoding="utf-8")
         click.echo(to_json(model))
     else:
-        print_info(model, url=url, console=Console(file=sys.stdout, markup=False, highlight=False, emoji=False))
+        print_info(model, url=client.url, console=Console(file=sys.stdout, markup=False, highlight=False, emoji=False))
     return ExitCode.OK
 
 
 @cli.command(short_help="Ask whether the service can work.")
-@_url_option
-@_timeout_option(_HEALTH_TIMEOUT_S)
-def health(url: str, timeout_s: float) -> ExitCode:
+@connection_options(timeout_s=_HEALTH_TIMEOUT_S, has_retries=False)
+def health() -> ExitCode:
     """Print the service's state; exit with 0 if it is SERVING, and with 3 otherwise."""
-    with Client(url, timeout_s=timeout_s) as client:
+    with connect() as client:
         state = client.health()
     click.echo(state)
     return ExitCode.OK if state == "SERVING" else ExitCode.UNREACHABLE

@@ -128,9 +128,10 @@ class TableWriter:
             self._print(Text(name.rstrip()))
             return
         best, *others = outcome.predictions
-        color = _pick_color(best.probability)
+        color = "dim" if outcome.none_of_these else _pick_color(best.probability)
         row = Text(name + _GAP)
-        row.append(fit_right(escape_controls(best.label), layout.label, is_cut=layout.is_cut), style=f"bold {color}")
+        label = f"none ({best.label})" if outcome.none_of_these else best.label
+        row.append(fit_right(escape_controls(label), layout.label, is_cut=layout.is_cut), style=f"bold {color}")
         row.append(_GAP)
         if layout.has_bar:
             row.append(draw_bar(best.probability), style=color)
