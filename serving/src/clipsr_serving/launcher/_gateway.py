@@ -36,9 +36,9 @@ def make_gateway_argv(gateway: Path, options: UpOptions, *, listen: Endpoint, tr
 def make_gateway_check(client: Path, options: UpOptions, *, url: str, log: Path) -> Callable[[], bool]:
     """The question whether it serves.
 
-    Without TLS it is asked over the wire, but not while its port is closed or its log denies it: to ask starts a program,
-    which would take processor time from the gateway while that starts. With TLS this process has no certificate that
-    the gateway would have to accept, and believes the log.
+    Without TLS it is asked over the wire, but not while its port is closed or its log denies it: to ask starts a
+    program, which would take processor time from the gateway while that starts. With TLS this process has no
+    certificate that the gateway would have to accept, and believes the log.
     """
     if options.has_tls:
         return lambda: read_gateway_health(log) == "SERVING" and _accepts_connections(url)

@@ -92,7 +92,7 @@ class UpOptions:
                 raise LaunchError(f"{name} of the gateway is set by clipsr-serve; {_OWN_GATEWAY_OPTIONS[name]}.")
         if self.has_tls and self._find_gateway_option("--log-level") in ("warning", "error"):
             raise LaunchError(
-                "clipsr-serve learns from the log of a gateway with TLS whether it serves; use --log-level info or debug."
+                "clipsr-serve reads in the log of a gateway with TLS whether it serves; use --log-level info or debug."
             )
         if self.gateway_options and not self.has_gateway:
             raise LaunchError("--no-gateway leaves nobody for the options after `--`; leave out one of them.")
