@@ -2,32 +2,34 @@
 
     python -m benchmarks.evaluate --url HOST:PORT --data DIR
 
-DIR holds `cifar10/test.parquet` and `cifar100/test.parquet` in the layout of the `datasets` package. Every test image
-goes through the gateway as the bytes that the file holds; PyTorch renders and encodes the same images in fp32 from the
-checkpoints. Writes `benchmarks/results/accuracy.json` and the table between the markers in README.md.
+DIR holds `cifar10/test.parquet` and `cifar100/test.parquet` in the layout of the `datasets` package. Both sides are
+measured as `clipsr-eval zeroshot` measures them, by its back ends `grpc` and `torch` (fp32): every test image as the
+bytes that the file holds, with the label set and the templates that the service offers. What is done here is to write
+`benchmarks/results/accuracy.json` and the table between the markers in README.md.
 """
 
 import argparse
 import io
 import json
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import torch
-from datasets import Dataset, Image, load_dataset
-from PIL import Image as PilImage
-from rich.progress import track
-from torch.nn import functional
+from PIL import Image
 
 from benchmarks.environment import describe_environment
 from benchmarks.pages import insert
-from clipsr import Classification, Client, ModelInfo
-from clipsr_training.clip import ClipCheckpoint, load_clip
-from clipsr_training.liif import Upscaler, load_liif
+from clipsr import ModelInfo
+from clipsr_training.clip import load_clip
+from clipsr_training.data import ImageSet, open_set
+from clipsr_training.eval_commands._progress import progress_bar
+from clipsr_training.evaluation._backend import Backend
+from clipsr_training.evaluation._grpc_backend import GrpcBackend
+from clipsr_training.evaluation._torch_backend import TorchBackend
+from clipsr_training.evaluation._zero_shot import ZeroShotPlan, ZeroShotResult, compare_with, measure_zero_shot
+from clipsr_training.liif import load_liif
 
 _ROOT = Path(__file__).resolve().parents[1]
 _DATA_SETS = ("cifar10", "cifar100")
@@ -48,92 +50,51 @@ class Accuracy:
     service_images_per_s: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class TestSplit:
-    """Encoded images and their class indices, in the file's order."""
-
-    files: list[bytes]
-    targets: np.ndarray
-
-
-def read_split(path: Path, limit: int | None, webp_quality: int | None) -> TestSplit:
-    """Read a Parquet file; its images stay as they are stored unless `webp_quality` re-encodes them as lossy WebP."""
-    table = load_dataset("parquet", data_files=str(path), split="train").cast_column("image", Image(decode=False))
-    assert isinstance(table, Dataset)
-    if limit is not None:
-        table = table.shuffle(seed=0).select(range(min(limit, len(table))))
-    files = [row["bytes"] for row in table["image"]]
-    if webp_quality is not None:
-        files = [_recompressed(file, webp_quality) for file in files]
-    return TestSplit(files=files, targets=np.array(table["label"]))
+def _open(name: str, info: ModelInfo, arguments: argparse.Namespace) -> ImageSet:
+    """Open a test split with the service's labels; `--webp-quality` re-encodes its images as lossy WebP."""
+    if name not in info.label_sets:
+        raise ValueError(f"the service offers no label set @{name}: serve the model of checkpoints/")
+    images = open_set(str(arguments.data / name / "test.parquet")).renamed(info.label_sets[name])
+    images = replace(images.sample(arguments.limit), name=name)
+    if arguments.webp_quality is None:
+        return images
+    read = images.read
+    return replace(images, read=lambda i: _recompressed(read(i), arguments.webp_quality))
 
 
 def _recompressed(file: bytes, quality: int) -> bytes:
     buffer = io.BytesIO()
-    PilImage.open(io.BytesIO(file)).convert("RGB").save(buffer, "WEBP", quality=quality)
+    Image.open(io.BytesIO(file)).convert("RGB").save(buffer, "WEBP", quality=quality)
     return buffer.getvalue()
 
 
-def batches(files: Sequence[bytes], description: str) -> Iterator[Sequence[bytes]]:
-    """Yield the files in batches, with a progress bar."""
-    starts = range(0, len(files), _BATCH)
-    for start in track(starts, description=description):
-        yield files[start : start + _BATCH]
+def compare(service: Backend, reference: Backend, images: ImageSet, templates: tuple[str, ...]) -> Accuracy:
+    """Measure both sides on the same images.
+
+    Raises:
+        ValueError: a side refuses an image.
+        OSError: the service fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        expected = _measure(reference, images, templates, Path(folder, "reference"))
+        served = _measure(service, images, templates, Path(folder, "service"))
+        agreement = compare_with(served, Path(folder, "reference"))
+    return Accuracy(
+        data_set=images.name,
+        n_images=len(images),
+        service_top1=served.top(1).value,
+        torch_top1=expected.top(1).value,
+        agreement=agreement.same_top1,
+        service_images_per_s=1000 / float(served.latency_ms.mean()),
+    )
 
 
-def through_service(client: Client, split: TestSplit, label_set: str, labels: Sequence[str]) -> np.ndarray:
-    """Return the index of the best label of every image; fails on the first image that the service refuses."""
-    predicted: list[int] = []
-    for files in batches(split.files, f"{label_set}: service"):
-        for outcome in client.classify(files, label_set=label_set, top_k=1, timeout_s=120):
-            if not isinstance(outcome, Classification):
-                raise SystemExit(f"evaluate: the service refused a test image: {outcome.message}")
-            predicted.append(labels.index(outcome.predictions[0].label))
-    return np.array(predicted)
-
-
-@torch.inference_mode()
-def through_torch(
-    clip: ClipCheckpoint, upscaler: Upscaler, split: TestSplit, texts: Sequence[str], description: str
-) -> np.ndarray:
-    """Return the index of the best label of every image, computed from the checkpoints in fp32."""
-    text_features = functional.normalize(clip.encode_text(clip.tokenizer(list(texts))), dim=-1)
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (clip.mean, clip.std))
-    size_hw = (clip.image_size_px, clip.image_size_px)
-    predicted: list[np.ndarray] = []
-    for files in batches(split.files, description):
-        images = [np.asarray(PilImage.open(io.BytesIO(file)).convert("RGB")) for file in files]
-        lr = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-        pixels = (upscaler.upscale(lr, size_hw).clamp(0, 1) * 255).round() / 255
-        image_features = clip.encode_image((pixels - mean) / std)
-        predicted.append((image_features @ text_features.T).argmax(dim=1).numpy())
-    return np.concatenate(predicted)
-
-
-def evaluate(client: Client, info: ModelInfo, arguments: argparse.Namespace) -> list[Accuracy]:
-    """Measure both sides on every test split."""
-    clip, upscaler = load_clip(arguments.clip), load_liif(arguments.upscaler)
-    (template,) = info.template_sets[info.default_templates.removeprefix("@")]
-    results: list[Accuracy] = []
-    for name in _DATA_SETS:
-        split = read_split(arguments.data / name / "test.parquet", arguments.limit, arguments.webp_quality)
-        labels = info.label_sets[name]
-        start = time.perf_counter()
-        service = through_service(client, split, name, labels)
-        rate = len(split.files) / (time.perf_counter() - start)
-        prompts = [template.replace("{}", label) for label in labels]
-        reference = through_torch(clip, upscaler, split, prompts, f"{name}: PyTorch")
-        results.append(
-            Accuracy(
-                data_set=name,
-                n_images=len(split.files),
-                service_top1=float((service == split.targets).mean()),
-                torch_top1=float((reference == split.targets).mean()),
-                agreement=float((service == reference).mean()),
-                service_images_per_s=rate,
-            )
-        )
-    return results
+def _measure(backend: Backend, images: ImageSet, templates: tuple[str, ...], folder: Path) -> ZeroShotResult:
+    folder.mkdir()
+    plan = ZeroShotPlan(backend=backend, images=images, templates=templates, route="auto", batch_size=_BATCH)
+    with progress_bar() as progress:
+        task = progress.add_task(f"{images.name}: {backend.describe()['backend']}", total=len(images))
+        return measure_zero_shot(plan, folder, resume=False, on_images=lambda n: progress.advance(task, n))
 
 
 def markdown(results: Sequence[Accuracy], info: ModelInfo) -> str:
@@ -148,12 +109,21 @@ def markdown(results: Sequence[Accuracy], info: ModelInfo) -> str:
     return head + "\n".join(rows) + "\n" + caption
 
 
-def main() -> int:
-    """Run the evaluation; returns the exit code."""
-    arguments = _parser().parse_args()
-    with Client(arguments.url) as client:
-        info = client.model_info()
-        results = evaluate(client, info, arguments)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the evaluation; returns the exit code (0 done, 1 data, checkpoints or service are not usable)."""
+    arguments = _parser().parse_args(argv)
+    try:
+        service = GrpcBackend(arguments.url)
+        reference = TorchBackend(
+            load_clip(arguments.clip), load_liif(arguments.upscaler), name=Path(arguments.clip).name
+        )
+        info = service.info
+        # All of them before the first is measured, which takes minutes.
+        splits = [_open(name, info, arguments) for name in _DATA_SETS]
+        results = [compare(service, reference, images, (info.default_templates,)) for images in splits]
+    except (OSError, ValueError) as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        return 1
     table = markdown(results, info)
     print(table)
     if arguments.limit is not None or arguments.webp_quality is not None:
