@@ -33,6 +33,7 @@ _MAX_LOG_BYTES = 16 * 1024 * 1024
 _STOP_MARGIN_S = 10
 # Triton has its own --exit-timeout-secs, and unloads models after it.
 _TRITON_STOP_TIMEOUT_S = 30
+_TRITON_ABORT_TIMEOUT_S = 3
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -211,7 +212,8 @@ class _Service:
         self._enter("stopping")
         if self._gateway is not None:
             self._gateway.stop(self._options.gateway_grace_s + _STOP_MARGIN_S)
-        self._triton.stop(_TRITON_STOP_TIMEOUT_S)
+        # One that is still loading has nothing to finish, and would first load all its models.
+        self._triton.stop(_TRITON_STOP_TIMEOUT_S if self._triton.is_ready else _TRITON_ABORT_TIMEOUT_S)
         _say("stopped")
 
     def _enter(self, phase: str) -> None:
