@@ -67,6 +67,10 @@ bench-liif: $(DEV) ## Time LIIF, its exact rewrite and the shipped upscaler besi
 bench-capacity: $(SERVE) ## Measure the images a second of a running service (ARGS='--url HOST:PORT --p99-ms 200')
 	$(VENV_SERVE)/bin/python -m benchmarks.capacity $(ARGS)
 
+.PHONY: reliability
+reliability: $(DEV) $(SERVE) ## Measure one promise of docs/reliability.md (ARGS='overload --state-dir DIR')
+	PATH="$(abspath $(VENV_SERVE))/bin:$$PATH" $(VENV)/bin/python -m benchmarks.reliability $(if $(ARGS),$(ARGS),--help)
+
 .PHONY: test
 test: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests, with a real Triton (12 minutes at most)
 	$(VENV)/bin/pytest -m 'not slow' $(ARGS)

@@ -1,0 +1,166 @@
+"""What docs/reliability.md promises, measured on a running service.
+
+    clipsr-serve up --detach --state-dir DIR
+    python -m benchmarks.reliability overload --state-dir DIR
+
+Each command measures one promise, prints a table and ends with 1 if the promise does not hold. `overload` and `mixed`
+need processor time of their own: run them from another machine with `--url`, or say so beside the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.environment import describe_environment
+from benchmarks.reliability._fuzz import fuzz_images, fuzz_requests
+from benchmarks.reliability._load import Target
+from benchmarks.reliability._overload import measure_mixed, measure_overload
+from benchmarks.reliability._processes import measure_drain, measure_kill, measure_soak
+from benchmarks.reliability._service import Service
+from benchmarks.reliability._verdict import Verdict, documented_reasons, render
+
+_ERRORS_PAGE = Path(__file__).resolve().parents[2] / "docs" / "errors.md"
+
+_Measure = Callable[[argparse.Namespace], Sequence[Verdict]]
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.reliability", description="Measure what docs/reliability.md promises."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    for name, text, defaults in (
+        ("overload", "several times more calls than the service can answer", {"callers": 16, "seconds": 60.0}),
+        ("mixed", "one caller's giants beside another's small images", {"seconds": 60.0}),
+        ("kill", "SIGKILL of Triton, then of the gateway, under load", {"callers": 16}),
+        ("drain", "SIGTERM under load; the service is gone afterwards", {"callers": 16}),
+        ("soak", "many different requests, and the memory of every process", {"callers": 8, "count": 50_000}),
+        ("fuzz-images", "damaged images", {"count": 10_000}),
+        ("fuzz-requests", "requests of every shape, and bytes that are none", {"count": 10_000}),
+    ):
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        where = command.add_mutually_exclusive_group(required=True)
+        where.add_argument("--url", metavar="HOST:PORT", help="the service")
+        where.add_argument("--state-dir", type=Path, metavar="DIR", help="that of a `clipsr-serve up` on this machine")
+        command.add_argument("--api-key-file", type=Path, metavar="FILE", help="file that holds the caller's key")
+        command.add_argument("--json", type=Path, metavar="FILE", help="write the result there, with the environment")
+        if "callers" in defaults:
+            command.add_argument("--callers", type=int, metavar="N", help="callers at once (%(default)s)")
+        if "seconds" in defaults:
+            command.add_argument("--seconds", type=float, metavar="S", help="of each part (%(default)g)")
+        if "count" in defaults:
+            command.add_argument("--count", type=int, metavar="N", help="how many (%(default)s)")
+        command.set_defaults(**defaults)
+        if name == "overload":
+            command.add_argument("--factor", type=float, default=4.0, metavar="N", help="times capacity (%(default)g)")
+        if name == "mixed":
+            command.add_argument("--megapixels", type=float, default=64.0, metavar="N", help="of giants (%(default)g)")
+            command.add_argument("--labels", type=int, default=10_000, metavar="N", help="of a request (%(default)s)")
+        if name == "kill":
+            command.add_argument(
+                "--victim", choices=("triton", "gateway"), action="append", help="may be given twice (default: both)"
+            )
+    return parser
+
+
+def _target(options: argparse.Namespace) -> Target:
+    key = options.api_key_file.read_text(encoding="utf-8").strip() if options.api_key_file else None
+    return Target(url=options.url or _service(options).url, api_key=key)
+
+
+def _service(options: argparse.Namespace) -> Service:
+    if options.state_dir is None:
+        raise SystemExit(f"{options.command} looks at the service's processes; give --state-dir, not --url")
+    beside = Path(sys.executable).with_name("clipsr-serve")
+    command = str(beside) if beside.exists() else shutil.which("clipsr-serve")
+    if command is None:
+        raise SystemExit("clipsr-serve is not on PATH; put .venv-serve/bin there")
+    return Service(state_dir=options.state_dir, command=Path(command))
+
+
+def _overload(options: argparse.Namespace) -> Sequence[Verdict]:
+    return asyncio.run(
+        measure_overload(_target(options), callers=options.callers, seconds=options.seconds, factor=options.factor)
+    )
+
+
+def _mixed(options: argparse.Namespace) -> Sequence[Verdict]:
+    return asyncio.run(
+        measure_mixed(_target(options), seconds=options.seconds, megapixels=options.megapixels, labels=options.labels)
+    )
+
+
+def _kill(options: argparse.Namespace) -> Sequence[Verdict]:
+    service, verdicts = _service(options), []
+    for victim in options.victim or ("triton", "gateway"):
+        target = _target(options)
+        documented = documented_reasons(_ERRORS_PAGE)
+        verdicts += asyncio.run(measure_kill(service, target, victim, documented=documented, callers=options.callers))
+    return verdicts
+
+
+def _drain(options: argparse.Namespace) -> Sequence[Verdict]:
+    return asyncio.run(measure_drain(_service(options), _target(options), callers=options.callers))
+
+
+def _soak(options: argparse.Namespace) -> Sequence[Verdict]:
+    return asyncio.run(
+        measure_soak(_service(options), _target(options), requests=options.count, callers=options.callers)
+    )
+
+
+def _fuzz(options: argparse.Namespace) -> Sequence[Verdict]:
+    fuzz = fuzz_images if options.command == "fuzz-images" else fuzz_requests
+    before = _service(options).process_tree() if options.state_dir else {}
+    verdicts = fuzz(_target(options), count=options.count, documented=documented_reasons(_ERRORS_PAGE))
+    if options.state_dir:
+        after = _service(options).process_tree()
+        verdicts.append(
+            Verdict(
+                claim="the same processes, none restarted",
+                measured=f"{len(before)} before, {len(after)} after, {len(before.items() ^ after.items())} differ",
+                holds=before == after,
+            )
+        )
+    return verdicts
+
+
+_COMMANDS: dict[str, _Measure] = {
+    "overload": _overload,
+    "mixed": _mixed,
+    "kill": _kill,
+    "drain": _drain,
+    "soak": _soak,
+    "fuzz-images": _fuzz,
+    "fuzz-requests": _fuzz,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns 0 if what was promised holds."""
+    options = make_parser().parse_args(arguments)
+    began_s = time.monotonic()
+    verdicts = _COMMANDS[options.command](options)
+    print(render(verdicts))
+    if options.json:
+        document = {
+            "command": options.command,
+            "seconds": round(time.monotonic() - began_s, 1),
+            "environment": describe_environment(["clipsr", "grpcio"]),
+            "verdicts": [asdict(verdict) for verdict in verdicts],
+        }
+        options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    return 0 if all(verdict.holds for verdict in verdicts) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
