@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from clipsr_serving.errors import LaunchError
 from clipsr_serving.launcher._checks import BackgroundCheck
 from clipsr_serving.launcher._gateway import read_gateway_health
+from clipsr_serving.launcher._logs import follow_logs
 from clipsr_serving.launcher._processes import ManagedProcess, end_session
 from clipsr_serving.launcher._reasons import explain_end
 from clipsr_serving.launcher._restarts import Backoff, RestartPolicy
@@ -115,6 +118,31 @@ class TestGatewayHealth:
         assert read_gateway_health(tmp_path / "log") is None
 
 
+def test_the_log_of_a_new_start_is_followed_from_its_beginning(tmp_path):
+    """Also where the new one is already longer than the old one was."""
+    log, output, stop = tmp_path / "triton.log", io.StringIO(), threading.Event()
+    log.write_text("old\n", encoding="utf-8")
+    follower = threading.Thread(target=follow_logs, args=([log], output), kwargs={"stop": stop})
+    follower.start()
+    try:
+        wait_until(lambda: "old" in output.getvalue())
+        log.replace(tmp_path / "triton.log.1")
+        (tmp_path / "new").write_text("first line of the new one\nsecond\n", encoding="utf-8")
+        (tmp_path / "new").replace(log)
+        wait_until(lambda: "second" in output.getvalue())
+    finally:
+        stop.set()
+        follower.join()
+    assert output.getvalue() == "triton | old\ntriton | first line of the new one\ntriton | second\n"
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
 class TestProcess:
     def spawn(self, tmp_path, script):
         return ManagedProcess("triton", [sys.executable, "-c", script], os.environ, tmp_path / "triton.log")
@@ -124,24 +152,22 @@ class TestProcess:
         wait = f"while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.01)"
         script = f"import pathlib, time\nprint('early', flush=True)\n{wait}\nprint('late', flush=True)\ntime.sleep(60)"
         process = self.spawn(tmp_path, script)
-        while process.read_log() != "early\n":
-            time.sleep(0.02)
+        wait_until(lambda: process.read_log() == "early\n")
         process.limit_log(6)
         assert process.read_log() == "early\n", "not larger than the limit"
         process.limit_log(5)
         assert (process.read_log(), process.previous_log.read_text(encoding="utf-8")) == ("", "early\n")
         go.touch()
-        while process.read_log() != "late\n":
-            time.sleep(0.02)
+        wait_until(lambda: process.read_log() == "late\n")
         process.stop(10)
 
     def test_all_of_a_session_is_killed(self, tmp_path):
         nested = "import subprocess, time; print(subprocess.Popen(['sleep', '60']).pid, flush=True); time.sleep(60)"
         process = self.spawn(tmp_path, nested)
-        while not (text := process.read_log().strip()):
-            time.sleep(0.02)
+        wait_until(lambda: process.read_log().endswith("\n"))
+        nested_pid = int(process.read_log())
         process.stop(10)
-        assert read_start_ticks(int(text)) is None
+        assert read_start_ticks(nested_pid) is None
 
     def test_an_empty_session_is_left_alone(self):
         ended = subprocess.Popen(["true"])

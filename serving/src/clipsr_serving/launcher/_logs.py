@@ -39,9 +39,10 @@ def follow_logs(
     while stop is None or not stop.is_set():
         for log in logs:
             position = positions.get(log, 0)
-            if not log.exists():
+            try:
+                status = log.stat()
+            except FileNotFoundError:  # not begun yet, or just being begun anew
                 continue
-            status = log.stat()
             # A new file after a restart, or the same one emptied because it had grown large.
             if files.setdefault(log, status.st_ino) != status.st_ino or status.st_size < position:
                 files[log] = status.st_ino

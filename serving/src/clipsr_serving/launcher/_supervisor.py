@@ -21,7 +21,7 @@ from clipsr_serving.launcher._processes import InstanceWatch, ManagedProcess
 from clipsr_serving.launcher._reasons import explain_end, explain_gateway_log, explain_triton_log
 from clipsr_serving.launcher._repository import check_repository
 from clipsr_serving.launcher._state import State, StateDir
-from clipsr_serving.launcher._triton import make_triton_command, remove_leftovers, remove_shared_memory
+from clipsr_serving.launcher._triton import make_triton_command, remove_leftovers
 from clipsr_serving.launcher._unit import Unit
 
 __all__ = ["run_service"]
@@ -53,7 +53,6 @@ def run_service(options: UpOptions, state_dir: StateDir) -> None:
     _stop_on_signals(stop)
     with state_dir.lock():
         _refuse_orphans(state_dir)
-        remove_shared_memory(state_dir.path)  # of a supervisor that was killed with all its children
         check_repository(options.repository)
         ports = claim_ports(options)
         service = _Service(options, ports, state_dir, stop)
@@ -153,6 +152,7 @@ class _Service:
             LaunchError: a process ended, or is not ready in time.
         """
         began = time.monotonic()
+        remove_leftovers(self._command, self._state_dir.path)  # of a supervisor that was killed with all its children
         self._start(self._triton)
         _say(f"Triton ({self._command.kind}) is starting; its log is {self._state_dir.log('triton')}")
         self._wait(lambda: is_triton_ready(self._addresses["http"]), "Triton")
