@@ -113,6 +113,8 @@ async def measure_drain(service: Service, target: Target, *, callers: int, befor
         await asyncio.sleep(before_s)
         os.kill(supervisor, signal.SIGTERM)
         await asyncio.wait_for(load, 90)
+    while service.status()["running"]:
+        await asyncio.sleep(0.5)
     return judge_drain(outcomes, service.gateway_log())
 
 
@@ -137,7 +139,7 @@ def judge_drain(outcomes: Sequence[Outcome], log: Sequence[dict[str, object]]) -
         Verdict(
             claim="SIGTERM under load: no accepted call is lost",
             measured=f"{served} calls answered, {len(lost)} accepted and lost, {len(unknown)} of unknown fate; "
-            f"drained: {drained}",
+            f"{sorted({one.message for one in unknown}) or ''}; drained: {drained}",
             holds=bool(served) and drained and not lost and not unknown,
         )
     ]
