@@ -72,9 +72,12 @@ class ClassifierServiceServicer(object):
 
         The first message holds the configuration, every later one an image; the caller closes its side after the last.
         Answers come as they are ready, not in order, one for each image, with the image's index. At most
-        Limits.max_stream_images of a stream are in the server at once: beyond it the server reads no further until it has
-        answered, so neither side holds more. An image that fails is answered with its status and the stream goes on.
-        Errors of the whole stream: as for Classify, and INVALID_ARGUMENT for messages in another order.
+        Limits.max_stream_images of a stream are in the server at once, and no further one is read while they take
+        Limits.max_message_bytes together: the server reads on when it has answered, so neither side holds more. An image
+        that fails is answered with its status and the stream goes on.
+        Errors of the whole stream: as for Classify, and INVALID_ARGUMENT for messages in another order. UNAVAILABLE also ends
+        a stream whose server is stopped, or that has been read from for some minutes; every image that was read is answered
+        before. Send the others on a new stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
