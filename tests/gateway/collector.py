@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import http.server
+import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -67,3 +70,34 @@ def attributes(span: trace_pb2.Span) -> dict[str, Any]:
         item.key: item.value.int_value if item.value.HasField("int_value") else item.value.string_value
         for item in span.attributes
     }
+
+
+class _TritonHandler(http.server.BaseHTTPRequestHandler):
+    spans: list[dict[str, Any]]
+
+    def do_POST(self) -> None:
+        document = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        for resource_spans in document["resourceSpans"]:
+            for scope_spans in resource_spans["scopeSpans"]:
+                self.spans.extend(scope_spans["spans"])
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+@contextmanager
+def collect_json() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A collector as Triton wants it, OTLP as JSON over HTTP: its URL, and the spans that came."""
+    spans: list[dict[str, Any]] = []
+    handler = type("Handler", (_TritonHandler,), {"spans": spans})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1/traces", spans
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -138,7 +138,11 @@ class Entrance(grpc.aio.ServerInterceptor):
             UnauthenticatedError: nobody that is known.
             TooManyCallsError: somebody who has enough calls in progress.
         """
-        caller = self._authenticator.authenticate(cast("Any", context.invocation_metadata()))
+        try:
+            caller = self._authenticator.authenticate(cast("Any", context.invocation_metadata()))
+        except UnauthenticatedError:
+            call.fields["peer"] = context.peer()  # the only name there is for a stranger
+            raise
         if caller is not None:
             call.fields["key"] = caller.name
             caller.enter()

@@ -71,6 +71,7 @@ class Operations:
 
     Attributes:
         admission: knows how much there is to do.
+        metrics: what is counted, served or not.
         gate: every call goes through it.
         entrance: the server's interceptor.
 
@@ -92,14 +93,14 @@ class Operations:
         self._authenticator = Authenticator(config.api_keys)
         self._tracing = OpenTelemetry(config.otlp_endpoint) if config.otlp_endpoint else NO_TRACING
         self.admission = Admission(config.admission)
-        self._metrics = Metrics(
+        self.metrics = Metrics(
             info={"version": gateway_version, "model": manifest.name, "digest": manifest.digest},
             queue=slots,
             admission=self.admission,
             is_serving=lambda: health.is_serving,
         )
         self._metrics_server: MetricsServer | None = None
-        self.gate = CallGate((self._metrics,), tracing=self._tracing)
+        self.gate = CallGate((self.metrics,), tracing=self._tracing)
         self.entrance = Entrance(
             gate=self.gate, authenticator=self._authenticator, admission=self.admission, config=config.admission
         )
@@ -118,7 +119,7 @@ class Operations:
         """
         if self._config.metrics is not None:
             try:
-                self._metrics_server = MetricsServer(self._config.metrics, self._metrics)
+                self._metrics_server = MetricsServer(self._config.metrics, self.metrics)
             except ListenError as error:
                 if not self._config.is_metrics_optional:
                     raise
