@@ -29,7 +29,8 @@ AT_ONCE_S = 2
 @pytest.fixture(scope="module")
 def own(serve_bin, repo_root, tmp_path_factory) -> Iterator[Service]:
     """A service of this module's own, to kill."""
-    with running(serve_bin, repo_root / "model_repository", tmp_path_factory.mktemp("recovery")) as started:
+    folder, gateway = tmp_path_factory.mktemp("recovery"), ("--", "--metrics", "127.0.0.1:0")
+    with running(serve_bin, repo_root / "model_repository", folder, *gateway) as started:
         prefix = shared_memory_prefix(started)
         yield started
     assert not list(Path("/dev/shm").glob(f"{prefix}*"))
@@ -189,6 +190,18 @@ def test_triton_counts_what_the_autoscaler_asks_for(own, classify, repo_root):
     series = set(re.findall(r"nv_inference_\w+", rules))
     assert len(series) == 2
     assert all(own.counter(name) > 0 for name in series)
+
+
+def test_the_gateway_counts_what_the_alerts_ask_for(own, classify, repo_root):
+    """Every series that docs/deployment.md names."""
+    classify()
+    lines = (own.state_dir / "gateway.log").read_text().splitlines()
+    address = next(json.loads(line)["metrics"] for line in lines if '"listening"' in line)
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    page = direct.open(f"http://{address}/metrics", timeout=10).read().decode()
+    names = set(re.findall(r"clipsr_gateway_\w+", (repo_root / "docs" / "deployment.md").read_text()))
+    assert len(names) >= 5
+    assert not [name for name in names if not re.search(rf"(?m)^(# TYPE )?{name}\b", page)]
 
 
 class TestRecovery:

@@ -42,6 +42,11 @@ if mode == "dies":
     reason = "Internal: ModelLoadError: model 'upscale': no file\\\\n\\\\nAt:\\\\n"
     print(f"""E1 "failed to load 'upscale' version 1: {reason}" """)
     sys.exit(1)
+if mode == "crashes" or (mode == "crashes once" and not os.path.exists(journal + ".crashed")):
+    open(journal + ".crashed", "w").close()
+    note("triton starts")
+    print("terminate called after throwing an instance of 'lock_exception'", flush=True)
+    os.abort()
 class Handler(http.server.BaseHTTPRequestHandler):
     def answer(self, document):
         self.send_response(503 if mode == "hangs" else 200)
@@ -402,6 +407,21 @@ class TestFailure:
         assert up.returncode == 1
         assert "triton ended with code 1: model 'upscale': no file. The whole log is" in up.stderr
         assert len(up.stderr.splitlines()) <= 3
+
+    def test_a_crash_at_start_is_forgiven_once(self, serve):
+        serve.variables["FAKE_TRITON"] = "crashes once"
+        up = serve.run("up", "--detach")
+        assert up.returncode == 0, up.stderr
+        log = serve.state_dir.log("serve").read_text(encoding="utf-8")
+        assert "triton was ended by SIGABRT: terminate called" in log
+        assert "; starting it once more" in log
+
+    def test_a_second_crash_at_start_ends_it(self, serve):
+        serve.variables["FAKE_TRITON"] = "crashes"
+        up = serve.run("up")
+        assert up.returncode == 1
+        assert "triton was ended by SIGABRT: terminate called" in up.stderr.splitlines()[-1]
+        assert serve.noted() == ["triton starts", "triton starts"]
 
     def test_the_gateway_dies_at_start(self, serve):
         serve.variables["FAKE_GATEWAY"] = "dies"

@@ -94,6 +94,7 @@ class _Service:
         self._phase = "starting"
         self._written: State | None = None
         self._followed: set[str] = set()
+        self._is_crash_forgiven = False
         self._addresses = {
             name: _reachable(address, port)
             for name, address, port in (
@@ -174,6 +175,7 @@ class _Service:
     def _wait(self, is_ready: Callable[[], bool], what: str) -> None:
         check = BackgroundCheck(is_ready)
         while not check.poll():
+            self._forgive_crash()
             for unit in self._units:
                 unit.raise_if_ended()
             if self._stop.wait(_POLL_S):
@@ -183,6 +185,17 @@ class _Service:
                     f"{what} is not ready after {self._options.timeout_s:g} s; see {self._state_dir.path}/*.log, "
                     "or give it more time with --timeout."
                 )
+
+    def _forgive_crash(self) -> None:
+        """Start Triton once more if it crashed while it loaded its models.
+
+        Seen with 24.10 on a machine without free processor time, a few times in a hundred starts: a model process
+        crashes, and Triton with it (`boost::interprocess::lock_exception`; triton-inference-server/server issue 8882).
+        """
+        if self._triton.has_crashed and not self._is_crash_forgiven and self._options.restart.max_restarts != 0:
+            self._is_crash_forgiven = True
+            self._triton.start_after_crash()
+            self._enter("starting")
 
     def watch(self) -> None:
         """Start again what ends; return when told to stop.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 
@@ -15,6 +16,7 @@ __all__ = ["Unit"]
 
 # For a process that no longer does its work, before it is killed: it serves nobody, and callers wait for its successor.
 _BROKEN_STOP_TIMEOUT_S = 2.0
+_CRASHES = tuple(-number for number in (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV))
 
 
 class Unit:
@@ -112,6 +114,22 @@ class Unit:
         """
         if self._process is not None and self._process.exit_code is not None:
             raise LaunchError(f"{self.name} {self._explain_end(self._process)}. The whole log is {self._process.log}")
+
+    @property
+    def has_crashed(self) -> bool:
+        """True if it ended by a fault of its own code, which is not an error that it could report."""
+        return self._process is not None and self._process.exit_code in _CRASHES
+
+    def start_after_crash(self) -> None:
+        """Start it once more at once, for a crash that may not happen again.
+
+        Raises:
+            LaunchError: the executable cannot be run.
+        """
+        if self._process is not None:
+            self._say(f"{self.name} {self._explain_end(self._process)}; starting it once more")
+        self.stop(_BROKEN_STOP_TIMEOUT_S)
+        self.start()
 
     def tick(self, *, can_work: bool = True) -> None:
         """Do what is due: notice its end, start it again, ask whether it works.
