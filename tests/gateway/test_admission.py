@@ -53,6 +53,15 @@ def test_company_makes_the_rate_higher_and_leaves_the_time_alone(clock):
     assert admission.alone_s == pytest.approx(0.02)
 
 
+def test_the_first_requests_and_odd_ones_do_not_count_for_long(clock):
+    admission = Admission(AdmissionConfig(), clock=clock)
+    assert admission.alone_s == pytest.approx(0.05)  # a guess
+    for each_s in (2.0, 0.5, 0.02, 0.0001, 0.02, 0.02, 0.02):
+        with admission.work(None, 1.0):
+            clock.now_s += each_s
+    assert admission.alone_s == pytest.approx(0.02)
+
+
 def test_failures_do_not_count_as_work(clock):
     admission = measured(clock)
 
@@ -162,7 +171,7 @@ def test_units_grow_with_what_costs():
     assert image_units(pixels=32 * 32, labels=2) == pytest.approx(1, abs=0.01)
     assert image_units(pixels=64_000_000) > 60
     assert image_units(pixels=32 * 32, labels=10_000) > 10
-    assert text_units(1) == 1
+    assert text_units(1) == 0.25
     assert text_units(400) == 100
     assert upscale_units((64, 64), (1024, 1024)) > 10
 

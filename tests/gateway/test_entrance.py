@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from typing import Any
 
 import grpc
@@ -13,7 +14,7 @@ from google.protobuf import empty_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from clipsr.v1 import classifier_pb2
+from clipsr.v1 import classifier_pb2, types_pb2
 from clipsr_gateway._admission import AdmissionConfig
 from clipsr_gateway._keys import KeyLimits, add_key
 from clipsr_gateway._operations import OperationsConfig
@@ -68,6 +69,7 @@ async def test_no_good_key_no_work(start, backend, keys, request_of, detailed, c
     assert not backend.user_calls()
     assert not [labels for labels, _ in backend.prepared if labels == ("cat", "dog")]
     (line,) = lines(caplog)
+    assert line["peer"].startswith("ipv4:127.0.0.1:")
     assert (line["method"], line["code"], line["reason"]) == ("Classify", "UNAUTHENTICATED", reason)
     assert "wrong-key" not in json.dumps([str(record.__dict__) for record in caplog.records])
 
@@ -153,6 +155,25 @@ async def test_items_beyond_the_rate_wait(start, backend, keys, request_of, png,
     await one.stub.Classify(request_of(png(), png(9), png(7)), metadata=bearer(free))
     rejected = [line for line in lines(caplog) if line["code"] == "RESOURCE_EXHAUSTED"]
     assert [line["key"] for line in rejected] == (["slow"] if rejected else [])
+
+
+async def test_a_stream_beyond_the_rate_slows_down_and_loses_nothing(start, keys, png):
+    key = add_key(keys, "team-a", limits=KeyLimits(items_per_second=50, burst=1))
+    one = await start(operations=OperationsConfig(api_keys=keys))
+    labels = types_pb2.LabelSpace(labels=["cat", "dog"])
+    messages = [classifier_pb2.ClassifyStreamRequest(config=classifier_pb2.ClassifyStreamConfig(label_space=labels))]
+    for index in range(6):
+        image = classifier_pb2.StreamImage(index=index, image=types_pb2.Image(content=png()))
+        messages.append(classifier_pb2.ClassifyStreamRequest(image=image))
+    began_s = time.monotonic()
+    call = one.stub.ClassifyStream(iter(messages), metadata=bearer(key))
+    answers = [answer async for answer in call]
+    assert sorted(answer.index for answer in answers) == list(range(6))
+    assert all(answer.result.HasField("classification") for answer in answers)
+    assert time.monotonic() - began_s >= 5 / 50
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await one.stub.ClassifyStream(iter(messages)).read()
+    assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
 
 
 async def test_calls_beyond_the_limit_are_refused_at_once(start, backend, keys, request_of, detailed, until):

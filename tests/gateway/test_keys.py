@@ -151,3 +151,12 @@ def test_a_caller_keeps_what_is_in_progress_while_its_limits_change():
     caller.leave()
     caller.leave()
     assert caller.calls == 0
+
+
+def test_a_gateway_does_not_start_with_a_wrong_key_file(repository, tmp_path, capsys):
+    path = tmp_path / "keys.json"
+    path.write_text("{}")
+    assert main(["--repository", str(repository), "--api-keys", str(path), "--metrics", "off"]) == 2
+    assert str(path) in capsys.readouterr().err
+    assert main(["--repository", str(repository), "--metrics", "nowhere"]) == 2
+    assert "--metrics" in capsys.readouterr().err

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import statistics
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -45,7 +46,7 @@ _TEXTS_PER_UNIT = 4
 # Before anything is measured; what a small model takes on a few cores.
 _ALONE_S = 0.05
 
-# The least of so many requests is what the service can do; older ones may be of a time when it could do better.
+# The median of so many requests counts: the first ones find cold caches, and some are easier than they look.
 _ALONE_SAMPLES = 32
 
 # Least that Triton is believed to do, as a share of what it does with one request at a time.
@@ -75,7 +76,7 @@ def upscale_units(source_hw: tuple[int, int], target_hw: tuple[int, int]) -> flo
 
 def text_units(texts: int) -> float:
     """Returns what so many passes through the text encoder cost, in units."""
-    return max(1.0, texts / _TEXTS_PER_UNIT)
+    return texts / _TEXTS_PER_UNIT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,7 +296,7 @@ class _Speed:
 
     @property
     def alone_s(self) -> float:
-        return min(self._alone, default=_ALONE_S)
+        return statistics.median(self._alone) if self._alone else _ALONE_S
 
     @property
     def units_per_second(self) -> float:
