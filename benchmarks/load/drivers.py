@@ -1,0 +1,209 @@
+"""How each kind of system is asked. What can be prepared is prepared, so that little of the time is the caller's.
+
+Every driver opens connections and gives one `Ask` for each; a status is gRPC's name of it, `HTTP 503` and the like, or
+the name of the exception.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import grpc
+import grpc.aio
+from google.rpc import code_pb2
+
+from benchmarks.load.loops import Ask
+from benchmarks.load.plan import Target
+from benchmarks.load.summary import OK
+from clipsr.v1 import classifier_pb2, classifier_pb2_grpc, types_pb2
+
+__all__ = ["connect"]
+
+_CLASSIFY = "/clipsr.v1.ClassifierService/Classify"
+_CHANNEL: list[tuple[str, Any]] = [
+    ("grpc.use_local_subchannel_pool", 1),  # a connection of its own for every channel, as separate callers have
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.max_receive_message_length", -1),
+]
+_ROUTES = {"auto": "ROUTE_UNSPECIFIED", "upscaled": "ROUTE_UPSCALED", "native": "ROUTE_NATIVE"}
+_TOP_K = 5
+
+
+@asynccontextmanager
+async def connect(
+    target: Target, images: Sequence[bytes], *, connections: int, timeout_s: float
+) -> AsyncIterator[list[Ask]]:
+    """Open connections to a target and prepare a request for each image; gives one `Ask` a connection."""
+    if target.kind == "grpc":
+        opened = _unary(target, images, connections, timeout_s)
+    elif target.kind == "grpc-stream":
+        opened = _streams(target, images, connections, timeout_s)
+    else:
+        opened = _http(target, images, connections, timeout_s)
+    async with opened as asks:
+        yield asks
+
+
+def _config(target: Target) -> dict[str, Any]:
+    return {
+        "label_space": types_pb2.LabelSpace(labels=target.labels),
+        "route": types_pb2.Route.Value(_ROUTES[target.route]),
+        "top_k": _TOP_K,
+    }
+
+
+def _status_of(result: classifier_pb2.ClassifyResult) -> str:
+    return OK if result.WhichOneof("outcome") == "classification" else code_pb2.Code.Name(result.error.code)
+
+
+@asynccontextmanager
+async def _unary(target: Target, images: Sequence[bytes], connections: int, timeout_s: float) -> AsyncIterator[list]:
+    requests = [
+        classifier_pb2.ClassifyRequest(images=[types_pb2.Image(content=c)], **_config(target)).SerializeToString()
+        for c in images
+    ]
+    channels = [grpc.aio.insecure_channel(target.url, _CHANNEL) for _ in range(connections)]
+
+    def ask_over(channel: grpc.aio.Channel) -> Ask:
+        # Requests are bytes already.
+        call: Any = channel.unary_unary(_CLASSIFY, response_deserializer=classifier_pb2.ClassifyResponse.FromString)
+
+        async def ask(number: int) -> str:
+            try:
+                answer = await call(requests[number % len(requests)], timeout=timeout_s)
+            except grpc.aio.AioRpcError as error:
+                return error.code().name
+            return _status_of(answer.results[0])
+
+        return ask
+
+    try:
+        yield [ask_over(channel) for channel in channels]
+    finally:
+        await asyncio.gather(*(channel.close() for channel in channels))
+
+
+class _Stream:
+    """One ClassifyStream, shared by any number of callers; answers find their caller by the index."""
+
+    def __init__(self, channel: grpc.aio.Channel, target: Target, images: Sequence[bytes]) -> None:
+        self._call: Any = classifier_pb2_grpc.ClassifierServiceStub(channel).ClassifyStream()
+        self._config = classifier_pb2.ClassifyStreamConfig(**_config(target))
+        self._images = images
+        self._waiting: dict[int, asyncio.Future[str]] = {}
+        self._write = asyncio.Lock()
+        self._n_sent = 0
+        self._reader: asyncio.Task[None] | None = None
+        self._ended = ""
+
+    async def open(self) -> None:
+        await self._call.write(classifier_pb2.ClassifyStreamRequest(config=self._config))
+        self._reader = asyncio.ensure_future(self._read())
+
+    async def ask(self, number: int, timeout_s: float) -> str:
+        if self._ended:
+            return self._ended
+        index, self._n_sent = self._n_sent, self._n_sent + 1
+        answer = self._waiting[index] = asyncio.get_running_loop().create_future()
+        content = self._images[number % len(self._images)]
+        image = classifier_pb2.StreamImage(index=index, image=types_pb2.Image(content=content))
+        try:
+            async with self._write:
+                await self._call.write(classifier_pb2.ClassifyStreamRequest(image=image))
+            return await asyncio.wait_for(answer, timeout_s)
+        except asyncio.TimeoutError:
+            return "DEADLINE_EXCEEDED"
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            return self._ended or "UNAVAILABLE"
+        finally:
+            self._waiting.pop(index, None)
+
+    async def close(self) -> None:
+        await self._call.done_writing()
+        if self._reader is not None:
+            await self._reader
+
+    async def _read(self) -> None:
+        try:
+            async for response in self._call:
+                if (waiting := self._waiting.get(response.index)) is not None and not waiting.done():
+                    waiting.set_result(_status_of(response.result))
+            self._ended = "UNAVAILABLE"
+        except grpc.aio.AioRpcError as error:
+            self._ended = error.code().name
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_result(self._ended)
+
+
+@asynccontextmanager
+async def _streams(target: Target, images: Sequence[bytes], connections: int, timeout_s: float) -> AsyncIterator[list]:
+    channels = [grpc.aio.insecure_channel(target.url, _CHANNEL) for _ in range(connections)]
+    streams = [_Stream(channel, target, images) for channel in channels]
+
+    def ask_over(stream: _Stream) -> Ask:
+        return lambda number: stream.ask(number, timeout_s)
+
+    try:
+        await asyncio.gather(*(stream.open() for stream in streams))
+        yield [ask_over(stream) for stream in streams]
+        await asyncio.gather(*(stream.close() for stream in streams))
+    finally:
+        await asyncio.gather(*(channel.close() for channel in channels))
+
+
+@asynccontextmanager
+async def _http(target: Target, images: Sequence[bytes], connections: int, timeout_s: float) -> AsyncIterator[list]:
+    bodies = [http_body(target, content) for content in images]
+    timeout = aiohttp.ClientTimeout(total=timeout_s)
+
+    def ask_over(session: aiohttp.ClientSession) -> Ask:
+        async def ask(number: int) -> str:
+            body, content_type = bodies[number % len(bodies)]
+            try:
+                async with session.post(target.url, data=body, headers={"Content-Type": content_type}) as response:
+                    answer = await response.read()
+                    if response.status != 200:
+                        return f"HTTP {response.status}"
+            except (aiohttp.ClientError, asyncio.TimeoutError) as error:
+                return type(error).__name__
+            json.loads(answer)  # the caller of gRPC gets an object, too
+            return OK
+
+        return ask
+
+    # Each with as many sockets as it has calls at once: HTTP/1.1 carries one call at a time.
+    sessions = [
+        aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) for _ in range(connections)
+    ]
+    try:
+        yield [ask_over(session) for session in sessions]
+    finally:
+        await asyncio.gather(*(session.close() for session in sessions))
+
+
+def http_body(target: Target, content: bytes) -> tuple[bytes, str]:
+    """Return an image as the body of a request, with its content type."""
+    encoded = base64.b64encode(content).decode()
+    if target.kind == "json-base64":
+        return json.dumps({"image": encoded}).encode(), "application/json"
+    if target.kind == "infinity":
+        document = {
+            "model": "clip",
+            "input": [f"data:image/png;base64,{encoded}"],
+            "modality": "image",
+            "encoding_format": "base64",  # floats as text would cost it more
+        }
+        return json.dumps(document).encode(), "application/json"
+    boundary = "clipsr-benchmark-7f3a"
+    head = (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="image.png"\r\n'
+        "Content-Type: image/png\r\n\r\n"
+    )
+    return head.encode() + content + f"\r\n--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
