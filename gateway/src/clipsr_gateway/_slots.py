@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncGenerator, Hashable
 from contextlib import asynccontextmanager
 
 __all__ = ["FairSlots"]
@@ -43,7 +43,7 @@ class FairSlots:
         return self._held.total()
 
     @asynccontextmanager
-    async def place(self, call: Hashable) -> AsyncIterator[None]:
+    async def place(self, call: Hashable) -> AsyncGenerator[None, None]:
         """Waits for a place, and gives it back at the end.
 
         Args:

@@ -84,8 +84,8 @@ async def work_through(
             if is_open and reading is None and len(running) < max_items and sum(running.values()) < max_bytes:
                 reading = asyncio.ensure_future(inbox.read())
             pending = [*running, *([reading] if reading else [])]
-            done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            for task in done & running.keys():
+            await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in [task for task in running if task.done()]:
                 del running[task]
                 task.result()
             if reading is not None and reading.done():
