@@ -172,7 +172,7 @@ async def test_a_stream_beyond_the_rate_slows_down_and_loses_nothing(start, keys
     assert all(answer.result.HasField("classification") for answer in answers)
     assert time.monotonic() - began_s >= 5 / 50
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await one.stub.ClassifyStream(iter(messages)).read()
+        await one.stub.ClassifyStream().read()
     assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
 
 
