@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+from tests.conftest import REPO_ROOT
 
 import clipsr_gateway
-from tests.conftest import REPO_ROOT
 
 SOURCE = Path(clipsr_gateway.__file__).parent
 # Where the code names a reason: an argument or attribute, the head of an error's arguments, a table of them.
