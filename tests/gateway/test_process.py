@@ -39,6 +39,7 @@ def spawn(repository: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str
 
     def start(*options: str) -> tuple[subprocess.Popen[str], int]:
         command = [sys.executable, "-m", "clipsr_gateway", "--listen", "127.0.0.1:0", "--repository", str(repository)]
+        command += ["--metrics", "off"]  # the usual port may be taken by a gateway that runs here
         process = subprocess.Popen(
             [*command, "--triton", f"127.0.0.1:{free_port()}", *options], stderr=subprocess.PIPE, text=True
         )
