@@ -11,6 +11,7 @@ import grpc
 
 from clipsr._channel import is_local
 from clipsr._errors import InvalidRequestError
+from clipsr._tracing import trace_metadata
 
 __all__ = ["Access", "FilePath", "make_access"]
 
@@ -31,6 +32,10 @@ class Access:
 
     credentials: grpc.ChannelCredentials | None = None
     metadata: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # holds the key
+
+    def call_metadata(self) -> tuple[tuple[str, str], ...]:
+        """Returns what a call sends that is made now: the same, and the application's trace if it has one."""
+        return (*self.metadata, *trace_metadata())
 
 
 def make_access(

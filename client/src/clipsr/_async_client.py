@@ -162,7 +162,7 @@ class AsyncClient:
             return_encoder_input=return_encoder_input,
         )
         stream = TaskStream(
-            open_call=lambda requests: self._stub().ClassifyStream(requests, metadata=self._access.metadata),
+            open_call=lambda requests: self._stub().ClassifyStream(requests, metadata=self._access.call_metadata()),
             config=encode_config(query),
             images=_images.as_iterable(images),
             window=Window(max_images=read_ahead),
@@ -284,7 +284,7 @@ class AsyncClient:
         deadline = Deadline(self._timeout_s if timeout_s is None else timeout_s)
         for attempt in itertools.count(1):
             try:
-                return await method(request, timeout=deadline.left_s(), metadata=self._access.metadata)
+                return await method(request, timeout=deadline.left_s(), metadata=self._access.call_metadata())
             except grpc.RpcError as error:
                 failure = _call_errors.of_call(error, url=self._url, timeout_s=deadline.allowed_s)
                 delay_s = (retry or self._retry).delay_s(failure, attempt=attempt, left_s=deadline.left_s())
