@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Install what a bare Debian or Ubuntu lacks. Does nothing where all is there.
 #
-#   scripts/install-system.sh [make] [git] [python]    (all three if none is named)
+#   scripts/install-system.sh [make] [git] [python] [node]    (all four if none is named)
 #
-# `python` means python3 with its venv module and shared library, which Debian splits off.
+# `python` means python3 with its venv module and shared library, which Debian splits off; `node` means Node.js and npm,
+# which the linter of the wire contract and the Node.js client need.
 # Non-interactive. As root, or with sudo that asks no password; otherwise it says what to install.
 set -euo pipefail
 
@@ -27,7 +28,7 @@ install_packages() {
 }
 
 if [ $# -eq 0 ]; then
-    set -- make git python
+    set -- make git python node
 fi
 for wanted in "$@"; do
     command=$wanted
@@ -35,8 +36,12 @@ for wanted in "$@"; do
     if [ "$wanted" = python ]; then
         command=$python
         package=python3
+    elif [ "$wanted" = node ]; then
+        command=npm
+        package='nodejs npm'
     fi
-    command -v "$command" > /dev/null || install_packages "$package"
+    # shellcheck disable=SC2086 # node is two packages
+    command -v "$command" > /dev/null || install_packages $package
     if [ "$wanted" = python ]; then
         read -r -a parts <<< "$("$python" "$scripts/check_python.py" --packages)"
         [ ${#parts[@]} -eq 0 ] || install_packages "${parts[@]}"

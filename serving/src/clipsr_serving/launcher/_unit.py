@@ -15,7 +15,7 @@ from clipsr_serving.launcher._state import Child
 __all__ = ["Unit"]
 
 # For a process that no longer does its work, before it is killed: it serves nobody, and callers wait for its successor.
-_BROKEN_STOP_TIMEOUT_S = 2.0
+_BROKEN_STOP_TIMEOUT_S = 0.5
 _CRASHES = tuple(-number for number in (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV))
 
 

@@ -1,0 +1,143 @@
+"""The Python client and its bulk command against the running service: streams, embeddings, thresholds, interruptions."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from clipsr import AsyncClient, Classification, Client, FailedImage
+from tests.tolerances import COSINE
+
+LABELS = ["cat", "dog", "horse", "bus"]
+
+
+@pytest.fixture(scope="module")
+def samples(repo_root) -> list[Path]:
+    return sorted((repo_root / "samples").glob("*.png"))
+
+
+def test_a_stream_says_what_classify_says(client, samples):
+    images = [samples[index % len(samples)] for index in range(150)]
+    expected = client.classify(samples, LABELS)
+    outcomes = dict(client.classify_stream(iter(images), LABELS))
+    assert sorted(outcomes) == list(range(150))
+    for index, outcome in outcomes.items():
+        alone = expected[index % len(samples)]
+        assert outcome.model_digest == alone.model_digest
+        assert {p.label: p.cosine for p in outcome.predictions} == pytest.approx(
+            {p.label: p.cosine for p in alone.predictions}, abs=COSINE
+        )
+
+
+def test_the_asynchronous_twin_says_the_same(service, client, samples):
+    async def run() -> dict[int, Classification | FailedImage]:
+        async with AsyncClient(service.url, timeout_s=60) as twin:
+            await twin.wait_for_ready()
+            return {index: outcome async for index, outcome in twin.classify_stream(samples, LABELS)}
+
+    best = {index: outcome.predictions[0].label for index, outcome in client.classify_stream(samples, LABELS)}
+    assert {index: outcome.predictions[0].label for index, outcome in asyncio.run(run()).items()} == best
+
+
+def test_a_bad_image_of_a_stream_fails_alone(client, samples, tmp_path):
+    outcomes = dict(client.classify_stream([samples[0], b"no image", tmp_path / "gone.png", b""], LABELS))
+    assert isinstance(outcomes[0], Classification)
+    assert [outcomes[index].reason for index in (1, 2, 3)] == ["IMAGE_UNRECOGNIZED", "", "IMAGE_EMPTY"]
+
+
+def test_embeddings_give_the_cosines_of_classify(client, samples):
+    templates = ["a photo of a {}."]
+    [result] = client.classify(samples[:1], LABELS, templates=templates, top_k=0, return_embedding=True)
+    [image] = client.embed_images(samples[:1])
+    texts = client.embed_texts(LABELS, templates=templates)
+    assert image.values == pytest.approx(result.embedding, abs=1e-3)
+    for label, text in zip(LABELS, texts, strict=True):
+        cosine = sum(a * b for a, b in zip(image.values, text.values, strict=True))
+        expected = next(p.cosine for p in result.predictions if p.label == label)
+        assert cosine == pytest.approx(expected, abs=COSINE)
+    assert image.model_digest == texts[0].model_digest == result.model_digest
+
+
+def test_thresholds_and_what_the_encoder_saw(client, samples):
+    [low] = client.classify(samples[:1], LABELS, min_cosine=-1.0, return_encoder_input=True)
+    [high] = client.classify(samples[:1], LABELS, min_cosine=0.99)
+    assert (low.none_of_these, high.none_of_these) == (False, True)
+    assert low.encoder_input.startswith(b"\x89PNG")
+
+
+def bulk(service, folder: Path, output: Path) -> list[str]:
+    arguments = ["classify", str(folder), "--labels", ",".join(LABELS), "--top-k", "1", "--output", str(output)]
+    return [str(service.bin / "clipsr-client"), *arguments, "--url", service.url]
+
+
+def spread(folder: Path, samples: list[Path], count: int) -> list[str]:
+    """Write so many copies of the samples, and one file that is no image."""
+    contents = [path.read_bytes() for path in samples]
+    for index in range(count - 1):
+        path = folder / f"{index // 1_000}" / f"{index:05}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(contents[index % len(contents)])
+    (folder / "bad.png").write_bytes(b"no image")
+    return sorted(str(path) for path in folder.rglob("*.png"))
+
+
+def kill_at_random(service, folder: Path, output: Path, *, count: int) -> None:
+    """Start the command three times and kill it with SIGKILL after a random number of images."""
+    journal = output.with_name(output.name + ".journal")
+    for stop in sorted(random.sample(range(1, count * 4 // 5), 3)):
+        process = subprocess.Popen(bulk(service, folder, output), stderr=subprocess.DEVNULL)
+        end_s = time.monotonic() + 600
+        while not (journal.exists() and journal.read_bytes().count(b"\n") > stop) and process.poll() is None:
+            assert time.monotonic() < end_s
+            time.sleep(0.02)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        assert not output.exists()
+
+
+def check_bulk(service, samples: list[Path], tmp_path: Path, *, count: int) -> None:
+    output = tmp_path / "results.csv"
+    paths = spread(tmp_path / "images", samples, count)
+    kill_at_random(service, tmp_path / "images", output, count=count)
+    done = subprocess.run(bulk(service, tmp_path / "images", output), capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    with output.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(row["path"] for row in rows) == paths
+    assert Counter(row["status"] for row in rows) == {"OK": count - 1, "INVALID_ARGUMENT": 1}
+    with Client(service.url) as client:
+        expected = [result.predictions[0].label for result in client.classify(samples, LABELS, top_k=1)]
+    for row in rows:
+        if row["status"] == "OK":
+            assert row["label"] == expected[int(Path(row["path"]).stem) % len(samples)]
+    assert not output.with_name("results.csv.journal").exists()
+
+
+def test_a_bulk_run_killed_three_times_has_each_image_once(service, samples, tmp_path):
+    check_bulk(service, samples, tmp_path, count=300)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1_800)
+def test_a_bulk_run_of_5000_images_killed_three_times_has_each_image_once(service, samples, tmp_path):
+    check_bulk(service, samples, tmp_path, count=5_000)
+
+
+def test_json_lines_carry_embeddings(service, samples, tmp_path):
+    output = tmp_path / "results.jsonl"
+    done = service.cli(
+        "classify", samples[0], "--labels", "cat,dog", "--output", output, "--embeddings", "--min-cosine", "0.99"
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads(output.read_text("utf-8"))
+    assert sum(value * value for value in record["embedding"]) == pytest.approx(1, abs=1e-3)
+    assert record["none_of_these"] is True
