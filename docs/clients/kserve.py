@@ -1,7 +1,7 @@
 """Classify images by Triton's own KServe v2 port, past the gateway: python kserve.py HOST:PORT LABEL,LABEL... FILE...
 
-Needs `pip install 'tritonclient[grpc]'`. The tensors are described in docs/tensor-contract.md. What the gateway does for
-its callers is missing here: limits, keys, the choice of a route for each image, errors with field paths.
+Needs `pip install 'tritonclient[grpc]'`. The tensors are described in docs/tensor-contract.md. What the gateway does
+for its callers is missing here: limits, keys, the choice of a route for each image, errors with field paths.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""The Python client and its bulk command against the running service: streams, embeddings, thresholds, interruptions."""
+"""The Python client and its bulk command against the running service."""
 
 from __future__ import annotations
 

@@ -15,8 +15,9 @@ const ENDINGS = new Set([".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff
 const [url, command, target, ...rest] = process.argv.slice(2);
 
 async function* imagesIn(folder) {
-  for await (const entry of await opendir(folder, { recursive: true })) {
-    const file = path.join(entry.parentPath ?? entry.path, entry.name);
+  for await (const entry of await opendir(folder)) {
+    const file = path.join(folder, entry.name);
+    if (entry.isDirectory()) yield* imagesIn(file);
     if (entry.isFile() && ENDINGS.has(path.extname(file).toLowerCase())) yield file;
   }
 }
