@@ -14,7 +14,7 @@ from clipsr_training._files import make_output_folder
 from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
 from clipsr_training.clip._checkpoint import build_clip, bundled_config
 from clipsr_training.clip._recipes import RECIPES
-from clipsr_training.data import read_pairs
+from clipsr_training.data import SetOptions, read_pairs
 from clipsr_training.eval_commands import _options
 from clipsr_training.experiment._design import ARMS, SCALES, ExperimentDesign, describe_recipe, draw
 from clipsr_training.experiment._report import ExperimentReport, write_experiment_report
@@ -34,8 +34,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         formatter_class=HelpFormatter,
     )
     _options.add_output_options(parser, "report.md, report.json, accuracy.png, models.jsonl and the models")
-    parser.add_argument("--data", type=Path, required=True, metavar="TRAIN", help="training images with classes")
-    parser.add_argument("--test", type=Path, required=True, metavar="TEST", help="test images with the same classes")
+    parser.add_argument("--data", required=True, metavar="TRAIN", help="training images with classes, as for training")
+    parser.add_argument("--test", required=True, metavar="TEST", help="test images with the same classes")
     parser.add_argument("--scale", choices=sorted(SCALES), default="full", help="full, or quick: to see that it works")
     parser.add_argument("--model", metavar="FOLDER|NAME", help="a trained model to start from; absent: random weights")
     parser.add_argument("--weights", metavar="FILE|TAG", help="weights of a model that OpenCLIP knows by name")
@@ -71,7 +71,7 @@ def _design(arguments: argparse.Namespace) -> ExperimentDesign:
         recipe = RECIPES["finetune"]
     asked = {"epochs": arguments.epochs, "batch_size": arguments.batch_size}
     recipe = replace(recipe, **{name: value for name, value in asked.items() if value is not None})
-    train, test = read_pairs(arguments.data), read_pairs(arguments.test)
+    train, test = read_pairs(arguments.data), read_pairs(arguments.test, options=SetOptions(split="test"))
     held_out = recipe.validation_per_class * len(train.phrases)
     return ExperimentDesign(
         start=start,
@@ -124,8 +124,7 @@ def _announcement(design: ExperimentDesign, cost: Cost, folder: Path) -> str:
 def _command(arguments: argparse.Namespace) -> str:
     """Return what to type to make the report again, with names of data instead of this machine's paths."""
     words = ["clipsr-eval", "experiment", "--scale", arguments.scale]
-    words += ["--data", f"{arguments.data.parent.name}/{arguments.data.name}"]
-    words += ["--test", f"{arguments.test.parent.name}/{arguments.test.name}"]
+    words += ["--data", "/".join(Path(arguments.data).parts[-2:]), "--test", "/".join(Path(arguments.test).parts[-2:])]
     for option in ("model", "weights", "train_images", "test_images", "seeds", "epochs", "batch_size"):
         if (value := getattr(arguments, option)) is not None:
             words += [f"--{option.replace('_', '-')}", str(value)]
