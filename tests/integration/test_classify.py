@@ -15,7 +15,7 @@ from torch.nn import functional
 from clipsr import Classification, Client, FailedImage, InvalidRequestError
 from clipsr_training.clip import load_clip
 from clipsr_training.liif import load_liif
-from tests.tolerances import SERVICE_COSINE
+from tests.tolerances import COSINE, SERVICE_COSINE
 
 LABELS = ["cat", "dog", "horse", "bus", "elephant", "airplane"]
 
@@ -255,6 +255,15 @@ def test_any_kserve_client_can_call_the_ensemble(service):
         labels, templates = tensor("labels", [b"cat", b"dog"]), tensor("templates", [b"@simple"])
         answer = triton.infer("classify", [image, fit, labels, templates])
         assert answer.as_numpy("probability").sum() == pytest.approx(1, abs=1e-4)
+        for model in ("classify_detailed", "classify_native_detailed"):
+            detailed = triton.infer(model, [image, fit, labels, templates])  # names no outputs, so all come
+            assert np.linalg.norm(detailed.as_numpy("image_embedding")) == pytest.approx(1, abs=1e-3)
+            assert detailed.as_numpy("pixels").dtype == np.uint8
+        np.testing.assert_allclose(
+            triton.infer("classify_detailed", [image, fit, labels, templates]).as_numpy("cosine"),
+            answer.as_numpy("cosine"),
+            atol=COSINE,
+        )
         for model in ("embed_image", "embed_image_native"):
             embedding = triton.infer(model, [image, fit]).as_numpy("image_embedding")
             assert np.linalg.norm(embedding) == pytest.approx(1, abs=1e-3)
