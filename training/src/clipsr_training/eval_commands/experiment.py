@@ -65,8 +65,7 @@ def _design(arguments: argparse.Namespace) -> ExperimentDesign:
     scale = SCALES[arguments.scale]
     start, make_checkpoint = _start(arguments)
     if arguments.model is None:
-        # Half the bundled model's batches: a tenth of its images would make too few steps.
-        recipe = replace(RECIPES["scratch"], epochs=scale.epochs, batch_size=256)
+        recipe = replace(RECIPES["scratch"], epochs=scale.epochs, batch_size=scale.batch_size)
     else:
         recipe = RECIPES["finetune"]
     asked = {"epochs": arguments.epochs, "batch_size": arguments.batch_size}

@@ -33,18 +33,20 @@ class Scale:
         n_test: test images.
         n_seeds: trainings of each arm.
         epochs: passes over the training images, from random weights.
+        batch_size: images a step, from random weights; few images need small batches to make enough steps.
     """
 
     n_train: int
     n_test: int
     n_seeds: int
     epochs: int
+    batch_size: int
 
 
 # `quick` shows that everything works; its models are far from trained.
 SCALES: Mapping[str, Scale] = {
-    "quick": Scale(n_train=2_000, n_test=2_000, n_seeds=3, epochs=3),
-    "full": Scale(n_train=10_000, n_test=10_000, n_seeds=3, epochs=10),
+    "quick": Scale(n_train=2_000, n_test=2_000, n_seeds=3, epochs=3, batch_size=64),
+    "full": Scale(n_train=10_000, n_test=10_000, n_seeds=3, epochs=10, batch_size=256),
 }
 
 
