@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -411,6 +412,17 @@ class TestJournal:
         assert not again.claim("\udcff.png")
         assert [record["path"] for record in again.records()] == ["\udcff.png"]
         again.close()
+
+    def test_an_image_takes_about_100_bytes_of_memory(self, tmp_path):
+        journal = Journal(tmp_path / "j", {}, folder=tmp_path)
+        tracemalloc.start()
+        for place in range(20_000):
+            assert journal.claim(f"photos/{place:08}.png")
+            journal._note({"status": "OK"}, place, place)
+        size_bytes = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        journal.close()
+        assert size_bytes / 20_000 < 150  # docs/cli.md says about 100; the set of keys grows in steps
 
     def test_a_foreign_file_is_left_alone(self, tmp_path):
         (tmp_path / "j").write_text('{"clipsr_journal": 99}\n')

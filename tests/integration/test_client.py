@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+import os
 import random
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from clipsr import AsyncClient, Classification, Client, FailedImage
+from tests.integration.conftest import running
 from tests.tolerances import COSINE
 
 LABELS = ["cat", "dog", "horse", "bus"]
@@ -130,6 +132,29 @@ def test_a_bulk_run_killed_three_times_has_each_image_once(service, samples, tmp
 @pytest.mark.timeout(1_800)
 def test_a_bulk_run_of_5000_images_killed_three_times_has_each_image_once(service, samples, tmp_path):
     check_bulk(service, samples, tmp_path, count=5_000)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("victim", ["gateway", "triton"])
+def test_a_bulk_run_outlives_a_part_of_the_service(serve_bin, repo_root, samples, tmp_path, victim):
+    """While a killed process comes back, the run waits; then it goes on, and no image is lost or done twice."""
+    with running(serve_bin, repo_root / "model_repository", tmp_path / "state") as own:
+        output = tmp_path / "results.csv"
+        paths = spread(tmp_path / "images", samples, 1_500)
+        # Longer than the 15 s within which docs/deployment.md promises the service back.
+        process = subprocess.Popen([*bulk(own, tmp_path / "images", output), "--timeout", "60", "--retries", "20"])
+        journal = output.with_name("results.csv.journal")
+        while not (journal.exists() and journal.read_bytes().count(b"\n") > 200):
+            assert process.poll() is None
+            time.sleep(0.02)
+        children = json.loads((own.state_dir / "state.json").read_text())["children"]
+        os.kill(next(child["pid"] for child in children if child["name"] == victim), signal.SIGKILL)
+        assert process.wait(600) == 1
+        with output.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert sorted(row["path"] for row in rows) == paths
+        assert Counter(row["status"] for row in rows) == {"OK": 1_499, "INVALID_ARGUMENT": 1}
 
 
 def test_json_lines_carry_embeddings(service, samples, tmp_path):
