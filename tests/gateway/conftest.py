@@ -96,6 +96,7 @@ class FakeBackend:
     hold: asyncio.Event | None = None
     calls: list[dict[str, Any]] = field(default_factory=list)
     prepared: list[tuple[tuple[str, ...], tuple[str, ...]]] = field(default_factory=list)
+    warmed: list[int] = field(default_factory=list)
     in_flight: int = 0
     most_in_flight: int = 0
     cancelled: int = 0
@@ -202,6 +203,12 @@ class FakeLabels:
             image_embedding=embedding_of(image) if wants_embedding else None,
             pixels=backend.pixels if wants_pixels else None,
         )
+
+    async def warm(self, *, embed_dim: int, request_id: str, timeout_s: float | None) -> None:
+        self.backend.warmed.append(self.label_count)
+        await self.backend.compute()
+        if self.backend.error:
+            raise self.backend.error
 
 
 def embedding_of(content: bytes | str) -> np.ndarray:

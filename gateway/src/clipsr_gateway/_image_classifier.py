@@ -17,8 +17,9 @@ from clipsr_gateway._manifest import Manifest
 from clipsr_gateway._plan import PlannedImage, Question, plan_question
 from clipsr_gateway._run_image import ROUTE_NUMBERS, Answered, run_image, size_message
 from clipsr_gateway._slots import FairSlots
+from clipsr_gateway._warming import LabelWarmer
 from clipsr_gateway.backend import InferenceBackend, PreparedLabels, Scores
-from clipsr_gateway.errors import BackendFaultError, Violation
+from clipsr_gateway.errors import BackendFaultError, BackendUnavailableError, Violation
 
 __all__ = ["ImageClassifier", "PreparedQuestion", "encoder_input_png", "rank"]
 
@@ -46,18 +47,21 @@ class ImageClassifier:
         self._manifest = manifest
         self._limits = limits
         self._slots = slots
+        self._warmer = LabelWarmer(backend=backend, embed_dim=manifest.embed_dim, slots=slots)
 
     async def prepare(
         self, request: classifier_pb2.ClassifyRequest | classifier_pb2.ClassifyStreamConfig, call: Call
     ) -> PreparedQuestion:
-        """Checks what is asked and encodes the labels, outside of the event loop.
+        """Checks what is asked and encodes the labels, outside of the event loop; makes the backend know many labels.
 
         Raises:
             InvalidRequestError: with one violation for every wrong field.
+            BackendUnavailableError, DeadlineExceededError: the whole call fails.
         """
         prepared = await asyncio.to_thread(self._prepare, request)
         call.fields["labels"] = len(prepared.question.query.labels)
         call.fields["templates"] = len(prepared.question.query.templates)
+        await self._warmer.warm(prepared.question.query, call)
         return prepared
 
     async def classify(
@@ -89,7 +93,11 @@ class ImageClassifier:
                 raise BackendFaultError(fault)
             return scores
 
-        answered = await run_image(image, ask, slots=self._slots, call=call, labels=len(question.query.labels))
+        try:
+            answered = await run_image(image, ask, slots=self._slots, call=call, labels=len(question.query.labels))
+        except BackendUnavailableError:
+            self._warmer.forget()
+            raise
         if not isinstance(answered, Answered):
             return classifier_pb2.ClassifyResult(error=answered)
         return classifier_pb2.ClassifyResult(classification=await self._describe(answered, question))

@@ -39,6 +39,7 @@ DETAILED_MODELS: dict[Route, str] = {"upscaled": "classify_detailed", "native": 
 EMBED_IMAGE_MODELS: dict[Route, str] = {"upscaled": "embed_image", "native": "embed_image_native"}
 
 EMBED_TEXT_MODEL = "embed_text"
+SIMILARITY_MODEL = "similarity"
 UPSCALE_MODEL = "upscale"
 
 # `upscale` is a part of the ensembles, which are ready when their parts are.
@@ -233,6 +234,21 @@ class TritonLabels:
             probability=_float_output(result, "probability", rank=1),
             image_embedding=_float_output(result, "image_embedding", rank=1) if wants_embedding else None,
             pixels=_pixel_output(result, tile_count=1)[0] if wants_pixels else None,
+        )
+
+    async def warm(self, *, embed_dim: int, request_id: str, timeout_s: float | None) -> None:
+        """Compares the labels with a vector that is no image's; see PreparedLabels.warm."""
+        vector = np.zeros((1, embed_dim), dtype=np.float32)
+        vector[0, 0] = 1
+        await self._connection.infer(
+            SIMILARITY_MODEL,
+            inputs=[
+                InferInput("image_embedding", list(vector.shape), "FP32").set_data_from_numpy(vector),
+                *self._inputs,
+            ],
+            outputs=["cosine"],
+            request_id=request_id,
+            timeout_s=timeout_s,
         )
 
 

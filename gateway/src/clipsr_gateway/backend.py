@@ -95,6 +95,19 @@ class PreparedLabels(Protocol):
         """
         ...
 
+    async def warm(self, *, embed_dim: int, request_id: str, timeout_s: float | None) -> None:
+        """Makes the backend know the embeddings of these labels, so that requests with images find them.
+
+        Args:
+            embed_dim: D, width of an embedding.
+            request_id: shown in the backend's own log.
+            timeout_s: seconds until the caller stops waiting; None waits forever.
+
+        Raises:
+            BackendError, DeadlineExceededError: as classify.
+        """
+        ...
+
 
 class InferenceBackend(Protocol):
     """Runs the models."""
