@@ -75,7 +75,7 @@ class Metrics:
         )
         self._stages = self._histogram(
             "stage_seconds",
-            "How long parts took: queue (waiting for a place in Triton), inference (in Triton), labels, decode, encode.",
+            "How long parts took: queue (waiting for Triton), inference (in Triton), labels, decode, encode.",
             _SECONDS,
             "stage",
         )
