@@ -413,7 +413,7 @@ class TestJournal:
         assert [record["path"] for record in again.records()] == ["\udcff.png"]
         again.close()
 
-    def test_an_image_takes_about_100_bytes_of_memory(self, tmp_path):
+    def test_an_image_takes_100_to_200_bytes_of_memory(self, tmp_path):
         journal = Journal(tmp_path / "j", {}, folder=tmp_path)
         tracemalloc.start()
         for place in range(20_000):
@@ -422,7 +422,7 @@ class TestJournal:
         size_bytes = tracemalloc.get_traced_memory()[0]
         tracemalloc.stop()
         journal.close()
-        assert size_bytes / 20_000 < 150  # docs/cli.md says about 100; the set of keys grows in steps
+        assert 50 < size_bytes / 20_000 < 200  # docs/cli.md says 100 to 200; the set of keys grows in steps
 
     def test_a_foreign_file_is_left_alone(self, tmp_path):
         (tmp_path / "j").write_text('{"clipsr_journal": 99}\n')

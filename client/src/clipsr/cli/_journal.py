@@ -42,7 +42,7 @@ class JournalError(Exception):
 class Journal:
     """What a run, over all of its interruptions, has done.
 
-    Memory grows by about 100 bytes an image, on which keys and places take part; the records stay on the disk.
+    Memory grows by 100 to 200 bytes an image, on which keys and places take part; the records stay on the disk.
 
     Args:
         path: the file; made if it is not there.
