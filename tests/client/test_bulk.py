@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import os
+import pty
 import random
+import re
 import resource
+import select
 import signal
 import subprocess
 import sys
@@ -370,6 +373,49 @@ class TestFullDisk:
             "os.fsync = fsync\n"
         )
         return folder
+
+
+def test_a_terminal_shows_rate_and_remaining_time(photos, tmp_path, fake_service):
+    fake_service.on_stream = lambda answered, context: time.sleep(0.005)
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "COLUMNS": "120", "TERM": "xterm-256color"}
+    process = subprocess.Popen(
+        command(photos, tmp_path / "results.csv", fake_service.url),
+        stderr=theirs,
+        stdout=subprocess.PIPE,
+        env=environment,
+    )
+    os.close(theirs)
+    shown = b""
+    while select.select([ours], [], [], WAIT_S)[0]:
+        try:
+            shown += os.read(ours, 65_536)
+        except OSError:  # EIO: Linux's end of file of a terminal
+            break
+    os.close(ours)
+    assert process.wait(WAIT_S) == 0
+    assert process.stdout.read().startswith(b"300 images: 300 classified; ")
+    process.stdout.close()
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
+    assert re.search(r"classifying .* \d+/300 [\d.,]+ images/s 0:00:0\d", text)
+
+
+def test_an_interrupt_keeps_what_is_done(photos, tmp_path, fake_service):
+    fake_service.on_stream = lambda answered, context: time.sleep(0.01)
+    output = tmp_path / "results.csv"
+    process = subprocess.Popen(command(photos, output, fake_service.url), stderr=subprocess.PIPE, text=True)
+    end_s = time.monotonic() + WAIT_S
+    while count_done(output) < 20:
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 130
+    assert re.search(r"\d+ images are done; the same command goes on from there\n$", errors)
+    assert "Traceback" not in errors
+    assert not output.exists()
+    assert subprocess.run(command(photos, output, fake_service.url), capture_output=True).returncode == 0
+    assert len(read_any(output)) == 300
 
 
 class TestWalk:
