@@ -114,8 +114,8 @@ def _announcement(design: ExperimentDesign, cost: Cost, folder: Path) -> str:
     n = len(ARMS) * design.n_seeds
     return (
         f"{n} trainings of {design.n_trained:,} images ({describe_recipe(design.recipe)}), each tested on "
-        f"{len(design.test):,} images in {len(ARMS)} renderings; about {cost.seconds / 60:.0f} minutes on this "
-        f"machine, timed just now, and {cost.disk_bytes / 1e9:.1f} GB in {folder}; what is interrupted goes on with "
+        f"{len(design.test):,} images in {len(ARMS)} renderings; about {cost.seconds / 60:.0f} minutes in all on "
+        f"this machine, timed just now, and {cost.disk_bytes / 1e9:.1f} GB in {folder}; what is interrupted goes on with "
         "--resume"
     )
 
