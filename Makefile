@@ -14,6 +14,8 @@ VENV ?= .venv
 VENV_SERVE ?= .venv-serve
 DATA ?= ../shared/data
 SCALE ?= full
+# Where CIFAR is not at hand, images of its size are made up.
+CIFAR_IMAGES = $(addprefix --images ,$(wildcard $(DATA)/cifar10/test.parquet))
 EXPERIMENT ?= runs/experiment-$(SCALE)
 ARGS ?=
 export CLIPSR_SERVE_VENV := $(abspath $(VENV_SERVE))
@@ -70,6 +72,14 @@ bench-capacity: $(SERVE) ## Measure the images a second of a running service (AR
 .PHONY: reliability
 reliability: $(DEV) $(SERVE) ## Measure one promise of docs/reliability.md (ARGS='overload --state-dir DIR')
 	PATH="$(abspath $(VENV_SERVE))/bin:$$PATH" $(VENV)/bin/python -m benchmarks.reliability $(if $(ARGS),$(ARGS),--help)
+
+.PHONY: bench
+bench: $(DEV) $(SERVE) $(MANIFEST) ## Measure the service beside other CLIP servers (an hour; ARGS=--quick: does it run?)
+	$(VENV)/bin/python -m benchmarks.serving --serve-bin $(VENV_SERVE)/bin $(CIFAR_IMAGES) $(ARGS)
+
+.PHONY: bench-gpu
+bench-gpu: $(DEV) $(SERVE) $(MANIFEST) ## The same on an NVIDIA GPU
+	$(VENV)/bin/python -m benchmarks.serving --device cuda --serve-bin $(VENV_SERVE)/bin $(CIFAR_IMAGES) $(ARGS)
 
 .PHONY: test
 test: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests, with a real Triton (12 minutes at most)

@@ -1,0 +1,1 @@
+"""infinity (`infinity_emb`), which embeds images; it compares nothing with labels."""

@@ -1,0 +1,1 @@
+"""The same model in LitServe, which forms batches."""

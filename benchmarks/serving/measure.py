@@ -1,0 +1,253 @@
+"""What is measured, in rounds: every system once in each, so that a machine that drifts is fair to all."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from benchmarks.baselines.labels import make_labels
+from benchmarks.load import ClosedLoop, OpenLoop, Plan, run_load
+from benchmarks.load.generator import LoadResult
+from benchmarks.load.processes import memory_mb
+from benchmarks.serving.stages import between, read_stages
+from benchmarks.serving.systems import BareSystem, Server
+
+__all__ = ["Measurement", "Range", "Setting", "compare", "label_costs", "offered_load", "ratio", "stage_times", "sweep"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """How much is measured.
+
+    Attributes:
+        images: where the images come from, as `benchmarks.load.images` has it.
+        n_rounds: rounds of the comparison.
+        measure_s, warm_up_s: of each load.
+        callers: numbers of callers of the comparison: latency is read at the first, throughput at the last.
+        sweep_callers: of the plot of throughput.
+        load_shares: offered rates of the plot of latency, as shares of the capacity found.
+        batches: of the bare engines.
+        label_counts: cached labels.
+        n_new_labels: that become usable.
+        processes: of the load generator.
+    """
+
+    images: str
+    n_rounds: int = 5
+    measure_s: float = 15.0
+    warm_up_s: float = 4.0
+    callers: tuple[int, ...] = (1, 16)
+    sweep_callers: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+    load_shares: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0)
+    batches: tuple[int, ...] = (1, 8)
+    label_counts: tuple[int, ...] = (10, 1_000, 10_000)
+    n_new_labels: int = 1_000
+    processes: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One load on one system.
+
+    Attributes:
+        system: its name.
+        load: `16 callers`, `40 images/s` or `batch 8`.
+        round: from 0.
+        images_per_s: that were answered.
+        latency_ms: percentiles; empty for the bare engines.
+        measure_s: the measured seconds.
+        n_calls, errors: calls that count, and those that failed, by status.
+        cpu_s: processor seconds of all processes of the system in the measured time.
+        memory_mb: PSS of all processes at the end.
+        processes: name to processor seconds, RSS and PSS.
+        generator: what the load generator itself took: its lag and its processor seconds.
+    """
+
+    system: str
+    load: str
+    round: int
+    images_per_s: float
+    latency_ms: Mapping[str, float]
+    measure_s: float = 0.0
+    n_calls: int = 0
+    errors: Mapping[str, int]
+    cpu_s: float = 0.0
+    memory_mb: float = 0.0
+    processes: Mapping[str, Any]
+    generator: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """Median of a quantity over the rounds, with its least and its greatest value."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Range:
+        """Summarize one value a round.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if not values:
+            raise ValueError("a range needs at least one round")
+        return cls(median=statistics.median(values), low=min(values), high=max(values))
+
+
+def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Range:
+    """Divide round by round, so that a slow round is slow on both sides; then summarize."""
+    return Range.of([n / d for n, d in zip(numerator, denominator, strict=True)])
+
+
+def say(line: str) -> None:
+    """Report progress where it does not mix with the tables."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def compare(
+    servers: Sequence[Server], bares: Sequence[BareSystem], setting: Setting
+) -> tuple[list[Measurement], list[dict[str, float]]]:
+    """Measure every system in every round; the order rotates, and only one works at a time.
+
+    Returns:
+        The measurements, and the milliseconds of the stages of the first bare engine, one mapping a round.
+    """
+    systems: list[Server | BareSystem] = [*servers, *bares]
+    found: list[Measurement] = []
+    stages: list[dict[str, float]] = []
+    for i in range(setting.n_rounds):
+        if bares:
+            stages.append(bares[0].ask(stages=True, seconds=setting.measure_s / 5))
+        start = i % len(systems)
+        for system in systems[start:] + systems[:start]:
+            found += _turn(system, setting, i)
+        say(f"round {i + 1} of {setting.n_rounds}")
+    return found, stages
+
+
+def _turn(system: Server | BareSystem, setting: Setting, number: int) -> list[Measurement]:
+    if isinstance(system, BareSystem):
+        rates = {b: system.ask(batch=b, seconds=setting.measure_s)["images_per_s"] for b in setting.batches}
+        return [bare_measurement(system.name, batch, rate, number) for batch, rate in rates.items()]
+    with system.working():
+        return [closed(system, callers, setting, number) for callers in setting.callers]
+
+
+def bare_measurement(name: str, batch: int, images_per_s: float, number: int) -> Measurement:
+    """A measurement of a bare engine."""
+    return Measurement(
+        system=name,
+        load=f"batch {batch}",
+        round=number,
+        images_per_s=images_per_s,
+        latency_ms={},
+        errors={},
+        processes={},
+        generator={},
+    )
+
+
+def closed(server: Server, callers: int, setting: Setting, number: int = 0) -> Measurement:
+    """Measure so many callers that wait for their answers."""
+    plan = _plan(server, ClosedLoop(callers=callers), setting, number)
+    result = run_load(plan, processes=setting.processes, watch=server.pids)
+    return _measurement(server, f"{callers} callers" if callers > 1 else "1 caller", number, setting, result)
+
+
+def _plan(server: Server, loop: ClosedLoop | OpenLoop, setting: Setting, number: int) -> Plan:
+    return Plan(
+        target=server.target,
+        loop=loop,
+        images_from=setting.images,
+        warm_up_s=setting.warm_up_s,
+        measure_s=setting.measure_s,
+        seed=number,
+    )
+
+
+def _measurement(server: Server, load: str, number: int, setting: Setting, result: LoadResult) -> Measurement:
+    summary = result.summary
+    if not summary.latency_ms:
+        raise RuntimeError(f"{server.name} answered no call of {load}: {dict(summary.errors)}")
+    return Measurement(
+        system=server.name,
+        load=load,
+        round=number,
+        images_per_s=summary.throughput,
+        latency_ms=summary.latency_ms,
+        measure_s=setting.measure_s,
+        n_calls=summary.n_calls,
+        errors=summary.errors,
+        cpu_s=sum(usage.cpu_s for usage in result.usage.values()),
+        memory_mb=sum(u.rss_mb if u.pss_mb is None else u.pss_mb for u in result.usage.values()),
+        processes={name: asdict(usage) for name, usage in result.usage.items()},
+        generator={"lag_ms": summary.lag_ms, "cpu_s": result.generator_cpu_s},
+    )
+
+
+def sweep(server: Server, setting: Setting) -> list[Measurement]:
+    """Throughput against callers."""
+    with server.working():
+        return [closed(server, callers, setting) for callers in setting.sweep_callers]
+
+
+def offered_load(server: Server, capacity: float, setting: Setting) -> list[Measurement]:
+    """Latency against offered load; the rates are shares of a capacity in images a second."""
+    found = []
+    with server.working():
+        for share in setting.load_shares:
+            plan = _plan(server, OpenLoop(rate=share * capacity), setting, 0)
+            result = run_load(plan, processes=setting.processes, watch=server.pids)
+            found.append(_measurement(server, f"{share * capacity:.1f} images/s", 0, setting, result))
+    return found
+
+
+def stage_times(server: Server, callers: int, setting: Setting) -> dict[str, dict[str, float]]:
+    """Where the time of a request goes, from Triton's statistics and the gateway's own times."""
+    before = read_stages(server.pages)
+    closed(server, callers, setting)
+    return between(before, read_stages(server.pages))
+
+
+def label_costs(server: Server, torch_bare: BareSystem | None, setting: Setting) -> dict[str, Any]:
+    """What cached labels cost one caller, and how long new ones take, beside PyTorch if given; in rounds."""
+    p50_ms: dict[int, list[float]] = {n: [] for n in setting.label_counts}
+    targets = {n: replace(server.target, labels=tuple(make_labels(n))) for n in setting.label_counts}
+    for n, target in targets.items():
+        _first_answer_s(replace(server, target=target), setting)  # fills the cache
+        say(f"{n} labels are cached")
+    for i in range(setting.n_rounds):
+        for n, target in targets.items():
+            p50_ms[n].append(closed(replace(server, target=target), 1, setting, i).latency_ms["p50"])
+    new_s, torch_s = [], []
+    for i in range(setting.n_rounds):
+        if torch_bare is not None:
+            torch_s.append(torch_bare.ask(n_labels=setting.n_new_labels)["seconds"])
+        labels = tuple(make_labels(setting.n_new_labels, series=f"{time.time_ns()}-{i} "))
+        new_s.append(_first_answer_s(replace(server, target=replace(server.target, labels=labels)), setting))
+    return {"p50_ms": {str(n): values for n, values in p50_ms.items()}, "new_labels_s": new_s, "torch_text_s": torch_s}
+
+
+def _first_answer_s(server: Server, setting: Setting) -> float:
+    """Seconds of one call, made from this process: a call of seconds does not mind."""
+    from benchmarks.load.images import read_images
+    from clipsr import Client, FailedImage
+
+    begin = time.monotonic()
+    with Client(server.target.url, timeout_s=600) as client:
+        (outcome,) = client.classify(read_images(setting.images, 1), labels=server.target.labels, route="upscaled")
+    if isinstance(outcome, FailedImage):
+        raise RuntimeError(f"{server.name} failed: {outcome.message}")
+    return time.monotonic() - begin
+
+
+def occupied_mb(server: Server) -> float:
+    """Memory of all processes now (PSS)."""
+    return memory_mb(server.pids)
