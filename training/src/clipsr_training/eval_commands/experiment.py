@@ -115,8 +115,8 @@ def _announcement(design: ExperimentDesign, cost: Cost, folder: Path) -> str:
     return (
         f"{n} trainings of {design.n_trained:,} images ({describe_recipe(design.recipe)}), each tested on "
         f"{len(design.test):,} images in {len(ARMS)} renderings; about {cost.seconds / 60:.0f} minutes in all on "
-        f"this machine, timed just now, and {cost.disk_bytes / 1e9:.1f} GB in {folder}; what is interrupted goes on with "
-        "--resume"
+        f"this machine, timed just now, and {cost.disk_bytes / 1e9:.1f} GB in {folder}; what is interrupted goes on "
+        "with --resume"
     )
 
 
