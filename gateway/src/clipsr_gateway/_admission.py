@@ -93,7 +93,7 @@ class AdmissionConfig:
         read_timeout_s: how long a message may take to arrive once it is its turn.
     """
 
-    max_slowdown: float = 10.0
+    max_slowdown: float = 8.0
     min_calls: int = 8
     max_calls: int = 1024
     max_queued_bytes: int = 256 * _MIB
