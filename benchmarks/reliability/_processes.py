@@ -138,8 +138,9 @@ def judge_drain(outcomes: Sequence[Outcome], log: Sequence[dict[str, object]]) -
     return [
         Verdict(
             claim="SIGTERM under load: no accepted call is lost",
-            measured=f"{served} calls answered, {len(lost)} accepted and lost, {len(unknown)} of unknown fate; "
-            f"{sorted({one.message for one in unknown}) or ''}; drained: {drained}",
+            measured=f"{served} calls answered, {len(lost)} accepted and lost, {len(unknown)} of unknown fate"
+            + (f" {sorted({one.message for one in unknown})}" if unknown else "")
+            + f"; drained: {drained}",
             holds=bool(served) and drained and not lost and not unknown,
         )
     ]

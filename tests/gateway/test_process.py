@@ -16,6 +16,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from clipsr.v1 import classifier_pb2, classifier_pb2_grpc
+from clipsr_gateway._keys import add_key
 from clipsr_gateway.cli import main
 
 START_S = 60.0  # imports on a busy machine
@@ -90,6 +91,34 @@ def test_without_triton_it_says_so_and_stops_when_told(spawn, request_of, png, d
     causes = [line["cause"] for line in lines if line["event"] == "health"]
     assert len(causes) == 1
     assert "is not ready" in causes[0]
+
+
+def test_sighup_reads_the_keys_again_and_nothing_tells_them(spawn, tmp_path):
+    path = tmp_path / "keys.json"
+    old = add_key(path, "team-a", limits=None)
+    process, port = spawn("--api-keys", str(path), "--metrics", "off")
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = classifier_pb2_grpc.ClassifierServiceStub(channel)
+
+        def ask(key: str) -> None:
+            request = classifier_pb2.GetModelInfoRequest()
+            stub.GetModelInfo(request, metadata=[("authorization", f"Bearer {key}")], timeout=START_S)
+
+        ask(old)
+        new = add_key(path, "team-a", limits=None, replaces=True)
+        process.send_signal(signal.SIGHUP)
+        assert process.stderr is not None
+        events: list[str] = []
+        while "keys_loaded" not in events:
+            events.append(json.loads(process.stderr.readline())["event"])
+        ask(new)
+        with pytest.raises(grpc.RpcError) as caught:
+            ask(old)
+        assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+    process.terminate()
+    _, stderr = process.communicate(timeout=START_S)
+    assert process.returncode == 0
+    assert not any(key.removeprefix("clipsr_") in stderr for key in (old, new))
 
 
 def sentence(stderr: str) -> str:
