@@ -34,16 +34,16 @@ def run(*options: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def spawn(repository: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str], int]]]:
+def spawn(repository: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[bytes], int]]]:
     """Starts a gateway in front of a Triton that is not there, and waits until it listens."""
-    processes: list[subprocess.Popen[str]] = []
+    processes: list[subprocess.Popen[bytes]] = []
 
-    def start(*options: str) -> tuple[subprocess.Popen[str], int]:
+    def start(*options: str) -> tuple[subprocess.Popen[bytes], int]:
         command = [sys.executable, "-m", "clipsr_gateway", "--listen", "127.0.0.1:0", "--repository", str(repository)]
         command += ["--metrics", "off"]  # the usual port may be taken by a gateway that runs here
-        process = subprocess.Popen(
-            [*command, "--triton", f"127.0.0.1:{free_port()}", *options], stderr=subprocess.PIPE, text=True
-        )
+        command += ["--triton", f"127.0.0.1:{free_port()}", *options]
+        # Without a buffer: communicate() would not see lines that came together with one that was read.
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, bufsize=0)
         processes.append(process)
         assert process.stderr is not None
         line = json.loads(process.stderr.readline())
@@ -82,7 +82,7 @@ def test_without_triton_it_says_so_and_stops_when_told(spawn, request_of, png, d
         assert list(watched) == []  # the watch ends by itself: nothing changed any more
     _, stderr = process.communicate(timeout=START_S)
     assert process.returncode == 0
-    lines = [json.loads(line) for line in stderr.splitlines()]
+    lines = [json.loads(line) for line in stderr.decode().splitlines()]
     events = [line["event"] for line in lines]
     assert events[-2:] == ["stopping", "stopped"]
     assert lines[-1]["drained"] is True
@@ -96,7 +96,7 @@ def test_without_triton_it_says_so_and_stops_when_told(spawn, request_of, png, d
 def test_sighup_reads_the_keys_again_and_nothing_tells_them(spawn, tmp_path):
     path = tmp_path / "keys.json"
     old = add_key(path, "team-a", limits=None)
-    process, port = spawn("--api-keys", str(path), "--metrics", "off")
+    process, port = spawn("--api-keys", str(path))
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub = classifier_pb2_grpc.ClassifierServiceStub(channel)
 
@@ -118,7 +118,7 @@ def test_sighup_reads_the_keys_again_and_nothing_tells_them(spawn, tmp_path):
     process.terminate()
     _, stderr = process.communicate(timeout=START_S)
     assert process.returncode == 0
-    assert not any(key.removeprefix("clipsr_") in stderr for key in (old, new))
+    assert not any(key.removeprefix("clipsr_") in stderr.decode() for key in (old, new))
 
 
 def sentence(stderr: str) -> str:

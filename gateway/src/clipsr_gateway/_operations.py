@@ -100,6 +100,7 @@ class Operations:
             is_serving=lambda: health.is_serving,
         )
         self._metrics_server: MetricsServer | None = None
+        self._no_metrics: str | None = None
         self.gate = CallGate((self.metrics,), tracing=self._tracing)
         self.entrance = Entrance(
             gate=self.gate, authenticator=self._authenticator, admission=self.admission, config=config.admission
@@ -123,11 +124,13 @@ class Operations:
             except ListenError as error:
                 if not self._config.is_metrics_optional:
                     raise
-                log_event("no_metrics", {"cause": str(error)}, level=logging.WARNING)
+                self._no_metrics = str(error)
         self._watch = asyncio.create_task(self._authenticator.watch())
 
-    def warn_of_openness(self, address: str) -> None:
-        """Says so in the log where anybody on the network may call."""
+    def warn(self, address: str) -> None:
+        """Says in the log what an operator may not expect: no metrics, or that anybody on the network may call."""
+        if self._no_metrics is not None:
+            log_event("no_metrics", {"cause": self._no_metrics}, level=logging.WARNING)
         if address.startswith(_LOOPBACK):
             return
         if self._authenticator.is_open:

@@ -215,7 +215,7 @@ async def serve(config: GatewayConfig) -> None:
     host = config.listen.rpartition(":")[0]
     fields = {"address": f"{host}:{port}", "triton": config.triton, "model": manifest.name, "digest": manifest.digest}
     log_event("listening", fields | {"metrics": gateway.operations.metrics_address})
-    gateway.operations.warn_of_openness(config.listen)
+    gateway.operations.warn(config.listen)
     await stop_requested.wait()
     log_event("stopping", {"grace_s": config.grace_s})
     is_drained = await gateway.stop()
