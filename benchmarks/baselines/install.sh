@@ -45,11 +45,6 @@ if ! "$folder/bin/python" -m pip install "${options[@]}" --requirement "$from" >
     fail "pip failed; the whole story is in $log"
 fi
 
-# PyPI's torchvision is a CUDA build, whose import fails beside a CPU-only PyTorch; infinity goes without.
-if [ "$name" = infinity ] && ! "$folder/bin/python" -c 'import torchvision' > /dev/null 2>&1; then
-    "$folder/bin/python" -m pip uninstall --yes --quiet torchvision
-fi
-
 if [ "$from" != "$lock" ]; then
     {
         printf '# What requirements.in gave; written by `benchmarks/baselines/install.sh %s FOLDER --lock`.\n' "$name"
@@ -57,4 +52,10 @@ if [ "$from" != "$lock" ]; then
         "$folder/bin/python" -m pip freeze --disable-pip-version-check | sed -E 's/ @ file:.*torch-([0-9.]+).*/==\1/; s/\+(cpu|cu[0-9]+)$//'
     } > "$lock"
 fi
+
+# PyPI's torchvision is a CUDA build, whose import fails beside a CPU-only PyTorch; infinity goes without.
+if [ "$name" = infinity ] && ! "$folder/bin/python" -c 'import torchvision' > /dev/null 2>&1; then
+    "$folder/bin/python" -m pip uninstall --yes --quiet torchvision
+fi
+
 cp -- "$lock" "$stamp"

@@ -208,8 +208,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             setting = replace(setting, **{name: value})
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
         logs = arguments.logs or Path(temporary)
-        if arguments.quick and not arguments.output:
-            arguments.output, arguments.page = Path(temporary) / "results", None
+        if arguments.quick:  # no figures for a page
+            arguments.output, arguments.page = arguments.output or Path(temporary) / "results", None
         arguments.output = arguments.output or _ROOT / "benchmarks" / "results"
         logs.mkdir(parents=True, exist_ok=True)
         folders = Folders(

@@ -179,8 +179,18 @@ def infinity(folders: Folders) -> Iterator[Server]:
     """Michael Feil's infinity with its torch engine."""
     port = free_port()
     model = str(folders.weights / "transformers")
-    words = ["-m", "infinity_emb", "v2", "--model-id", model, "--served-model-name", "clip", "--engine", "torch"]
+    words = [
+        str(folders.environments / "infinity" / "bin" / "infinity_emb"),
+        "v2",
+        "--model-id",
+        model,
+        "--served-model-name",
+        "clip",
+        "--engine",
+        "torch",
+    ]
     words += ["--device", folders.device, "--host", "127.0.0.1", "--port", str(port), "--no-bettertransformer"]
+    words += ["--log-level", "warning"]  # a line a call would cost it time; the others write none, too
     target = Target(kind="infinity", url=f"http://127.0.0.1:{port}/embeddings")
     with _http_server("infinity", "infinity", words, folders, target, f"http://127.0.0.1:{port}/health") as s:
         yield s
