@@ -175,7 +175,10 @@ def _plan(server: Server, loop: ClosedLoop | OpenLoop, setting: Setting, number:
 def _measurement(server: Server, load: str, number: int, setting: Setting, result: LoadResult) -> Measurement:
     summary = result.summary
     if not summary.latency_ms:
-        raise RuntimeError(f"{server.name} answered no call of {load}: {dict(summary.errors)}")
+        raise RuntimeError(
+            f"{server.name} answered none of the {summary.n_calls} calls that {load} began in {setting.measure_s:g} s "
+            f"(failed: {dict(summary.errors)}); if there were none, measure for longer with --seconds"
+        )
     return Measurement(
         system=server.name,
         load=load,
