@@ -187,10 +187,13 @@ def test_a_run_killed_while_saving_keeps_the_checkpoint_before(tmp_path, monkeyp
 
 
 def logged_pictures(folder: Path) -> dict[str, list[int]]:
-    """The steps at which each picture was logged."""
+    """The steps at which each picture was logged, ascending.
+
+    A resumed run has two event files; of one second, "…10" is read before "…9".
+    """
     events = EventAccumulator(str(folder), size_guidance={"images": 0})
     events.Reload()
-    return {tag: [event.step for event in events.Images(tag)] for tag in events.Tags()["images"]}
+    return {tag: sorted(event.step for event in events.Images(tag)) for tag in events.Tags()["images"]}
 
 
 def test_the_logged_picture_shows_input_bicubic_model_and_truth(image_folder):
