@@ -147,6 +147,19 @@ class TestProcess:
     def spawn(self, tmp_path, script):
         return ManagedProcess("triton", [sys.executable, "-c", script], os.environ, tmp_path / "triton.log")
 
+    def test_it_stands_back_with_all_that_it_starts(self, tmp_path):
+        go = tmp_path / "go"
+        wait = f"while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.01)"
+        nested = "import os, time; print(os.nice(0), flush=True); time.sleep(60)"
+        script = (
+            f"import os, pathlib, subprocess, sys, time\n{wait}\nsubprocess.run([sys.executable, '-c', {nested!r}])"
+        )
+        argv = [sys.executable, "-c", script]
+        process = ManagedProcess("triton", argv, os.environ, tmp_path / "triton.log", niceness=3)
+        go.touch()
+        wait_until(lambda: process.read_log() == f"{os.nice(0) + 3}\n")
+        process.stop(10)
+
     def test_a_large_log_is_begun_anew_and_written_on(self, tmp_path):
         go = tmp_path / "go"
         wait = f"while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.01)"

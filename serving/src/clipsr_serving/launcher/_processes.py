@@ -84,11 +84,29 @@ def _list_session(session: int, proc: Path) -> list[int]:
     return pids
 
 
+def _stand_back(pid: int, niceness: int) -> None:
+    """Let other processes go first; what it starts later inherits that. Without effect where it is not allowed."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, pid) + niceness)
+    # Where Linux groups processes by session, as on desktops, niceness counts within a group; groups have their own.
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid}/autogroup").write_text(str(niceness), encoding="ascii")
+
+
 class ManagedProcess:
     """A child in a session of its own, so that Ctrl-C reaches only the supervisor, which stops children in order."""
 
-    def __init__(self, name: str, argv: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, name: str, argv: Sequence[str], environment: Mapping[str, str], log: Path, *, niceness: int = 0
+    ) -> None:
         """Start it; stdout and stderr go to ``log``, which becomes `previous_log` at the next start.
+
+        Args:
+            name: for people.
+            argv: the command.
+            environment: its environment variables.
+            log: where its output goes.
+            niceness: how far it stands back where processors are short, 0 to 19.
 
         Raises:
             LaunchError: the executable cannot be run.
@@ -109,6 +127,8 @@ class ManagedProcess:
                 )
         except OSError as error:
             raise LaunchError(f"{argv[0]} cannot be started: {error.strerror}.") from error
+        if niceness:
+            _stand_back(self._popen.pid, niceness)
 
     @property
     def pid(self) -> int:

@@ -34,6 +34,8 @@ _STOP_MARGIN_S = 10
 # Triton has its own --exit-timeout-secs, and unloads models after it.
 _TRITON_STOP_TIMEOUT_S = 30
 _TRITON_ABORT_TIMEOUT_S = 3
+# Triton fills every core under load; the gateway needs little, but at once, to refuse what comes too late.
+_TRITON_NICENESS = 5
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -140,7 +142,8 @@ class _Service:
         )
 
     def _spawn(self, name: str, argv: Sequence[str], environment: Mapping[str, str]) -> ManagedProcess:
-        process = ManagedProcess(name, argv, environment, self._state_dir.log(name))
+        niceness = _TRITON_NICENESS if name == "triton" else 0
+        process = ManagedProcess(name, argv, environment, self._state_dir.log(name), niceness=niceness)
         if self._options.verbose and name not in self._followed:
             threading.Thread(target=follow_logs, args=([process.log], sys.stderr), daemon=True).start()
             self._followed.add(name)
