@@ -13,9 +13,9 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from clipsr import Classification, FailedImage, Limits, Prediction
+from clipsr._description import format_bytes
 from clipsr.cli._formats import shorten_float
 from clipsr.cli._images import Item, find_images, read_batches
-from clipsr.cli._info import format_bytes
 from clipsr.cli._labels import split_labels
 from clipsr.cli._table import TableWriter, draw_bar, plan_layout
 from clipsr.cli._text import escape_controls, fit_left, fit_right
