@@ -68,7 +68,7 @@ class Timing(_message.Message):
     def __init__(self, queue_ms: _Optional[float] = ..., inference_ms: _Optional[float] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_images", "max_image_bytes", "max_image_pixels", "max_labels", "max_label_bytes", "max_templates", "max_texts", "max_message_bytes", "max_output_pixels", "max_embed_texts", "max_stream_images", "caller")
+    __slots__ = ("max_images", "max_image_bytes", "max_image_pixels", "max_labels", "max_label_bytes", "max_templates", "max_texts", "max_message_bytes", "max_output_pixels", "max_embed_texts", "max_stream_images", "caller", "library")
     MAX_IMAGES_FIELD_NUMBER: _ClassVar[int]
     MAX_IMAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_IMAGE_PIXELS_FIELD_NUMBER: _ClassVar[int]
@@ -81,6 +81,7 @@ class Limits(_message.Message):
     MAX_EMBED_TEXTS_FIELD_NUMBER: _ClassVar[int]
     MAX_STREAM_IMAGES_FIELD_NUMBER: _ClassVar[int]
     CALLER_FIELD_NUMBER: _ClassVar[int]
+    LIBRARY_FIELD_NUMBER: _ClassVar[int]
     max_images: int
     max_image_bytes: int
     max_image_pixels: int
@@ -93,7 +94,36 @@ class Limits(_message.Message):
     max_embed_texts: int
     max_stream_images: int
     caller: CallerLimits
-    def __init__(self, max_images: _Optional[int] = ..., max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., max_labels: _Optional[int] = ..., max_label_bytes: _Optional[int] = ..., max_templates: _Optional[int] = ..., max_texts: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_output_pixels: _Optional[int] = ..., max_embed_texts: _Optional[int] = ..., max_stream_images: _Optional[int] = ..., caller: _Optional[_Union[CallerLimits, _Mapping]] = ...) -> None: ...
+    library: LibraryLimits
+    def __init__(self, max_images: _Optional[int] = ..., max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., max_labels: _Optional[int] = ..., max_label_bytes: _Optional[int] = ..., max_templates: _Optional[int] = ..., max_texts: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_output_pixels: _Optional[int] = ..., max_embed_texts: _Optional[int] = ..., max_stream_images: _Optional[int] = ..., caller: _Optional[_Union[CallerLimits, _Mapping]] = ..., library: _Optional[_Union[LibraryLimits, _Mapping]] = ...) -> None: ...
+
+class LibraryLimits(_message.Message):
+    __slots__ = ("max_libraries", "max_name_bytes", "max_top_k", "max_page_size", "max_source_bytes", "max_tags", "max_tag_bytes", "max_metadata", "max_metadata_value_bytes", "max_thumbnail_side_px", "max_original_bytes", "max_delete_hashes")
+    MAX_LIBRARIES_FIELD_NUMBER: _ClassVar[int]
+    MAX_NAME_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOP_K_FIELD_NUMBER: _ClassVar[int]
+    MAX_PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    MAX_SOURCE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_TAGS_FIELD_NUMBER: _ClassVar[int]
+    MAX_TAG_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_METADATA_FIELD_NUMBER: _ClassVar[int]
+    MAX_METADATA_VALUE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_THUMBNAIL_SIDE_PX_FIELD_NUMBER: _ClassVar[int]
+    MAX_ORIGINAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_DELETE_HASHES_FIELD_NUMBER: _ClassVar[int]
+    max_libraries: int
+    max_name_bytes: int
+    max_top_k: int
+    max_page_size: int
+    max_source_bytes: int
+    max_tags: int
+    max_tag_bytes: int
+    max_metadata: int
+    max_metadata_value_bytes: int
+    max_thumbnail_side_px: int
+    max_original_bytes: int
+    max_delete_hashes: int
+    def __init__(self, max_libraries: _Optional[int] = ..., max_name_bytes: _Optional[int] = ..., max_top_k: _Optional[int] = ..., max_page_size: _Optional[int] = ..., max_source_bytes: _Optional[int] = ..., max_tags: _Optional[int] = ..., max_tag_bytes: _Optional[int] = ..., max_metadata: _Optional[int] = ..., max_metadata_value_bytes: _Optional[int] = ..., max_thumbnail_side_px: _Optional[int] = ..., max_original_bytes: _Optional[int] = ..., max_delete_hashes: _Optional[int] = ...) -> None: ...
 
 class CallerLimits(_message.Message):
     __slots__ = ("items_per_second", "burst", "max_concurrent_calls")
