@@ -15,6 +15,7 @@ from clipsr import _call_errors, _channel, _codec, _embed_codec, _health, _image
 from clipsr._access import FilePath, make_access
 from clipsr._errors import DeadlineError, ServiceError, ServiceUnavailableError
 from clipsr._retry import DEFAULT_RETRIES, Deadline, RetryPolicy
+from clipsr._stream_codec import Outcome, classify_codec
 from clipsr._task_stream import TaskStream
 from clipsr._types import (
     Classification,
@@ -28,7 +29,7 @@ from clipsr._types import (
     UpscaledImage,
     UpscaleFormat,
 )
-from clipsr._window import READ_AHEAD, Outcome, Window, encode_config
+from clipsr._window import READ_AHEAD, Window
 from clipsr.v1 import (
     classifier_pb2,
     classifier_pb2_grpc,
@@ -163,9 +164,8 @@ class AsyncClient:
         )
         stream = TaskStream(
             open_call=lambda requests: self._stub().ClassifyStream(requests, metadata=self._access.call_metadata()),
-            config=encode_config(query),
             images=_images.as_iterable(images),
-            window=Window(max_images=read_ahead),
+            window=Window(classify_codec(query), max_images=read_ahead),
             retry=self._retry,
             idle_timeout_s=self._timeout_s if idle_timeout_s is None else idle_timeout_s,
             url=self._url,

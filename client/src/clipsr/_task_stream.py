@@ -1,4 +1,4 @@
-"""ClassifyStream for asyncio: ThreadStream's twin, with tasks for threads.
+"""Streams of images for asyncio: ThreadStream's twin, with tasks for threads.
 
 It differs in one thing. When the service ends a call while grpc.aio is writing to it, grpc.aio replaces the status that
 the service sent by one of its own (https://github.com/grpc/grpc/issues/36066), and why the call ended is lost. The next
@@ -11,16 +11,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Generic
 
 import grpc
+from google.protobuf.message import Message
 
-from clipsr import _call_errors, _images
+from clipsr import _call_errors
 from clipsr._errors import ClipsrError, ServiceError
 from clipsr._retry import RetryPolicy
-from clipsr._types import FailedImage, ImageSource
-from clipsr._window import Outcome, Window
-from clipsr.v1 import classifier_pb2
+from clipsr._stream_codec import Answer, Item, Source
+from clipsr._types import FailedImage
+from clipsr._window import Window
 
 __all__ = ["TaskStream"]
 
@@ -30,7 +31,7 @@ _LISTEN_S = 1.0  # a service that refuses a stream does so as soon as it has rea
 _Call = Any  # grpc.aio.StreamStreamCall, which has no type parameters at run time
 
 
-class TaskStream:
+class TaskStream(Generic[Source, Item, Answer]):
     """One run over the images, across as many connections as it takes; arguments as ThreadStream's.
 
     An ordinary iterable is read in a thread, an asynchronous one in the event loop.
@@ -39,15 +40,14 @@ class TaskStream:
     def __init__(
         self,
         *,
-        open_call: Callable[[AsyncIterator[classifier_pb2.ClassifyStreamRequest]], _Call],
-        config: classifier_pb2.ClassifyStreamRequest,
-        images: Iterable[ImageSource | FailedImage] | AsyncIterable[ImageSource | FailedImage],
-        window: Window,
+        open_call: Callable[[AsyncIterator[Message]], _Call],
+        images: Iterable[Source | FailedImage] | AsyncIterable[Source | FailedImage],
+        window: Window[Source, Item, Answer],
         retry: RetryPolicy,
         idle_timeout_s: float,
         url: str,
     ) -> None:
-        self._open_call, self._config, self._images = open_call, config, images
+        self._open_call, self._images = open_call, images
         self._retry, self._idle_timeout_s, self._url = retry, idle_timeout_s, url
         self._changed = _Change()
         self._window = window
@@ -60,7 +60,7 @@ class TaskStream:
         self._is_listening = False  # before the first image of a connection, until an answer comes
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def outcomes(self) -> AsyncIterator[Outcome]:
+    async def outcomes(self) -> AsyncIterator[tuple[int, Answer | FailedImage]]:
         """Yields outcomes as they come; as ThreadStream.outcomes()."""
         self._start(self._read())
         try:
@@ -71,7 +71,7 @@ class TaskStream:
         finally:
             await self._close()
 
-    async def _next(self) -> Outcome | None:
+    async def _next(self) -> tuple[int, Answer | FailedImage] | None:
         while True:
             if (outcome := self._window.pop()) is not None:
                 self._changed.notify()  # there is room to read
@@ -127,10 +127,10 @@ class TaskStream:
     async def _read(self) -> None:
         """Read ahead until the images end."""
         try:
-            async for content in _read_all(self._images):
+            async for item in self._read_all():
                 if not self._window.unanswered:
                     self._moved_s = time.monotonic()
-                self._window.add(content)
+                self._window.add(item)
                 self._changed.notify()
                 while not self._window.has_room:
                     await self._changed.wait()
@@ -139,9 +139,24 @@ class TaskStream:
         self._window.end()
         self._changed.notify()
 
-    async def _requests(self, connection: int) -> AsyncIterator[classifier_pb2.ClassifyStreamRequest]:
+    async def _read_all(self) -> AsyncIterator[Item | FailedImage]:
+        read = self._window.codec.read
+        if isinstance(self._images, AsyncIterable):
+            async for source in self._images:
+                yield await asyncio.to_thread(read, source)
+            return
+        iterator = iter(self._images)
+        while (item := await asyncio.to_thread(self._read_next, iterator)) is not None:
+            yield item
+
+    def _read_next(self, images: Iterator[Source | FailedImage]) -> Item | FailedImage | None:
+        for source in images:
+            return self._window.codec.read(source)
+        return None
+
+    async def _requests(self, connection: int) -> AsyncIterator[Message]:
         """Yield the messages of one connection; gRPC iterates over it in a task, as fast as the service reads."""
-        yield self._config
+        yield self._window.codec.config
         if self._is_listening:
             await self._listen(connection)
         while connection == self._connection:
@@ -216,21 +231,3 @@ class _Change:
             await asyncio.wait([future], timeout=timeout_s)
         finally:
             self._waiting.discard(future)
-
-
-async def _read_all(
-    images: Iterable[ImageSource | FailedImage] | AsyncIterable[ImageSource | FailedImage],
-) -> AsyncIterator[bytes | FailedImage]:
-    if isinstance(images, AsyncIterable):
-        async for source in images:
-            yield await asyncio.to_thread(_images.try_read_image, source)
-        return
-    iterator = iter(images)
-    while (content := await asyncio.to_thread(_read_next, iterator)) is not None:
-        yield content
-
-
-def _read_next(images: Iterator[ImageSource | FailedImage]) -> bytes | FailedImage | None:
-    for source in images:
-        return _images.try_read_image(source)
-    return None

@@ -1,36 +1,36 @@
-"""ClassifyStream for code that waits: threads read, send and receive, the caller's thread hands out."""
+"""Streams of images for code that waits: threads read, send and receive, the caller's thread hands out."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Generic
 
 import grpc
+from google.protobuf.message import Message
 
-from clipsr import _call_errors, _images
+from clipsr import _call_errors
 from clipsr._errors import ClipsrError
 from clipsr._retry import RetryPolicy
-from clipsr._types import FailedImage, ImageSource
-from clipsr._window import Outcome, Window
-from clipsr.v1 import classifier_pb2
+from clipsr._stream_codec import Answer, Item, Source
+from clipsr._types import FailedImage
+from clipsr._window import Window
 
 __all__ = ["ThreadStream"]
 
 _Call = Any  # grpc has no public type for an iterable call that can be cancelled
 
 
-class ThreadStream:
+class ThreadStream(Generic[Source, Item, Answer]):
     """One run over the images, across as many connections as it takes.
 
     Everything below `_changed` is shared by the threads and only touched while holding it.
 
     Args:
-        open_call: starts ClassifyStream with these requests.
-        config: the first message of each connection.
-        images: what to classify; read in a thread of its own, no further ahead than `window` holds.
-        window: bookkeeping, fresh.
+        open_call: starts the call with these requests.
+        images: what to send; read in a thread of its own, no further ahead than `window` holds.
+        window: bookkeeping, fresh, with the messages of the call.
         retry: when to connect again; its attempts count from the last answer.
         idle_timeout_s: longest time without an answer while images wait for one, in seconds.
         url: the address, for errors.
@@ -39,15 +39,14 @@ class ThreadStream:
     def __init__(
         self,
         *,
-        open_call: Callable[[Iterator[classifier_pb2.ClassifyStreamRequest]], _Call],
-        config: classifier_pb2.ClassifyStreamRequest,
-        images: Iterable[ImageSource | FailedImage],
-        window: Window,
+        open_call: Callable[[Iterator[Message]], _Call],
+        images: Iterable[Source | FailedImage],
+        window: Window[Source, Item, Answer],
         retry: RetryPolicy,
         idle_timeout_s: float,
         url: str,
     ) -> None:
-        self._open_call, self._config, self._images = open_call, config, images
+        self._open_call, self._images = open_call, images
         self._retry, self._idle_timeout_s, self._url = retry, idle_timeout_s, url
         self._changed = threading.Condition()
         self._window = window
@@ -59,7 +58,7 @@ class ThreadStream:
         self._moved_s = 0.0  # time.monotonic() of the last answer, or of the first image after all were answered
         self._is_closed = False
 
-    def outcomes(self) -> Iterator[Outcome]:
+    def outcomes(self) -> Iterator[tuple[int, Answer | FailedImage]]:
         """Yields outcomes as they come; closing the iterator ends the stream.
 
         Raises:
@@ -75,7 +74,7 @@ class ThreadStream:
         finally:
             self._close()
 
-    def _next(self) -> Outcome | None:
+    def _next(self) -> tuple[int, Answer | FailedImage] | None:
         """Return the next outcome, None after the last; connect, and connect again, on the way."""
         with self._changed:
             while True:
@@ -137,11 +136,11 @@ class ThreadStream:
         """Read ahead, in a thread of its own, until the images end or the stream is closed."""
         try:
             for source in self._images:
-                content = _images.try_read_image(source)
+                item = self._window.codec.read(source)
                 with self._changed:
                     if not self._window.unanswered:
                         self._moved_s = time.monotonic()
-                    self._window.add(content)
+                    self._window.add(item)
                     self._changed.notify_all()
                     while not self._window.has_room and not self._is_closed:
                         self._changed.wait()
@@ -153,9 +152,9 @@ class ThreadStream:
             self._window.end()
             self._changed.notify_all()
 
-    def _requests(self, connection: int) -> Iterator[classifier_pb2.ClassifyStreamRequest]:
+    def _requests(self, connection: int) -> Iterator[Message]:
         """Yield the messages of one connection; gRPC iterates over it in a thread, as fast as the service reads."""
-        yield self._config
+        yield self._window.codec.config
         while True:
             with self._changed:
                 while (request := self._take(connection)) is None:
@@ -164,7 +163,7 @@ class ThreadStream:
                     self._changed.wait()
             yield request
 
-    def _take(self, connection: int) -> classifier_pb2.ClassifyStreamRequest | None:
+    def _take(self, connection: int) -> Message | None:
         return self._window.take() if connection == self._connection else None
 
     def _receive(self, connection: int, call: _Call) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from typing import Any, Generic
 
-from clipsr._codec import MAX_MESSAGE_BYTES, decode_result, message_bytes, too_large, unreadable
-from clipsr._types import Classification, FailedImage
-from clipsr.v1 import classifier_pb2, types_pb2
+from google.protobuf.message import Message
 
-__all__ = ["READ_AHEAD", "Outcome", "Window", "encode_config"]
+from clipsr._codec import MAX_MESSAGE_BYTES, too_large, unreadable
+from clipsr._stream_codec import Answer, Item, Source, StreamCodec
+from clipsr._types import FailedImage
+
+__all__ = ["READ_AHEAD", "Window"]
 
 READ_AHEAD = 64
 """Images of a stream that are read and not yet handed back; the service's Limits.max_stream_images."""
@@ -18,57 +20,41 @@ READ_AHEAD = 64
 _MAX_BYTES = 64 * 1024 * 1024
 """Bytes of these images, unless a single one has more: as much as classify() holds, one full message."""
 
-_MESSAGE_OVERHEAD_BYTES = 32  # of ClassifyStreamRequest and StreamImage around an image: tags, lengths and a uint64
 
-Outcome = tuple[int, Classification | FailedImage]
-"""The image's place among the images, from 0, and what became of it."""
-
-
-def encode_config(query: classifier_pb2.ClassifyRequest) -> classifier_pb2.ClassifyStreamRequest:
-    """Returns the first message of a stream, from what encode_query() returned."""
-    config = classifier_pb2.ClassifyStreamConfig(
-        label_space=query.label_space,
-        fit=query.fit,
-        route=query.route,
-        top_k=query.top_k,
-        none_of_these=query.none_of_these if query.HasField("none_of_these") else None,
-        return_embedding=query.return_embedding,
-        return_encoder_input=query.return_encoder_input,
-    )
-    return classifier_pb2.ClassifyStreamRequest(config=config)
-
-
-@dataclass(kw_only=True, slots=True)
-class Window:
+class Window(Generic[Source, Item, Answer]):
     """Holds a bounded number of images from the moment they are read until their outcome is handed to the caller.
 
     Each image goes through: added, taken (sent), answered, popped. A failed connection sends back to "added" whatever
     was not answered.
 
-    Attributes:
+    Args:
+        codec: of the call.
         max_images: how many it holds.
         max_bytes: how many bytes of unanswered images it holds, except that one image always has room.
     """
 
-    max_images: int = READ_AHEAD
-    max_bytes: int = _MAX_BYTES
-    _next_index: int = 0
-    _is_ended: bool = False
-    _waiting: dict[int, bytes] = field(default_factory=dict[int, bytes])
-    _unsent: deque[int] = field(default_factory=deque[int])
-    _ready: deque[Outcome] = field(default_factory=deque[Outcome])
-    _bytes: int = 0
+    def __init__(
+        self, codec: StreamCodec[Source, Item, Answer], *, max_images: int = READ_AHEAD, max_bytes: int = _MAX_BYTES
+    ) -> None:
+        self.codec = codec
+        self._max_images, self._max_bytes = max_images, max_bytes
+        self._next_index = 0
+        self._is_ended = False
+        self._waiting: dict[int, Item] = {}
+        self._unsent: deque[int] = deque()
+        self._ready: deque[tuple[int, Answer | FailedImage]] = deque()
+        self._bytes = 0
 
     @property
     def has_room(self) -> bool:
         """Whether another image may be read."""
         count = len(self._waiting) + len(self._ready)
-        return count == 0 or (count < self.max_images and self._bytes < self.max_bytes)
+        return count == 0 or (count < self._max_images and self._bytes < self._max_bytes)
 
     @property
-    def unanswered(self) -> Mapping[int, bytes]:
-        """The images that the service has not answered, sent or not."""
-        return self._waiting
+    def unanswered(self) -> Collection[int]:
+        """The indices of the images that the service has not answered, sent or not."""
+        return self._waiting.keys()
 
     @property
     def is_taken(self) -> bool:
@@ -80,44 +66,43 @@ class Window:
         """Whether all is handed to the caller."""
         return self._is_ended and not self._waiting and not self._ready
 
-    def add(self, image: bytes | FailedImage) -> None:
+    def add(self, item: Item | FailedImage) -> None:
         """Takes in the next image, or why it could not be read."""
         index = self._next_index
         self._next_index += 1
-        if isinstance(image, bytes) and message_bytes(len(image)) > MAX_MESSAGE_BYTES - _MESSAGE_OVERHEAD_BYTES:
-            image = too_large(len(image), MAX_MESSAGE_BYTES)
-        if isinstance(image, FailedImage):
-            self._ready.append((index, image))
+        if isinstance(item, FailedImage):
+            self._ready.append((index, item))
+        elif self.codec.measure(item) > MAX_MESSAGE_BYTES:
+            self._ready.append((index, too_large(self.codec.content_bytes(item), MAX_MESSAGE_BYTES)))
         else:
-            self._waiting[index] = image
+            self._waiting[index] = item
             self._unsent.append(index)
-            self._bytes += len(image)
+            self._bytes += self.codec.content_bytes(item)
 
     def end(self) -> None:
         """Notes that no image follows."""
         self._is_ended = True
 
-    def take(self) -> classifier_pb2.ClassifyStreamRequest | None:
+    def take(self) -> Message | None:
         """Returns the next message to send; None if there is none at the moment."""
         if not self._unsent:
             return None
         index = self._unsent.popleft()
-        image = types_pb2.Image(content=self._waiting[index])
-        return classifier_pb2.ClassifyStreamRequest(image=classifier_pb2.StreamImage(index=index, image=image))
+        return self.codec.encode(index, self._waiting[index])
 
-    def answer(self, response: classifier_pb2.ClassifyStreamResponse) -> None:
+    def answer(self, response: Any) -> None:
         """Takes in an answer.
 
         Raises:
             ServiceError: nobody asked, or it says something that this version does not know.
         """
-        if response.index not in self._waiting:
-            raise unreadable(f"an answer for image {response.index}, which is not waiting for one")
-        outcome = decode_result(response.result)
-        self._bytes -= len(self._waiting.pop(response.index))
-        self._ready.append((response.index, outcome))
+        index, outcome = self.codec.decode(response)
+        if index not in self._waiting:
+            raise unreadable(f"an answer for image {index}, which is not waiting for one")
+        self._bytes -= self.codec.content_bytes(self._waiting.pop(index))
+        self._ready.append((index, outcome))
 
-    def pop(self) -> Outcome | None:
+    def pop(self) -> tuple[int, Answer | FailedImage] | None:
         """Returns an outcome for the caller, whose place becomes free; None if there is none at the moment."""
         return self._ready.popleft() if self._ready else None
 
