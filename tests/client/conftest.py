@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
+from tests.client.fake_library import FakeLibraryService
 
 from clipsr import AsyncClient, Client
 from clipsr.cli import main
@@ -25,6 +26,7 @@ from clipsr.v1 import (
     classifier_pb2_grpc,
     embedding_pb2,
     embedding_pb2_grpc,
+    library_pb2_grpc,
     types_pb2,
     upscaler_pb2,
     upscaler_pb2_grpc,
@@ -66,6 +68,20 @@ def model_info() -> classifier_pb2.ModelInfo:
             max_embed_texts=1_024,
             max_stream_images=64,
             caller=types_pb2.CallerLimits(items_per_second=100.5, burst=200, max_concurrent_calls=8),
+            library=types_pb2.LibraryLimits(
+                max_libraries=101,
+                max_name_bytes=63,
+                max_top_k=1_000,
+                max_page_size=500,
+                max_source_bytes=4_096,
+                max_tags=32,
+                max_tag_bytes=128,
+                max_metadata=33,
+                max_metadata_value_bytes=2_048,
+                max_thumbnail_side_px=512,
+                max_original_bytes=16_777_215,
+                max_delete_hashes=10_001,
+            ),
         ),
         artifacts=[types_pb2.Artifact(path="upscale/1/model.onnx", sha256="cd" * 32, size_bytes=123)],
         gateway_version="0.1.0",
@@ -102,6 +118,7 @@ class FakeService(
         streamed: the images of every stream that came, as (index, content).
         embeds: every EmbedImagesRequest and EmbedTextsRequest that came.
         upscales: every UpscaleRequest that came.
+        library: its LibraryService.
         metadata: of every call that came.
         keys: the API keys that are let in; empty lets all in.
         keeps_images: whether `streamed` is filled.
@@ -119,6 +136,7 @@ class FakeService(
     streamed: list[list[tuple[int, bytes]]] = field(default_factory=list)
     embeds: list[Message] = field(default_factory=list)
     upscales: list[upscaler_pb2.UpscaleRequest] = field(default_factory=list)
+    library: FakeLibraryService = field(default_factory=lambda: FakeLibraryService(MODEL_DIGEST))
     metadata: list[dict[str, str]] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
     keeps_images: bool = True
@@ -161,6 +179,7 @@ class FakeService(
         classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(self, server)
         embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(self, server)
         upscaler_pb2_grpc.add_UpscalerServiceServicer_to_server(self, server)
+        library_pb2_grpc.add_LibraryServiceServicer_to_server(self.library, server)
         health_pb2_grpc.add_HealthServicer_to_server(self, server)
         address = f"127.0.0.1:{port}"
         bound = (
@@ -318,6 +337,15 @@ def fake_service() -> Iterator[FakeService]:
     service.stop()
 
 
+@pytest.fixture(scope="module")
+def module_service() -> Iterator[FakeService]:
+    """One service for all tests of a module, each of which leaves it as it was."""
+    service = FakeService()
+    service.start()
+    yield service
+    service.stop()
+
+
 class AwaitingClient:
     """An AsyncClient with the face of a Client, so that the same tests hold both."""
 
@@ -326,12 +354,22 @@ class AwaitingClient:
         self._loop = asyncio.new_event_loop()
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        method: Callable[..., Coroutine[Any, Any, Any]] = getattr(self._client, name)
-        return lambda *args, **options: self._loop.run_until_complete(method(*args, **options))
+        return self._ordinary(getattr(self._client, name))
 
-    def classify_stream(self, *args: Any, **options: Any) -> Iterator[Any]:
-        """The asynchronous iterator as an ordinary one."""
-        return self._iterate(self._client.classify_stream(*args, **options))
+    def library(self, name: str) -> Any:
+        """An AsyncLibrary with the face of a Library."""
+        library = self._client.library(name)
+        methods = {each for each in dir(library) if not each.startswith("_")} - {"name"}
+        return SimpleNamespace(name=library.name, **{each: self._ordinary(getattr(library, each)) for each in methods})
+
+    def _ordinary(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            answer = method(*args, **options)
+            if hasattr(answer, "__anext__"):
+                return self._iterate(answer)
+            return self._loop.run_until_complete(answer)
+
+        return call
 
     def _iterate(self, outcomes: Any) -> Iterator[Any]:
         try:

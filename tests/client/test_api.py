@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 
 import pytest
 
 import clipsr
 
 PUBLIC = [
+    "AddedImage",
+    "AlreadyExistsError",
     "Artifact",
     "AsyncClient",
+    "AsyncLibrary",
     "AuthenticationError",
     "CallerLimits",
     "Classification",
@@ -21,22 +25,58 @@ PUBLIC = [
     "FailedImage",
     "Fit",
     "ImageEmbedding",
+    "ImageFilter",
+    "ImagePage",
     "ImageSource",
     "InvalidRequestError",
+    "Library",
+    "LibraryInfo",
+    "LibraryLimits",
     "Limits",
     "ModelInfo",
+    "ModelMismatchError",
+    "NewImage",
+    "NotFoundError",
     "Prediction",
+    "PresentImage",
+    "QueryWarning",
     "RateLimitedError",
+    "ReembedProgress",
     "Route",
     "RouteTaken",
+    "SearchHit",
+    "SearchResult",
     "ServiceError",
     "ServiceUnavailableError",
+    "StoredImage",
     "TextEmbedding",
     "UpscaleFormat",
     "UpscaledImage",
 ]
-AWAITED = {"classify", "close", "embed_images", "embed_texts", "health", "model_info", "upscale", "wait_for_ready"}
+AWAITED = {
+    "classify",
+    "close",
+    "embed_images",
+    "embed_texts",
+    "health",
+    "list_libraries",
+    "model_info",
+    "upscale",
+    "wait_for_ready",
+}
 ITERATED = {"classify_stream"}
+NOT_ASKED = {"library"}  # asks nothing
+LIBRARY_AWAITED = {
+    "create",
+    "delete_images",
+    "drop",
+    "get_image",
+    "info",
+    "list_page",
+    "search_image",
+    "search_text",
+}
+LIBRARY_ITERATED = {"add", "list_images", "reembed"}
 
 
 def public_methods(kind: type) -> dict[str, inspect.Signature]:
@@ -49,7 +89,8 @@ def public_methods(kind: type) -> dict[str, inspect.Signature]:
 
 def as_ordinary(annotation: str) -> str:
     """The annotation of Client where AsyncClient's says how it is awaited."""
-    return annotation.replace(" | AsyncIterable[ImageSource | FailedImage]", "").replace("AsyncIterator", "Iterator")
+    iterable = re.sub(r" \| AsyncIterable\[\w+ \| FailedImage\]", "", annotation)
+    return iterable.replace("AsyncIterator", "Iterator").replace("AsyncLibrary", "Library")
 
 
 def without_waiting(signature: inspect.Signature) -> inspect.Signature:
@@ -71,14 +112,26 @@ def test_the_public_names():
 def test_both_clients_have_the_same_methods_with_the_same_signatures():
     awaited = {name: without_waiting(signature) for name, signature in public_methods(clipsr.AsyncClient).items()}
     assert awaited == public_methods(clipsr.Client)
-    assert set(awaited) == AWAITED | ITERATED
+    assert set(awaited) == AWAITED | ITERATED | NOT_ASKED
     assert inspect.signature(clipsr.AsyncClient) == inspect.signature(clipsr.Client)
+
+
+def test_both_libraries_have_the_same_methods_with_the_same_signatures():
+    awaited = {name: without_waiting(signature) for name, signature in public_methods(clipsr.AsyncLibrary).items()}
+    assert awaited == public_methods(clipsr.Library)
+    assert set(awaited) == LIBRARY_AWAITED | LIBRARY_ITERATED
 
 
 @pytest.mark.parametrize("name", sorted(AWAITED))
 def test_only_the_asynchronous_ones_are_awaited(name):
     assert inspect.iscoroutinefunction(getattr(clipsr.AsyncClient, name))
     assert not inspect.iscoroutinefunction(getattr(clipsr.Client, name))
+
+
+@pytest.mark.parametrize("name", sorted(LIBRARY_AWAITED))
+def test_only_the_methods_of_the_asynchronous_library_are_awaited(name):
+    assert inspect.iscoroutinefunction(getattr(clipsr.AsyncLibrary, name))
+    assert not inspect.iscoroutinefunction(getattr(clipsr.Library, name))
 
 
 def test_both_streams_are_iterated_over():
@@ -89,9 +142,12 @@ def test_both_streams_are_iterated_over():
 @pytest.mark.parametrize(
     "error",
     [
+        clipsr.AlreadyExistsError,
         clipsr.AuthenticationError,
         clipsr.DeadlineError,
         clipsr.InvalidRequestError,
+        clipsr.ModelMismatchError,
+        clipsr.NotFoundError,
         clipsr.RateLimitedError,
         clipsr.ServiceError,
         clipsr.ServiceUnavailableError,

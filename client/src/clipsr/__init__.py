@@ -1,15 +1,33 @@
-"""Client of clipsr: zero-shot classification and super-resolution of low-resolution images over gRPC."""
+"""Client of clipsr: zero-shot classification, super-resolution and search of low-resolution images over gRPC."""
 
 from clipsr._async_client import AsyncClient
+from clipsr._async_library import AsyncLibrary
 from clipsr._client import Client
 from clipsr._errors import (
+    AlreadyExistsError,
     AuthenticationError,
     ClipsrError,
     DeadlineError,
     InvalidRequestError,
+    ModelMismatchError,
+    NotFoundError,
     RateLimitedError,
     ServiceError,
     ServiceUnavailableError,
+)
+from clipsr._library import Library
+from clipsr._library_types import (
+    AddedImage,
+    ImageFilter,
+    ImagePage,
+    LibraryInfo,
+    NewImage,
+    PresentImage,
+    QueryWarning,
+    ReembedProgress,
+    SearchHit,
+    SearchResult,
+    StoredImage,
 )
 from clipsr._types import (
     Artifact,
@@ -19,6 +37,7 @@ from clipsr._types import (
     Fit,
     ImageEmbedding,
     ImageSource,
+    LibraryLimits,
     Limits,
     ModelInfo,
     Prediction,
@@ -30,8 +49,11 @@ from clipsr._types import (
 )
 
 __all__ = [
+    "AddedImage",
+    "AlreadyExistsError",
     "Artifact",
     "AsyncClient",
+    "AsyncLibrary",
     "AuthenticationError",
     "CallerLimits",
     "Classification",
@@ -41,16 +63,30 @@ __all__ = [
     "FailedImage",
     "Fit",
     "ImageEmbedding",
+    "ImageFilter",
+    "ImagePage",
     "ImageSource",
     "InvalidRequestError",
+    "Library",
+    "LibraryInfo",
+    "LibraryLimits",
     "Limits",
     "ModelInfo",
+    "ModelMismatchError",
+    "NewImage",
+    "NotFoundError",
     "Prediction",
+    "PresentImage",
+    "QueryWarning",
     "RateLimitedError",
+    "ReembedProgress",
     "Route",
     "RouteTaken",
+    "SearchHit",
+    "SearchResult",
     "ServiceError",
     "ServiceUnavailableError",
+    "StoredImage",
     "TextEmbedding",
     "UpscaleFormat",
     "UpscaledImage",

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
-import grpc
-import grpc.aio
-
-from clipsr import _call_errors, _channel, _codec, _embed_codec, _health, _images, _upscale_codec
+from clipsr import _codec, _embed_codec, _health, _images, _upscale_codec
 from clipsr._access import FilePath, make_access
-from clipsr._errors import DeadlineError, ServiceError, ServiceUnavailableError
-from clipsr._retry import DEFAULT_RETRIES, Deadline, RetryPolicy
+from clipsr._async_connection import AsyncConnection
+from clipsr._async_library import AsyncLibrary, list_libraries
+from clipsr._errors import DeadlineError, NotFoundError, ServiceUnavailableError
+from clipsr._library_types import LibraryInfo
+from clipsr._retry import DEFAULT_RETRIES, RetryPolicy
 from clipsr._stream_codec import Outcome, classify_codec
-from clipsr._task_stream import TaskStream
 from clipsr._types import (
     Classification,
     FailedImage,
@@ -29,7 +27,7 @@ from clipsr._types import (
     UpscaledImage,
     UpscaleFormat,
 )
-from clipsr._window import READ_AHEAD, Window
+from clipsr._window import READ_AHEAD
 from clipsr.v1 import (
     classifier_pb2,
     classifier_pb2_grpc,
@@ -68,11 +66,7 @@ class AsyncClient:
         api_key: str | None = None,
         allow_insecure_key: bool = False,
     ) -> None:
-        self._url = url
-        self._timeout_s = timeout_s
-        self._retry = RetryPolicy(retries=retries)
-        self._target = _channel.target_of(url)
-        self._access = make_access(
+        access = make_access(
             url,
             tls=tls,
             cert_file=cert_file,
@@ -80,12 +74,13 @@ class AsyncClient:
             api_key=api_key,
             allow_insecure_key=allow_insecure_key,
         )
-        self._channel: grpc.aio.Channel | None = None
+        self._connection = AsyncConnection(url, timeout_s=timeout_s, retry=RetryPolicy(retries=retries), access=access)
+        self._call = self._connection.call
 
     @property
     def url(self) -> str:
         """The address that was given."""
-        return self._url
+        return self._connection.url
 
     async def classify(
         self,
@@ -162,15 +157,13 @@ class AsyncClient:
             return_embedding=return_embedding,
             return_encoder_input=return_encoder_input,
         )
-        stream = TaskStream(
-            open_call=lambda requests: self._stub().ClassifyStream(requests, metadata=self._access.call_metadata()),
-            images=_images.as_iterable(images),
-            window=Window(classify_codec(query), max_images=read_ahead),
-            retry=self._retry,
-            idle_timeout_s=self._timeout_s if idle_timeout_s is None else idle_timeout_s,
-            url=self._url,
+        return self._connection.stream(
+            lambda: self._stub().ClassifyStream,
+            _images.as_iterable(images),
+            classify_codec(query),
+            read_ahead=read_ahead,
+            idle_timeout_s=idle_timeout_s,
         )
-        return stream.outcomes()
 
     async def embed_images(
         self,
@@ -183,7 +176,7 @@ class AsyncClient:
         """Embeds images; as Client.embed_images(), but files are read in a thread."""
         query = _embed_codec.encode_embed_query(fit=fit, route=route)
         parts = _codec.split(_images.read_images(_images.as_sequence(images)), query)
-        stub: Any = embedding_pb2_grpc.EmbeddingServiceStub(self._open())
+        stub: Any = embedding_pb2_grpc.EmbeddingServiceStub(self._connection.channel)
         outcomes: list[ImageEmbedding | FailedImage] = []
         while (part := await asyncio.to_thread(next, parts, None)) is not None:
             if isinstance(part, FailedImage):
@@ -197,7 +190,7 @@ class AsyncClient:
         self, texts: Sequence[str], *, templates: Sequence[str] = (), timeout_s: float | None = None
     ) -> list[TextEmbedding]:
         """Embeds texts into the same space as images; as Client.embed_texts()."""
-        stub: Any = embedding_pb2_grpc.EmbeddingServiceStub(self._open())
+        stub: Any = embedding_pb2_grpc.EmbeddingServiceStub(self._connection.channel)
         embeddings: list[TextEmbedding] = []
         for part in _embed_codec.encode_texts(texts, templates=templates):
             response: embedding_pb2.EmbedTextsResponse = await self._call(stub.EmbedTexts, part, timeout_s)
@@ -216,9 +209,17 @@ class AsyncClient:
         """Renders an image at a higher resolution; as Client.upscale(), but the file is read in a thread."""
         content = await asyncio.to_thread(_images.read_image, image)
         request = _upscale_codec.encode_upscale(content, scale=scale, size_hw=size_hw, output_format=output_format)
-        stub: Any = upscaler_pb2_grpc.UpscalerServiceStub(self._open())
+        stub: Any = upscaler_pb2_grpc.UpscalerServiceStub(self._connection.channel)
         response: upscaler_pb2.UpscaleResponse = await self._call(stub.Upscale, request, timeout_s)
         return _upscale_codec.decode_upscaled(response)
+
+    def library(self, name: str) -> AsyncLibrary:
+        """Returns the library of that name; as Client.library()."""
+        return AsyncLibrary(self._connection, name)
+
+    async def list_libraries(self, *, timeout_s: float | None = None) -> list[LibraryInfo]:
+        """Describes all libraries of the service; as Client.list_libraries()."""
+        return await list_libraries(self._connection, timeout_s=timeout_s)
 
     async def model_info(self, *, timeout_s: float | None = None) -> ModelInfo:
         """Describes the model; as Client.model_info()."""
@@ -228,19 +229,17 @@ class AsyncClient:
 
     async def health(self, *, service: str = "", timeout_s: float | None = None) -> str:
         """Asks the standard health service; as Client.health()."""
-        check = self._open().unary_unary(
+        check = self._connection.channel.unary_unary(
             _health.CHECK, request_serializer=_health.encode_service, response_deserializer=_health.decode_status
         )
         try:
             return await self._call(check, service, timeout_s, retry=_NEVER)
-        except ServiceError as error:
-            if error.code == grpc.StatusCode.NOT_FOUND.name:
-                return _health.SERVICE_UNKNOWN
-            raise
+        except NotFoundError:
+            return _health.SERVICE_UNKNOWN
 
     async def wait_for_ready(self, *, service: str = "", timeout_s: float | None = None) -> None:
         """Waits until the service is there and says that it can work; as Client.wait_for_ready()."""
-        patience = _health.Patience(self._url, self._timeout_s if timeout_s is None else timeout_s)
+        patience = _health.Patience(self.url, self._connection.timeout_s if timeout_s is None else timeout_s)
         while True:
             try:
                 is_ready = patience.is_over(await self.health(service=service, timeout_s=patience.ask_s()))
@@ -252,8 +251,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Closes the connection; calls under way are cancelled."""
-        if self._channel is not None:
-            await self._channel.close()
+        await self._connection.close()
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -263,31 +261,5 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    def _open(self) -> grpc.aio.Channel:
-        # Not in __init__: a channel takes hold of the running event loop, and there may be none yet.
-        if self._channel is None:
-            options = _channel.channel_options(self._url)
-            credentials = self._access.credentials
-            if credentials is None:
-                self._channel = grpc.aio.insecure_channel(self._target, options=options)
-            else:
-                self._channel = grpc.aio.secure_channel(self._target, credentials, options=options)
-        return self._channel
-
     def _stub(self) -> Any:
-        return classifier_pb2_grpc.ClassifierServiceStub(self._open())
-
-    async def _call(
-        self, method: Callable[..., Any], request: object, timeout_s: float | None, *, retry: RetryPolicy | None = None
-    ) -> Any:
-        """Make a call, again where its failure allows it, within one deadline."""
-        deadline = Deadline(self._timeout_s if timeout_s is None else timeout_s)
-        for attempt in itertools.count(1):
-            try:
-                return await method(request, timeout=deadline.left_s(), metadata=self._access.call_metadata())
-            except grpc.RpcError as error:
-                failure = _call_errors.of_call(error, url=self._url, timeout_s=deadline.allowed_s)
-                delay_s = (retry or self._retry).delay_s(failure, attempt=attempt, left_s=deadline.left_s())
-                if delay_s is None:
-                    raise failure from error
-            await asyncio.sleep(delay_s)
+        return classifier_pb2_grpc.ClassifierServiceStub(self._connection.channel)

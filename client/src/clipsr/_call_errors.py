@@ -13,10 +13,13 @@ from grpc_status import rpc_status
 
 from clipsr._details import Details, parse_details
 from clipsr._errors import (
+    AlreadyExistsError,
     AuthenticationError,
     ClipsrError,
     DeadlineError,
     InvalidRequestError,
+    ModelMismatchError,
+    NotFoundError,
     RateLimitedError,
     ServiceError,
     ServiceUnavailableError,
@@ -30,6 +33,9 @@ _TLS_FAILURE = re.compile(
 """How gRPC words a TLS connection that did not come about; it has no status code of its own."""
 
 _CLOSED = re.compile("Socket closed|Connection reset")
+
+_OTHER_MODEL = "LIBRARY_MODEL_MISMATCH"
+"""The service's reason for a library of another model (docs/errors.md)."""
 
 _status_of = cast(
     "Callable[[Any], status_pb2.Status | None]",
@@ -58,6 +64,9 @@ def of_call(error: grpc.RpcError, *, url: str, timeout_s: float) -> ClipsrError:
         )
     if code is grpc.StatusCode.UNAVAILABLE and _TLS_FAILURE.search(sentence):
         return _tls_failed(sentence, url)
+    if code is grpc.StatusCode.CANCELLED:  # not by this client: it never looks at what it has cancelled
+        message = f"The service at {url} closed before it took the call. Try again. ({sentence})"
+        return ServiceUnavailableError(message, url=url)
     if code is grpc.StatusCode.UNAVAILABLE or details.retry_after_s is not None:
         return _unavailable(sentence, details, url)
     if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
@@ -68,8 +77,8 @@ def of_call(error: grpc.RpcError, *, url: str, timeout_s: float) -> ClipsrError:
             f"No answer from {url} within {timeout_s:g} s. Allow more time, or send fewer images or labels at once.",
             timeout_s=timeout_s,
         )
-    if code is grpc.StatusCode.INVALID_ARGUMENT:
-        return InvalidRequestError(sentence, reason=details.reason, violations=details.violations)
+    if (refusal := _refusal(code, sentence, details)) is not None:
+        return refusal
     return _service_error(code, sentence, details, url)
 
 
@@ -101,6 +110,19 @@ def _details(call: Any) -> Details:
     return Details() if status is None else parse_details(status)
 
 
+def _refusal(code: grpc.StatusCode, sentence: str, details: Details) -> ClipsrError | None:
+    """Return the error of a request that the service understood and does not follow; None for other codes."""
+    if code is grpc.StatusCode.NOT_FOUND:
+        return NotFoundError(sentence, reason=details.reason)
+    if code is grpc.StatusCode.ALREADY_EXISTS:
+        return AlreadyExistsError(sentence, reason=details.reason)
+    if code is grpc.StatusCode.FAILED_PRECONDITION and details.reason == _OTHER_MODEL:
+        return ModelMismatchError(sentence, reason=details.reason)
+    if code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION):
+        return InvalidRequestError(sentence, reason=details.reason, violations=details.violations)
+    return None
+
+
 def _tls_failed(sentence: str, url: str) -> AuthenticationError:
     message = (
         f"No TLS connection to {url} came about: check that the service uses TLS, that its certificate is of a CA that "
@@ -129,7 +151,9 @@ def _unavailable(sentence: str, details: Details, url: str) -> ServiceUnavailabl
 
 
 def _service_error(code: grpc.StatusCode, sentence: str, details: Details, url: str) -> ServiceError:
-    if code is grpc.StatusCode.UNIMPLEMENTED:
+    if details.reason and code in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.RESOURCE_EXHAUSTED):
+        message = f"The service at {url} cannot do this: {sentence}"
+    elif code is grpc.StatusCode.UNIMPLEMENTED:
         message = (
             f"What listens at {url} is no clipsr gateway, or an older one: give the gateway's address, not Triton's, "
             f"or upgrade the service. ({sentence})"

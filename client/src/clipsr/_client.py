@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
-import grpc
-
-from clipsr import _call_errors, _channel, _codec, _embed_codec, _health, _images, _upscale_codec
+from clipsr import _codec, _embed_codec, _health, _images, _upscale_codec
 from clipsr._access import FilePath, make_access
-from clipsr._errors import DeadlineError, ServiceError, ServiceUnavailableError
-from clipsr._retry import DEFAULT_RETRIES, Deadline, RetryPolicy
+from clipsr._connection import Connection
+from clipsr._errors import DeadlineError, NotFoundError, ServiceUnavailableError
+from clipsr._library import Library, list_libraries
+from clipsr._library_types import LibraryInfo
+from clipsr._retry import DEFAULT_RETRIES, RetryPolicy
 from clipsr._stream_codec import Outcome, classify_codec
-from clipsr._thread_stream import ThreadStream
 from clipsr._types import (
     Classification,
     FailedImage,
@@ -28,7 +27,7 @@ from clipsr._types import (
     UpscaledImage,
     UpscaleFormat,
 )
-from clipsr._window import READ_AHEAD, Window
+from clipsr._window import READ_AHEAD
 from clipsr.v1 import (
     classifier_pb2,
     classifier_pb2_grpc,
@@ -76,11 +75,7 @@ class Client:
         api_key: str | None = None,
         allow_insecure_key: bool = False,
     ) -> None:
-        self._url = url
-        self._timeout_s = timeout_s
-        self._retry = RetryPolicy(retries=retries)
-        self._target = _channel.target_of(url)
-        self._access = make_access(
+        access = make_access(
             url,
             tls=tls,
             cert_file=cert_file,
@@ -88,22 +83,20 @@ class Client:
             api_key=api_key,
             allow_insecure_key=allow_insecure_key,
         )
-        options = _channel.channel_options(url)
-        if self._access.credentials is None:
-            self._channel = grpc.insecure_channel(self._target, options=options)
-        else:
-            self._channel = grpc.secure_channel(self._target, self._access.credentials, options=options)
-        self._stub: Any = classifier_pb2_grpc.ClassifierServiceStub(self._channel)
-        self._embedder: Any = embedding_pb2_grpc.EmbeddingServiceStub(self._channel)
-        self._upscaler: Any = upscaler_pb2_grpc.UpscalerServiceStub(self._channel)
-        self._check = self._channel.unary_unary(
+        self._connection = Connection(url, timeout_s=timeout_s, retry=RetryPolicy(retries=retries), access=access)
+        self._call = self._connection.call
+        channel = self._connection.channel
+        self._stub: Any = classifier_pb2_grpc.ClassifierServiceStub(channel)
+        self._embedder: Any = embedding_pb2_grpc.EmbeddingServiceStub(channel)
+        self._upscaler: Any = upscaler_pb2_grpc.UpscalerServiceStub(channel)
+        self._check = channel.unary_unary(
             _health.CHECK, request_serializer=_health.encode_service, response_deserializer=_health.decode_status
         )
 
     @property
     def url(self) -> str:
         """The address that was given."""
-        return self._url
+        return self._connection.url
 
     def classify(
         self,
@@ -236,15 +229,13 @@ class Client:
             return_embedding=return_embedding,
             return_encoder_input=return_encoder_input,
         )
-        stream = ThreadStream(
-            open_call=lambda requests: self._stub.ClassifyStream(requests, metadata=self._access.call_metadata()),
-            images=_images.as_iterable(images),
-            window=Window(classify_codec(query), max_images=read_ahead),
-            retry=self._retry,
-            idle_timeout_s=self._timeout_s if idle_timeout_s is None else idle_timeout_s,
-            url=self._url,
+        return self._connection.stream(
+            self._stub.ClassifyStream,
+            _images.as_iterable(images),
+            classify_codec(query),
+            read_ahead=read_ahead,
+            idle_timeout_s=idle_timeout_s,
         )
-        return stream.outcomes()
 
     def embed_images(
         self,
@@ -336,6 +327,25 @@ class Client:
         response: upscaler_pb2.UpscaleResponse = self._call(self._upscaler.Upscale, request, timeout_s)
         return _upscale_codec.decode_upscaled(response)
 
+    def library(self, name: str) -> Library:
+        """Returns the library of that name, to be created, filled or searched; asks nothing yet.
+
+        Args:
+            name: of a-z, 0-9, "-" and "_", beginning with a letter or digit.
+        """
+        return Library(self._connection, name)
+
+    def list_libraries(self, *, timeout_s: float | None = None) -> list[LibraryInfo]:
+        """Describes all libraries of the service, by name.
+
+        Args:
+            timeout_s: deadline, in seconds; None takes the client's.
+
+        Raises:
+            ClipsrError: as classify(); ServiceError where the service keeps no libraries.
+        """
+        return list_libraries(self._connection, timeout_s=timeout_s)
+
     def model_info(self, *, timeout_s: float | None = None) -> ModelInfo:
         """Describes the model that answers, and what it accepts.
 
@@ -360,10 +370,8 @@ class Client:
         """
         try:
             return self._call(self._check, service, timeout_s, retry=_NEVER)
-        except ServiceError as error:
-            if error.code == grpc.StatusCode.NOT_FOUND.name:
-                return _health.SERVICE_UNKNOWN
-            raise
+        except NotFoundError:
+            return _health.SERVICE_UNKNOWN
 
     def wait_for_ready(self, *, service: str = "", timeout_s: float | None = None) -> None:
         """Waits until the service is there and says that it can work.
@@ -377,7 +385,7 @@ class Client:
             AuthenticationError: TLS failed, or the service does not let this caller in; waiting would not help.
             ClipsrError: as health().
         """
-        patience = _health.Patience(self._url, self._timeout_s if timeout_s is None else timeout_s)
+        patience = _health.Patience(self.url, self._connection.timeout_s if timeout_s is None else timeout_s)
         while True:
             try:
                 is_ready = patience.is_over(self.health(service=service, timeout_s=patience.ask_s()))
@@ -389,7 +397,7 @@ class Client:
 
     def close(self) -> None:
         """Closes the connection; the client cannot be used afterwards."""
-        self._channel.close()
+        self._connection.close()
 
     def __enter__(self) -> Client:
         return self
@@ -398,18 +406,3 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _call(
-        self, method: Callable[..., Any], request: object, timeout_s: float | None, *, retry: RetryPolicy | None = None
-    ) -> Any:
-        """Make a call, again where its failure allows it, within one deadline."""
-        deadline = Deadline(self._timeout_s if timeout_s is None else timeout_s)
-        for attempt in itertools.count(1):
-            try:
-                return method(request, timeout=deadline.left_s(), metadata=self._access.call_metadata())
-            except grpc.RpcError as error:
-                failure = _call_errors.of_call(error, url=self._url, timeout_s=deadline.allowed_s)
-                delay_s = (retry or self._retry).delay_s(failure, attempt=attempt, left_s=deadline.left_s())
-                if delay_s is None:
-                    raise failure from error
-            time.sleep(delay_s)

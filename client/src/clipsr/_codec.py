@@ -15,6 +15,7 @@ from clipsr._types import (
     Classification,
     FailedImage,
     Fit,
+    LibraryLimits,
     Limits,
     ModelInfo,
     Prediction,
@@ -229,6 +230,7 @@ def decode_model_info(response: classifier_pb2.GetModelInfoResponse) -> ModelInf
             max_embed_texts=limits.max_embed_texts,
             max_stream_images=limits.max_stream_images,
             caller=_decode_caller(limits.caller) if limits.HasField("caller") else None,
+            library=_decode_library_limits(limits.library) if limits.HasField("library") else None,
         ),
         artifacts=tuple(
             Artifact(path=artifact.path, sha256=artifact.sha256, size_bytes=artifact.size_bytes)
@@ -271,6 +273,23 @@ def _decode_caller(caller: types_pb2.CallerLimits) -> CallerLimits:
         items_per_second=caller.items_per_second,
         burst=caller.burst,
         max_concurrent_calls=caller.max_concurrent_calls,
+    )
+
+
+def _decode_library_limits(limits: types_pb2.LibraryLimits) -> LibraryLimits:
+    return LibraryLimits(
+        max_libraries=limits.max_libraries,
+        max_name_bytes=limits.max_name_bytes,
+        max_top_k=limits.max_top_k,
+        max_page_size=limits.max_page_size,
+        max_source_bytes=limits.max_source_bytes,
+        max_tags=limits.max_tags,
+        max_tag_bytes=limits.max_tag_bytes,
+        max_metadata=limits.max_metadata,
+        max_metadata_value_bytes=limits.max_metadata_value_bytes,
+        max_thumbnail_side_px=limits.max_thumbnail_side_px,
+        max_original_bytes=limits.max_original_bytes,
+        max_delete_hashes=limits.max_delete_hashes,
     )
 
 

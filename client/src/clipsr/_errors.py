@@ -6,6 +6,9 @@
     ├── RateLimitedError          wait as long as it says, or send less at once
     ├── AuthenticationError       correct the API key or the certificates
     ├── InvalidRequestError       change the request
+    ├── NotFoundError             correct the name, or create the library
+    ├── AlreadyExistsError        use the library that is there, or choose another name
+    ├── ModelMismatchError        embed the library with the model that is served
     └── ServiceError              report it, with the request id
 
 What a single image did wrong is no exception: it is a FailedImage among the results.
@@ -15,7 +18,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["ClipsrError", "DeadlineError", "InvalidRequestError", "ServiceError", "ServiceUnavailableError"]
+__all__ = [
+    "AlreadyExistsError",
+    "AuthenticationError",
+    "ClipsrError",
+    "DeadlineError",
+    "InvalidRequestError",
+    "ModelMismatchError",
+    "NotFoundError",
+    "RateLimitedError",
+    "ServiceError",
+    "ServiceUnavailableError",
+]
 
 
 class ClipsrError(Exception):
@@ -95,6 +109,42 @@ class InvalidRequestError(ClipsrError, ValueError):
         super().__init__(message)
         self.reason = reason
         self.violations = tuple(violations)
+
+
+class NotFoundError(ClipsrError):
+    """There is no library, or no image in it, of that name.
+
+    Attributes:
+        reason: which of them; empty if the service gave none.
+    """
+
+    def __init__(self, message: str, *, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class AlreadyExistsError(ClipsrError):
+    """There is a library of that name already.
+
+    Attributes:
+        reason: what the service gave; empty if it gave none.
+    """
+
+    def __init__(self, message: str, *, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class ModelMismatchError(ClipsrError):
+    """The library holds embeddings of another model than the one that is served; the text says what cures it.
+
+    Attributes:
+        reason: what the service gave.
+    """
+
+    def __init__(self, message: str, *, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class ServiceError(ClipsrError):

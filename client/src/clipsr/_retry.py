@@ -24,15 +24,19 @@ _JITTER = 0.5  # callers that failed together come back apart
 class RetryPolicy:
     """Exponential back-off with jitter, for failures after which a second attempt is safe and may succeed.
 
-    All calls of this package only compute, so a second attempt is always safe; whether it may succeed, the error says:
-    nobody answered, the service cannot work at the moment, or it asked to come back later.
+    Most calls of this package only compute, or leave the same behind however often they are made, so that a second
+    attempt is safe; whether it may succeed, the error says: nobody answered, the service cannot work at the moment, or
+    it asked to come back later. A call whose second attempt would be answered otherwise, such as creating a library, is
+    made again only where the service itself said that it did not do it.
 
     Attributes:
         retries: attempts after the first; 0 makes none.
+        is_repeatable: whether a call that may have been done can be done again.
         draw: gives numbers in [0, 1).
     """
 
     retries: int = DEFAULT_RETRIES
+    is_repeatable: bool = True
     draw: Callable[[], float] = random.random
 
     def __post_init__(self) -> None:
@@ -54,6 +58,8 @@ class RetryPolicy:
             left_s: what remains of the caller's deadline, in seconds.
         """
         if attempt > self.retries or not isinstance(error, (ServiceUnavailableError, RateLimitedError)):
+            return None
+        if not (self.is_repeatable or error.reason):  # without a reason, the service was lost, not heard
             return None
         backoff_s = min(_FIRST_DELAY_S * _FACTOR ** (attempt - 1), _MAX_DELAY_S)
         if error.retry_after_s is None:

@@ -15,6 +15,7 @@ __all__ = [
     "Fit",
     "ImageEmbedding",
     "ImageSource",
+    "LibraryLimits",
     "Limits",
     "ModelInfo",
     "Prediction",
@@ -174,6 +175,39 @@ class CallerLimits:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LibraryLimits:
+    """What libraries may hold, and what one request about them may ask for.
+
+    Attributes:
+        max_libraries: libraries on the server.
+        max_name_bytes: bytes of a library's name.
+        max_top_k: images that a search returns.
+        max_page_size: images of one page.
+        max_source_bytes: UTF-8 bytes of an image's source.
+        max_tags: tags of one image.
+        max_tag_bytes: UTF-8 bytes of one tag.
+        max_metadata: metadata values of one image.
+        max_metadata_value_bytes: UTF-8 bytes of one of them.
+        max_thumbnail_side_px: longest side of a library's thumbnails.
+        max_original_bytes: bytes of an image file that is kept; of larger ones only thumbnail and vector are.
+        max_delete_hashes: images that one request deletes by their names.
+    """
+
+    max_libraries: int
+    max_name_bytes: int
+    max_top_k: int
+    max_page_size: int
+    max_source_bytes: int
+    max_tags: int
+    max_tag_bytes: int
+    max_metadata: int
+    max_metadata_value_bytes: int
+    max_thumbnail_side_px: int
+    max_original_bytes: int
+    max_delete_hashes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
     """What the service accepts in one request.
 
@@ -190,6 +224,7 @@ class Limits:
         max_embed_texts: texts to embed.
         max_stream_images: images of one stream that are in the service at once.
         caller: what this caller's API key allows; None where the service asks for none.
+        library: what libraries may hold; None where the service keeps none.
     """
 
     max_images: int
@@ -204,6 +239,7 @@ class Limits:
     max_embed_texts: int = 0
     max_stream_images: int = 0
     caller: CallerLimits | None = None
+    library: LibraryLimits | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
