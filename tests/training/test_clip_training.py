@@ -245,6 +245,21 @@ def test_clip_trains_and_its_checkpoint_loads(tmp_path, parquet, captions, optim
     assert torch.isfinite(features).all()
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated:DeprecationWarning")  # PyTorch's own compiler
+def test_a_compiled_run_writes_the_same_kind_of_checkpoint(tmp_path, parquet):
+    """The names of the weights are those of the model, and they move as without, but for rounding."""
+    weights = {}
+    for name, options in (("plain", []), ("compiled", ["--compile"])):
+        run = tmp_path / name
+        command = ["clip", "--data", str(parquet), "--epochs", "1", "--batch-size", "8", "--precision", "32-true"]
+        assert train_main([*command, "--output", str(run), *options]) == 0
+        weights[name] = load_file(run / "clip" / "open_clip_model.safetensors")
+    assert weights["plain"].keys() == weights["compiled"].keys()
+    drift = max(float((weights["plain"][k].float() - v.float()).abs().max()) for k, v in weights["compiled"].items())
+    assert drift < 0.05
+
+
 def test_fine_tuning_keeps_what_is_locked_and_moves_the_rest(tmp_path, parquet):
     """On the fly, in a worker, by LIIF, from a trained checkpoint, gradients of two batches a step."""
     start = "checkpoints/clipsr-small"

@@ -99,6 +99,12 @@ def _add_clip(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     )
     model.add_argument("--weights", metavar="PATH|TAG", help="weights of an OpenCLIP model")
     model.add_argument(
+        "--compile",
+        action="store_true",
+        dest="compiled",
+        help="compile the image tower first: faster steps, once a C++ compiler has taken its minute",
+    )
+    model.add_argument(
         "--lock-image",
         type=int,
         nargs="?",

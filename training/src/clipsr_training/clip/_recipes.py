@@ -32,6 +32,7 @@ class ClipRecipe:
         webp_quality: encode losslessly stored images as WebP of this quality first; see `PairSource`.
         rendering: how images reach the encoder's pixel grid.
         on_the_fly: render every image each time it is used, instead of all of them once to a cache on disk.
+        compiled: run the image tower through torch.compile, which needs a C++ compiler.
     """
 
     epochs: int = 25
@@ -53,6 +54,7 @@ class ClipRecipe:
     webp_quality: int | None = None
     rendering: Rendering = field(default_factory=Rendering)
     on_the_fly: bool = False
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "validation_per_class"):

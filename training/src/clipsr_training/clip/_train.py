@@ -58,6 +58,9 @@ class ClipTrainingModule(LightningModule):
         self.phrases = phrases
         self.options = options
         lock_towers(self.model, recipe)
+        if recipe.compiled:
+            # In place: the names of the weights stay as they are.
+            self.model.visual.compile()
         self.register_buffer("mean", torch.tensor(checkpoint.mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(checkpoint.std).view(1, 3, 1, 1) * 255, persistent=False)
 

@@ -166,6 +166,10 @@ class LocalBackend(ABC):
 
     def embed_images(self, files: Sequence[bytes], names: Sequence[str], *, route: Route) -> np.ndarray:
         """Return L2-normalized embeddings float32 [N, D] of encoded images; ValueError if one can't be decoded."""
+        return self.encode_pixels(self.render(files, names, route=route))
+
+    def render(self, files: Sequence[bytes], names: Sequence[str], *, route: Route) -> np.ndarray:
+        """Return what the encoder sees of encoded images, uint8 [N, 3, R, R]; ValueError if one can't be decoded."""
         prepared = list(self._pool.map(lambda file, name: self._prepare(file, name, route), files, names))
         pixels = np.empty((len(prepared), 3, self.image_size_px, self.image_size_px), dtype=np.uint8)
         by_size: dict[int, list[int]] = {}
@@ -179,7 +183,7 @@ class LocalBackend(ABC):
             canvas = np.stack([c.pixels for c in canvases if isinstance(c, Canvas)])
             box = np.array([c.box for c in canvases if isinstance(c, Canvas)], dtype=np.float32)
             pixels[rows] = self.upscale(canvas, box)
-        return self.encode_pixels(pixels)
+        return pixels
 
     def _prepare(self, file: bytes, name: str, route: Route) -> Canvas | np.ndarray:
         image = decode(file, name)
