@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,7 +14,8 @@ from clipsr_gateway._classify_stream import ClassifyStream
 from clipsr_gateway._image_classifier import ImageClassifier
 from clipsr_gateway._limits import Limits
 from clipsr_gateway._manifest import Manifest
-from clipsr_gateway._plan import PlannedImage, plan_images, total_units
+from clipsr_gateway._offload import run_off_loop
+from clipsr_gateway._plan import PlannedImage, plan_images, planning_bytes, total_units
 from clipsr_gateway._slots import FairSlots
 from clipsr_gateway.backend import InferenceBackend
 
@@ -100,7 +100,8 @@ class ClassifierService(classifier_pb2_grpc.ClassifierServiceServicer):
     async def _classify(self, request: classifier_pb2.ClassifyRequest, call: Call) -> classifier_pb2.ClassifyResponse:
         call.fields["images"] = len(request.images)
         prepared = await self._classifier.prepare(request, call)
-        images = await asyncio.to_thread(
+        images = await run_off_loop(
+            planning_bytes(request.images),
             plan_images,
             request.images,
             forced=prepared.question.route,

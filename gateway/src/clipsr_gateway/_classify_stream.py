@@ -11,6 +11,7 @@ from clipsr_gateway._calls import Call
 from clipsr_gateway._image_classifier import ImageClassifier, PreparedQuestion
 from clipsr_gateway._limits import Limits
 from clipsr_gateway._manifest import Manifest
+from clipsr_gateway._offload import run_off_loop
 from clipsr_gateway._plan import PlannedImage, plan_image
 from clipsr_gateway._stream import Inbox, work_through
 from clipsr_gateway.errors import InvalidRequestError, ShuttingDownError, StreamExpiredError, Violation
@@ -85,9 +86,11 @@ class ClassifyStream:
     async def _answer_message(self, message: classifier_pb2.ClassifyStreamRequest, prepared: PreparedQuestion) -> None:
         _check_image_message(message)
         index = message.image.index
-        image = await asyncio.to_thread(
+        content = message.image.image.content
+        image = await run_off_loop(
+            len(content),
             plan_image,
-            message.image.image.content,
+            content,
             number=index,
             field=_CONTENT_FIELD,
             forced=prepared.question.route,

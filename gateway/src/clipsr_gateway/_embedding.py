@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import Counter
 from typing import Any
@@ -18,7 +17,8 @@ from clipsr_gateway._labels import TextQuery, resolve_texts
 from clipsr_gateway._limits import Limits
 from clipsr_gateway._logs import log_event
 from clipsr_gateway._manifest import Manifest
-from clipsr_gateway._plan import EmbedPlan, PlannedImage, plan_embed_images, total_units
+from clipsr_gateway._offload import run_off_loop
+from clipsr_gateway._plan import EmbedPlan, PlannedImage, plan_embed_images, planning_bytes, total_units
 from clipsr_gateway._response_size import check_embedding_response
 from clipsr_gateway._run_image import ROUTE_NUMBERS, Answered, run_image, size_message
 from clipsr_gateway._slots import FairSlots
@@ -81,7 +81,9 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         self, request: embedding_pb2.EmbedImagesRequest, call: Call
     ) -> embedding_pb2.EmbedImagesResponse:
         call.fields["images"] = len(request.images)
-        plan = await asyncio.to_thread(plan_embed_images, request, manifest=self._manifest, limits=self._limits)
+        plan = await run_off_loop(
+            planning_bytes(request.images), plan_embed_images, request, manifest=self._manifest, limits=self._limits
+        )
         call.take_on(items=len(plan.images), units=total_units(plan.images))
         results = await gather_or_cancel(self._embed_image(image, plan, call) for image in plan.images)
         call.fields["failed"] = sum(result.HasField("error") for result in results)
@@ -115,7 +117,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         self, request: embedding_pb2.EmbedTextsRequest, call: Call
     ) -> embedding_pb2.EmbedTextsResponse:
         call.fields["texts"] = len(request.texts)
-        query = await asyncio.to_thread(self._plan_texts, request)
+        query = await run_off_loop(request.ByteSize(), self._plan_texts, request)
         call.fields["templates"] = len(query.templates)
         call.take_on(items=len(query.texts), units=text_units(len(query.texts) * len(query.templates)))
         size = max(1, _PASSES_PER_REQUEST // len(query.templates))

@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 from clipsr_gateway._admission import Admission, AdmissionConfig
 from clipsr_gateway._auth import Authenticator
 from clipsr_gateway._calls import Call, CallGate
+from clipsr_gateway._offload import run_off_loop
 from clipsr_gateway.errors import DeadlineExceededError, InvalidRequestError, UnauthenticatedError, Violation
 
 __all__ = ["Entrance"]
@@ -31,9 +32,6 @@ _REFLECTION_SERVICES = ("/grpc.reflection.",)
 
 # Methods that compute nothing, so that an overload is no reason to refuse them.
 _FREE_METHODS = ("GetModelInfo",)
-
-# A larger message is parsed in a thread: at 1 GB/s or more, a smaller one holds the event loop for less than 1 ms.
-_PARSE_IN_THREAD_BYTES = 512 * 1024
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -85,7 +83,7 @@ class Entrance(grpc.aio.ServerInterceptor):
                         call.admit(self._admission, ticket)
                         raw = await self._receive(messages)
                         with self._admission.message(len(raw)):
-                            request = await _parse(raw, found.request_deserializer)
+                            request = await run_off_loop(len(raw), _parse, raw, found.request_deserializer)
                             del raw
                             return await found.unary_unary(request, context)
                 finally:
@@ -112,7 +110,7 @@ class Entrance(grpc.aio.ServerInterceptor):
             await self._gate.run(method, context, handle)
 
         def deserialize(raw: bytes) -> Any:
-            return _parse_now(raw, found.request_deserializer)
+            return _parse(raw, found.request_deserializer)
 
         return grpc.stream_stream_rpc_method_handler(
             serve, request_deserializer=deserialize, response_serializer=found.response_serializer
@@ -178,13 +176,7 @@ async def _stream(behavior: Callable[..., Any], messages: AsyncIterator[Any], co
         await behavior(messages, context)
 
 
-async def _parse(raw: bytes, deserialize: Callable[[bytes], Any]) -> Any:
-    if len(raw) < _PARSE_IN_THREAD_BYTES:
-        return _parse_now(raw, deserialize)
-    return await asyncio.to_thread(_parse_now, raw, deserialize)
-
-
-def _parse_now(raw: bytes, deserialize: Callable[[bytes], Any]) -> Any:
+def _parse(raw: bytes, deserialize: Callable[[bytes], Any]) -> Any:
     """Parses a message.
 
     Raises:

@@ -12,8 +12,10 @@ from clipsr.v1 import classifier_pb2, types_pb2, upscaler_pb2
 from clipsr_gateway._calls import Call
 from clipsr_gateway._decode import Picture
 from clipsr_gateway._encode import OUTPUT_FORMATS, encode
+from clipsr_gateway._label_cache import KnownLabels, LabelCache
 from clipsr_gateway._limits import Limits
 from clipsr_gateway._manifest import Manifest
+from clipsr_gateway._offload import run_off_loop
 from clipsr_gateway._plan import PlannedImage, Question, plan_question
 from clipsr_gateway._run_image import ROUTE_NUMBERS, Answered, run_image, size_message
 from clipsr_gateway._slots import FairSlots
@@ -47,18 +49,24 @@ class ImageClassifier:
         self._manifest = manifest
         self._limits = limits
         self._slots = slots
+        self._label_cache = LabelCache()
         self._warmer = LabelWarmer(backend=backend, embed_dim=manifest.embed_dim, slots=slots)
 
     async def prepare(
         self, request: classifier_pb2.ClassifyRequest | classifier_pb2.ClassifyStreamConfig, call: Call
     ) -> PreparedQuestion:
-        """Checks what is asked and encodes the labels, outside of the event loop; makes the backend know many labels.
+        """Checks what is asked and encodes the labels, if they are not known; makes the backend know many labels.
 
         Raises:
             InvalidRequestError: with one violation for every wrong field.
             BackendUnavailableError, DeadlineExceededError: the whole call fails.
         """
-        prepared = await asyncio.to_thread(self._prepare, request)
+        serialized = request.label_space.SerializeToString(deterministic=True)
+        known = self._label_cache.get(serialized)
+        prepared = await run_off_loop(0 if known else len(serialized), self._prepare, request, known)
+        if known is None:
+            query = prepared.question.query
+            self._label_cache.put(serialized, KnownLabels(query=query, prepared=prepared.labels))
         call.fields["labels"] = len(prepared.question.query.labels)
         call.fields["templates"] = len(prepared.question.query.templates)
         await self._warmer.warm(prepared.question.query, call)
@@ -103,9 +111,12 @@ class ImageClassifier:
         return classifier_pb2.ClassifyResult(classification=await self._describe(answered, question))
 
     def _prepare(
-        self, request: classifier_pb2.ClassifyRequest | classifier_pb2.ClassifyStreamConfig
+        self, request: classifier_pb2.ClassifyRequest | classifier_pb2.ClassifyStreamConfig, known: KnownLabels | None
     ) -> PreparedQuestion:
-        question = plan_question(request, manifest=self._manifest, limits=self._limits)
+        query = known.query if known else None
+        question = plan_question(request, manifest=self._manifest, limits=self._limits, known=query)
+        if known:
+            return PreparedQuestion(question=question, labels=known.prepared)
         labels = self._backend.prepare(labels=question.query.labels, templates=question.query.templates)
         return PreparedQuestion(question=question, labels=labels)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from clipsr.v1 import types_pb2
 from clipsr_gateway._limits import Limits
@@ -27,6 +28,11 @@ class LabelQuery:
 
     labels: tuple[str, ...]
     templates: tuple[str, ...]
+
+    @cached_property
+    def label_bytes(self) -> tuple[int, ...]:
+        """[K] bytes of each label in UTF-8, the longest first."""
+        return tuple(sorted((len(label.encode()) for label in self.labels), reverse=True))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,8 +25,12 @@ __all__ = [
     "plan_image",
     "plan_images",
     "plan_question",
+    "planning_bytes",
     "total_units",
 ]
+
+# Opening an image file and reading its header: about as long as parsing so many bytes.
+_OPENING_BYTES = 16 * 1024
 
 _FITS: dict[int, Fit] = {
     types_pb2.FIT_UNSPECIFIED: "",
@@ -122,10 +126,17 @@ def plan_question(
     *,
     manifest: Manifest,
     limits: Limits,
+    known: LabelQuery | None = None,
 ) -> Question:
     """Checks everything of a request but its images.
 
-    Takes milliseconds for thousands of labels, so call it outside of the event loop.
+    Takes milliseconds for thousands of labels that are not known, so call it outside of the event loop then.
+
+    Args:
+        request: what is asked.
+        manifest: what is served.
+        limits: what a request may hold.
+        known: what its label space was resolved to before.
 
     Raises:
         InvalidRequestError: the request as a whole is refused, with one violation for every wrong field.
@@ -134,9 +145,11 @@ def plan_question(
     path = "config." if is_stream else ""
     violations = [] if is_stream else _count_violations(request.images, limits)
     violations += [*_option_violations(request, path), *_none_violations(request, path)]
-    query = LabelQuery(labels=(), templates=())
+    query = known or LabelQuery(labels=(), templates=())
     try:
-        query = resolve_label_space(request.label_space, path=f"{path}label_space", manifest=manifest, limits=limits)
+        if known is None:
+            label_path = f"{path}label_space"
+            query = resolve_label_space(request.label_space, path=label_path, manifest=manifest, limits=limits)
     except InvalidRequestError as error:
         violations += error.violations
     if violations:
@@ -151,7 +164,7 @@ def plan_question(
         wants_encoder_input=request.return_encoder_input,
     )
     check_classify_response(
-        labels=query.labels,
+        label_bytes=query.label_bytes,
         top_k=question.top_k,
         embed_dim=manifest.embed_dim if question.wants_embedding else 0,
         encoder_side_px=manifest.image_size_px if question.wants_encoder_input else 0,
@@ -176,6 +189,11 @@ def plan_embed_images(request: embedding_pb2.EmbedImagesRequest, *, manifest: Ma
     return EmbedPlan(
         fit=_FITS[request.fit], images=plan_images(request.images, forced=forced, manifest=manifest, limits=limits)
     )
+
+
+def planning_bytes(images: Sequence[types_pb2.Image]) -> int:
+    """Returns how much there is to look at, for `run_off_loop`: bytes of files, and what opening each is worth."""
+    return sum(len(image.content) + _OPENING_BYTES for image in images)
 
 
 def plan_images(

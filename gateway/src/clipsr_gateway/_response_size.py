@@ -18,7 +18,7 @@ _FLOAT_BYTES = 4
 
 def check_classify_response(
     *,
-    labels: Sequence[str],
+    label_bytes: Sequence[int],
     top_k: int,
     embed_dim: int,
     encoder_side_px: int,
@@ -29,7 +29,7 @@ def check_classify_response(
     """Checks the size of the predictions of `image_count` images.
 
     Args:
-        labels: all of them.
+        label_bytes: of each label, the longest first.
         top_k: predictions an image.
         embed_dim: D where the embedding is returned, or 0.
         encoder_side_px: R where the encoder's input is returned, or 0.
@@ -40,8 +40,8 @@ def check_classify_response(
     Raises:
         InvalidRequestError: the answer, with the longest labels first, would not fit one message.
     """
-    sizes = sorted((len(label.encode()) for label in labels), reverse=True)[:top_k]
-    image_bytes = _RESULT_OVERHEAD_BYTES + sum(sizes) + top_k * _PREDICTION_OVERHEAD_BYTES + embed_dim * _FLOAT_BYTES
+    label_total = sum(label_bytes[:top_k])
+    image_bytes = _RESULT_OVERHEAD_BYTES + label_total + top_k * _PREDICTION_OVERHEAD_BYTES + embed_dim * _FLOAT_BYTES
     if encoder_side_px:
         image_bytes += png_bytes_at_most(encoder_side_px)
     parts = [f"{top_k:,} predictions"]

@@ -7,7 +7,6 @@ at once take it many seconds; in portions, other requests pass in between.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -57,7 +56,7 @@ class LabelWarmer:
         self._embed_dim = embed_dim
         self._slots = slots
         self._clock = clock
-        self._known: OrderedDict[bytes, float] = OrderedDict()
+        self._known: OrderedDict[LabelQuery, float] = OrderedDict()
         # One portion at a time: several would be computed as one.
         self._turn = asyncio.Semaphore(1)
 
@@ -73,15 +72,14 @@ class LabelWarmer:
         """
         if len(query.labels) * len(query.templates) <= _FEW_TEXTS:
             return
-        name = await asyncio.to_thread(_digest, query)
-        if self._known.get(name, -_BELIEVED_S) > self._clock() - _BELIEVED_S:
-            self._known.move_to_end(name)
+        if self._known.get(query, -_BELIEVED_S) > self._clock() - _BELIEVED_S:
+            self._known.move_to_end(query)
             return
         try:
             await self._send_portions(query, call)
         except BackendFaultError:
             return  # the images' own requests meet the same fault, and report it
-        self._known[name] = self._clock()
+        self._known[query] = self._clock()
         if len(self._known) > _LISTS:
             self._known.popitem(last=False)
 
@@ -107,12 +105,3 @@ class LabelWarmer:
                     embed_dim=self._embed_dim, request_id=call.request_id, timeout_s=call.time_remaining_s()
                 )
             return self._clock() - began_s
-
-
-def _digest(query: LabelQuery) -> bytes:
-    digest = hashlib.sha256()
-    for text in (*query.labels, "", *query.templates):  # no label is empty
-        encoded = text.encode()
-        digest.update(len(encoded).to_bytes(4, "big"))
-        digest.update(encoded)
-    return digest.digest()

@@ -1,0 +1,59 @@
+"""Label spaces that were checked before: callers send the same labels with every image."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from clipsr_gateway._labels import LabelQuery
+from clipsr_gateway.backend import PreparedLabels
+
+__all__ = ["KnownLabels", "LabelCache"]
+
+_MAX_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownLabels:
+    """Labels and templates, checked and encoded for the backend.
+
+    Attributes:
+        query: as the models take them.
+        prepared: as the backend takes them.
+    """
+
+    query: LabelQuery
+    prepared: PreparedLabels
+
+
+class LabelCache:
+    """Keeps what was used last. Belongs to one event loop.
+
+    Args:
+        max_bytes: of the label spaces as they were sent; what is kept takes some times as much.
+    """
+
+    def __init__(self, *, max_bytes: int = _MAX_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._known: OrderedDict[bytes, KnownLabels] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Returns how many label spaces are kept."""
+        return len(self._known)
+
+    def get(self, serialized: bytes) -> KnownLabels | None:
+        """Returns what is known of a serialized LabelSpace."""
+        known = self._known.get(serialized)
+        if known is not None:
+            self._known.move_to_end(serialized)
+        return known
+
+    def put(self, serialized: bytes, known: KnownLabels) -> None:
+        """Keeps a label space, and forgets those that were not used for longest."""
+        if serialized not in self._known:
+            self._bytes += len(serialized)
+        self._known[serialized] = known
+        while self._bytes > self._max_bytes:
+            forgotten, _ = self._known.popitem(last=False)
+            self._bytes -= len(forgotten)
