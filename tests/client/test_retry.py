@@ -101,6 +101,15 @@ def test_every_call_is_made_as_often_as_agreed(connect, fake_service, call, aske
     assert len(getattr(fake_service, asked)) == 1 + retries
 
 
+def test_a_call_that_a_closing_service_never_took_is_made_again(client, fake_service):
+    """GRPC's own status for it is CANCELLED, though nobody cancelled anything."""
+    fake_service.abort(grpc.StatusCode.CANCELLED, "Server shutdown")
+    threading.Timer(0.1, fake_service.heal).start()
+    [result] = classify(client)
+    assert result.predictions
+    assert len(fake_service.requests) >= 2
+
+
 def test_faults_are_not_tried_again(client, fake_service):
     fake_service.abort(grpc.StatusCode.INTERNAL, "boom")
     with pytest.raises(ServiceError):

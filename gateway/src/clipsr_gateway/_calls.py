@@ -177,6 +177,11 @@ class CallGate:
         self._idle = asyncio.Event()
         self._idle.set()
 
+    @property
+    def in_flight(self) -> int:
+        """Calls in progress."""
+        return self._in_flight
+
     async def run(
         self,
         method: str,

@@ -43,7 +43,11 @@ _EMBEDDING_NAME: str = embedding_pb2.DESCRIPTOR.services_by_name["EmbeddingServi
 _UPSCALER_NAME: str = upscaler_pb2.DESCRIPTOR.services_by_name["UpscalerService"].full_name
 _HEALTH_NAME: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
-# After the drain only streams are left (Watch, reflection); this is for their last message to leave.
+# After the drain new calls are still refused in words for so long: callers who hear that go elsewhere, and gRPC would
+# answer those that no handler has taken when the server closes with a bare CANCELLED.
+_LAST_REFUSALS_S = 0.5
+
+# After that only streams are left (Watch, reflection); this is for their last message to leave.
 _STREAM_GRACE_S = 1.0
 
 _MAX_PORT = 65_535
@@ -190,7 +194,10 @@ class Gateway:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._monitor_task
         await self._health.close()
+        is_busy = self._gate.in_flight > 0
         is_drained = await self._gate.drain(timeout_s=self._config.grace_s)
+        if is_busy:
+            await asyncio.sleep(_LAST_REFUSALS_S)
         await self._server.stop(_STREAM_GRACE_S if is_drained else 0)
         await self._backend.close()
         await self._operations.stop()
