@@ -19,9 +19,11 @@ START_S = 1_700_000_000
 THUMBNAIL = b"RIFF\x1a\x00\x00\x00WEBPVP8L"
 
 
-def refuse(context: grpc.ServicerContext, code: int, reason: str, message: str) -> None:
+def refuse(context: grpc.ServicerContext, code: int, reason: str, message: str, *details: Message) -> None:
+    """End a call as the gateway does."""
     status = status_pb2.Status(code=code, message=message)
-    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=reason, domain="clipsr"))
+    for detail in (error_details_pb2.ErrorInfo(reason=reason, domain="clipsr"), *details):
+        status.details.add().Pack(detail)
     context.abort_with_status(rpc_status.to_status(status))
 
 
