@@ -22,6 +22,7 @@ export CLIPSR_SERVE_VENV := $(abspath $(VENV_SERVE))
 
 # An environment is rebuilt when what it is made from changes; editable installs follow the code by themselves.
 SERVE := $(VENV_SERVE)/.installed-serve
+UI := $(VENV_SERVE)/.installed-ui
 EXPORT := $(VENV)/.installed-export
 DEV := $(VENV)/.installed-dev
 INSTALLER := scripts/install.sh constraints.txt
@@ -42,6 +43,10 @@ demo: $(SERVE) $(MANIFEST) ## Install, export, serve, and classify the sample ph
 .PHONY: serve
 serve: $(SERVE) $(MANIFEST) ## Serve the exported model until Ctrl-C (ARGS='--help' shows the options)
 	$(VENV_SERVE)/bin/clipsr-serve up $(ARGS)
+
+.PHONY: ui
+ui: $(UI) ## Show the web pages of a running service (ARGS='--url HOST:PORT')
+	$(VENV_SERVE)/bin/clipsr-client ui $(ARGS)
 
 .PHONY: export
 export: $(EXPORT) ## Write the model repository's artifacts from checkpoints/
@@ -81,6 +86,10 @@ bench: $(DEV) $(SERVE) $(MANIFEST) ## Measure the service beside other CLIP serv
 bench-gpu: $(DEV) $(SERVE) $(MANIFEST) ## The same on an NVIDIA GPU
 	$(VENV)/bin/python -m benchmarks.serving --device cuda --serve-bin $(VENV_SERVE)/bin $(CIFAR_IMAGES) $(ARGS)
 
+.PHONY: screenshots
+screenshots: $(DEV) $(SERVE) $(MANIFEST) ## Make the pictures of docs/ui.md anew, in Chromium
+	scripts/with-service.sh $(VENV_SERVE)/bin $(VENV)/bin/python -m tests.screenshots
+
 .PHONY: test
 test: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests, with a real Triton (12 minutes at most)
 	$(VENV)/bin/pytest -m 'not slow' $(ARGS)
@@ -105,6 +114,11 @@ clean: ## Remove the environments and everything generated
 $(SERVE): $(INSTALLER) $(wildcard client/pyproject.toml gateway/pyproject.toml serving/pyproject.toml)
 	scripts/install.sh serve $(VENV_SERVE)
 	@touch $@
+
+# The serving environment with the web pages is still one.
+$(UI): $(INSTALLER) $(wildcard client/pyproject.toml gateway/pyproject.toml serving/pyproject.toml)
+	scripts/install.sh ui $(VENV_SERVE)
+	@touch $(SERVE) $@
 
 $(EXPORT): $(INSTALLER) $(wildcard training/pyproject.toml export/pyproject.toml)
 	scripts/install.sh export $(VENV)

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Install what a bare Debian or Ubuntu lacks. Does nothing where all is there.
 #
-#   scripts/install-system.sh [make] [git] [python] [node]    (all four if none is named)
+#   scripts/install-system.sh [make] [git] [python] [node] [chromium]    (all of them if none is named)
 #
 # `python` means python3 with its venv module and shared library, which Debian splits off; `node` means Node.js and npm,
-# which the linter of the wire contract and the Node.js client need.
+# which the linter of the wire contract and the Node.js client need; `chromium` drives the tests of the web pages, which
+# are skipped where it cannot be installed.
 # Non-interactive. As root, or with sudo that asks no password; otherwise it says what to install.
 set -euo pipefail
 
@@ -28,7 +29,7 @@ install_packages() {
 }
 
 if [ $# -eq 0 ]; then
-    set -- make git python node
+    set -- make git python node chromium
 fi
 for wanted in "$@"; do
     command=$wanted
@@ -39,6 +40,11 @@ for wanted in "$@"; do
     elif [ "$wanted" = node ]; then
         command=npm
         package='nodejs npm'
+    fi
+    if [ "$wanted" = chromium ]; then
+        command -v chromium > /dev/null || (install_packages chromium) ||
+            printf 'install-system: without chromium the tests of the web pages are skipped\n' >&2
+        continue
     fi
     # shellcheck disable=SC2086 # node is two packages
     command -v "$command" > /dev/null || install_packages $package

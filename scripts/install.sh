@@ -6,6 +6,7 @@
 # ROLE says what goes into the virtual environment FOLDER, which is made if it is not there yet:
 #   container  client, gateway and serving beside a Triton that the machine already has (docker/Dockerfile)
 #   serve      the same with the embedded Triton, editable (.venv-serve)
+#   ui         the same with the web pages of clipsr-client ui
 #   export     training and export: what turns checkpoints into a model repository, editable (.venv)
 #   dev        every room, and the tools that test and lint them, editable (.venv)
 #
@@ -28,9 +29,10 @@ cd -- "$root"
 case $role in
     container) wanted=(./client './gateway[otel]' ./serving) ;;
     serve) wanted=(-e ./client -e './gateway[otel]' -e './serving[triton]') ;;
+    ui) wanted=(-e './client[ui]' -e './gateway[otel]' -e './serving[triton]') ;;
     export) wanted=(-e ./training -e ./export) ;;
-    dev) wanted=(-e './client[export]' -e './gateway[otel]' -e ./serving -e ./training -e ./export -r requirements-dev.txt) ;;
-    *) fail "unknown role '$role'; use: install.sh container|serve|export|dev FOLDER" ;;
+    dev) wanted=(-e './client[export,ui]' -e './gateway[otel]' -e ./serving -e ./training -e ./export -r requirements-dev.txt) ;;
+    *) fail "unknown role '$role'; use: install.sh container|serve|ui|export|dev FOLDER" ;;
 esac
 [ -n "$folder" ] || fail "name the folder of the virtual environment: install.sh $role FOLDER"
 

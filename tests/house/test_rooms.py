@@ -25,6 +25,7 @@ ROOMS = {
 FORBIDDEN = [
     ("clipsr", "numpy"),
     ("clipsr", "tritonclient"),
+    ("clipsr", "gradio"),
     ("clipsr_gateway", "torch"),
     ("clipsr_gateway", "clipsr_serving"),
     ("clipsr_serving", "torch"),

@@ -21,6 +21,7 @@ from clipsr.cli._connection import connect, connection_options
 from clipsr.cli._exits import ExitCode, QuietGroup, report
 from clipsr.cli._info import print_info, to_json
 from clipsr.cli._labels import make_label_space
+from clipsr.cli._ui import parse_listen, serve_pages
 from clipsr.cli._upscale import UpscaleOptions, parse_size, upscale_images
 
 __all__ = ["cli", "main"]
@@ -296,3 +297,29 @@ def health() -> ExitCode:
         state = client.health()
     click.echo(state)
     return ExitCode.OK if state == "SERVING" else ExitCode.UNREACHABLE
+
+
+@cli.command(short_help="Show the service in a browser.")
+@click.option(
+    "--listen",
+    default="127.0.0.1:7860",
+    show_default=True,
+    metavar="HOST:PORT",
+    callback=parse_listen,
+    help="Where the pages are served; port 0 takes a free one.",
+)
+@click.option(
+    "--share",
+    "is_shared",
+    is_flag=True,
+    help="Hand the pages on through Gradio's servers to whoever has the link, for a week at most.",
+)
+@connection_options(timeout_s=_CALL_TIMEOUT_S)
+def ui(listen: tuple[str, int], is_shared: bool) -> ExitCode:
+    """Show web pages that classify, search and describe what the service knows, until Ctrl-C.
+
+    They need the extra: pip install 'clipsr[ui]'. They call the service with the options given here, for everyone who
+    can open them; by default that is this machine only.
+    """
+    with connect() as client:
+        return serve_pages(client, listen, is_shared=is_shared)

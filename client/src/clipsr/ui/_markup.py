@@ -1,0 +1,93 @@
+"""HTML of what the pages show: pure functions, every text from elsewhere escaped, nothing fetched from anywhere."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from clipsr import Prediction
+
+__all__ = ["alert", "bars", "data_uri", "empty", "facts", "panel", "picture", "quiet", "status"]
+
+_SIGNATURES = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF8", "image/gif"),
+    (b"BM", "image/bmp"),
+)
+"""How files begin that every browser shows; WebP, whose mark comes later, is looked for apart."""
+
+_PERCENT = 100
+
+
+def alert(sentence: str) -> str:
+    """Return a failure; assistive technology reads it at once."""
+    return f'<div class="cs-alert" role="alert"><strong>That did not work.</strong> {escape(sentence)}</div>'
+
+
+def status(sentence: str) -> str:
+    """Return a success, read when the reader pauses."""
+    return f'<div class="cs-done" role="status">{escape(sentence)}</div>'
+
+
+def empty(sentence: str) -> str:
+    """Return what stands where there is nothing yet."""
+    return f'<div class="cs-empty">{escape(sentence)}</div>'
+
+
+def quiet(sentence: str) -> str:
+    """Return a remark."""
+    return f'<p class="cs-quiet">{escape(sentence)}</p>'
+
+
+def panel(*parts: str) -> str:
+    """Return parts below each other, announced when they change."""
+    return f'<div class="cs-panel" role="status">{"".join(parts)}</div>'
+
+
+def bars(predictions: Sequence[Prediction], *, caption: str) -> str:
+    """Return a table of labels with a bar each: read as text, seen as a chart.
+
+    Args:
+        predictions: best first.
+        caption: what the table says, for those who do not see it.
+    """
+    rows = "".join(
+        f'<tr><th scope="row">{escape(one.label)}</th>'
+        f'<td class="cs-bar" aria-hidden="true"><span style="width:{one.probability * _PERCENT:.2f}%"></span></td>'
+        f'<td class="cs-number">{one.probability:.1%}</td>'
+        f'<td class="cs-number cs-minor">{one.cosine:.3f}</td></tr>'
+        for one in predictions
+    )
+    head = (
+        '<tr><th scope="col">label</th><td aria-hidden="true"></td>'
+        '<th scope="col">probability</th><th scope="col">cosine</th></tr>'
+    )
+    return (
+        f'<table class="cs-bars"><caption>{escape(caption)}</caption><thead>{head}</thead><tbody>{rows}</tbody></table>'
+    )
+
+
+def facts(title: str, rows: Iterable[tuple[str, str]]) -> str:
+    """Return a titled list of names and what they stand for."""
+    items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in rows)
+    return f'<section class="cs-facts"><h3>{escape(title)}</h3><dl>{items}</dl></section>'
+
+
+def picture(content: bytes, *, caption: str) -> str:
+    """Return an image with its pixels as they are, or a remark where browsers cannot show its kind."""
+    source = data_uri(content)
+    if source is None:
+        shown = '<div class="cs-blank">Browsers do not show files of this kind.</div>'
+    else:
+        shown = f'<img src="{source}" alt="{escape(caption)}">'
+    return f'<figure class="cs-picture">{shown}<figcaption>{escape(caption)}</figcaption></figure>'
+
+
+def data_uri(content: bytes) -> str | None:
+    """Return an image file as a data: URI; None if it is of no kind that every browser shows."""
+    kind = next((kind for signature, kind in _SIGNATURES if content.startswith(signature)), None)
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        kind = "image/webp"
+    return None if kind is None else f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

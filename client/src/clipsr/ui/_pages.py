@@ -1,0 +1,28 @@
+"""All pages of the web interface, put together."""
+# gradio's annotations are incomplete.
+# pyright: basic
+
+from __future__ import annotations
+
+import gradio as gr
+
+from clipsr import Client
+from clipsr.ui._classify_page import add_classify_page
+from clipsr.ui._service_page import add_service_page
+
+__all__ = ["make_pages"]
+
+_HEAD = "<header class='cs-head'><h1>clipsr</h1><p>What is in this low-resolution image?</p></header>"
+_TIDY_S = (600, 3600)  # every ten minutes, delete uploads older than an hour
+
+
+def make_pages(client: Client) -> gr.Blocks:
+    """Return the pages; they ask `client` whenever somebody uses them, and nothing before."""
+    with gr.Blocks(title="clipsr", analytics_enabled=False, delete_cache=_TIDY_S, fill_width=True) as pages:
+        gr.HTML(_HEAD, apply_default_css=False)
+        with gr.Tabs():
+            with gr.Tab("Classify"):
+                add_classify_page(client, pages)
+            with gr.Tab("Service"):
+                add_service_page(client, pages)
+    return pages
