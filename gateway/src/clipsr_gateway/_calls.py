@@ -261,7 +261,10 @@ class CallGate:
 
 async def gather_or_cancel(work: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:
     """Awaits all; the first exception, or a cancellation from outside, cancels the rest (asyncio.gather does not)."""
-    tasks = [asyncio.ensure_future(item) for item in work]
+    coroutines = list(work)
+    if len(coroutines) == 1:  # as most calls have one image: no task for it
+        return [await coroutines[0]]
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:
         return await asyncio.gather(*tasks)
     except BaseException:
