@@ -25,11 +25,15 @@ SERVE := $(VENV_SERVE)/.installed-serve
 UI := $(VENV_SERVE)/.installed-ui
 EXPORT := $(VENV)/.installed-export
 DEV := $(VENV)/.installed-dev
+# onnxruntime with CUDA in its place; only where there is a GPU.
+SERVE_GPU := $(VENV_SERVE)/.installed-gpu
+DEV_GPU := $(VENV)/.installed-gpu
 INSTALLER := scripts/install.sh constraints.txt
 
 MANIFEST := model_repository/manifest.json
 EXPORTED_FROM := $(shell find checkpoints export/src -type f -not -name '*.pyc' 2> /dev/null)
 GENERATED := $(MANIFEST) model_repository/*/1/model.onnx model_repository/*/1/model.onnx.data \
+	model_repository/*/1/model.int8.onnx model_repository/*/1/*.plan model_repository/tensorrt.json \
 	model_repository/text_encoder/tokenizer.json model_repository/similarity/text_banks
 
 .PHONY: help
@@ -83,7 +87,7 @@ bench: $(DEV) $(SERVE) $(MANIFEST) ## Measure the service beside other CLIP serv
 	$(VENV)/bin/python -m benchmarks.serving --serve-bin $(VENV_SERVE)/bin $(CIFAR_IMAGES) $(ARGS)
 
 .PHONY: bench-gpu
-bench-gpu: $(DEV) $(SERVE) $(MANIFEST) ## The same on an NVIDIA GPU
+bench-gpu: $(SERVE_GPU) $(DEV_GPU) $(MANIFEST) ## The same on an NVIDIA GPU
 	$(VENV)/bin/python -m benchmarks.serving --device cuda --serve-bin $(VENV_SERVE)/bin $(CIFAR_IMAGES) $(ARGS)
 
 .PHONY: screenshots
@@ -128,6 +132,14 @@ $(EXPORT): $(INSTALLER) $(wildcard training/pyproject.toml export/pyproject.toml
 $(DEV): $(INSTALLER) requirements-dev.txt $(wildcard */pyproject.toml)
 	scripts/install.sh dev $(VENV)
 	@touch $(EXPORT) $@
+
+$(SERVE_GPU): $(SERVE)
+	scripts/install.sh gpu $(VENV_SERVE)
+	@touch $@
+
+$(DEV_GPU): $(DEV)
+	scripts/install.sh gpu $(VENV)
+	@touch $@
 
 $(MANIFEST): $(EXPORTED_FROM) | $(EXPORT)
 	$(VENV)/bin/clipsr-export

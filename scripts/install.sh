@@ -9,6 +9,8 @@
 #   ui         the same with the web pages of clipsr-client ui
 #   export     training and export: what turns checkpoints into a model repository, editable (.venv)
 #   dev        every room, and the tools that test and lint them, editable (.venv)
+#   gpu        into a FOLDER made by one of these, on a machine with an NVIDIA GPU: onnxruntime with CUDA in the place
+#              of the one for processors
 #
 # Environment:
 #   PYTHON           interpreter to build with, 3.10 to 3.12 (default: python3, or the newest of these versions)
@@ -32,9 +34,15 @@ case $role in
     ui) wanted=(-e './client[ui]' -e './gateway[otel]' -e './serving[triton]') ;;
     export) wanted=(-e ./training -e ./export) ;;
     dev) wanted=(-e './client[export,ui]' -e './gateway[otel]' -e ./serving -e ./training -e ./export -r requirements-dev.txt) ;;
-    *) fail "unknown role '$role'; use: install.sh container|serve|ui|export|dev FOLDER" ;;
+    gpu) wanted=('onnxruntime-gpu[cuda,cudnn]') ;;
+    *) fail "unknown role '$role'; use: install.sh container|serve|ui|export|dev|gpu FOLDER" ;;
 esac
 [ -n "$folder" ] || fail "name the folder of the virtual environment: install.sh $role FOLDER"
+
+if [ "$role" = gpu ]; then
+    nvidia-smi -L > /dev/null 2>&1 || fail "there is no NVIDIA GPU here (nvidia-smi -L lists none)"
+    [ -x "$folder/bin/python" ] || fail "there is no environment in '$folder'; make it first: install.sh serve $folder"
+fi
 
 # The first Python that will do; if none does, what is wrong with the first one.
 chosen=
@@ -60,6 +68,10 @@ if [ -n "${TORCH_INDEX_URL:-}" ]; then
 fi
 log=$folder/install-$role.log
 printf 'install: %s into %s (minutes the first time; details in %s)\n' "$role" "$folder" "$log"
+if [ "$role" = gpu ]; then
+    # Both distributions fill the same folder: one must be gone before the other comes.
+    "$folder/bin/python" -m pip uninstall --yes onnxruntime onnxruntime-gpu > /dev/null 2>&1
+fi
 if ! "$folder/bin/python" -m pip install "${options[@]}" "${wanted[@]}" > "$log" 2>&1; then
     tail -n 25 -- "$log" >&2
     fail "pip failed; the whole story is in $log"

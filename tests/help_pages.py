@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 HELP_WIDTH = 88  # fits a page of documentation
-_BLOCK = re.compile(r"(<!-- help: ([a-z -]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- help: ([a-z0-9 -]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def documented(page: str) -> list[str]:

@@ -1,9 +1,7 @@
 """The whole export on an untrained pair, and what it refuses."""
 
 import hashlib
-import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -20,52 +18,10 @@ from clipsr_export._dims import fill_dims
 from clipsr_export._graphs import UpscaleGraph
 from clipsr_export.cli import main
 from clipsr_training.clip import save_clip
-from clipsr_training.clip._checkpoint import ClipCheckpoint, build_clip
-from clipsr_training.liif import ModulatedLIIF, save_liif
+from clipsr_training.liif import ModulatedLIIF
 from clipsr_training.liif._encoders import EDSR
+from tests.export.tiny import CONTEXT, EMBED_DIM, SIZE_PX
 from tests.tolerances import COSINE, LEVELS
-
-SIZE_PX, EMBED_DIM, CONTEXT = 32, 48, 16
-
-
-@pytest.fixture(scope="module")
-def clip() -> ClipCheckpoint:
-    torch.manual_seed(0)
-    vision = {"image_size": SIZE_PX, "layers": 1, "width": 64, "patch_size": 8, "head_width": 32}
-    text = {"context_length": CONTEXT, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
-    preprocess = {"mean": [0.48, 0.45, 0.4], "std": [0.26, 0.25, 0.27], "interpolation": "bicubic"}
-    config = {
-        "model_cfg": {"embed_dim": EMBED_DIM, "vision_cfg": vision, "text_cfg": text},
-        "preprocess_cfg": preprocess,
-    }
-    checkpoint = build_clip(config)
-    checkpoint.model.eval()
-    return checkpoint
-
-
-@pytest.fixture(scope="module")
-def upscaler() -> ModulatedLIIF:
-    torch.manual_seed(0)
-    return ModulatedLIIF(EDSR(n_resblocks=1, n_feats=8), latent_dim=16).eval()
-
-
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory, clip, upscaler, repo_root) -> Path:
-    """A repository exported by the command line from checkpoint files, in a folder of its own."""
-    folder = tmp_path_factory.mktemp("export")
-    save_clip(clip, folder / "tiny-clip")
-    save_liif(upscaler, folder / "liif.safetensors")
-    output = folder / "repository"
-    template = repo_root / "model_repository"
-    arguments = ["--clip", folder / "tiny-clip", "--upscaler", folder / "liif.safetensors", "--output", output]
-    samples = ["--samples", repo_root / "samples", "--template", template]
-    assert main([str(a) for a in (*arguments, *samples)]) == 0
-    return output
-
-
-@pytest.fixture(scope="module")
-def manifest(repository) -> dict:
-    return json.loads((repository / "manifest.json").read_text())
 
 
 def test_manifest_describes_the_checkpoint_and_every_artifact(repository, manifest, clip):

@@ -25,7 +25,7 @@ REPO_ROOT = Path(__file__).resolve().parents[2]
 DOCKER = REPO_ROOT / "docker"
 KUBERNETES = REPO_ROOT / "deploy" / "kubernetes"
 BASE = KUBERNETES / "base"
-COMPOSE_FILES = ("compose.yaml", "compose.secure.yaml")
+COMPOSE_FILES = ("compose.yaml", "compose.secure.yaml", "compose.gpu.yaml")
 # The oldest release that the manifests are meant for (it brought unhealthyPodEvictionPolicy and gRPC probes to be
 # stable or on by default), and the newest that the schemas' package knows.
 KUBERNETES_VERSIONS = ("1.29", "1.37")
@@ -204,7 +204,9 @@ class TestAgreement:
 
     def test_the_programs_understand_their_arguments(self, container, compose):
         secure_compose = read(DOCKER / "compose.secure.yaml")["services"]["clipsr"]["command"]
-        for arguments in (container["args"], self.secure_arguments(container), compose["command"], secure_compose):
+        gpu_compose = read(DOCKER / "compose.gpu.yaml")["services"]["clipsr"]["command"]
+        composed = (compose["command"], secure_compose, gpu_compose)
+        for arguments in (container["args"], self.secure_arguments(container), *composed):
             up, gateway = options_of(arguments)
             assert str(up.listen) == "0.0.0.0:50051"
             assert (up.triton_address, up.triton_metrics_address) == ("127.0.0.1", "0.0.0.0")

@@ -79,6 +79,7 @@ def test_the_image_s_environment_installs_and_its_commands_run(tmp_path: Path) -
     [
         (("nonsense", "venv"), "unknown role 'nonsense'"),
         (("serve",), "name the folder"),
+        (("gpu", "nowhere"), "there is no NVIDIA GPU here" if shutil.which("nvidia-smi") is None else "make it first"),
     ],
 )
 def test_install_refuses_with_one_sentence(arguments: tuple[str, ...], sentence: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from clipsr_serving.backends import count_cores, read_model_spec, run_batched, share_cores
+from clipsr_serving.backends import onnxruntime as onnxruntime_backend
 from clipsr_serving.backends import openvino as openvino_backend
 from clipsr_serving.backends.onnxruntime import OnnxRuntimeSession
 from clipsr_serving.backends.openvino import OpenVinoSession
@@ -162,6 +164,77 @@ class TestOnnxRuntimeParameters:
     def test_a_number_that_is_none(self, open_session):
         with pytest.raises(ModelLoadError, match=r"'intra_op_thread_count' .* must be an integer, not 'many'"):
             self.options(open_session, intra_op_thread_count="many")
+
+    @pytest.fixture
+    def gpu_wheel(self, monkeypatch):
+        """An onnxruntime that offers a GPU's providers and leaves them out, as the real one does without CUDA."""
+        offered = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+        asked = []
+
+        class Session(onnxruntime_backend.ort.InferenceSession):
+            def __init__(self, path, *, sess_options, providers):
+                asked.append(dict(providers))
+                super().__init__(path, sess_options=sess_options, providers=["CPUExecutionProvider"])
+
+        monkeypatch.setattr(onnxruntime_backend.ort, "get_available_providers", lambda: offered)
+        monkeypatch.setattr(onnxruntime_backend.ort, "preload_dlls", lambda: None)
+        monkeypatch.setattr(onnxruntime_backend.ort, "InferenceSession", Session)
+        return asked
+
+    def test_a_provider_that_onnxruntime_leaves_out_is_an_error(self, open_session, gpu_wheel):
+        with pytest.raises(ModelLoadError, match=r"CUDAExecutionProvider cannot be used here, .* run it on CPUExec"):
+            open_session("image_encoder", kind="GPU")
+
+    def test_options_of_providers_reach_onnxruntime_in_its_own_words(self, open_session, gpu_wheel):
+        accelerators = [
+            {
+                "name": "tensorrt",
+                "parameters": {
+                    "precision_mode": "FP16",
+                    "max_workspace_size_bytes": "1024",
+                    "trt_engine_cache_enable": "true",
+                    "trt_engine_cache_prefix": "text_encoder",
+                },
+            },
+            {"name": "cuda", "parameters": {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}},
+        ]
+        optimization = {"execution_accelerators": {"gpu_execution_accelerator": accelerators}}
+        with pytest.raises(ModelLoadError, match="TensorrtExecutionProvider, CUDAExecutionProvider cannot be used"):
+            open_session("text_encoder", lambda config: config.update(optimization=optimization), kind="GPU")
+        (providers,) = gpu_wheel
+        assert list(providers) == ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+        assert providers["TensorrtExecutionProvider"] == {
+            "device_id": "0",
+            "trt_fp16_enable": "True",
+            "trt_max_workspace_size": "1024",
+            "trt_engine_cache_enable": "True",
+            "trt_engine_cache_prefix": "text_encoder",
+        }
+        assert providers["CUDAExecutionProvider"] == {
+            "device_id": "0",
+            "cudnn_conv_algo_search": "HEURISTIC",
+            "use_tf32": "0",
+        }
+
+    def test_the_documented_tensorrt_provider_is_understood(self, open_session, gpu_wheel):
+        page = (Path(__file__).parents[2] / "docs" / "deployment.md").read_text(encoding="utf-8")
+        block = page.split("<!-- tensorrt provider -->\n```\n")[1].split("```")[0]
+        parsed = text_format.Parse(block, ModelConfig())
+        optimization = json_format.MessageToDict(parsed, preserving_proto_field_name=True)["optimization"]
+        with pytest.raises(ModelLoadError, match="cannot be used here"):
+            open_session("image_encoder", lambda config: config.update(optimization=optimization), kind="GPU")
+        (providers,) = gpu_wheel
+        options = providers["TensorrtExecutionProvider"]
+        assert options["trt_fp16_enable"] == "True"
+        assert options["trt_engine_cache_prefix"] == "image_encoder"
+        # Words of NVIDIA's backend alone would be refused by onnxruntime.
+        assert all(key == "device_id" or key.startswith("trt_") for key in options)
+
+    def test_a_precision_that_the_tensorrt_provider_lacks(self, open_session, gpu_wheel):
+        accelerator = {"name": "tensorrt", "parameters": {"precision_mode": "FP4"}}
+        optimization = {"execution_accelerators": {"gpu_execution_accelerator": [accelerator]}}
+        with pytest.raises(ModelLoadError, match="precision_mode must be FP32 or FP16, not 'FP4'"):
+            open_session("text_encoder", lambda config: config.update(optimization=optimization))
 
     @pytest.mark.parametrize(("name", "sentence"), [("tensorrt", "Tensorrt"), ("nonsense", "unknown execution acc")])
     def test_accelerators_that_are_not_there(self, open_session, name, sentence):

@@ -256,6 +256,17 @@ class TestLife:
         assert serve.noted() == ["triton starts", "triton stops"]
         process.stderr.close()
 
+    def test_a_profile_that_nothing_has_ends_the_start(self, serve):
+        up = serve.run("up", "--detach", "--profile", "nope")
+        assert (up.returncode, serve.noted()) == (1, [])
+        assert "There is no profile 'nope'" in up.stderr
+
+    def test_the_profile_for_this_processor_is_said_and_told_to_triton(self, serve):
+        up = serve.run("up", "--detach", "--profile", "cpu")
+        assert up.returncode == 0, up.stderr
+        assert "profile cpu: image encoder in" in serve.run("logs", "serve").stdout
+        assert "--model-config-name=cpu" in serve.triton_flags()
+
     def test_without_a_gateway_the_canary_decides(self, serve):
         up = serve.run("up", "--detach", "--no-gateway")
         assert up.returncode == 0, up.stderr
@@ -598,6 +609,12 @@ class TestTritonCommand:
         command = self.make(repository, tmp_path, triton="docker")
         (name,) = [word.partition("=")[2] for word in command.argv if word.startswith("--name=")]
         assert command.clean == ("docker", "rm", "--force", name)
+
+    @pytest.mark.parametrize(("profile", "has_gpus"), [("gpu-onnx", True), ("cpu", False), (None, False)])
+    def test_a_container_gets_the_gpus_that_its_profile_needs(self, repository, tmp_path, profile, has_gpus):
+        self.put_on_path(tmp_path, "docker")
+        command = self.make(repository, tmp_path, triton="docker", profile=profile)
+        assert ("--gpus=all" in command.argv) == has_gpus
 
     def test_a_profile_becomes_the_config_name(self, repository, tmp_path, wheel):
         assert "--model-config-name=cpu" in self.make(repository, tmp_path, profile="cpu").argv

@@ -27,8 +27,10 @@ ENSEMBLES = {
 # Fields that releases before 24.10 or after it do not know would stop one of the two Tritons from loading.
 KNOWN_FIELDS = {
     *("name", "platform", "backend", "max_batch_size", "input", "output", "instance_group", "dynamic_batching"),
-    *("model_warmup", "parameters", "ensemble_scheduling", "default_model_filename"),
+    *("model_warmup", "parameters", "ensemble_scheduling", "default_model_filename", "optimization"),
 }
+GPU_PROFILES = ("gpu-onnx", "gpu-tensorrt")
+GRAPHS = ("upscale", "image_encoder", "text_encoder")
 
 
 def parse(path: Path) -> ModelConfig:
@@ -129,11 +131,37 @@ def test_similarity_owns_one_cache_and_takes_ragged_lists():
     assert {tensor.name for tensor in config.input if tensor.allow_ragged_batch} == {"labels", "templates"}
 
 
-@pytest.mark.parametrize("path", ["config.pbtxt", "configs/cpu.pbtxt"])
-def test_upscale_warms_every_canvas_at_both_ends(path):
-    config = parse(REPOSITORY / "upscale" / path)
-    warmed = {(warmup.inputs["canvas"].dims[1], warmup.batch_size) for warmup in config.model_warmup}
-    assert warmed == {(side, batch) for side in (32, 64, 128) for batch in (1, config.max_batch_size)}
+def batches_to_warm(config: ModelConfig) -> set[int]:
+    """Both ends on the CPU; on a GPU, where kernels load at their first use, every power of two."""
+    is_gpu = any(group.kind == group.KIND_GPU for group in config.instance_group)
+    return (
+        {2**power for power in range(8) if 2**power <= config.max_batch_size} if is_gpu else {1, config.max_batch_size}
+    )
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if path.relative_to(REPOSITORY).parts[0] in GRAPHS], ids=str)
+def test_graphs_are_warmed_at_every_canvas_and_both_ends_of_the_batch(path):
+    config = parse(path)
+    sizes = {tuple(warmup.inputs[config.input[0].name].dims) for warmup in config.model_warmup}
+    warmed = {(tuple(warmup.inputs[config.input[0].name].dims), warmup.batch_size) for warmup in config.model_warmup}
+    assert len(config.model_warmup) == len(warmed)
+    assert warmed == {(size, batch) for size in sizes for batch in batches_to_warm(config)}
+    if config.name == "upscale":
+        assert sizes == {(3, side, side) for side in (32, 64, 128)}
+
+
+@pytest.mark.parametrize("profile", GPU_PROFILES)
+def test_a_profile_for_gpus_leaves_no_graph_on_the_cpu(profile):
+    """Triton takes config.pbtxt, and with it the CPU, for a model that lacks the profile."""
+    for model in GRAPHS:
+        groups = parse(REPOSITORY / model / "configs" / f"{profile}.pbtxt").instance_group
+        assert groups
+        assert all(group.kind == group.KIND_GPU for group in groups)
+
+
+def test_every_profile_says_which_one_it_is():
+    for path in REPOSITORY.glob("*/configs/*.pbtxt"):
+        assert f"--profile {path.stem}`" in path.read_text(encoding="utf-8").split("name:")[0], path
 
 
 def test_warmup_files_hold_what_the_comments_say():

@@ -3,7 +3,10 @@
 ExportError
 ├── ParityError      a graph differs from PyTorch by more than its tolerance
 ├── TemplateError    the model repository to export into is not one
-└── TokenizerError   the checkpoint's tokenizer can't be written as one file
+├── TokenizerError   the checkpoint's tokenizer can't be written as one file
+├── RepositoryError  the repository whose graphs are to be converted holds none
+├── AgreementError   a converted graph embeds images too differently from the fp32 one
+└── PlanError        this machine can't build TensorRT plans, or TensorRT refused a graph
 """
 
 
@@ -33,3 +36,25 @@ class TemplateError(ExportError):
 
 class TokenizerError(ExportError):
     """The checkpoint's tokenizer does something that a `tokenizers` file can't express, or the file differs from it."""
+
+
+class RepositoryError(ExportError):
+    """A repository that was not exported yet, or is damaged."""
+
+
+class AgreementError(ExportError):
+    """A conversion costs too much.
+
+    Attributes:
+        measured: the cosine found.
+        bound: the least that is accepted.
+    """
+
+    def __init__(self, sentence: str, *, measured: float, bound: float) -> None:
+        super().__init__(sentence)
+        self.measured = measured
+        self.bound = bound
+
+
+class PlanError(ExportError):
+    """A TensorRT plan that was not built."""

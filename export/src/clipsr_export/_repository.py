@@ -4,8 +4,6 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
 
-import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -25,6 +23,7 @@ from clipsr_export._check import check_graph
 from clipsr_export._dims import fill_dims
 from clipsr_export._errors import TemplateError, TokenizerError
 from clipsr_export._graphs import ImageEncoderGraph, TextEncoderGraph, UpscaleGraph
+from clipsr_export._manifest import describe_file, digest_of, sha256, write_manifest
 from clipsr_export._onnx import write_onnx
 from clipsr_export._receptive_field import measure_receptive_field
 from clipsr_export._tokenizer import build_tokenizer, pad_token_id
@@ -100,7 +99,7 @@ def export_repository(plan: ExportPlan) -> dict[str, Any]:
         tokenizer = _write_tokenizer(plan, staging)
         banks = _write_text_banks(plan, staging) if plan.has_text_banks else []
         manifest = _manifest(plan, staging, banks, pad_token_id(tokenizer))
-        (staging / "manifest.json").write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        write_manifest(staging, manifest)
         _copy_models(plan)
         for path, text in configurations.items():
             (plan.output / path).write_text(text, encoding="utf-8")
@@ -198,7 +197,7 @@ def _write_text_banks(plan: ExportPlan, staging: Path) -> list[dict[str, str]]:
     folder = staging / "similarity" / "text_banks"
     folder.mkdir(parents=True)
     embedding = _embed_prompts(plan)
-    digest = _sha256(staging / "text_encoder" / "1" / "model.onnx")
+    digest = sha256(staging / "text_encoder" / "1" / "model.onnx")
     banks: list[dict[str, str]] = []
     for label_set, labels in prompts.label_sets().items():
         for template_set in _BANK_TEMPLATE_SETS:
@@ -232,15 +231,14 @@ def _embed_prompts(plan: ExportPlan) -> dict[str, Tensor]:
 
 def _manifest(plan: ExportPlan, staging: Path, banks: list[dict[str, str]], pad_id: int) -> dict[str, Any]:
     files = sorted(p for p in staging.rglob("*") if p.is_file())
-    artifacts = {p.relative_to(staging).as_posix(): {"sha256": _sha256(p), "bytes": p.stat().st_size} for p in files}
-    lines = "".join(f"{path} {item['sha256']}\n" for path, item in artifacts.items())
+    artifacts = {p.relative_to(staging).as_posix(): describe_file(p) for p in files}
     clip = plan.clip
     upscaler = describe_upscaler(plan.upscaler)
     packages = ("clipsr-export", "clipsr-training", "torch", "onnx", "onnxscript", "open_clip_torch", "tokenizers")
     return {
         "schema_version": SCHEMA_VERSION,
         "name": plan.name,
-        "digest": f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}",
+        "digest": digest_of(artifacts),
         "weights": "random" if clip.is_random else "trained",
         "image_encoder": {
             "architecture": clip.architecture,
@@ -282,7 +280,9 @@ def _copy_models(plan: ExportPlan) -> None:
     """Copy what the template holds beside configurations and generated files, unless it is the output itself."""
     if plan.template.resolve() == plan.output.resolve():
         return
-    generated = shutil.ignore_patterns("model.onnx*", "manifest.json", "tokenizer.json", "text_banks")
+    generated = shutil.ignore_patterns(
+        "model.onnx*", "model.int8.onnx", "*.plan", "tensorrt.json", "manifest.json", "tokenizer.json", "text_banks"
+    )
     shutil.copytree(plan.template, plan.output, ignore=generated, dirs_exist_ok=True)
 
 
@@ -292,16 +292,11 @@ def _put_in_place(staging: Path, output: Path) -> None:
     for stale in output.glob("*/1/model.onnx.data"):
         if not (staging / stale.relative_to(output)).exists() and (staging / stale.relative_to(output).parent).exists():
             stale.unlink()
+    # Converted from graphs that are replaced now.
+    for stale in [*output.glob("*/1/model.int8.onnx"), *output.glob("*/1/*.plan"), *output.glob("tensorrt.json")]:
+        stale.unlink()
     files = sorted((p for p in staging.rglob("*") if p.is_file()), key=lambda p: p.name == "manifest.json")
     for path in files:
         target = output / path.relative_to(staging)
         target.parent.mkdir(parents=True, exist_ok=True)
         path.replace(target)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

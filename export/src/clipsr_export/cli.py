@@ -8,12 +8,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from clipsr_export import _clip_command, _upscaler_command
+from clipsr_export import _clip_command, _int8_command, _tensorrt_command, _upscaler_command
 from clipsr_export._arguments import HelpFormatter
 from clipsr_export._errors import ExportError
 from clipsr_training.liif import CheckpointFormatError
 
-_COMMANDS = (_clip_command, _upscaler_command)
+_COMMANDS = (_clip_command, _upscaler_command, _int8_command, _tensorrt_command)
 # What a user can cause; anything else is a defect and shows its traceback.
 _FAILURES = (ExportError, CheckpointFormatError, OSError, ValueError, RuntimeError)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from clipsr_serving.errors import ModelLoadError
 
-__all__ = ["ModelSpec", "TensorSpec", "check_signature", "read_model_spec"]
+__all__ = ["Accelerator", "ModelSpec", "TensorSpec", "check_signature", "read_model_spec"]
 
 Shape = tuple[int, ...]
 """Sizes; -1 where any size is allowed."""
@@ -32,6 +32,19 @@ class TensorSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Accelerator:
+    """One entry under ``optimization.execution_accelerators``.
+
+    Attributes:
+        name: as NVIDIA's backend calls it, for example ``tensorrt``.
+        parameters: its options, in NVIDIA's words.
+    """
+
+    name: str
+    parameters: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """What a backend needs to know of one model instance.
 
@@ -42,7 +55,7 @@ class ModelSpec:
         is_gpu: this instance is of KIND_GPU.
         device_id: the GPU of this instance.
         parameters: ``parameters`` of the config, string values.
-        accelerators: names under ``optimization.execution_accelerators``, in order.
+        accelerators: ``optimization.execution_accelerators``, in order.
         graph_level: ``optimization.graph.level``; 0 if absent.
     """
 
@@ -55,7 +68,7 @@ class ModelSpec:
     is_gpu: bool
     device_id: int
     parameters: Mapping[str, str]
-    accelerators: tuple[str, ...]
+    accelerators: tuple[Accelerator, ...]
     graph_level: int
 
     def integer(self, key: str) -> int | None:
@@ -106,7 +119,9 @@ def read_model_spec(args: Mapping[str, str], *, default_file: str = "model.onnx"
         device_id=int(args["model_instance_device_id"]),
         parameters={key: item.get("string_value", "") for key, item in config.get("parameters", {}).items()},
         accelerators=tuple(
-            item["name"] for kind in ("gpu", "cpu") for item in accelerators.get(f"{kind}_execution_accelerator", [])
+            Accelerator(name=item["name"], parameters=item.get("parameters", {}))
+            for kind in ("gpu", "cpu")
+            for item in accelerators.get(f"{kind}_execution_accelerator", [])
         ),
         graph_level=int(optimization.get("graph", {}).get("level", 0)),
     )

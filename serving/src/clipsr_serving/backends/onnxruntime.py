@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,11 +36,13 @@ _DATA_TYPES = {
 }
 
 # optimization.execution_accelerators, by the names that NVIDIA's backend reads.
-_PROVIDERS = {
-    "tensorrt": "TensorrtExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-}
+_TENSORRT, _CUDA = "TensorrtExecutionProvider", "CUDAExecutionProvider"
+_PROVIDERS = {"tensorrt": _TENSORRT, "cuda": _CUDA, "openvino": "OpenVINOExecutionProvider"}
+# NVIDIA's words for options of the TensorRT provider; those that begin with trt_ are onnxruntime's own.
+_TENSORRT_KEYS = {"max_workspace_size_bytes": "trt_max_workspace_size"}
+_TENSORRT_PRECISIONS = {"FP32": {}, "FP16": {"trt_fp16_enable": "True"}}
+# How onnxruntime wants the booleans that NVIDIA's backend takes in any of these forms.
+_BOOLEANS = {"true": "True", "false": "False"}
 
 # optimization.graph.level, as NVIDIA's backend numbers it.
 _GRAPH_LEVELS = {
@@ -77,11 +80,16 @@ class OnnxRuntimeSession:
             _log.warning("model %s: the onnxruntime backend does not know the parameters %s", spec.name, unknown)
         providers = _choose_providers(spec)
         options = _make_options(spec)
+        if spec.is_gpu:
+            # CUDA's libraries may come as packages of this environment, where the system's loader does not look.
+            ort.preload_dlls()
         try:
             self._session = ort.InferenceSession(str(spec.model_file), sess_options=options, providers=providers)
         # The wheel's exception types are private to its extension module.
         except Exception as error:
             raise ModelLoadError(f"model {spec.name!r}: onnxruntime cannot load {spec.model_file}: {error}") from error
+        _refuse_fallback(spec, providers, self._session)
+        self._session.disable_fallback()  # nor to the CPU later, after an error of the device
         check_signature(
             spec,
             graph_inputs=[_describe(node) for node in self._session.get_inputs()],
@@ -91,7 +99,8 @@ class OnnxRuntimeSession:
         self._run_options = ort.RunOptions()
         if _SHRINKAGE_KEY in spec.parameters:
             self._run_options.add_run_config_entry(_SHRINKAGE_KEY, spec.parameters[_SHRINKAGE_KEY])
-        _log.info("model %s: onnxruntime %s, %d threads", spec.name, providers, options.intra_op_num_threads)
+        names = [name for name, _ in providers]
+        _log.info("model %s: onnxruntime %s, %d threads", spec.name, names, options.intra_op_num_threads)
 
     def run(self, inputs: Tensors) -> dict[str, NDArray[np.generic]]:
         """Run once; outputs are new arrays."""
@@ -104,25 +113,53 @@ def _describe(node: Any) -> TensorSpec:
     return TensorSpec(name=node.name, data_type=_DATA_TYPES.get(str(node.type), str(node.type)), shape=shape)
 
 
-def _choose_providers(spec: ModelSpec) -> list[str | tuple[str, dict[str, str]]]:
-    wanted = []
-    for name in spec.accelerators:
-        if name not in _PROVIDERS:
-            raise ModelLoadError(f"model {spec.name!r}: unknown execution accelerator {name!r} in config.pbtxt")
-        wanted.append(_PROVIDERS[name])
-    if spec.is_gpu and "CUDAExecutionProvider" not in wanted:
-        wanted.append("CUDAExecutionProvider")
-    available = ort.get_available_providers()
-    absent = [provider for provider in wanted if provider not in available]
+def _choose_providers(spec: ModelSpec) -> list[tuple[str, dict[str, str]]]:
+    """The providers that the config asks for, with their options; the CPU's comes last, for what they leave over."""
+    wanted: dict[str, dict[str, str]] = {}
+    for accelerator in spec.accelerators:
+        if accelerator.name not in _PROVIDERS:
+            raise ModelLoadError(
+                f"model {spec.name!r}: unknown execution accelerator {accelerator.name!r} in config.pbtxt"
+            )
+        provider = _PROVIDERS[accelerator.name]
+        wanted[provider] = _provider_options(spec, provider, accelerator.parameters)
+    if spec.is_gpu:
+        wanted.setdefault(_CUDA, {"device_id": str(spec.device_id)})
+    absent = [provider for provider in wanted if provider not in ort.get_available_providers()]
     if absent:
         raise ModelLoadError(
             f"model {spec.name!r}: config.pbtxt asks for {', '.join(absent)}, but this onnxruntime has only "
-            f"{', '.join(available)}; use KIND_CPU or install an onnxruntime that has it"
+            f"{', '.join(ort.get_available_providers())}; install one that has it (for a GPU: scripts/install.sh gpu), "
+            "or choose another --profile"
         )
-    device = {"device_id": str(spec.device_id)}
-    return [(name, device) if name.startswith(("CUDA", "Tensorrt")) else name for name in wanted] + [
-        "CPUExecutionProvider"
-    ]
+    return [*wanted.items(), ("CPUExecutionProvider", {})]
+
+
+def _provider_options(spec: ModelSpec, provider: str, parameters: Mapping[str, str]) -> dict[str, str]:
+    if provider not in (_TENSORRT, _CUDA):
+        return dict(parameters)
+    options = {"device_id": str(spec.device_id)}
+    for key, value in parameters.items():
+        if provider == _TENSORRT and key == "precision_mode":
+            if value not in _TENSORRT_PRECISIONS:
+                raise ModelLoadError(
+                    f"model {spec.name!r}: precision_mode must be {' or '.join(_TENSORRT_PRECISIONS)}, not {value!r}"
+                )
+            options |= _TENSORRT_PRECISIONS[value]
+        else:
+            options[_TENSORRT_KEYS.get(key, key)] = _BOOLEANS.get(value.lower(), value)
+    return options
+
+
+def _refuse_fallback(spec: ModelSpec, wanted: Sequence[tuple[str, dict[str, str]]], session: Any) -> None:
+    """Onnxruntime leaves out a provider whose libraries or device are missing, with no more than a line in the log."""
+    absent = [name for name, _ in wanted if name not in session.get_providers()]
+    if absent:
+        raise ModelLoadError(
+            f"model {spec.name!r}: {', '.join(absent)} cannot be used here, so onnxruntime would run it on "
+            f"{', '.join(session.get_providers())}; the lines before this one in Triton's log say what is missing "
+            "(a GPU, its driver, or CUDA's libraries: scripts/install.sh gpu), or choose another --profile"
+        )
 
 
 def _make_options(spec: ModelSpec) -> ort.SessionOptions:

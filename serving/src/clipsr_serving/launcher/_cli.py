@@ -97,7 +97,12 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _add_up_flags(up: argparse.ArgumentParser) -> None:
     up.add_argument("--detach", action="store_true", help="return when it is ready, and leave it in the background")
-    up.add_argument("--profile", metavar="NAME", help="use configs/NAME.pbtxt of the models that have it, e.g. cpu")
+    up.add_argument(
+        "--profile",
+        metavar="NAME",
+        help="engine and processor: cpu (openvino, in the best type for this one), cpu-onnx, cpu-int8, gpu-onnx, "
+        "gpu-tensorrt, or another NAME of configs/NAME.pbtxt (cpu-onnx)",
+    )
     up.add_argument(
         "--triton",
         choices=("auto", "embedded", "path", "docker"),

@@ -54,7 +54,7 @@ class UpOptions:
         triton_address: the address of Triton's inference ports.
         triton_metrics_address: the address of its metrics port; None for the same.
         triton_http_port, triton_grpc_port, triton_metrics_port: 0 picks a free one.
-        profile: configs/NAME.pbtxt is used where a model has it; None for config.pbtxt.
+        profile: configs/NAME.pbtxt is used where a model has it; None for config.pbtxt. See `_profiles`.
         has_gateway: False serves Triton's own ports only.
         timeout_s: how long to wait until the service answers.
         restart: what happens when a process ends after the service was ready.

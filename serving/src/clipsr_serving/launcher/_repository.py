@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from clipsr_serving.errors import ArtifactError, LaunchError
-from clipsr_serving.manifest import read_manifest
+from clipsr_serving.manifest import Manifest, read_manifest
 
 __all__ = ["check_repository"]
 
 
-def check_repository(repository: Path) -> None:
-    """Make sure that what export writes is there and whole.
+def check_repository(repository: Path) -> Manifest:
+    """Make sure that what export writes is there and whole; returns its manifest.
 
     Raises:
         LaunchError: the folder, the manifest or an artifact is missing, an artifact has another size, or a folder is no
@@ -41,3 +41,4 @@ def check_repository(repository: Path) -> None:
                 f"{path} has {path.stat().st_size:,} bytes, but manifest.json says {artifact.size_bytes:,}; "
                 "run `make export` to write both again."
             )
+    return manifest

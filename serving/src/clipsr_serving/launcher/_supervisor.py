@@ -18,10 +18,11 @@ from clipsr_serving.launcher._logs import follow_logs
 from clipsr_serving.launcher._options import Endpoint, Ports, UpOptions, claim_ports
 from clipsr_serving.launcher._probe import is_triton_ready, run_canary
 from clipsr_serving.launcher._processes import InstanceWatch, ManagedProcess
+from clipsr_serving.launcher._profiles import choose_profile, read_cpu_flags, require_machine
 from clipsr_serving.launcher._reasons import explain_end, explain_gateway_log, explain_triton_log
 from clipsr_serving.launcher._repository import check_repository
 from clipsr_serving.launcher._state import State, StateDir
-from clipsr_serving.launcher._triton import make_triton_command, remove_leftovers
+from clipsr_serving.launcher._triton import TritonCommand, make_triton_command, remove_leftovers
 from clipsr_serving.launcher._unit import Unit
 
 __all__ = ["run_service"]
@@ -55,9 +56,15 @@ def run_service(options: UpOptions, state_dir: StateDir) -> None:
     _stop_on_signals(stop)
     with state_dir.lock():
         _refuse_orphans(state_dir)
-        check_repository(options.repository)
+        manifest = check_repository(options.repository)
+        choice = choose_profile(options.profile, options.repository, manifest, cpu_flags=read_cpu_flags())
+        options = replace(options, profile=choice.config_name)
         ports = claim_ports(options)
-        service = _Service(options, ports, state_dir, stop)
+        command = make_triton_command(options, ports=ports, state_dir=state_dir.path)
+        require_machine(options.profile, options.repository, manifest, triton_kind=command.kind)
+        if choice.sentence:
+            _say(choice.sentence)
+        service = _Service(options, ports, command, state_dir, stop)
         try:
             service.start()
             service.watch()
@@ -88,7 +95,9 @@ def _refuse_orphans(state_dir: StateDir) -> None:
 class _Service:
     """The two processes and the order in which they live."""
 
-    def __init__(self, options: UpOptions, ports: Ports, state_dir: StateDir, stop: threading.Event) -> None:
+    def __init__(
+        self, options: UpOptions, ports: Ports, command: TritonCommand, state_dir: StateDir, stop: threading.Event
+    ) -> None:
         self._options = options
         self._state_dir = state_dir
         self._stop = stop
@@ -107,7 +116,7 @@ class _Service:
         }
         self._listen = None if ports.gateway is None else replace(options.listen, port=ports.gateway)
         self._url = None if self._listen is None else _reachable(self._listen.host, self._listen.port)
-        self._command = make_triton_command(options, ports=ports, state_dir=state_dir.path)
+        self._command = command
         self._triton = self._make_triton()
         self._gateway = self._make_gateway(self._listen, self._url) if self._listen and self._url else None
         self._units = (self._triton,) if self._gateway is None else (self._triton, self._gateway)

@@ -181,6 +181,7 @@ def _docker_command(options: UpOptions, ports: Ports, state_dir: Path) -> Triton
     argv = (
         # The client forwards SIGTERM to the container; host networking keeps the addresses those of the flags.
         *("docker", "run", "--rm", f"--name={name}", "--network=host", "--shm-size=256m"),
+        *(("--gpus=all",) if (options.profile or "").startswith("gpu-") else ()),
         *(f"--volume={options.repository.resolve()}:/models:ro", "--entrypoint=tritonserver", _IMAGE),
         *_server_flags("/models", options, ports),
     )

@@ -1,0 +1,150 @@
+"""An image encoder in int8, written beside the fp32 graph of an exported repository.
+
+Weights are quantized by channel, activations by tensor, both from the ranges that calibration images give. The graph
+stays an ONNX file with QuantizeLinear and DequantizeLinear nodes, which openvino and onnxruntime run as int8.
+
+`upscale` is not quantized: 8 bits move single pixels. Nor is `text_encoder`: it works only for texts that no cache
+holds, and its embeddings are then used for every image.
+
+Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+Inference"; onnxruntime.quantization.
+"""
+
+# onnx and onnxruntime ship partial types: what comes out of them is unknown to the checker.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+FILE_NAME = "model.int8.onnx"
+# Where the arithmetic is. Normalizations, softmax and activations stay in fp32: they are little work, and sensitive.
+_QUANTIZED_OPERATORS = ("Conv", "MatMul", "Gemm")
+# Images that go through a graph at once.
+_BATCH = 8
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """Cosines between the embeddings of the same images by both graphs.
+
+    Attributes:
+        n_images: compared.
+        mean, p1, least: of the cosines; p1 is what 99 of 100 images exceed.
+    """
+
+    n_images: int
+    mean: float
+    p1: float
+    least: float
+
+
+def quantize_encoder(source: Path, target: Path, pixels: Pixels) -> None:
+    """Write the int8 form of an image encoder.
+
+    Args:
+        source: the fp32 graph, pixels UINT8 [N, 3, R, R] to image_embedding FP32 [N, D].
+        target: file to write, one file whatever its size below 2 GB.
+        pixels: [M, 3, R, R] images to calibrate on, as the encoder sees them in service.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        # Constants are folded and batch normalizations merged into convolutions first, as the engines would do later.
+        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        names = _nodes_to_quantize(prepared)
+        with _quiet():
+            quantize_static(
+                str(prepared),
+                str(target),
+                _Batches(pixels),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=list(_QUANTIZED_OPERATORS),
+                nodes_to_quantize=names,
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                calibrate_method=CalibrationMethod.MinMax,
+                # openvino wants zero points of weights to be 0, and biases in fp32 or int32.
+                extra_options={"WeightSymmetric": True, "ActivationSymmetric": False},
+            )
+    onnx.checker.check_model(str(target))
+
+
+def _nodes_to_quantize(path: Path) -> list[str]:
+    """Return the names of products with weights; those of two activations, as in attention, stay in fp32."""
+    graph = onnx.load(str(path)).graph
+    weights = {initializer.name for initializer in graph.initializer}
+    products = [node for node in graph.node if node.op_type in _QUANTIZED_OPERATORS]
+    return [node.name for node in products if len(node.input) > 1 and node.input[1] in weights]
+
+
+class _Batches(CalibrationDataReader):
+    """Hands out calibration images."""
+
+    def __init__(self, pixels: Pixels) -> None:
+        self._batches: Iterator[Pixels] = iter(_split(pixels))
+
+    def get_next(self) -> dict[str, Any] | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the next batch by the input's name; None at the end."""
+        batch = next(self._batches, None)
+        return None if batch is None else {"pixels": batch}
+
+
+def _split(pixels: Pixels) -> Sequence[Pixels]:
+    return [pixels[i : i + _BATCH] for i in range(0, len(pixels), _BATCH)]
+
+
+def measure_agreement(source: Path, target: Path, pixels: Pixels) -> Agreement:
+    """Compare the embeddings of both graphs.
+
+    Args:
+        source: the fp32 graph.
+        target: the converted one.
+        pixels: [N, 3, R, R], at least one.
+    """
+    expected, actual = (_embed(path, pixels) for path in (source, target))
+    lengths = np.linalg.norm(expected, axis=1) * np.linalg.norm(actual, axis=1)
+    cosines = np.sort((expected * actual).sum(axis=1) / lengths)
+    return Agreement(
+        n_images=len(cosines),
+        mean=float(cosines.mean()),
+        p1=float(cosines[len(cosines) // 100]),
+        least=float(cosines[0]),
+    )
+
+
+def _embed(path: Path, pixels: Pixels) -> npt.NDArray[np.float32]:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return np.concatenate([np.asarray(session.run(None, {"pixels": batch})[0]) for batch in _split(pixels)])
+
+
+class _quiet:  # noqa: N801 - reads as the statement that it is
+    """Silences the quantizer's advice, which goes to the root logger; its errors are exceptions and still arrive."""
+
+    def __enter__(self) -> None:
+        self._level = logging.getLogger().level
+        logging.getLogger().setLevel(logging.ERROR)
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger().setLevel(self._level)
