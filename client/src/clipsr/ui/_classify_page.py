@@ -11,7 +11,7 @@ import gradio as gr
 from clipsr import Client, Fit, Route
 from clipsr.ui import _markup
 from clipsr.ui._answers import ClassifyForm, answer_classify
-from clipsr.ui._fields import ask_model, keep_as_uploaded, template_choices
+from clipsr.ui._fields import ask_model, image_field, template_choices
 
 __all__ = ["add_classify_page"]
 
@@ -24,16 +24,7 @@ def add_classify_page(client: Client, pages: gr.Blocks) -> None:
     """Add the fields and what they do; the sets to choose from are asked for whenever the page is loaded."""
     with gr.Row(equal_height=False):
         with gr.Column(min_width=300):
-            image = keep_as_uploaded(
-                gr.Image(
-                    label="Image",
-                    type="filepath",
-                    sources=["upload", "clipboard"],
-                    height=240,
-                    buttons=[],
-                    elem_classes="cs-input",
-                )
-            )
+            image = image_field("Image")
             label_set = gr.Dropdown([("Labels that I type", _TYPED)], value=_TYPED, label="Choose from")
             typed = gr.Textbox(
                 "cat, dog, bird, horse, airplane, car",

@@ -9,24 +9,47 @@ from typing import Any
 import gradio as gr
 
 from clipsr import Client, ClipsrError, ModelInfo
+from clipsr.ui._keeping import library_names
 
-__all__ = ["INFO_TIMEOUT_S", "ask_model", "keep_as_uploaded", "template_choices"]
+__all__ = ["INFO_TIMEOUT_S", "ask_model", "image_field", "library_update", "template_choices"]
 
 INFO_TIMEOUT_S = 5.0  # a page that loads shows soon that nobody answers
 
 
-def keep_as_uploaded(field: gr.Image) -> gr.Image:
-    """Let the field hand on the path of the file as it was uploaded, and return it.
+def image_field(label: str, *, visible: bool = True) -> gr.Image:
+    """Return a field for an image, which hands on the path of the file as it was uploaded.
 
     gradio would decode the file first, and where that fails no handler runs; here the service decodes it and says what
     is wrong with it. A subclass would do the same, but gradio writes a stub file beside the module of each subclass.
     """
+    field = gr.Image(
+        label=label,
+        type="filepath",
+        sources=["upload", "clipboard"],
+        height=240,
+        buttons=[],
+        visible=visible,
+        elem_classes="cs-input",
+    )
 
     def preprocess(payload: Any) -> str | None:
         return None if payload is None else payload.path
 
     field.preprocess = preprocess
     return field
+
+
+def library_update(client: Client, chosen: str | None, *, otherwise: str | None = None) -> dict[str, Any]:
+    """Return the choices of a field for libraries as they are now.
+
+    Args:
+        client: asks the service.
+        chosen: the library to show, if it is there.
+        otherwise: the one to show if it is not; the first one if that is not there either.
+    """
+    names = library_names(client, timeout_s=INFO_TIMEOUT_S)
+    wanted = next((name for name in (chosen, otherwise, *names) if name in names), None)
+    return gr.update(choices=names, value=wanted)
 
 
 def ask_model(client: Client) -> ModelInfo | None:

@@ -8,7 +8,7 @@ from html import escape
 
 from clipsr import Prediction
 
-__all__ = ["alert", "bars", "data_uri", "empty", "facts", "panel", "picture", "quiet", "status"]
+__all__ = ["alert", "bars", "caution", "data_uri", "empty", "facts", "heading", "panel", "picture", "quiet", "status"]
 
 _SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -29,6 +29,16 @@ def alert(sentence: str) -> str:
 def status(sentence: str) -> str:
     """Return a success, read when the reader pauses."""
     return f'<div class="cs-done" role="status">{escape(sentence)}</div>'
+
+
+def caution(sentence: str) -> str:
+    """Return what to know about an answer that is there all the same."""
+    return f'<div class="cs-caution">{escape(sentence)}</div>'
+
+
+def heading(text: str) -> str:
+    """Return the heading of an answer."""
+    return f'<h3 class="cs-heading">{escape(text)}</h3>'
 
 
 def empty(sentence: str) -> str:

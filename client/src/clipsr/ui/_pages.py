@@ -8,6 +8,8 @@ import gradio as gr
 
 from clipsr import Client
 from clipsr.ui._classify_page import add_classify_page
+from clipsr.ui._library_page import add_library_page
+from clipsr.ui._search_page import add_search_page
 from clipsr.ui._service_page import add_service_page
 
 __all__ = ["make_pages"]
@@ -23,6 +25,10 @@ def make_pages(client: Client) -> gr.Blocks:
         with gr.Tabs():
             with gr.Tab("Classify"):
                 add_classify_page(client, pages)
+            with gr.Tab("Search") as search:
+                add_search_page(client, search)
+            with gr.Tab("Library") as library:
+                add_library_page(client, library)
             with gr.Tab("Service"):
                 add_service_page(client, pages)
     return pages

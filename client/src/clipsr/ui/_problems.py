@@ -8,7 +8,7 @@ from pathlib import Path
 from clipsr import AuthenticationError, ClipsrError, DeadlineError, InvalidRequestError, Limits
 from clipsr._description import format_bytes
 
-__all__ = ["FormError", "check_file", "explain", "split_labels"]
+__all__ = ["FormError", "check_file", "explain", "split_labels", "split_words"]
 
 
 class FormError(Exception):
@@ -46,7 +46,12 @@ def split_labels(typed: str) -> Sequence[str]:
     Raises:
         FormError: there are none.
     """
-    labels = [label for line in typed.splitlines() for part in line.split(",") if (label := part.strip())]
+    labels = split_words(typed)
     if not labels:
         raise FormError("There are no labels: type some with commas between them, such as cat, dog, bird.")
     return labels
+
+
+def split_words(typed: str) -> Sequence[str]:
+    """Return what stands between commas or line ends in a text, such as tags; none for an empty one."""
+    return [word for line in typed.splitlines() for part in line.split(",") if (word := part.strip())]

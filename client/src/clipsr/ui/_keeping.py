@@ -1,0 +1,164 @@
+"""What the page "Library" answers: calls of the service and HTML, no gradio."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipsr import AddedImage, Client, ClipsrError, FailedImage, ImageFilter, LibraryInfo, Limits, NewImage
+from clipsr._description import format_bytes
+from clipsr.ui import _cards, _markup
+from clipsr.ui._problems import FormError, check_file, explain, split_words
+
+__all__ = ["PageView", "add_images", "create_library", "delete_images", "drop_library", "library_names", "view_page"]
+
+_PAGE_SIZE = 24
+_SHOWN_FAILURES = 5
+_REPORT_EVERY = 8  # images; what a person follows without the page flickering
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PageView:
+    """A page of a library as it is shown.
+
+    Attributes:
+        html: the images, or why there are none.
+        next_token: of the page that follows; empty after the last one.
+    """
+
+    html: str
+    next_token: str = ""
+
+
+def library_names(client: Client, *, timeout_s: float) -> list[str]:
+    """Return the libraries of the service; none where it cannot be asked, the pages then say why."""
+    try:
+        return [library.name for library in client.list_libraries(timeout_s=timeout_s)]
+    except ClipsrError:
+        return []
+
+
+def view_page(client: Client, name: str | None, *, tags: str, token: str, number: int) -> PageView:
+    """Return a page of a library, newest images first.
+
+    Args:
+        client: asks the service.
+        name: of the library; None where there is none.
+        tags: with commas between them; an image must have all of them.
+        token: where the page begins, from the page before; empty for the first.
+        number: of the page, from 1.
+    """
+    try:
+        if not name:
+            names = client.list_libraries()
+            text = "Choose a library." if names else "There is no library yet: make one below."
+            return PageView(html=_markup.empty(text))
+        library = client.library(name)
+        info = library.info()
+        where = ImageFilter(all_tags=split_words(tags))
+        page = library.list_page(token, where=where, page_size=_PAGE_SIZE, newest_first=True, return_thumbnail=True)
+    except ClipsrError as error:
+        return PageView(html=_markup.alert(explain(error)))
+    parts = [_describe(info)]
+    if page.images:
+        first = (number - 1) * _PAGE_SIZE + 1
+        parts.append(_markup.quiet(f"Images {first:,} to {first + len(page.images) - 1:,} of {page.total_count:,}"))
+        parts.append(_cards.stored_cards(page.images))
+    else:
+        parts.append(
+            _markup.empty("No image has these tags." if split_words(tags) else "It is empty: add images below.")
+        )
+    return PageView(html="".join(parts), next_token=page.next_page_token)
+
+
+def add_images(client: Client, name: str | None, paths: Sequence[str], tags: str) -> Iterator[str]:
+    """Add uploaded files to a library, one after the other from the disk; yield how far it is, and what came of it."""
+    try:
+        if not name:
+            raise FormError("There is no library: make one below.")
+        if not paths:
+            raise FormError("There are no images: choose some files.")
+        limits = client.model_info().limits
+        words = split_words(tags)
+        counts: Counter[str] = Counter()
+        failures: list[str] = []
+        for index, outcome in client.library(name).add(_new_image(path, words, limits) for path in paths):
+            if isinstance(outcome, FailedImage):
+                failures.append(f"{Path(paths[index]).name}: {outcome.message}")
+            counts["added" if isinstance(outcome, AddedImage) else type(outcome).__name__] += 1
+            if counts.total() % _REPORT_EVERY == 0:
+                yield _markup.status(f"{counts.total():,} of {len(paths):,} images …")
+    except (ClipsrError, FormError) as error:
+        yield _markup.alert(explain(error))
+        return
+    yield _summarize(counts, failures)
+
+
+def delete_images(client: Client, name: str, hashes: Sequence[str]) -> str:
+    """Delete images and return what came of it."""
+    try:
+        count = client.library(name).delete_images(hashes)
+    except ClipsrError as error:
+        return _markup.alert(explain(error))
+    return _markup.status(f"Deleted {_images(count)} from {name}.")
+
+
+def create_library(client: Client, name: str, *, keep_originals: bool) -> str:
+    """Create a library and return what came of it."""
+    try:
+        if not name.strip():
+            raise FormError("The library needs a name of a-z, 0-9, - and _, such as holiday-2024.")
+        info = client.library(name.strip()).create(keep_originals=keep_originals)
+    except (ClipsrError, FormError) as error:
+        return _markup.alert(explain(error))
+    return _markup.status(f"Made the library {info.name}.")
+
+
+def drop_library(client: Client, name: str | None, *, confirmation: str) -> str:
+    """Remove a library with everything in it, if its name was typed once more; return what came of it."""
+    try:
+        if not name:
+            raise FormError("There is no library to drop.")
+        if confirmation.strip() != name:
+            raise FormError(f"Type the library's name, {name}, to drop it with all of its images.")
+        count = client.library(name).drop()
+    except (ClipsrError, FormError) as error:
+        return _markup.alert(explain(error))
+    return _markup.status(f"Dropped the library {name} with {_images(count)}.")
+
+
+def _new_image(path: str, tags: Sequence[str], limits: Limits) -> NewImage | FailedImage:
+    try:
+        check_file(path, limits)
+    except FormError as error:
+        return FailedImage(code="INVALID_ARGUMENT", reason="IMAGE_TOO_LARGE", message=str(error))
+    return NewImage(content=path, source=Path(path).name, tags=tags)
+
+
+def _describe(info: LibraryInfo) -> str:
+    size = f", {format_bytes(info.size_bytes)}" if info.size_bytes else ""
+    originals = "files are kept" if info.keep_originals else "files are not kept"
+    index = f"index over {info.indexed_count:,}" if info.is_indexed else "no index needed yet"
+    line = _markup.quiet(f"{_images(info.image_count)}{size} · {originals} · {index}")
+    if not info.needs_reembedding:
+        return line
+    cure = f"clipsr-client library reembed {info.name}"
+    return line + _markup.caution(
+        f"Another model made this library. Before it can be searched or added to, run: {cure}"
+    )
+
+
+def _summarize(counts: Counter[str], failures: Sequence[str]) -> str:
+    sentences = [f"Added {_images(counts['added'])}."]
+    if counts["PresentImage"]:
+        sentences.append(f"{_images(counts['PresentImage'])} had been there already.")
+    if failures:
+        sentences.append(f"{_images(len(failures))} failed.")
+    shown = [*failures[:_SHOWN_FAILURES], *(["…"] if len(failures) > _SHOWN_FAILURES else [])]
+    return _markup.status(" ".join(sentences)) + "".join(_markup.caution(failure) for failure in shown)
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count:,} images"

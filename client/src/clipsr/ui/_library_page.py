@@ -1,0 +1,180 @@
+"""The page "Library": what is kept; more of it, or less."""
+# gradio's annotations are incomplete.
+# pyright: basic
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from clipsr import Client
+from clipsr.ui import _markup
+from clipsr.ui._fields import library_update
+from clipsr.ui._keeping import add_images, create_library, delete_images, drop_library, view_page
+
+__all__ = ["add_library_page"]
+
+_QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+_TICKED = "() => [[...document.querySelectorAll('#kept input[name=picked]:checked')].map(box => box.value).join(' ')]"
+"""What the browser sends for the hidden field: the names of the ticked images. Ticking alone asks nobody."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Shelf:
+    """The fields that show images: which library, which page of it.
+
+    Attributes:
+        library: name of the library.
+        tags: filter.
+        tokens: where each page from the first to the shown one begins, and the one after it if there is one.
+        number: of the shown page, from 1.
+        kept: the images.
+        newer: goes a page back.
+        older: goes a page on.
+    """
+
+    library: gr.Dropdown
+    tags: gr.Textbox
+    tokens: gr.State
+    number: gr.State
+    kept: gr.HTML
+    newer: gr.Button
+    older: gr.Button
+
+    def shown(self) -> list[Any]:
+        """Return what a turn of the page changes."""
+        return [self.tokens, self.number, self.kept, self.newer, self.older]
+
+
+def add_library_page(client: Client, tab: gr.Tab) -> None:
+    """Add the fields and what they do; all is asked for anew whenever the tab is opened."""
+    with gr.Row(equal_height=True):
+        library = gr.Dropdown([], label="Library", min_width=200)
+        tags = gr.Textbox("", label="Only images with the tags", placeholder="all images", max_lines=1, min_width=200)
+    said = gr.HTML(elem_id="said", apply_default_css=False)
+    kept = gr.HTML(_markup.empty("Asking the service …"), elem_id="kept", apply_default_css=False)
+    with gr.Row():
+        newer = gr.Button("← Newer", size="md", min_width=90, interactive=False)
+        older = gr.Button("Older →", size="md", min_width=90, interactive=False)
+        delete = gr.Button("Delete ticked …", size="md", min_width=140)
+    shelf = _Shelf(
+        library=library, tags=tags, tokens=gr.State([""]), number=gr.State(1), kept=kept, newer=newer, older=older
+    )
+    turn = _turner(client)
+    first = {"fn": lambda name, tags: turn(name, tags, [""], 1), "inputs": [library, tags], "outputs": shelf.shown()}
+
+    _add_paging(shelf, turn)
+    _add_deleting(client, shelf, delete, said, first)
+    _add_adding(client, shelf, said, first)
+    _add_making(client, shelf, said, first)
+    tab.select(lambda name: library_update(client, name), inputs=library, outputs=library, **_QUIET).then(
+        **first, **_QUIET
+    )
+    gr.on([library.input, tags.submit], **first, **_QUIET)
+
+
+def _turner(client: Client) -> Callable[[str | None, str, list[str], int], tuple[Any, ...]]:
+    """Return the function that shows page `number`, whose beginning is in `tokens`, and says where the next begins."""
+
+    def turn(name: str | None, tags: str, tokens: list[str], number: int) -> tuple[Any, ...]:
+        view = view_page(client, name, tags=tags, token=tokens[number - 1], number=number)
+        known = [*tokens[:number], *([view.next_token] if view.next_token else [])]
+        return (
+            known,
+            number,
+            view.html,
+            gr.update(interactive=number > 1),
+            gr.update(interactive=bool(view.next_token)),
+        )
+
+    return turn
+
+
+def _add_paging(shelf: _Shelf, turn: Callable[[str | None, str, list[str], int], tuple[Any, ...]]) -> None:
+    inputs = [shelf.library, shelf.tags, shelf.tokens, shelf.number]
+    for button, step in ((shelf.newer, -1), (shelf.older, 1)):
+
+        def go(name: str | None, tags: str, tokens: list[str], number: int, step: int = step) -> tuple[Any, ...]:
+            return turn(name, tags, tokens, max(1, min(number + step, len(tokens))))
+
+        button.click(go, inputs=inputs, outputs=shelf.shown(), **_QUIET)
+
+
+def _add_deleting(client: Client, shelf: _Shelf, delete: gr.Button, said: gr.HTML, first: dict[str, Any]) -> None:
+    """Deleting takes two steps: the ticked images are counted, and only then deleted."""
+    ticked = gr.Textbox("", visible=False)
+    chosen = gr.State([])
+    with gr.Column(visible=False, elem_classes="cs-question") as question:
+        asked = gr.HTML(apply_default_css=False)
+        with gr.Row():
+            confirm = gr.Button("Yes, delete", variant="stop", size="md")
+            cancel = gr.Button("No, keep them", size="md")
+
+    def ask(hashes: str) -> tuple[Any, ...]:
+        picked = hashes.split()
+        if not picked:
+            return picked, gr.update(visible=False), "", _markup.caution("Tick the images to delete first.")
+        text = "Delete 1 image for good?" if len(picked) == 1 else f"Delete {len(picked):,} images for good?"
+        return picked, gr.update(visible=True), _markup.heading(text), ""
+
+    def do(name: str, hashes: Sequence[str]) -> tuple[Any, str]:
+        return gr.update(visible=False), delete_images(client, name, hashes)
+
+    delete.click(ask, inputs=ticked, outputs=[chosen, question, asked, said], js=_TICKED, **_QUIET)
+    cancel.click(lambda: gr.update(visible=False), outputs=question, **_QUIET)
+    confirm.click(do, inputs=[shelf.library, chosen], outputs=[question, said], **_QUIET).then(**first, **_QUIET)
+
+
+def _add_adding(client: Client, shelf: _Shelf, said: gr.HTML, first: dict[str, Any]) -> None:
+    with gr.Accordion("Add images", open=False):
+        files = gr.File(label="Image files", file_count="multiple", file_types=["image"], height=160)
+        tags = gr.Textbox(
+            "", label="Tags for these images", info="With commas between them; may be empty.", max_lines=1
+        )
+        button = gr.Button("Add to the library", variant="primary")
+
+    def add(name: str | None, paths: list[str] | None, tags: str) -> Iterator[str]:
+        yield from add_images(client, name, paths or [], tags)
+
+    button.click(
+        add,
+        inputs=[shelf.library, files, tags],
+        outputs=said,
+        api_visibility="private",
+        show_progress="minimal",
+        concurrency_limit=2,  # streams of many images; two keep the service busy
+    ).then(lambda: None, outputs=files, **_QUIET).then(**first, **_QUIET)
+
+
+def _add_making(client: Client, shelf: _Shelf, said: gr.HTML, first: dict[str, Any]) -> None:
+    with gr.Accordion("Make or drop a library", open=False), gr.Row(equal_height=False):
+        with gr.Column(min_width=240):
+            name = gr.Textbox("", label="Name of the new library", info="Of a-z, 0-9, - and _.", max_lines=1)
+            is_keeping = gr.Checkbox(True, label="Keep the images' files: needed when the model changes")
+            make = gr.Button("Make it")
+        with gr.Column(min_width=240):
+            confirmation = gr.Textbox(
+                "", label="Name of the library to drop", info="The one chosen above, typed once more.", max_lines=1
+            )
+            drop = gr.Button("Drop it with all of its images", variant="stop")
+
+    def create(name: str, is_keeping: bool, chosen: str | None) -> tuple[str, Any]:
+        said = create_library(client, name, keep_originals=is_keeping)
+        return said, library_update(client, name.strip(), otherwise=chosen)
+
+    def remove(chosen: str | None, confirmation: str) -> tuple[str, Any]:
+        return drop_library(client, chosen, confirmation=confirmation), library_update(client, chosen)
+
+    gr.on(
+        [make.click, name.submit],
+        create,
+        inputs=[name, is_keeping, shelf.library],
+        outputs=[said, shelf.library],
+        **_QUIET,
+    ).then(**first, **_QUIET)
+    drop.click(remove, inputs=[shelf.library, confirmation], outputs=[said, shelf.library], **_QUIET).then(
+        **first, **_QUIET
+    )
