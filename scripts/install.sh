@@ -29,11 +29,11 @@ folder=${2:-}
 cd -- "$root"
 
 case $role in
-    container) wanted=(./client './gateway[otel]' ./serving) ;;
-    serve) wanted=(-e ./client -e './gateway[otel]' -e './serving[triton]') ;;
-    ui) wanted=(-e './client[ui]' -e './gateway[otel]' -e './serving[triton]') ;;
+    container) wanted=(./client './gateway[library,otel]' ./serving) ;;
+    serve) wanted=(-e ./client -e './gateway[library,otel]' -e './serving[triton]') ;;
+    ui) wanted=(-e './client[ui]' -e './gateway[library,otel]' -e './serving[triton]') ;;
     export) wanted=(-e ./training -e ./export) ;;
-    dev) wanted=(-e './client[export,ui]' -e './gateway[otel]' -e ./serving -e ./training -e ./export -r requirements-dev.txt) ;;
+    dev) wanted=(-e './client[export,ui]' -e './gateway[library,otel]' -e ./serving -e ./training -e ./export -r requirements-dev.txt) ;;
     gpu) wanted=('onnxruntime-gpu[cuda,cudnn]') ;;
     *) fail "unknown role '$role'; use: install.sh container|serve|ui|export|dev|gpu FOLDER" ;;
 esac

@@ -20,7 +20,14 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2_grpc
 from PIL import Image
 
-from clipsr.v1 import classifier_pb2, classifier_pb2_grpc, embedding_pb2_grpc, types_pb2, upscaler_pb2_grpc
+from clipsr.v1 import (
+    classifier_pb2,
+    classifier_pb2_grpc,
+    embedding_pb2_grpc,
+    library_pb2_grpc,
+    types_pb2,
+    upscaler_pb2_grpc,
+)
 from clipsr_gateway import Gateway, GatewayConfig, HealthSchedule, Scores, load_manifest
 
 IMAGENET_TEMPLATES = 80
@@ -250,6 +257,7 @@ class Running:
     stub: Any
     embedder: Any
     upscaler: Any
+    library: Any
     health: Any
 
 
@@ -278,6 +286,7 @@ async def start(repository: Path, backend: FakeBackend) -> AsyncIterator[Callabl
                 stub=stub,
                 embedder=embedding_pb2_grpc.EmbeddingServiceStub(channel),
                 upscaler=upscaler_pb2_grpc.UpscalerServiceStub(channel),
+                library=library_pb2_grpc.LibraryServiceStub(channel),
                 health=health_pb2_grpc.HealthStub(channel),
             )
         )

@@ -20,7 +20,13 @@ from clipsr_gateway._probe import read_header
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
-SERVICES = ("", "clipsr.v1.ClassifierService", "clipsr.v1.EmbeddingService", "clipsr.v1.UpscalerService")
+SERVICES = (
+    "",
+    "clipsr.v1.ClassifierService",
+    "clipsr.v1.EmbeddingService",
+    "clipsr.v1.LibraryService",
+    "clipsr.v1.UpscalerService",
+)
 
 
 async def check(one: Any, service: str = "") -> int:
@@ -155,6 +161,7 @@ async def test_reflection_lists_the_services_and_their_files(start):
     assert names == {
         "clipsr.v1.ClassifierService",
         "clipsr.v1.EmbeddingService",
+        "clipsr.v1.LibraryService",
         "clipsr.v1.UpscalerService",
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",

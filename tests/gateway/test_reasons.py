@@ -15,8 +15,9 @@ SOURCE = Path(clipsr_gateway.__file__).parent
 _NAMED = re.compile(
     r"""reason(?::\ str)?\s*=\s*"([A-Z][A-Z_]+)"                   # reason="LABEL_EMPTY"
     | _error_info\("([A-Z_]+)"\)
-    | (?:ImageRejectedError|UnauthenticatedError)\(\s*"([A-Z_]+)"
-    | (?:_refuse|_invalid)\([^()"]*"[a-z_]+",\s*"([A-Z_]+)"
+    | (?:ImageRejectedError|UnauthenticatedError|NotInLibraryError|LibraryStateError)\(\s*"([A-Z_]+)"
+    | super\(\).__init__\(\s*"([A-Z_]+)"
+    | (?:refuse|_invalid)\([^()"]*"[a-z_]+",\s*"([A-Z_]+)"
     | Error:\ "([A-Z][A-Z_]+)"                                      # a table by type of error
     | f"\{noun\.upper\(\)\}(_[A-Z_]+)" """,
     re.VERBOSE,
@@ -39,8 +40,8 @@ def documented() -> set[str]:
 
 
 def test_every_reason_is_documented():
-    raised = set().union(*(reasons_in(path.read_text(encoding="utf-8")) for path in SOURCE.glob("*.py")))
-    assert len(raised) > 40
+    raised = set().union(*(reasons_in(path.read_text(encoding="utf-8")) for path in SOURCE.rglob("*.py")))
+    assert len(raised) > 70
     assert raised <= documented(), sorted(raised - documented())
 
 

@@ -2,7 +2,7 @@
 
 from clipsr_gateway._admission import AdmissionConfig
 from clipsr_gateway._health import HealthSchedule
-from clipsr_gateway._limits import Limits
+from clipsr_gateway._limits import LibraryLimits, Limits
 from clipsr_gateway._manifest import Manifest, load_manifest
 from clipsr_gateway._operations import OperationsConfig
 from clipsr_gateway._server import Gateway, GatewayConfig, serve
@@ -19,12 +19,19 @@ from clipsr_gateway.errors import (
     ImageRejectedError,
     InvalidRequestError,
     KeyFileError,
+    LibrariesDisabledError,
+    LibraryError,
+    LibraryExistsError,
+    LibraryStateError,
     LimitedError,
     ListenError,
     ManifestError,
+    NotInLibraryError,
     OverloadedError,
     RateExceededError,
     ShuttingDownError,
+    StorageFullError,
+    StorageUnavailableError,
     StreamExpiredError,
     TooManyCallsError,
     UnauthenticatedError,
@@ -47,17 +54,25 @@ __all__ = [
     "InferenceBackend",
     "InvalidRequestError",
     "KeyFileError",
+    "LibrariesDisabledError",
+    "LibraryError",
+    "LibraryExistsError",
+    "LibraryLimits",
+    "LibraryStateError",
     "LimitedError",
     "Limits",
     "ListenError",
     "Manifest",
     "ManifestError",
+    "NotInLibraryError",
     "OperationsConfig",
     "OverloadedError",
     "PreparedLabels",
     "RateExceededError",
     "Scores",
     "ShuttingDownError",
+    "StorageFullError",
+    "StorageUnavailableError",
     "StreamExpiredError",
     "TlsConfig",
     "TooManyCallsError",

@@ -13,8 +13,8 @@ from clipsr_gateway._limits import Limits
 from clipsr_gateway._manifest import Manifest
 from clipsr_gateway._offload import run_off_loop
 from clipsr_gateway._plan import PlannedImage, plan_image
-from clipsr_gateway._stream import Inbox, work_through
-from clipsr_gateway.errors import InvalidRequestError, ShuttingDownError, StreamExpiredError, Violation
+from clipsr_gateway._stream import Inbox, check_image_message, config_of, work_through
+from clipsr_gateway.errors import Violation
 
 __all__ = ["ClassifyStream"]
 
@@ -70,7 +70,7 @@ class ClassifyStream:
         inbox = Inbox(requests, draining=self._draining, max_age_s=self._max_age_s)
         first = await inbox.read()
         if first is not None:
-            prepared = await self._classifier.prepare(_config_of(first), self._call)
+            prepared = await self._classifier.prepare(config_of(first).config, self._call)
             await work_through(
                 inbox,
                 lambda message: self._answer_message(message, prepared),
@@ -79,12 +79,11 @@ class ClassifyStream:
                 max_bytes=self._limits.max_message_bytes,
             )
         if inbox.is_stopped:
-            raise self._stopped()
-        if first is None:
-            raise _refuse("config", "CONFIG_MISSING", "The stream ended before its first message, the configuration.")
+            raise inbox.stop_reason()
+        config_of(first)
 
     async def _answer_message(self, message: classifier_pb2.ClassifyStreamRequest, prepared: PreparedQuestion) -> None:
-        _check_image_message(message)
+        check_image_message(message)
         index = message.image.index
         content = message.image.image.content
         image = await run_off_loop(
@@ -111,34 +110,3 @@ class ClassifyStream:
         if isinstance(image, PlannedImage):
             self._routes[image.route] += 1
         self._call.fields.update(images=self._images, failed=self._failed, routes=self._routes)
-
-    def _stopped(self) -> ShuttingDownError | StreamExpiredError:
-        rest = "every image that it read is answered; send the others on a new stream."
-        if self._draining.is_set():
-            return ShuttingDownError(f"This server is shutting down and has stopped reading the stream; {rest}")
-        return StreamExpiredError(f"The server reads a stream for {self._max_age_s:,.0f} s at most; {rest}")
-
-
-def _config_of(message: classifier_pb2.ClassifyStreamRequest) -> classifier_pb2.ClassifyStreamConfig:
-    if not message.HasField("config"):
-        sentence = "The first message of a stream must be its configuration; set config, and send images after it."
-        raise _refuse("config", "CONFIG_MISSING", sentence)
-    return message.config
-
-
-def _check_image_message(message: classifier_pb2.ClassifyStreamRequest) -> None:
-    """Refuses anything but an image.
-
-    Raises:
-        InvalidRequestError: the stream is out of order.
-    """
-    if message.HasField("config"):
-        sentence = "The configuration came twice; a stream has one, its first message. Open another stream."
-        raise _refuse("config", "CONFIG_REPEATED", sentence)
-    if not message.HasField("image"):
-        sentence = "A message of the stream holds nothing; after the configuration, set image in every message."
-        raise _refuse("image", "MESSAGE_EMPTY", sentence)
-
-
-def _refuse(field: str, reason: str, sentence: str) -> InvalidRequestError:
-    return InvalidRequestError([Violation(field=field, reason=reason, sentence=sentence)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from typing import Any
 
@@ -15,15 +14,15 @@ from clipsr_gateway._admission import text_units
 from clipsr_gateway._calls import Call, CallGate, gather_or_cancel
 from clipsr_gateway._labels import TextQuery, resolve_texts
 from clipsr_gateway._limits import Limits
-from clipsr_gateway._logs import log_event
 from clipsr_gateway._manifest import Manifest
 from clipsr_gateway._offload import run_off_loop
 from clipsr_gateway._plan import EmbedPlan, PlannedImage, plan_embed_images, planning_bytes, total_units
 from clipsr_gateway._response_size import check_embedding_response
 from clipsr_gateway._run_image import ROUTE_NUMBERS, Answered, run_image, size_message
+from clipsr_gateway._run_texts import run_texts
 from clipsr_gateway._slots import FairSlots
 from clipsr_gateway.backend import InferenceBackend, embedding_fault
-from clipsr_gateway.errors import BackendFaultError, DeadlineExceededError, Violation
+from clipsr_gateway.errors import BackendFaultError, Violation
 
 __all__ = ["EmbeddingService"]
 
@@ -145,21 +144,11 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         return query
 
     async def _embed_portion(self, texts: tuple[str, ...], query: TextQuery, call: Call) -> npt.NDArray[np.float32]:
-        units = text_units(len(texts) * len(query.templates))
-        async with call.place(self._slots):
-            if call.is_past_deadline():
-                raise DeadlineExceededError("The deadline passed before all texts were sent to Triton.")
-            try:
-                with call.inference(units):
-                    values = await self._backend.embed_texts(
-                        texts,
-                        templates=query.templates,
-                        request_id=call.request_id,
-                        timeout_s=call.time_remaining_s(),
-                    )
-                if fault := embedding_fault(values, (len(texts), self._manifest.embed_dim)):
-                    raise BackendFaultError(fault)
-            except BackendFaultError as error:
-                log_event("backend_fault", {"request_id": call.request_id, "cause": str(error)}, level=logging.ERROR)
-                raise
-        return values
+        return await run_texts(
+            texts,
+            templates=query.templates,
+            embed_dim=self._manifest.embed_dim,
+            backend=self._backend,
+            slots=self._slots,
+            call=call,
+        )

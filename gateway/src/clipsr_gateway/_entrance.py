@@ -31,7 +31,15 @@ _OPEN_SERVICES = ("/grpc.health.v1.Health/",)
 _REFLECTION_SERVICES = ("/grpc.reflection.",)
 
 # Methods that compute nothing, so that an overload is no reason to refuse them.
-_FREE_METHODS = ("GetModelInfo",)
+_FREE_METHODS = (
+    "GetModelInfo",
+    "CreateLibrary",
+    "DropLibrary",
+    "ListLibraries",
+    "ListImages",
+    "GetImage",
+    "DeleteImages",
+)
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -73,6 +81,8 @@ class Entrance(grpc.aio.ServerInterceptor):
         return self._guard_message(method, found)
 
     def _guard_message(self, method: str, found: Any) -> grpc.RpcMethodHandler[Any, Any]:
+        behavior = found.unary_stream if found.response_streaming else found.unary_unary
+
         async def serve(messages: AsyncIterator[bytes], context: _Context) -> Any:
             async def handle(call: Call) -> Any:
                 self._let_in(call, context)
@@ -85,13 +95,17 @@ class Entrance(grpc.aio.ServerInterceptor):
                         with self._admission.message(len(raw)):
                             request = await run_off_loop(len(raw), _parse, raw, found.request_deserializer)
                             del raw
-                            return await found.unary_unary(request, context)
+                            return await behavior(request, context)
                 finally:
                     self._let_out(call)
 
             return await self._gate.run(method, context, handle)
 
-        return grpc.stream_unary_rpc_method_handler(serve, response_serializer=found.response_serializer)
+        # A method that streams its answers writes them itself.
+        guarded = (
+            grpc.stream_stream_rpc_method_handler if found.response_streaming else grpc.stream_unary_rpc_method_handler
+        )
+        return guarded(serve, response_serializer=found.response_serializer)
 
     def _guard_stream(self, method: str, found: Any) -> grpc.RpcMethodHandler[Any, Any]:
         behavior = found.stream_stream

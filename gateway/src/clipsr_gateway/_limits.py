@@ -3,12 +3,51 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 from clipsr.v1 import types_pb2
 
-__all__ = ["Limits"]
+__all__ = ["LibraryLimits", "Limits"]
 
 _MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class LibraryLimits:
+    """Limits of image libraries, enforced before anything is computed and published by GetModelInfo.
+
+    Attributes:
+        max_libraries: on the server; listing them opens each.
+        max_name_bytes: of a library's name, which is a folder's name too.
+        max_top_k: images that a search returns; more is a list, and ListImages has pages.
+        max_page_size: images of a page.
+        max_source_bytes: UTF-8 bytes of a source; a path of Linux has at most as many.
+        max_tags: tags of an image.
+        max_tag_bytes: UTF-8 bytes of a tag.
+        max_metadata: metadata values of an image.
+        max_metadata_value_bytes: UTF-8 bytes of a metadata value.
+        max_thumbnail_side_px: longest side of a thumbnail.
+        max_original_bytes: bytes of a file that is kept; low-resolution images are far smaller, and a table whose rows
+            are larger is slow to compact.
+        max_delete_hashes: hashes in one DeleteImages request.
+    """
+
+    max_libraries: int = 64
+    max_name_bytes: int = 64
+    max_top_k: int = 1_000
+    max_page_size: int = 1_000
+    max_source_bytes: int = 4_096
+    max_tags: int = 64
+    max_tag_bytes: int = 128
+    max_metadata: int = 64
+    max_metadata_value_bytes: int = 1_024
+    max_thumbnail_side_px: int = 512
+    max_original_bytes: int = _MIB
+    max_delete_hashes: int = 10_000
+
+    def to_proto(self) -> types_pb2.LibraryLimits:
+        """Returns the message within Limits; field names are equal by design."""
+        return types_pb2.LibraryLimits(**{limit.name: getattr(self, limit.name) for limit in fields(self)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +69,7 @@ class Limits:
         max_embed_texts: texts in one EmbedTexts request; none of them is cached.
         max_stream_images: images of one stream in the server at once; twice the places in Triton, so that answers on
             their way do not leave any empty.
+        library: limits of image libraries; None where there are none.
     """
 
     max_images: int = 256
@@ -43,6 +83,7 @@ class Limits:
     max_output_pixels: int = 16_777_216
     max_embed_texts: int = 1_024
     max_stream_images: int = 64
+    library: LibraryLimits | None = None
 
     def __post_init__(self) -> None:
         """Refuses limits that would refuse every request.
@@ -50,10 +91,14 @@ class Limits:
         Raises:
             ValueError: a limit is below 1.
         """
-        for limit in fields(self):
-            if getattr(self, limit.name) < 1:
-                raise ValueError(f"{limit.name} must be at least 1")
+        for name, limit in self._numbers().items():
+            if limit < 1:
+                raise ValueError(f"{name} must be at least 1")
 
     def to_proto(self) -> types_pb2.Limits:
         """Returns the message that GetModelInfo publishes; field names are equal by design."""
-        return types_pb2.Limits(**{limit.name: getattr(self, limit.name) for limit in fields(self)})
+        limits: dict[str, Any] = self._numbers()
+        return types_pb2.Limits(**limits, library=self.library.to_proto() if self.library else None)
+
+    def _numbers(self) -> dict[str, int]:
+        return {limit.name: getattr(self, limit.name) for limit in fields(self) if limit.name != "library"}

@@ -15,6 +15,8 @@ LEVELS = ("debug", "info", "warning", "error")
 
 _LOGGER = logging.getLogger("clipsr_gateway")
 
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
 
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
@@ -27,7 +29,7 @@ class _JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return _encode(line)
 
 
 def configure_logging(level: str) -> None:
@@ -43,4 +45,8 @@ def log_event(
     event: str, fields: Mapping[str, object], *, level: int = logging.INFO, error: BaseException | None = None
 ) -> None:
     """Writes one event with its fields, which must be of JSON's types; `error` adds its traceback."""
-    _LOGGER.log(level, event, exc_info=error, extra={"fields": fields})
+    if not _LOGGER.isEnabledFor(level):
+        return
+    # Not log(), which looks for its caller's file and line first: an event's name says where it comes from.
+    cause = (type(error), error, error.__traceback__) if error is not None else None
+    _LOGGER.handle(_LOGGER.makeRecord(_LOGGER.name, level, "", 0, event, (), cause, extra={"fields": fields}))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from clipsr.v1 import classifier_pb2, embedding_pb2, types_pb2
+from clipsr.v1 import classifier_pb2, embedding_pb2, library_pb2, types_pb2
 from clipsr_gateway._admission import image_units
 from clipsr_gateway._labels import LabelQuery, resolve_label_space
 from clipsr_gateway._limits import Limits
@@ -24,6 +24,7 @@ __all__ = [
     "plan_embed_images",
     "plan_image",
     "plan_images",
+    "plan_options",
     "plan_question",
     "planning_bytes",
     "total_units",
@@ -175,6 +176,19 @@ def plan_question(
     return question
 
 
+def plan_options(
+    request: library_pb2.AddImagesConfig | library_pb2.SearchByImageRequest, *, path: str
+) -> tuple[Fit, Route | None]:
+    """Returns the fit, and the route that the caller forces, of images that a request is about.
+
+    Raises:
+        InvalidRequestError: as `plan_question`.
+    """
+    if violations := list(_option_violations(request, path)):
+        raise InvalidRequestError(violations)
+    return _FITS[request.fit], _ROUTES[request.route]
+
+
 def plan_embed_images(request: embedding_pb2.EmbedImagesRequest, *, manifest: Manifest, limits: Limits) -> EmbedPlan:
     """Checks a request and decides the route of every image; call it outside of the event loop.
 
@@ -237,7 +251,11 @@ def _count_violations(images: Sequence[types_pb2.Image], limits: Limits) -> list
 
 
 def _option_violations(
-    request: classifier_pb2.ClassifyRequest | classifier_pb2.ClassifyStreamConfig | embedding_pb2.EmbedImagesRequest,
+    request: classifier_pb2.ClassifyRequest
+    | classifier_pb2.ClassifyStreamConfig
+    | embedding_pb2.EmbedImagesRequest
+    | library_pb2.AddImagesConfig
+    | library_pb2.SearchByImageRequest,
     path: str,
 ) -> Iterator[Violation]:
     if request.fit not in _FITS:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -19,13 +19,17 @@ from clipsr.v1 import (
     classifier_pb2_grpc,
     embedding_pb2,
     embedding_pb2_grpc,
+    library_pb2,
+    library_pb2_grpc,
     upscaler_pb2,
     upscaler_pb2_grpc,
 )
-from clipsr_gateway._classifier import ClassifierService
+from clipsr_gateway._calls import CallGate
+from clipsr_gateway._classifier import MAX_STREAM_AGE_S, ClassifierService
 from clipsr_gateway._embedding import EmbeddingService
 from clipsr_gateway._health import HealthMonitor, HealthSchedule, HealthService
-from clipsr_gateway._limits import Limits
+from clipsr_gateway._library._disabled import DisabledLibraryService
+from clipsr_gateway._limits import LibraryLimits, Limits
 from clipsr_gateway._logs import log_event
 from clipsr_gateway._manifest import Manifest, load_manifest
 from clipsr_gateway._operations import Operations, OperationsConfig
@@ -36,10 +40,14 @@ from clipsr_gateway._upscaler import UpscalerService
 from clipsr_gateway.backend import InferenceBackend
 from clipsr_gateway.errors import ConfigurationError, ListenError
 
+if TYPE_CHECKING:
+    from clipsr_gateway._library._store import LibraryStore
+
 __all__ = ["Gateway", "GatewayConfig", "serve"]
 
 _CLASSIFIER_NAME: str = classifier_pb2.DESCRIPTOR.services_by_name["ClassifierService"].full_name
 _EMBEDDING_NAME: str = embedding_pb2.DESCRIPTOR.services_by_name["EmbeddingService"].full_name
+_LIBRARY_NAME: str = library_pb2.DESCRIPTOR.services_by_name["LibraryService"].full_name
 _UPSCALER_NAME: str = upscaler_pb2.DESCRIPTOR.services_by_name["UpscalerService"].full_name
 _HEALTH_NAME: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
@@ -64,7 +72,9 @@ class GatewayConfig:
         max_concurrent: requests in Triton at once: images to classify or embed, portions of texts, groups of tiles
             to upscale; more than Triton batches together only moves the queue.
         grace_s: how long calls in flight may take to finish at shutdown.
+        library_uri: where image libraries are kept, a folder or an object store; None: nowhere.
         limits: what a request may hold.
+        library_limits: what a library may hold.
         schedule: how often health is measured.
         operations: keys, TLS, metrics, traces, and how much is taken on.
     """
@@ -74,7 +84,9 @@ class GatewayConfig:
     repository: Path = Path("model_repository")
     max_concurrent: int = 32
     grace_s: float = 20.0
+    library_uri: str | None = None
     limits: Limits = field(default_factory=Limits)
+    library_limits: LibraryLimits = field(default_factory=LibraryLimits)
     schedule: HealthSchedule = field(default_factory=HealthSchedule)
     operations: OperationsConfig = field(default_factory=OperationsConfig)
 
@@ -101,9 +113,11 @@ class Gateway:
     """
 
     def __init__(self, config: GatewayConfig, *, manifest: Manifest, backend: InferenceBackend) -> None:
+        if config.library_uri is not None:
+            config = replace(config, limits=replace(config.limits, library=config.library_limits))
         self._config = config
         self._backend = backend
-        self._health = HealthService((_CLASSIFIER_NAME, _EMBEDDING_NAME, _UPSCALER_NAME))
+        self._health = HealthService((_CLASSIFIER_NAME, _EMBEDDING_NAME, _LIBRARY_NAME, _UPSCALER_NAME))
         self._monitor = HealthMonitor(backend=backend, health=self._health, manifest=manifest, schedule=config.schedule)
         self._monitor_task: asyncio.Task[None] | None = None
         slots = FairSlots(config.max_concurrent)
@@ -132,6 +146,9 @@ class Gateway:
         upscaler = UpscalerService(
             backend=backend, manifest=manifest, limits=config.limits, slots=slots, gate=self._gate
         )
+        self._libraries, library = _make_library_service(
+            config, manifest=manifest, backend=backend, slots=slots, gate=self._gate
+        )
         # The generated add_… functions have no annotations.
         classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(  # pyright: ignore[reportUnknownMemberType]
             classifier, self._server
@@ -139,14 +156,17 @@ class Gateway:
         embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(  # pyright: ignore[reportUnknownMemberType]
             embedder, self._server
         )
+        library_pb2_grpc.add_LibraryServiceServicer_to_server(  # pyright: ignore[reportUnknownMemberType]
+            library, self._server
+        )
         upscaler_pb2_grpc.add_UpscalerServiceServicer_to_server(  # pyright: ignore[reportUnknownMemberType]
             upscaler, self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(  # pyright: ignore[reportUnknownMemberType]
             self._health, self._server
         )
-        names = (_CLASSIFIER_NAME, _EMBEDDING_NAME, _UPSCALER_NAME, _HEALTH_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        names = (_CLASSIFIER_NAME, _EMBEDDING_NAME, _LIBRARY_NAME, _UPSCALER_NAME, _HEALTH_NAME)
+        reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._server)
 
     @property
     def operations(self) -> Operations:
@@ -199,9 +219,44 @@ class Gateway:
         if is_busy:
             await asyncio.sleep(_LAST_REFUSALS_S)
         await self._server.stop(_STREAM_GRACE_S if is_drained else 0)
+        if self._libraries is not None:
+            await self._libraries.close()
         await self._backend.close()
         await self._operations.stop()
         return is_drained
+
+
+def _make_library_service(
+    config: GatewayConfig, *, manifest: Manifest, backend: InferenceBackend, slots: FairSlots, gate: CallGate
+) -> tuple[LibraryStore | None, library_pb2_grpc.LibraryServiceServicer]:
+    """Returns the store and the service of libraries; only a gateway that keeps some needs LanceDB.
+
+    Raises:
+        ConfigurationError: LanceDB is not installed.
+    """
+    if config.library_uri is None:
+        return None, DisabledLibraryService(gate=gate)
+    try:
+        from clipsr_gateway._library._service import LibraryService, LibraryServiceParts
+        from clipsr_gateway._library._store import LibraryStore
+    except ModuleNotFoundError as cause:
+        sentence = f"--library-uri needs {cause.name}; install it with `pip install 'clipsr-gateway[library]'`."
+        raise ConfigurationError(sentence) from cause
+    from clipsr_gateway._library._vocabulary import load_vocabulary
+
+    store = LibraryStore(config.library_uri, max_libraries=config.library_limits.max_libraries)
+    parts = LibraryServiceParts(
+        store=store,
+        backend=backend,
+        manifest=manifest,
+        vocabulary=load_vocabulary(config.repository),
+        limits=config.limits,
+        library_limits=config.library_limits,
+        slots=slots,
+        gate=gate,
+        max_stream_age_s=MAX_STREAM_AGE_S,
+    )
+    return store, LibraryService(parts)
 
 
 async def serve(config: GatewayConfig) -> None:

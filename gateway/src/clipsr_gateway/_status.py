@@ -17,8 +17,15 @@ from clipsr_gateway.errors import (
     DeadlineExceededError,
     GatewayError,
     InvalidRequestError,
+    LibrariesDisabledError,
+    LibraryError,
+    LibraryExistsError,
+    LibraryStateError,
     LimitedError,
+    NotInLibraryError,
     ShuttingDownError,
+    StorageFullError,
+    StorageUnavailableError,
     StreamExpiredError,
     UnauthenticatedError,
     Violation,
@@ -38,6 +45,15 @@ _UNAVAILABLE_REASONS: dict[type[GatewayError], str] = {
     BackendUnavailableError: "BACKEND_UNAVAILABLE",
     ShuttingDownError: "SHUTTING_DOWN",
     StreamExpiredError: "STREAM_EXPIRED",
+}
+
+_LIBRARY_CODES: dict[type[LibraryError], int] = {
+    LibrariesDisabledError: code_pb2.UNIMPLEMENTED,
+    NotInLibraryError: code_pb2.NOT_FOUND,
+    LibraryExistsError: code_pb2.ALREADY_EXISTS,
+    LibraryStateError: code_pb2.FAILED_PRECONDITION,
+    StorageFullError: code_pb2.RESOURCE_EXHAUSTED,
+    StorageUnavailableError: code_pb2.UNAVAILABLE,
 }
 
 
@@ -89,7 +105,19 @@ def of_error(error: GatewayError, request_id: str) -> status_pb2.Status:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromTimedelta(_RETRY_DELAY)
         return _status(code_pb2.UNAVAILABLE, str(error), _error_info(reason), retry)
+    if isinstance(error, LibraryError):
+        return of_library_error(error)
     return internal(request_id)
+
+
+def of_library_error(error: LibraryError) -> status_pb2.Status:
+    """Returns the status of what a library cannot do; one that retrying may cure says when."""
+    details: list[Message] = [_error_info(error.reason)]
+    if isinstance(error, StorageUnavailableError):
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromTimedelta(_RETRY_DELAY)
+        details.append(retry)
+    return _status(_LIBRARY_CODES[type(error)], str(error), *details)
 
 
 def reason_of(status: status_pb2.Status) -> str:

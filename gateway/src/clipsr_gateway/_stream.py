@@ -6,9 +6,15 @@ import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Inbox", "work_through"]
+from clipsr.v1 import classifier_pb2, library_pb2
+from clipsr_gateway.errors import InvalidRequestError, ShuttingDownError, StreamExpiredError, Violation
+
+__all__ = ["Inbox", "check_image_message", "config_of", "work_through"]
 
 _T = TypeVar("_T")
+
+_ConfigOrImage = classifier_pb2.ClassifyStreamRequest | library_pb2.AddImagesRequest
+_M = TypeVar("_M", classifier_pb2.ClassifyStreamRequest, library_pb2.AddImagesRequest)
 
 
 class Inbox(Generic[_T]):
@@ -25,6 +31,7 @@ class Inbox(Generic[_T]):
     def __init__(self, source: AsyncIterable[_T], *, draining: asyncio.Event, max_age_s: float) -> None:
         self._source = aiter(source)
         self._draining = draining
+        self._max_age_s = max_age_s
         self._expires_s = asyncio.get_running_loop().time() + max_age_s
         self._is_stopped = False
 
@@ -32,6 +39,13 @@ class Inbox(Generic[_T]):
     def is_stopped(self) -> bool:
         """Whether the server stopped reading: there may be messages that it never saw."""
         return self._is_stopped
+
+    def stop_reason(self) -> ShuttingDownError | StreamExpiredError:
+        """Returns why the server stopped reading, as the error that ends the call."""
+        rest = "every image that it read is answered; send the others on a new stream."
+        if self._draining.is_set():
+            return ShuttingDownError(f"This server is shutting down and has stopped reading the stream; {rest}")
+        return StreamExpiredError(f"The server reads a stream for {self._max_age_s:,.0f} s at most; {rest}")
 
     async def read(self) -> _T | None:
         """Returns the next message; None at the end, and from the moment on that the server stops reading."""
@@ -96,6 +110,38 @@ async def work_through(
                     running[asyncio.ensure_future(work(message))] = size_of(message)
     finally:
         await _cancel(*running, *([reading] if reading else []))
+
+
+def config_of(message: _M | None) -> _M:
+    """Returns the first message of a stream, which holds the configuration.
+
+    Raises:
+        InvalidRequestError: there is none, or it holds something else.
+    """
+    if message is None:
+        raise _refuse("config", "CONFIG_MISSING", "The stream ended before its first message, the configuration.")
+    if not message.HasField("config"):
+        sentence = "The first message of a stream must be its configuration; set config, and send images after it."
+        raise _refuse("config", "CONFIG_MISSING", sentence)
+    return message
+
+
+def check_image_message(message: _ConfigOrImage) -> None:
+    """Refuses anything but an image.
+
+    Raises:
+        InvalidRequestError: the stream is out of order.
+    """
+    if message.HasField("config"):
+        sentence = "The configuration came twice; a stream has one, its first message. Open another stream."
+        raise _refuse("config", "CONFIG_REPEATED", sentence)
+    if not message.HasField("image"):
+        sentence = "A message of the stream holds nothing; after the configuration, set image in every message."
+        raise _refuse("image", "MESSAGE_EMPTY", sentence)
+
+
+def _refuse(field: str, reason: str, sentence: str) -> InvalidRequestError:
+    return InvalidRequestError([Violation(field=field, reason=reason, sentence=sentence)])
 
 
 async def _cancel(*tasks: asyncio.Future[Any]) -> None:

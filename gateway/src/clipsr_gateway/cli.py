@@ -60,6 +60,11 @@ def build_parser() -> argparse.ArgumentParser:
         default=defaults.grace_s,
         help="time for calls in flight to finish at shutdown",
     )
+    parser.add_argument(
+        "--library-uri",
+        metavar="PATH|s3://...",
+        help="folder or object store for image libraries (default: none are kept)",
+    )
     _add_guards(parser)
     _add_observers(parser)
     parser.add_argument("--log-level", choices=LEVELS, default="info", help="least level that is logged")
@@ -158,6 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             repository=options.repository,
             max_concurrent=options.max_concurrent,
             grace_s=options.grace,
+            library_uri=options.library_uri or None,
             operations=_read_operations(options),
         )
         configure_logging(options.log_level)

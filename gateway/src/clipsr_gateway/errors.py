@@ -15,6 +15,13 @@ GatewayError
 ├── DeadlineExceededError         answer DEADLINE_EXCEEDED
 ├── ShuttingDownError             answer UNAVAILABLE, the caller may retry elsewhere
 ├── StreamExpiredError            answer UNAVAILABLE, the caller may go on with a new stream
+├── LibraryError                  answer with the class's own code and reason
+│   ├── LibrariesDisabledError    … UNIMPLEMENTED: this server keeps no libraries
+│   ├── NotInLibraryError         … NOT_FOUND: no such library, or no such image in it
+│   ├── LibraryExistsError        … ALREADY_EXISTS
+│   ├── LibraryStateError         … FAILED_PRECONDITION: the library must be changed first
+│   ├── StorageFullError          … RESOURCE_EXHAUSTED: somebody must make room
+│   └── StorageUnavailableError   … UNAVAILABLE, the caller may retry
 └── BackendError
     ├── BackendUnavailableError   answer UNAVAILABLE, the caller may retry
     ├── ImageRejectedError        fail one image with INVALID_ARGUMENT
@@ -38,12 +45,19 @@ __all__ = [
     "ImageRejectedError",
     "InvalidRequestError",
     "KeyFileError",
+    "LibrariesDisabledError",
+    "LibraryError",
+    "LibraryExistsError",
+    "LibraryStateError",
     "LimitedError",
     "ListenError",
     "ManifestError",
+    "NotInLibraryError",
     "OverloadedError",
     "RateExceededError",
     "ShuttingDownError",
+    "StorageFullError",
+    "StorageUnavailableError",
     "StreamExpiredError",
     "TooManyCallsError",
     "UnauthenticatedError",
@@ -190,6 +204,65 @@ class ShuttingDownError(GatewayError):
 
 class StreamExpiredError(GatewayError):
     """A stream has been read from for as long as the server allows; all that was read is answered."""
+
+
+class LibraryError(GatewayError):
+    """Base of what an image library cannot do.
+
+    Attributes:
+        reason: the `reason` of google.rpc.ErrorInfo.
+    """
+
+    def __init__(self, reason: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason
+
+
+class LibrariesDisabledError(LibraryError):
+    """The gateway was started without a place for libraries."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "LIBRARIES_DISABLED",
+            "This server keeps no image libraries; start it with --library-uri FOLDER to have some.",
+        )
+
+
+class NotInLibraryError(LibraryError):
+    """There is no library, or no image, of that name."""
+
+
+class LibraryExistsError(LibraryError):
+    """There is a library of that name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("LIBRARY_EXISTS", f'There is a library "{name}" already; choose another name, or use it.')
+
+
+class LibraryStateError(LibraryError):
+    """The library, as it is, does not allow this; the sentence says how to change it."""
+
+
+class StorageFullError(LibraryError):
+    """Nothing more can be written."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            "LIBRARY_STORAGE_FULL",
+            f'The storage of library "{name}" is full; what was acknowledged is kept and can be read. Make room where '
+            "--library-uri points, then add the rest again.",
+        )
+
+
+class StorageUnavailableError(LibraryError):
+    """The storage does not answer, or other writers were faster too often; retrying can help."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            "LIBRARY_STORAGE_UNAVAILABLE",
+            f'The storage of library "{name}" could not be read or written; try again. The log of the gateway has the '
+            "cause.",
+        )
 
 
 class BackendError(GatewayError):

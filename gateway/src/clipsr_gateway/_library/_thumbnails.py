@@ -1,0 +1,45 @@
+"""A picture of an image for people to look at."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from clipsr_gateway._decode import decode
+from clipsr_gateway._probe import FORMATS
+
+__all__ = ["make_thumbnail"]
+
+# Up to this side a lossless file is as small as a lossy one, and pixels of tiny images are what people look at.
+_LOSSLESS_SIDE_PX = 64
+
+# Of lossy files; Pillow's own default is 80, which shows on small pictures.
+_QUALITY = 85
+
+
+def make_thumbnail(content: bytes, *, side_px: int) -> tuple[bytes, str]:
+    """Reduces an image so that its longer side has at most `side_px` pixels; call it outside of the event loop.
+
+    Args:
+        content: a file whose header was checked.
+        side_px: longest side of the result; smaller images keep their size.
+
+    Returns:
+        The bytes of a WebP file, upright, with transparency if the image has some; and the media type of `content`.
+
+    Raises:
+        ImageRejectedError: the file is damaged.
+    """
+    picture = decode(content)
+    planes = picture.color if picture.alpha is None else np.concatenate([picture.color, picture.alpha])
+    if planes.shape[0] < 3:  # WebP has no grey
+        planes = np.concatenate([np.repeat(picture.color, 3, axis=0), planes[1:]])
+    image = Image.fromarray(np.ascontiguousarray(planes.transpose(1, 2, 0)))
+    image.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    is_lossless = max(image.size) <= _LOSSLESS_SIDE_PX
+    image.save(buffer, format="WEBP", lossless=is_lossless, quality=_QUALITY, icc_profile=picture.icc_profile or b"")
+    with Image.open(io.BytesIO(content), formats=FORMATS) as header:
+        return buffer.getvalue(), Image.MIME.get(header.format or "", "application/octet-stream")
