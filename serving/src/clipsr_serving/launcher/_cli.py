@@ -12,6 +12,7 @@ from pathlib import Path
 
 from clipsr_serving.errors import LaunchError
 from clipsr_serving.launcher._detached import start_detached, stop_service
+from clipsr_serving.launcher._gateway import find_library_uri
 from clipsr_serving.launcher._logs import follow_logs, print_logs
 from clipsr_serving.launcher._options import Endpoint, UpOptions, parse_endpoint
 from clipsr_serving.launcher._restarts import RestartPolicy
@@ -147,6 +148,11 @@ def _add_up_flags(up: argparse.ArgumentParser) -> None:
         metavar="OPTION",
         help="one more option for tritonserver, such as --triton-option=--log-verbose=1; may be given again",
     )
+    up.add_argument(
+        "--library-uri",
+        metavar="PATH|s3://...|off",
+        help="folder or object store for image libraries (the folder libraries in --state-dir)",
+    )
     up.add_argument("--no-gateway", action="store_true", help="run Triton only")
     up.add_argument(
         "--timeout",
@@ -216,6 +222,7 @@ def _up(options: argparse.Namespace, arguments: list[str], state_dir: StateDir) 
         gateway_options=options.gateway_options,
         triton_options=tuple(options.triton_option),
         triton_metrics_address=options.triton_metrics_address,
+        library_uri=find_library_uri(options.library_uri, state_dir=state_dir.path),
     )
     run_service(up, state_dir)
     return 0

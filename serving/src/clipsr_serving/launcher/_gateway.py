@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import socket
@@ -12,10 +13,18 @@ from pathlib import Path
 from clipsr_serving.launcher._options import Endpoint, UpOptions, parse_endpoint
 from clipsr_serving.launcher._probe import find_executable, is_gateway_serving
 
-__all__ = ["find_gateway_programs", "make_gateway_argv", "make_gateway_check", "read_gateway_health"]
+__all__ = [
+    "find_gateway_programs",
+    "find_library_uri",
+    "make_gateway_argv",
+    "make_gateway_check",
+    "read_gateway_health",
+]
 
 _BLOCK_BYTES = 64 * 1024
 _CONNECT_TIMEOUT_S = 5
+_LIBRARY_FOLDER = "libraries"
+_LIBRARY_PACKAGE = "lancedb"  # of clipsr-gateway[library]; looked for, never imported here
 
 
 def find_gateway_programs() -> tuple[Path, Path]:
@@ -30,7 +39,18 @@ def find_gateway_programs() -> tuple[Path, Path]:
 def make_gateway_argv(gateway: Path, options: UpOptions, *, listen: Endpoint, triton: str) -> tuple[str, ...]:
     """The command that starts it; the user's own options come last."""
     own = ("--listen", str(listen), "--triton", triton, "--repository", str(options.repository))
-    return (str(gateway), *own, *options.gateway_options)
+    libraries = () if options.library_uri is None else ("--library-uri", options.library_uri)
+    return (str(gateway), *own, *libraries, *options.gateway_options)
+
+
+def find_library_uri(chosen: str | None, *, state_dir: Path) -> str | None:
+    """Where the gateway keeps image libraries: as chosen, else below the state folder; None for ``off``.
+
+    A gateway without its extra ``[library]`` keeps none unless asked to, and then says what it lacks.
+    """
+    if chosen is not None:
+        return None if chosen == "off" else chosen
+    return str(state_dir / _LIBRARY_FOLDER) if importlib.util.find_spec(_LIBRARY_PACKAGE) else None
 
 
 def make_gateway_check(client: Path, options: UpOptions, *, url: str, log: Path) -> Callable[[], bool]:

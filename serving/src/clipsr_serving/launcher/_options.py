@@ -16,6 +16,7 @@ _OWN_GATEWAY_OPTIONS = {
     "--listen": "give --listen before the `--`",
     "--triton": "it is the Triton that clipsr-serve starts",
     "--repository": "give --repository before the `--`",
+    "--library-uri": "give --library-uri before the `--`",
 }
 
 
@@ -60,6 +61,7 @@ class UpOptions:
         restart: what happens when a process ends after the service was ready.
         gateway_options: further options of clipsr-gateway, as on its command line.
         triton_options: further options of tritonserver, as on its command line.
+        library_uri: where the gateway keeps image libraries, a folder or an object store; None: nowhere.
         verbose: repeat the logs of both processes on stderr.
     """
 
@@ -79,6 +81,7 @@ class UpOptions:
     gateway_options: tuple[str, ...] = ()
     triton_options: tuple[str, ...] = ()
     triton_metrics_address: str | None = None
+    library_uri: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse options that would contradict the launcher's own.
