@@ -94,6 +94,10 @@ bench-gpu: $(SERVE_GPU) $(DEV_GPU) $(MANIFEST) ## The same on an NVIDIA GPU
 screenshots: $(DEV) $(SERVE) $(MANIFEST) ## Make the pictures of docs/ui.md anew, in Chromium
 	scripts/with-service.sh $(VENV_SERVE)/bin $(VENV)/bin/python -m tests.screenshots
 
+.PHONY: bench-scaling
+bench-scaling: $(DEV) $(SERVE) $(MANIFEST) ## Measure what an image costs, for docs/scaling.md, and check two instances
+	$(VENV)/bin/python -m benchmarks.scaling --measure --serve-bin $(VENV_SERVE)/bin $(ARGS)
+
 .PHONY: test
 test: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests, with a real Triton (12 minutes at most)
 	$(VENV)/bin/pytest -m 'not slow' $(ARGS)

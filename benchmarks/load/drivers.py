@@ -29,6 +29,7 @@ _CLASSIFY = "/clipsr.v1.ClassifierService/Classify"
 _CHANNEL: list[tuple[str, Any]] = [
     ("grpc.use_local_subchannel_pool", 1),  # a connection of its own for every channel, as separate callers have
     ("grpc.enable_http_proxy", 0),
+    ("grpc.lb_policy_name", "round_robin"),  # as the client library has it, where the address names several servers
     ("grpc.max_receive_message_length", -1),
 ]
 _ROUTES = {"auto": "ROUTE_UNSPECIFIED", "upscaled": "ROUTE_UPSCALED", "native": "ROUTE_NATIVE"}

@@ -20,7 +20,7 @@ class Target:
 
     Attributes:
         kind: how it is asked.
-        url: HOST:PORT for gRPC, the full address for HTTP.
+        url: HOST:PORT for gRPC, or ipv4:HOST:PORT,HOST:PORT for several servers in turn; the full address for HTTP.
         labels: for gRPC: the labels of every request; the HTTP baselines hold theirs from their start.
         route: for gRPC: `upscaled`, `native` or `auto`.
     """

@@ -16,7 +16,19 @@ from benchmarks.load.processes import memory_mb
 from benchmarks.serving.stages import between, read_stages
 from benchmarks.serving.systems import BareSystem, Server
 
-__all__ = ["Measurement", "Range", "Setting", "compare", "label_costs", "offered_load", "ratio", "stage_times", "sweep"]
+__all__ = [
+    "Measurement",
+    "Range",
+    "Setting",
+    "closed",
+    "compare",
+    "first_answer_s",
+    "label_costs",
+    "offered_load",
+    "ratio",
+    "stage_times",
+    "sweep",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +236,7 @@ def label_costs(server: Server, torch_bare: BareSystem | None, setting: Setting)
     p50_ms: dict[int, list[float]] = {n: [] for n in setting.label_counts}
     targets = {n: replace(server.target, labels=tuple(make_labels(n))) for n in setting.label_counts}
     for n, target in targets.items():
-        _first_answer_s(replace(server, target=target), setting)  # fills the cache
+        first_answer_s(replace(server, target=target), setting)  # fills the cache
         say(f"{n} labels are cached")
     for i in range(setting.n_rounds):
         for n, target in targets.items():
@@ -234,11 +246,11 @@ def label_costs(server: Server, torch_bare: BareSystem | None, setting: Setting)
         if torch_bare is not None:
             torch_s.append(torch_bare.ask(n_labels=setting.n_new_labels)["seconds"])
         labels = tuple(make_labels(setting.n_new_labels, series=f"{time.time_ns()}-{i} "))
-        new_s.append(_first_answer_s(replace(server, target=replace(server.target, labels=labels)), setting))
+        new_s.append(first_answer_s(replace(server, target=replace(server.target, labels=labels)), setting))
     return {"p50_ms": {str(n): values for n, values in p50_ms.items()}, "new_labels_s": new_s, "torch_text_s": torch_s}
 
 
-def _first_answer_s(server: Server, setting: Setting) -> float:
+def first_answer_s(server: Server, setting: Setting) -> float:
     """Seconds of one call, made from this process: a call of seconds does not mind."""
     from benchmarks.load.images import read_images
     from clipsr import Client, FailedImage
