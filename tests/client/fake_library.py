@@ -172,14 +172,14 @@ class FakeLibraryService(library_pb2_grpc.LibraryServiceServicer):
 
     def _find(self, name: str, context: grpc.ServicerContext) -> dict[str, library_pb2.StoredImage]:
         if name not in self.libraries:
-            refuse(context, code_pb2.NOT_FOUND, "LIBRARY_NOT_FOUND", f"There is no library {name!r}.")
+            refuse(context, code_pb2.NOT_FOUND, "LIBRARY_UNKNOWN", f"There is no library {name!r}.")
         return self.images[name]
 
     def _of_served_model(self, name: str, context: grpc.ServicerContext) -> dict[str, library_pb2.StoredImage]:
         images = self._find(name, context)
         if self.libraries[name].model_digest != self.model_digest:
             message = f"Another model made {name!r}: run `clipsr-client library reembed {name}`."
-            refuse(context, code_pb2.FAILED_PRECONDITION, "LIBRARY_MODEL_MISMATCH", message)
+            refuse(context, code_pb2.FAILED_PRECONDITION, "LIBRARY_OF_OTHER_MODEL", message)
         return images
 
     def _describe(self, name: str) -> library_pb2.Library:

@@ -8,10 +8,12 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
 from clipsr import (
+    AlreadyExistsError,
     AuthenticationError,
     ClipsrError,
     DeadlineError,
     InvalidRequestError,
+    NotFoundError,
     ServiceError,
     ServiceUnavailableError,
 )
@@ -79,8 +81,12 @@ def test_every_code_becomes_an_error_with_a_text(code, details):
     error = convert(FailedCall(code, details))
     expected = {
         grpc.StatusCode.UNAVAILABLE: ServiceUnavailableError,
+        grpc.StatusCode.CANCELLED: ServiceUnavailableError,  # by the service, see of_call
         grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineError,
         grpc.StatusCode.INVALID_ARGUMENT: InvalidRequestError,
+        grpc.StatusCode.FAILED_PRECONDITION: InvalidRequestError,
+        grpc.StatusCode.NOT_FOUND: NotFoundError,
+        grpc.StatusCode.ALREADY_EXISTS: AlreadyExistsError,
         grpc.StatusCode.UNAUTHENTICATED: AuthenticationError,
         grpc.StatusCode.PERMISSION_DENIED: AuthenticationError,
     }.get(code, ServiceError)

@@ -6,6 +6,7 @@ After a change of the command line, write it anew: `python -m tests.client.test_
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -21,12 +22,15 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
 def commands() -> dict[str, str]:
     """The help of each command by its full name."""
     settings = cli.context_settings | {"terminal_width": HELP_WIDTH}
-    root = click.Context(cli, info_name="clipsr-client", **settings)
-    helps = {"clipsr-client": cli.get_help(root)}
-    for name, command in sorted(cli.commands.items()):
-        context = click.Context(command, info_name=name, parent=root, terminal_width=HELP_WIDTH)
-        helps[f"clipsr-client {name}"] = command.get_help(context)
-    return helps
+    return dict(walk(cli, click.Context(cli, info_name="clipsr-client", **settings)))
+
+
+def walk(command: click.Command, context: click.Context) -> Iterator[tuple[str, str]]:
+    """Full name and help of a command, and of those below it."""
+    yield context.command_path, command.get_help(context)
+    below = command.commands if isinstance(command, click.Group) else {}
+    for name, each in sorted(below.items()):
+        yield from walk(each, click.Context(each, info_name=name, parent=context, terminal_width=HELP_WIDTH))
 
 
 def test_every_command_is_documented() -> None:

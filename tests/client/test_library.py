@@ -103,7 +103,7 @@ class TestLibraries:
         for ask in (missing.drop, lambda: missing.search_text("cat"), lambda: list(missing.list_images())):
             with pytest.raises(NotFoundError, match="'nobody'") as caught:
                 ask()
-            assert caught.value.reason == "LIBRARY_NOT_FOUND"
+            assert caught.value.reason == "LIBRARY_UNKNOWN"
         with pytest.raises(NotFoundError, match="'nobody'"):
             list(missing.add(numbered(1)))
         with pytest.raises(NotFoundError, match=r"'nobody'.*\(photos\)"):
@@ -111,12 +111,12 @@ class TestLibraries:
 
     def test_a_service_without_libraries(self, client, kept):
         def decline(request, context):
-            refuse(context, code_pb2.UNIMPLEMENTED, "LIBRARY_DISABLED", "This gateway keeps no libraries.")
+            refuse(context, code_pb2.UNIMPLEMENTED, "LIBRARIES_DISABLED", "This gateway keeps no libraries.")
 
         kept.before = decline
         with pytest.raises(ServiceError, match="keeps no libraries") as caught:
             client.list_libraries()
-        assert (caught.value.code, caught.value.reason) == ("UNIMPLEMENTED", "LIBRARY_DISABLED")
+        assert (caught.value.code, caught.value.reason) == ("UNIMPLEMENTED", "LIBRARIES_DISABLED")
         assert "older one" not in str(caught.value)
 
 
@@ -195,13 +195,13 @@ class TestAdding:
     def test_full_storage_ends_it(self, library, kept):
         def fill(answered: int, context: grpc.ServicerContext) -> None:
             if answered == 2:
-                refuse(context, code_pb2.RESOURCE_EXHAUSTED, "STORAGE_FULL", "The storage is full: make room.")
+                refuse(context, code_pb2.RESOURCE_EXHAUSTED, "LIBRARY_STORAGE_FULL", "The storage is full: make room.")
 
         kept.on_add = fill
         seen = []
         with pytest.raises(ServiceError, match="full: make room") as caught:
             seen.extend(index for index, _ in library.add(numbered(9)))
-        assert caught.value.reason == "STORAGE_FULL"
+        assert caught.value.reason == "LIBRARY_STORAGE_FULL"
         assert seen == [0, 1]
 
 
@@ -288,7 +288,7 @@ class TestSearching:
         kept.model_digest = "sha256:" + "cd" * 32
         with pytest.raises(ModelMismatchError, match="library reembed photos") as caught:
             filled.search_text("cat")
-        assert caught.value.reason == "LIBRARY_MODEL_MISMATCH"
+        assert caught.value.reason == "LIBRARY_OF_OTHER_MODEL"
         with pytest.raises(ModelMismatchError):
             list(filled.add(numbered(1)))
         assert len(list(filled.list_images())) == 5

@@ -34,7 +34,7 @@ _TLS_FAILURE = re.compile(
 
 _CLOSED = re.compile("Socket closed|Connection reset")
 
-_OTHER_MODEL = "LIBRARY_MODEL_MISMATCH"
+_OTHER_MODEL = "LIBRARY_OF_OTHER_MODEL"
 """The service's reason for a library of another model (docs/errors.md)."""
 
 _status_of = cast(

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import sys
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -14,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
+from rich.progress import Progress, TaskID
 
 from clipsr import Classification, Client, ClipsrError, FailedImage, Fit, ModelInfo, Route
 from clipsr.cli._exits import ExitCode, report
 from clipsr.cli._images import Item, check_paths, no_image, read_item, walk_images
 from clipsr.cli._journal import Journal, JournalError
 from clipsr.cli._labels import LabelSpace
+from clipsr.cli._progress import count_beside, make_progress
 from clipsr.cli._records import check_output, make_record, write_output
 
 __all__ = ["BulkOptions", "classify_in_bulk"]
@@ -128,10 +124,9 @@ class _Run:
         resumed = len(self._journal)
         if resumed:
             report(f"going on after {resumed:,} images that are done")
-        with _make_progress() as progress:
+        with make_progress() as progress:
             task = progress.add_task("classifying", total=None, completed=resumed)
-            counting = threading.Thread(target=self._count, args=(progress, task), daemon=True)
-            counting.start()
+            count_beside(progress, task, self._paths)
             try:
                 self._classify(progress, task)
             except (ClipsrError, KeyboardInterrupt):
@@ -143,7 +138,7 @@ class _Run:
         self._finish()
         return self._summarize()
 
-    def _classify(self, progress: Progress, task: Any) -> None:
+    def _classify(self, progress: Progress, task: TaskID) -> None:
         options, space = self._options, self._options.label_space
         outcomes = self._client.classify_stream(
             self._read(),
@@ -180,13 +175,6 @@ class _Run:
                 f"{self._info.digest}. Choose another --output, or begin again with --restart."
             )
 
-    def _count(self, progress: Progress, task: Any) -> None:
-        """Find out how many images there are, beside the work; the bar shows what remains once this is known."""
-        if progress.disable:
-            return
-        with contextlib.suppress(click.UsageError):  # what vanished meanwhile is reported by the work itself
-            progress.update(task, total=sum(1 for _ in walk_images(self._paths)))
-
     def _finish(self) -> None:
         try:
             write_output(self._options.output, self._journal.records())
@@ -204,26 +192,3 @@ class _Run:
         rest = f", {failed:,} failed" if failed else ""
         print(f"{total:,} images: {total - failed:,} classified{rest}; {os.fspath(self._options.output)}", flush=True)
         return ExitCode.SOME_FAILED if failed else ExitCode.OK
-
-
-class _RateColumn(ProgressColumn):
-    """Images a second, of late."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.1f} images/s", style="progress.data.speed")
-
-
-def _make_progress() -> Progress:
-    """Return a bar on standard error, shown on a terminal."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _RateColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        redirect_stdout=False,
-        disable=not sys.stderr.isatty(),
-    )

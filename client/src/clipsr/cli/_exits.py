@@ -8,7 +8,15 @@ import sys
 
 import click
 
-from clipsr import AuthenticationError, ClipsrError, DeadlineError, InvalidRequestError
+from clipsr import (
+    AlreadyExistsError,
+    AuthenticationError,
+    ClipsrError,
+    DeadlineError,
+    InvalidRequestError,
+    ModelMismatchError,
+    NotFoundError,
+)
 
 __all__ = ["ExitCode", "QuietGroup", "report", "report_error"]
 
@@ -59,6 +67,9 @@ def report_error(error: ClipsrError) -> ExitCode:
     if isinstance(error, InvalidRequestError):
         details = [f"\n  {field}: {text}" for field, text in error.violations if text not in str(error)]
         report(str(error) + "".join(details))
+        return ExitCode.USAGE
+    if isinstance(error, (AlreadyExistsError, ModelMismatchError, NotFoundError)):
+        report(str(error))
         return ExitCode.USAGE
     if isinstance(error, AuthenticationError):
         report(f"{error} (--api-key-file, --tls, --ca, --cert)")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, TextIO, cast
 
 import click
 from click.core import ParameterSource
@@ -21,8 +19,10 @@ from clipsr.cli._connection import connect, connection_options
 from clipsr.cli._exits import ExitCode, QuietGroup, report
 from clipsr.cli._info import print_info, to_json
 from clipsr.cli._labels import make_label_space
+from clipsr.cli._streams import configure_stream
 from clipsr.cli._ui import parse_listen, serve_pages
 from clipsr.cli._upscale import UpscaleOptions, parse_size, upscale_images
+from clipsr.cli.library import library
 
 __all__ = ["cli", "main"]
 
@@ -51,8 +51,8 @@ Examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    _configure(sys.stdout)
-    _configure(sys.stderr)
+    configure_stream(sys.stdout)
+    configure_stream(sys.stderr)
     try:
         return cli.main(args=arguments, prog_name="clipsr-client", standalone_mode=False)
     except click.UsageError as error:
@@ -61,12 +61,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ExitCode.USAGE
     except click.Abort:  # interrupted before a command had begun
         return ExitCode.INTERRUPTED
-
-
-def _configure(stream: TextIO, *, encoding: str | None = None) -> None:
-    """Write out what the encoding lacks instead of failing: a path that is not UTF-8, a label beyond the locale."""
-    if isinstance(stream, io.TextIOWrapper):
-        cast("io.TextIOWrapper[BinaryIO]", stream).reconfigure(encoding=encoding, errors="backslashreplace")
 
 
 def _check_scale(ctx: click.Context, parameter: click.Parameter, scale: float | None) -> float | None:
@@ -86,7 +80,7 @@ def _parse_size(ctx: click.Context, parameter: click.Parameter, size: str | None
 )
 @click.version_option(package_name="clipsr", prog_name="clipsr-client")
 def cli() -> None:
-    """Classify images with labels of your own, or upscale them, by a clipsr service.
+    """Classify images with labels of your own, upscale them, or keep and search them, by a clipsr service.
 
     Exit codes: 0 all succeeded, 1 some images failed, 2 wrong usage, 3 the service cannot be reached or has no time,
     4 it does not let you in, 5 the output cannot be written.
@@ -220,7 +214,7 @@ def classify(
         output_format=output_format,
     )
     if output_format != "table":
-        _configure(sys.stdout, encoding="utf-8")  # what programs read is UTF-8 in every locale
+        configure_stream(sys.stdout, encoding="utf-8")  # what programs read is UTF-8 in every locale
     with connect() as client:
         return classify_images(client, paths, options)
 
@@ -282,7 +276,7 @@ def info(output_format: str) -> ExitCode:
     with connect() as client:
         model = client.model_info()
     if output_format == "json":
-        _configure(sys.stdout, encoding="utf-8")
+        configure_stream(sys.stdout, encoding="utf-8")
         click.echo(to_json(model))
     else:
         print_info(model, url=client.url, console=Console(file=sys.stdout, markup=False, highlight=False, emoji=False))
@@ -323,3 +317,6 @@ def ui(listen: tuple[str, int], is_shared: bool) -> ExitCode:
     """
     with connect() as client:
         return serve_pages(client, listen, is_shared=is_shared)
+
+
+cli.add_command(library)
