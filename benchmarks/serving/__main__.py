@@ -96,7 +96,11 @@ def measure(
     found: list[Measurement] = []
     stages: list[dict[str, float]] = []
     with ExitStack() as running:
-        own = running.enter_context(systems.clipsr(folders, profile=arguments.profile))
+        own = running.enter_context(
+            systems.clipsr(folders, profile=arguments.profile, max_concurrent=arguments.max_concurrent)
+        )
+        if arguments.stream:
+            own = replace(own, target=replace(own.target, kind="grpc-stream"))
         native = replace(own, name=report.NATIVE, target=replace(own.target, route="native"))
         if "compare" in parts:
             others = [running.enter_context(_BASELINES[name](folders)) for name in arguments.baselines]
@@ -193,9 +197,11 @@ def require_profile(repository: Path, profile: str) -> None:
         StartError: the image encoder has no such profile.
     """
     folder = repository / "image_encoder" / "configs"
-    if not (folder / f"{profile}.pbtxt").is_file():
-        known = ", ".join(sorted(path.stem for path in folder.glob("*.pbtxt"))) or "none"
-        raise systems.StartError(f"there is no profile {profile!r}; {folder} has: {known}. Choose by --profile")
+    known = sorted({"cpu-onnx", *(path.stem for path in folder.glob("*.pbtxt"))})  # as clipsr-serve has them
+    if profile not in known:
+        raise systems.StartError(
+            f"there is no profile {profile!r}; {folder} has: {', '.join(known)}. Choose by --profile"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -210,7 +216,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         logs = arguments.logs or Path(temporary)
         if arguments.quick:  # no figures for a page
             arguments.output, arguments.page = arguments.output or Path(temporary) / "results", None
-        arguments.output = arguments.output or _ROOT / "benchmarks" / "results"
+        elif arguments.output is None:
+            arguments.output = _ROOT / "benchmarks" / "results"
+            arguments.page = arguments.page or _ROOT / "benchmarks" / "README.md"
         logs.mkdir(parents=True, exist_ok=True)
         folders = Folders(
             weights=arguments.work / arguments.model / "weights",
@@ -287,13 +295,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", dest="n_rounds", type=int, metavar="N", help="rounds of the comparison")
     parser.add_argument("--seconds", dest="measure_s", type=float, metavar="S", help="of each load")
     parser.add_argument("--callers", type=_numbers, metavar="N,N", help="of the comparison, fewest first")
+    parser.add_argument("--stream", action="store_true", help="ask clipsr by ClassifyStream, a stream a caller")
+    parser.add_argument("--max-concurrent", type=int, metavar="N", help="of the gateway (its default)")
     parser.add_argument("--processes", type=int, metavar="N", help="of the load generator")
     parser.add_argument("--work", type=Path, default=_ROOT / ".bench", help="folder of weights and repositories")
     parser.add_argument("--environments", type=Path, default=_ROOT / ".venv-bench", help="folder of the baselines'")
     parser.add_argument("--serve-bin", type=Path, default=_ROOT / ".venv-serve" / "bin", help="of clipsr-serve")
     parser.add_argument("--logs", type=Path, help="folder to keep the systems' logs in")
     parser.add_argument("--output", type=Path, help="folder of the record and the plots (benchmarks/results)")
-    parser.add_argument("--page", type=Path, default=_ROOT / "benchmarks" / "README.md", help="page of the tables")
+    parser.add_argument("--page", type=Path, help="page of the tables (benchmarks/README.md, with --output none)")
     return parser
 
 

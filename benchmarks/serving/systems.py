@@ -111,8 +111,9 @@ def clipsr(
     name: str = "clipsr",
     route: Any = "upscaled",
     repository: Path | None = None,
+    max_concurrent: int | None = None,
 ) -> Iterator[Server]:
-    """The service, from `clipsr-serve up`.
+    """The service, from `clipsr-serve up`; `max_concurrent` is the gateway's, None for its own.
 
     It isn't paused: Triton and the gateway watch each other, and would take a pause for a fault. Idle it takes next to
     nothing; the record holds how much.
@@ -126,6 +127,7 @@ def clipsr(
     command = [launcher, "up", "--detach", "--state-dir", str(state), "--listen", "127.0.0.1:0", *ports]
     command += ["--repository", str(repository or folders.repository), *(("--profile", profile) if profile else ())]
     command += ["--", "--metrics", f"127.0.0.1:{metrics}", *_QUEUE_EVERYTHING]
+    command += ["--max-concurrent", str(max_concurrent)] if max_concurrent else []
     begin = time.monotonic()
     up = subprocess.run(command, capture_output=True, text=True, check=False, cwd=_ROOT)
     if up.returncode != 0:
