@@ -12,11 +12,12 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 
 README = Path(__file__).resolve().parents[2] / "client" / "README.md"
+LIBRARY_PAGE = README.parents[1] / "docs" / "library.md"
 ADDRESS = "localhost:50051"
 
 
-def samples() -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+def samples(page: Path = README) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
 def run(code: str, url: str) -> None:
@@ -64,8 +65,28 @@ def test_the_upscaling_example(fake_service, tmp_path, monkeypatch):
     assert Path("large.png").read_bytes() == b"large photo"
 
 
-def test_the_asynchronous_example(fake_service, capsys):
+def test_the_library_example(fake_service, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("photo.png").write_bytes(b"photo")
     run(samples()[5], fake_service.url)
+    added, found = capsys.readouterr().out.splitlines()
+    assert added.startswith("0 AddedImage(sha256=")
+    assert found == "0.500 photo.png"
+
+
+def test_the_page_of_libraries(fake_service, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("photo.png", "other.png"):
+        Path(name).write_bytes(name.encode())
+    run(samples(LIBRARY_PAGE)[0], fake_service.url)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 + 1 + 2
+    assert lines[2] == "0.500 camera 7 (32, 48)"
+    assert not fake_service.library.libraries
+
+
+def test_the_asynchronous_example(fake_service, capsys):
+    run(samples()[6], fake_service.url)
     assert capsys.readouterr().out.startswith("clipsr-test: Classification(predictions=(Prediction(label='cat'")
 
 
@@ -79,10 +100,15 @@ def test_the_errors(fake_service, tmp_path, monkeypatch, capsys):
         (grpc.StatusCode.RESOURCE_EXHAUSTED, error_details_pb2.RetryInfo(retry_delay=Duration(seconds=99))),
         (grpc.StatusCode.UNAUTHENTICATED, error_details_pb2.ErrorInfo(reason="API_KEY_INVALID", domain="clipsr")),
         (grpc.StatusCode.DEADLINE_EXCEEDED, error_details_pb2.ErrorInfo(reason="DEADLINE_EXCEEDED", domain="clipsr")),
+        (grpc.StatusCode.NOT_FOUND, error_details_pb2.ErrorInfo(reason="LIBRARY_UNKNOWN", domain="clipsr")),
+        (
+            grpc.StatusCode.FAILED_PRECONDITION,
+            error_details_pb2.ErrorInfo(reason="LIBRARY_OF_OTHER_MODEL", domain="clipsr"),
+        ),
         (grpc.StatusCode.INTERNAL, error_details_pb2.RequestInfo(request_id="0123abcd")),
     ]:
         fake_service.abort(code, "No.", detail)
-        run(samples()[6], fake_service.url)
+        run(samples()[7], fake_service.url)
         said.append(capsys.readouterr().out)
     assert said == [
         "LABEL_DUPLICATE ()\n",
@@ -90,9 +116,12 @@ def test_the_errors(fake_service, tmp_path, monkeypatch, capsys):
         "99.0\n",
         "UNAUTHENTICATED\n",
         "30.0\n",
+        "LIBRARY_UNKNOWN\n",
+        "No.\n",
         "INTERNAL 0123abcd\n",
     ]
 
 
 def test_no_sample_is_left_out():
-    assert len(samples()) == 7
+    assert len(samples()) == 8
+    assert len(samples(LIBRARY_PAGE)) == 1
