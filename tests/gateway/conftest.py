@@ -344,7 +344,7 @@ class Detailed:
     retry_s: float | None
 
 
-def _take_apart(status: status_pb2.Status) -> Detailed:
+def take_apart(status: status_pb2.Status) -> Detailed:
     info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
     retry_s = None
     for detail in status.details:
@@ -368,11 +368,11 @@ def detailed() -> Callable[[status_pb2.Status | grpc.aio.AioRpcError], Detailed]
 
     def read(source: status_pb2.Status | grpc.aio.AioRpcError) -> Detailed:
         if isinstance(source, status_pb2.Status):
-            return _take_apart(source)
+            return take_apart(source)
         blob = dict(source.trailing_metadata())["grpc-status-details-bin"]
         status = status_pb2.Status.FromString(blob)
         assert status.code == source.code().value[0]
         assert status.message == source.details()
-        return _take_apart(status)
+        return take_apart(status)
 
     return read

@@ -147,4 +147,4 @@ def _vector(record: Record) -> Any:
 
 def _vectors(rows: pa.Table) -> list[Any]:
     column = cast("Any", rows.column("embedding").combine_chunks())
-    return list(column.flatten().to_numpy(zero_copy_only=False).reshape(rows.num_rows, -1))
+    return list(column.flatten().to_numpy(zero_copy_only=False).reshape(rows.num_rows, column.type.list_size))
