@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -450,3 +453,20 @@ async def test_an_unknown_script_is_warned_of(start, library_uri, repository):
         reasons[text] = [warning.reason for warning in response.warnings]
     unknown = ["QUERY_WITHOUT_KNOWN_TOKEN"]
     assert reasons == {"a dog": [], "一只狗": unknown, "日": [], "née": [], "собака": unknown}
+
+
+def test_a_gateway_without_the_extra_starts_unless_libraries_are_wanted(tmp_path, repository):
+    """LanceDB is large, and most gateways keep no libraries."""
+    (tmp_path / "lancedb.py").write_text("raise ModuleNotFoundError('no lancedb', name='lancedb')")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    program = "import asyncio, sys, clipsr_gateway as g, pathlib\n"
+    program += "async def run(uri):\n"
+    program += "    config = g.GatewayConfig(repository=pathlib.Path(sys.argv[1]), library_uri=uri)\n"
+    program += "    g.Gateway(config, manifest=g.load_manifest(config.repository), backend=None)\n"
+    program += "asyncio.run(run(None))\nprint('starts')\nasyncio.run(run('libraries'))\n"
+    done = subprocess.run(
+        [sys.executable, "-c", program, repository], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "starts\n", done.stderr
+    assert "ConfigurationError: --library-uri needs lancedb; install it with" in done.stderr
+    assert "clipsr-gateway[library]" in done.stderr

@@ -27,6 +27,7 @@ FORBIDDEN = [
     ("clipsr", "tritonclient"),
     ("clipsr", "gradio"),
     ("clipsr_gateway", "torch"),
+    ("clipsr_gateway", "lancedb"),
     ("clipsr_gateway", "clipsr_serving"),
     ("clipsr_serving", "torch"),
     ("clipsr_serving", "clipsr"),

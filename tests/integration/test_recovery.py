@@ -1,5 +1,6 @@
 """A process of the service is killed; the service is correct again by itself, within the time promised."""
 
+import io
 import json
 import os
 import re
@@ -11,8 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
+from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from clipsr import Classification, Client
@@ -236,3 +239,27 @@ class TestRecovery:
         assert seconds < RECOVERY_S
         assert pids_of(own)["triton"] == before["triton"]
         assert state_of(own)["url"] == own.url
+
+
+def test_images_acknowledged_by_a_killed_gateway_are_in_the_library(own, repo_root):
+    """A repeated `add` completes what was interrupted; the Python client repeats it by itself."""
+    frames = [tiny_picture(number) for number in range(150)]
+    with Client(own.url, timeout_s=60, retries=8) as client:
+        library = client.library("killed")
+        library.create()
+        acknowledged: dict[int, str] = {}
+        for index, outcome in library.add(frames):
+            acknowledged[index] = outcome.sha256
+            if len(acknowledged) == 20:
+                os.kill(pids_of(own)["gateway"], signal.SIGKILL)
+        assert sorted(acknowledged) == list(range(len(frames)))
+        stored = {image.sha256 for image in library.list_images()}
+        assert stored == set(acknowledged.values())
+        assert library.info().image_count == len(frames)
+
+
+def tiny_picture(number: int) -> bytes:
+    """An image file that no other number gives."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(number).integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,6 +1,7 @@
 """A generic tool that knows nothing but the address can call every RPC: messages are built from reflection alone."""
 
 import base64
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 LABELS = {"labels": ["cat", "dog"]}
+LIBRARY = "reflection"
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def services(channel) -> list[ServiceDescriptor]:
 
 def requests_of(image: str) -> dict[str, list[dict[str, Any]]]:
     """What to send to each call, as JSON."""
-    picture = {"content": image}
+    picture, sha256 = {"content": image}, hashlib.sha256(base64.b64decode(image)).hexdigest()
     return {
         "clipsr.v1.ClassifierService.Classify": [{"images": [picture], "labelSpace": LABELS}],
         "clipsr.v1.ClassifierService.ClassifyStream": [
@@ -41,6 +43,20 @@ def requests_of(image: str) -> dict[str, list[dict[str, Any]]]:
         "clipsr.v1.ClassifierService.GetModelInfo": [{}],
         "clipsr.v1.EmbeddingService.EmbedImages": [{"images": [picture]}],
         "clipsr.v1.EmbeddingService.EmbedTexts": [{"texts": ["cat", "dog"]}],
+        # In this order: each finds what those before it left.
+        "clipsr.v1.LibraryService.CreateLibrary": [{"name": LIBRARY}],
+        "clipsr.v1.LibraryService.ListLibraries": [{}],
+        "clipsr.v1.LibraryService.AddImages": [
+            {"config": {"library": LIBRARY}},
+            {"image": {"index": "3", "image": picture, "tags": ["cat"], "metadata": {"from": "samples"}}},
+        ],
+        "clipsr.v1.LibraryService.ListImages": [{"library": LIBRARY, "filter": {"anyTags": ["cat"]}}],
+        "clipsr.v1.LibraryService.GetImage": [{"library": LIBRARY, "sha256": sha256, "parts": {"thumbnail": True}}],
+        "clipsr.v1.LibraryService.SearchByText": [{"library": LIBRARY, "text": "cat", "options": {"topK": 1}}],
+        "clipsr.v1.LibraryService.SearchByImage": [{"library": LIBRARY, "image": picture}],
+        "clipsr.v1.LibraryService.ReembedLibrary": [{"library": LIBRARY}],
+        "clipsr.v1.LibraryService.DeleteImages": [{"library": LIBRARY, "hashes": {"sha256": [sha256]}}],
+        "clipsr.v1.LibraryService.DropLibrary": [{"library": LIBRARY}],
         "clipsr.v1.UpscalerService.Upscale": [{"image": picture, "scale": 2}],
         "grpc.health.v1.Health.Check": [{"service": "clipsr.v1.EmbeddingService"}],
         "grpc.health.v1.Health.Watch": [{"service": "clipsr.v1.UpscalerService"}],
@@ -73,13 +89,20 @@ def test_every_call_can_be_made_from_reflection_alone(channel, services, repo_ro
     requests = requests_of(image)
     methods = {method.full_name: method for service in services for method in service.methods}
     assert methods.keys() == requests.keys()
-    answers = {name: call(channel, method, requests[name]) for name, method in methods.items()}
+    answers = {name: call(channel, methods[name], bodies) for name, bodies in requests.items()}
     service = "clipsr.v1.ClassifierService"
     assert answers[f"{service}.Classify"]["results"][0]["classification"]["predictions"][0]["label"] == "cat"
     assert answers[f"{service}.ClassifyStream"]["index"] == "7"
     assert answers[f"{service}.GetModelInfo"]["modelInfo"]["limits"]["maxStreamImages"] > 0
     assert answers["clipsr.v1.EmbeddingService.EmbedImages"]["results"][0]["embedding"]["values"]
     assert len(answers["clipsr.v1.EmbeddingService.EmbedTexts"]["embeddings"]) == 2
+    library = "clipsr.v1.LibraryService"
+    assert answers[f"{library}.AddImages"]["added"]["hasOriginal"]
+    assert answers[f"{library}.ListImages"]["totalCount"] == "1"
+    assert answers[f"{library}.GetImage"]["image"]["thumbnail"]
+    assert answers[f"{library}.SearchByText"]["hits"][0]["image"]["metadata"] == {"from": "samples"}
+    assert answers[f"{library}.SearchByImage"]["hits"][0]["cosine"] == pytest.approx(1, abs=1e-3)
+    assert answers[f"{library}.DeleteImages"] == {"deletedCount": "1"}
     assert answers["clipsr.v1.UpscalerService.Upscale"]["content"]
     assert answers["grpc.health.v1.Health.Check"] == answers["grpc.health.v1.Health.Watch"] == {"status": "SERVING"}
 
