@@ -39,6 +39,7 @@ class FakeLibraryService(library_pb2_grpc.LibraryServiceServicer):
         added: the images of every AddImages call, in the order in which they came.
         failures: statuses by the content of images that fail.
         on_add: called before each answer of AddImages with the number of answers before it; may abort by its context.
+        on_reembed: called after each progress with the number of images done; may abort by its context.
         before: called with each unary request; may abort by its context.
         page_size: images of a page, whatever is asked for.
     """
@@ -50,6 +51,7 @@ class FakeLibraryService(library_pb2_grpc.LibraryServiceServicer):
     added: list[list[library_pb2.NewImage]] = field(default_factory=list)
     failures: dict[bytes, status_pb2.Status] = field(default_factory=dict)
     on_add: Callable[[int, grpc.ServicerContext], None] | None = None
+    on_reembed: Callable[[int, grpc.ServicerContext], None] | None = None
     before: Callable[[Message, grpc.ServicerContext], None] | None = None
     page_size: int = 100
 
@@ -161,6 +163,8 @@ class FakeLibraryService(library_pb2_grpc.LibraryServiceServicer):
         total = len(self._find(request.library, context))
         for done in range(0, total + 1, max(1, total // 2)):
             yield library_pb2.ReembedLibraryResponse(done_count=done, total_count=total)
+            if self.on_reembed is not None:
+                self.on_reembed(done, context)
         self.libraries[request.library].model_digest = self.model_digest
         library = self._describe(request.library)
         yield library_pb2.ReembedLibraryResponse(done_count=total, total_count=total, library=library)

@@ -555,7 +555,7 @@ class TestRemoving:
 
 def test_embedding_anew_without_files(run, filled):
     def decline(request, context) -> None:
-        refuse(context, code_pb2.FAILED_PRECONDITION, "ORIGINALS_MISSING", "2 images have no file.")
+        refuse(context, code_pb2.FAILED_PRECONDITION, "LIBRARY_ORIGINALS_MISSING", "2 images have no file.")
 
     filled.before = decline
     done = run("library", "reembed")

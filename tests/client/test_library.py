@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 
@@ -358,9 +359,28 @@ class TestReembedding:
         assert sum(isinstance(each, library_pb2.ReembedLibraryRequest) for each in kept.requests) == 2
         assert kept.requests[-1].drop_without_original
 
+    def test_without_progress_it_gives_up(self, connect, filled, kept, fake_service):
+        def cut(done: int, context: grpc.ServicerContext) -> None:
+            if done == 2:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "Again.")
+
+        kept.on_reembed = cut
+        seen = []
+        with pytest.raises(ServiceUnavailableError):
+            seen.extend(each.done_count for each in connect(fake_service.url, retries=2).library("photos").reembed())
+        assert seen == [0, 2] * 3
+
+    def test_it_can_be_ended_early(self, filled, kept):
+        ended = threading.Event()
+        kept.on_reembed = lambda done, context: context.add_callback(ended.set)
+        progress = filled.reembed()
+        next(progress)
+        progress.close()
+        assert ended.wait(10)
+
     def test_files_that_were_not_kept(self, filled, kept):
         def decline(request, context) -> None:
-            refuse(context, code_pb2.FAILED_PRECONDITION, "ORIGINALS_MISSING", "2 images have no file.")
+            refuse(context, code_pb2.FAILED_PRECONDITION, "LIBRARY_ORIGINALS_MISSING", "2 images have no file.")
 
         kept.before = decline
         with pytest.raises(InvalidRequestError, match="2 images have no file"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import Any
 
 import grpc
@@ -89,11 +89,11 @@ class AsyncConnection:
         return stream.outcomes()
 
     async def follow(
-        self, method: Callable[..., Any], request: object, *, timeout_s: float | None
-    ) -> AsyncIterator[Any]:
+        self, method: Callable[..., Any], request: object, *, measure: Callable[[Any], int], timeout_s: float | None
+    ) -> AsyncGenerator[Any, None]:
         """Yields the answers of a call that sends many; as Connection.follow()."""
         deadline = Deadline(math.inf if timeout_s is None else timeout_s)
-        attempt = 0
+        attempt, most = 0, -1
         while True:
             left_s = deadline.left_s()
             answers = method(
@@ -101,7 +101,8 @@ class AsyncConnection:
             )
             try:
                 async for answer in answers:
-                    attempt = 0
+                    if measure(answer) > most:
+                        attempt, most = 0, measure(answer)
                     yield answer
                 return
             except grpc.RpcError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from typing import Any
@@ -244,9 +245,12 @@ class AsyncLibrary:
     ) -> AsyncIterator[ReembedProgress]:
         """Embeds all images with the model that is served; as Library.reembed(), for `async for`."""
         request = library_pb2.ReembedLibraryRequest(library=self._name, drop_without_original=drop_without_original)
-        answers = self._connection.follow(self._stub().ReembedLibrary, request, timeout_s=timeout_s)
-        async for response in answers:
-            yield _library_answers.decode_progress(response)
+        follow = self._connection.follow(
+            self._stub().ReembedLibrary, request, measure=_library_answers.measure_progress, timeout_s=timeout_s
+        )
+        async with contextlib.aclosing(follow) as answers:
+            async for response in answers:
+                yield _library_answers.decode_progress(response)
 
     def _stub(self) -> Any:
         return library_pb2_grpc.LibraryServiceStub(self._connection.channel)

@@ -84,19 +84,22 @@ class Connection:
         )
         return stream.outcomes()
 
-    def follow(self, method: Callable[..., Any], request: object, *, timeout_s: float | None) -> Iterator[Any]:
+    def follow(
+        self, method: Callable[..., Any], request: object, *, measure: Callable[[Any], int], timeout_s: float | None
+    ) -> Iterator[Any]:
         """Yields the answers of a call that sends many; after a failure it is made again, as call() does.
 
         Args:
             method: the call; making it again goes on with what it had begun.
             request: its request.
+            measure: how far an answer says that the work is; attempts are counted anew as it grows.
             timeout_s: deadline of the whole, in seconds; None sets none.
 
         Raises:
             ClipsrError: it failed.
         """
         deadline = Deadline(math.inf if timeout_s is None else timeout_s)
-        attempt = 0
+        attempt, most = 0, -1
         while True:
             left_s = deadline.left_s()
             answers = method(
@@ -104,7 +107,8 @@ class Connection:
             )
             try:
                 for answer in answers:
-                    attempt = 0
+                    if measure(answer) > most:
+                        attempt, most = 0, measure(answer)
                     yield answer
                 return
             except grpc.RpcError as error:

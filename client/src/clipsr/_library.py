@@ -381,8 +381,10 @@ class Library:
             InvalidRequestError: the files of some images were not kept; from the iterator.
         """
         request = library_pb2.ReembedLibraryRequest(library=self._name, drop_without_original=drop_without_original)
-        for response in self._connection.follow(self._stub.ReembedLibrary, request, timeout_s=timeout_s):
-            yield _library_answers.decode_progress(response)
+        answers = self._connection.follow(
+            self._stub.ReembedLibrary, request, measure=_library_answers.measure_progress, timeout_s=timeout_s
+        )
+        yield from map(_library_answers.decode_progress, answers)
 
 
 def list_libraries(connection: Connection, *, timeout_s: float | None) -> list[LibraryInfo]:

@@ -26,6 +26,7 @@ __all__ = [
     "decode_library",
     "decode_page",
     "decode_progress",
+    "measure_progress",
     "pick_library",
 ]
 
@@ -112,6 +113,11 @@ def decode_progress(response: library_pb2.ReembedLibraryResponse) -> ReembedProg
         dropped_count=response.dropped_count,
         library=decode_library(response.library) if response.HasField("library") else None,
     )
+
+
+def measure_progress(response: library_pb2.ReembedLibraryResponse) -> int:
+    """Returns how many images are done."""
+    return response.done_count
 
 
 def _decode_time(stamp: Timestamp) -> datetime:
