@@ -16,11 +16,11 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 _STYLE = """
 :root { color-scheme: light dark; font: 100%/1.4 system-ui, sans-serif; }
-body { margin: 0 auto; max-width: 80rem; padding: 1rem; }
-h1 { font-size: 1.4rem; margin: 0 0 .25rem; overflow-wrap: anywhere; }
+body { margin: 0 auto; max-width: 80rem; overflow-wrap: anywhere; padding: 1rem; }
+h1 { font-size: 1.4rem; margin: 0 0 .25rem; }
 header p { margin: 0 0 .25rem; opacity: .75; }
 .warning { opacity: 1; font-weight: 600; }
-.query { max-width: 10rem; max-height: 10rem; border-radius: .4rem; }
+.query { border-radius: .4rem; height: 7rem; max-width: 100%; object-fit: contain; }
 ol { display: grid; gap: .75rem; grid-template-columns: repeat(auto-fill, minmax(min(9rem, 45%), 1fr));
   list-style: none; margin: 1rem 0; padding: 0; }
 figure { border: 1px solid color-mix(in srgb, currentcolor 20%, transparent); border-radius: .5rem; height: 100%;
@@ -28,7 +28,7 @@ figure { border: 1px solid color-mix(in srgb, currentcolor 20%, transparent); bo
 figure img, figure .none { aspect-ratio: 1; background: color-mix(in srgb, currentcolor 8%, transparent);
   display: block; height: auto; object-fit: contain; width: 100%; }
 figure .none { align-content: center; text-align: center; }
-figcaption { font-size: .85rem; overflow-wrap: anywhere; padding: .4rem .5rem; }
+figcaption { font-size: .85rem; padding: .4rem .5rem; }
 figcaption b { font-variant-numeric: tabular-nums; }
 .tag { border: 1px solid color-mix(in srgb, currentcolor 30%, transparent); border-radius: 1rem; display: inline-block;
   margin: .15rem .15rem 0 0; padding: 0 .5em; }
