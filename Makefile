@@ -98,6 +98,11 @@ screenshots: $(DEV) $(SERVE) $(MANIFEST) ## Make the pictures of docs/ui.md anew
 bench-scaling: $(DEV) $(SERVE) $(MANIFEST) ## Measure what an image costs, for docs/scaling.md, and check two instances
 	$(VENV)/bin/python -m benchmarks.scaling --measure --serve-bin $(VENV_SERVE)/bin $(ARGS)
 
+.PHONY: bench-library
+bench-library: $(DEV) $(SERVE) $(MANIFEST) ## Measure image libraries: precision, adding, 200,000 vectors (needs DATA)
+	scripts/with-service.sh $(VENV_SERVE)/bin bash -c '$(VENV)/bin/python -m benchmarks.library --data $(DATA) \
+		--url "$$CLIPSR_URL" --libraries "$$CLIPSR_LIBRARIES" $(ARGS)'
+
 .PHONY: test
 test: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests, with a real Triton (12 minutes at most)
 	$(VENV)/bin/pytest -m 'not slow' $(ARGS)

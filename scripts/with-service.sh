@@ -4,12 +4,14 @@
 #   scripts/with-service.sh BIN COMMAND [ARGUMENT...]
 #
 # BIN holds clipsr-serve, such as .venv-serve/bin. The command finds the gateway in CLIPSR_URL (HOST:PORT) and Triton's
-# metrics page in CLIPSR_METRICS (HOST:PORT). CLIPSR_PROFILE names a profile to serve with (`clipsr-serve up --profile`).
+# metrics page in CLIPSR_METRICS (HOST:PORT), and its folder of image libraries in CLIPSR_LIBRARIES. CLIPSR_PROFILE names
+# a profile to serve with (`clipsr-serve up --profile`), CLIPSR_REPOSITORY another model repository than
+# model_repository/.
 set -euo pipefail
 
 bin=${1:?name the folder that holds clipsr-serve, such as .venv-serve/bin}
 shift
-repository=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)/model_repository
+repository=${CLIPSR_REPOSITORY:-$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)/model_repository}
 state=$(mktemp -d "${TMPDIR:-/tmp}/clipsr.XXXXXX")
 
 stop() {
@@ -35,5 +37,6 @@ trap 'exit 143' TERM
     ${CLIPSR_PROFILE:+--profile "$CLIPSR_PROFILE"}
 read -r CLIPSR_URL CLIPSR_METRICS <<< "$("$bin/clipsr-serve" status --state-dir "$state" --json |
     "$bin/python" -c 'import json, sys; state = json.load(sys.stdin); print(state["url"], state["triton"]["metrics"])')"
-export CLIPSR_URL CLIPSR_METRICS
+CLIPSR_LIBRARIES=$state/libraries
+export CLIPSR_URL CLIPSR_METRICS CLIPSR_LIBRARIES
 "$@"
