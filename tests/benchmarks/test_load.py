@@ -205,6 +205,38 @@ async def test_an_image_that_fails_is_an_error_of_its_own(fake_url, kind):
     assert statuses == ["OK", "OK", "INVALID_ARGUMENT", "INVALID_ARGUMENT"] * 2
 
 
+class Counting(classifier_pb2_grpc.ClassifierServiceServicer):
+    """Counts its calls."""
+
+    def __init__(self) -> None:
+        self.n_calls = 0
+
+    def Classify(self, request, context):  # noqa: N802 - gRPC's name
+        self.n_calls += 1
+        result = classifier_pb2.ClassifyResult(classification=classifier_pb2.Classification())
+        return classifier_pb2.ClassifyResponse(results=[result])
+
+
+async def test_several_servers_are_asked_in_turn():
+    services = [Counting(), Counting()]
+    servers = [grpc.server(futures.ThreadPoolExecutor(2)) for _ in services]
+    ports = []
+    for server, service in zip(servers, services, strict=True):
+        classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(service, server)
+        ports.append(server.add_insecure_port("127.0.0.1:0"))
+        server.start()
+    url = "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports)
+    async with connect(Target(kind="grpc", url=url), [b"x"], connections=1, timeout_s=10) as asks:
+        await asks[0](0)
+        await asyncio.sleep(1)  # until the second connection stands, too
+        for service in services:
+            service.n_calls = 0
+        assert {await asks[0](n) for n in range(20)} == {"OK"}
+    assert [service.n_calls for service in services] == [10, 10]
+    for server in servers:
+        server.stop(None).wait()
+
+
 async def test_what_is_not_there_is_an_error_and_no_exception():
     async with connect(Target(kind="grpc", url="127.0.0.1:9"), [b"x"], connections=1, timeout_s=5) as asks:
         assert await asks[0](0) == "UNAVAILABLE"
