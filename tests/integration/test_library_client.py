@@ -48,13 +48,13 @@ def noise(tmp_path) -> Path:
 def test_words_and_examples_find_the_samples(client, library, samples):
     outcomes = dict(library.add(NewImage(content=path, source=path.name, tags=[path.stem[:1]]) for path in samples))
     assert all(isinstance(outcome, AddedImage) for outcome in outcomes.values())
-    assert library.search_text("a photo of a cat", top_k=1).hits[0].image.source == "cat.png"
-    [same, *others] = library.search_image(samples[0], return_embedding=True, is_exact=True).hits
+    assert library.search_text("a photo of a cat", top_k=1).hits[0].image.source.startswith("cat")
+    [same, *others] = library.search_image(samples[0], return_embedding=True, top_k=50).hits
     assert same.image.source == samples[0].name
     assert same.cosine == pytest.approx(1, abs=1e-3)
     [embedded] = client.embed_images([samples[0]])
     assert sum(a * b for a, b in zip(same.image.embedding, embedded.values, strict=True)) == pytest.approx(1, abs=1e-3)
-    without = library.search_image(sha256=same.image.sha256, exclude_query=True)
+    without = library.search_image(sha256=same.image.sha256, exclude_query=True, top_k=50, is_exact=True)
     assert [hit.image.sha256 for hit in without.hits] == [hit.image.sha256 for hit in others]
     only = library.search_text("a cat", where=ImageFilter(all_tags=["b"])).hits
     assert {hit.image.source[:1] for hit in only} == {"b"}
@@ -106,10 +106,11 @@ def test_the_command_line_from_end_to_end(service, library, samples, tmp_path):
     found = service.cli("library", "search", "a photo of a cat", *where, "--json", "--top-k", "3")
     hits = [json.loads(line) for line in found.stdout.splitlines()]
     assert [hit["rank"] for hit in hits] == [1, 2, 3]
-    assert Path(hits[0]["source"]).name == "cat.png"
+    assert Path(hits[0]["source"]).name.startswith("cat")
     assert hits[0]["metadata"] == {"from": "test"}
     sheet = tmp_path / "found.html"
-    assert service.cli("library", "search", "--image", samples[0], *where, "--html", sheet).returncode == 0
+    found = service.cli("library", "search", "--image", samples[0], *where, "--html", sheet, "--top-k", "50")
+    assert found.returncode == 0
     assert sheet.read_text("utf-8").count("data:image/webp;base64,") == len(samples)
     assert service.cli("library", "export", tmp_path / "out", *where).returncode == 0
     with (tmp_path / "out" / "images.csv").open(encoding="utf-8", newline="") as file:
