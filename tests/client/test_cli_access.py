@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import click
 import grpc
 import pytest
 import trustme
@@ -21,13 +22,22 @@ def key_file(tmp_path: Path) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("name", sorted(cli.commands))
+def commands(group: click.Group = cli) -> dict[str, click.Command]:
+    """Every command that asks something, also of groups in the group."""
+    found: dict[str, click.Command] = {}
+    for name, command in group.commands.items():
+        below = commands(command) if isinstance(command, click.Group) else {"": command}
+        found |= {f"{name} {rest}".strip(): each for rest, each in below.items()}
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(commands()))
 def test_every_command_has_the_options(name):
-    assert {option for parameter in cli.commands[name].params for option in parameter.opts} >= CONNECTION
+    assert {option for parameter in commands()[name].params for option in parameter.opts} >= CONNECTION
 
 
 def test_no_option_takes_a_key():
-    options = {option for command in cli.commands.values() for parameter in command.params for option in parameter.opts}
+    options = {option for command in commands().values() for parameter in command.params for option in parameter.opts}
     assert "--api-key" not in options
 
 
