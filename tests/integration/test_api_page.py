@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from clipsr.v1 import classifier_pb2, embedding_pb2, upscaler_pb2
+from clipsr.v1 import classifier_pb2, embedding_pb2, library_pb2, upscaler_pb2
 from tests.conftest import REPO_ROOT
 
 PAGE = (REPO_ROOT / "docs" / "api.md").read_text(encoding="utf-8")
@@ -18,7 +18,7 @@ PYTHON = re.findall(r"^```python\n(.+?)^```", PAGE, re.MULTILINE | re.DOTALL)
 ADDRESS = "localhost:50051"
 METHODS = {
     f"{service.full_name}/{method.name}"
-    for module in (classifier_pb2, embedding_pb2, upscaler_pb2)
+    for module in (classifier_pb2, embedding_pb2, library_pb2, upscaler_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }
@@ -35,7 +35,8 @@ def buf() -> Path:
 
 
 def test_every_call_has_an_example():
-    assert {method for example in EXAMPLES for method in re.findall(r"call (\S+)", example)} == METHODS
+    written = [example.replace("$library", "clipsr.v1.LibraryService") for example in EXAMPLES]
+    assert {method for example in written for method in re.findall(r"call (\S+)", example)} == METHODS
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: re.findall(r"\S+/(\w+)\s*$", example)[0])

@@ -63,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--library-uri",
         metavar="PATH|s3://...",
-        help="folder or object store for image libraries (default: none are kept)",
+        help="folder or object store for image libraries; without one there are none",
     )
     _add_guards(parser)
     _add_observers(parser)
