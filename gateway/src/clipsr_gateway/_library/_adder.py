@@ -40,6 +40,9 @@ __all__ = ["AddOptions", "Adder", "ImageEmbedder", "error_of"]
 
 _CONTENT_FIELD = "image.image.content"
 
+# Images that are decoded for their thumbnails at once: the largest that is allowed takes 200 MB.
+_DECODING_AT_ONCE = 4
+
 
 @dataclass(frozen=True, kw_only=True)
 class AddOptions:
@@ -114,6 +117,7 @@ class Adder:
         self._limits = limits
         self._library_limits = library_limits
         self._coming: dict[tuple[str, str], asyncio.Future[None]] = {}
+        self._decoding = asyncio.Semaphore(_DECODING_AT_ONCE)
 
     async def add(self, image: library_pb2.NewImage, options: AddOptions, call: Call) -> library_pb2.AddImagesResponse:
         """Answers for one image, once it is in the library for good or cannot be.
@@ -153,7 +157,8 @@ class Adder:
             return _refused(image, answered)
         try:
             side_px = options.settings.thumbnail_side_px
-            thumbnail, media_type = await asyncio.to_thread(make_thumbnail, content, side_px=side_px)
+            async with self._decoding:
+                thumbnail, media_type = await asyncio.to_thread(make_thumbnail, content, side_px=side_px)
         except ImageRejectedError as error:
             violation = Violation(field=_CONTENT_FIELD, reason=error.reason, sentence=error.sentence)
             return _refused(image, _status.invalid_argument([violation]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -20,11 +21,14 @@ from clipsr_gateway._manifest import Manifest
 from clipsr_gateway._offload import run_off_loop
 from clipsr_gateway._plan import PlannedImage, plan_image
 from clipsr_gateway._run_image import Answered
+from clipsr_gateway.errors import ShuttingDownError, StreamExpiredError
 
 __all__ = ["reembed"]
 
 # Between two messages about the progress.
 _INTERVAL_S = 1.0
+
+_KEPT = "what was embedded is kept, and the same call goes on from there."
 
 
 async def reembed(
@@ -35,13 +39,17 @@ async def reembed(
     manifest: Manifest,
     limits: Limits,
     write: Callable[[library_pb2.ReembedLibraryResponse], Awaitable[None]],
+    draining: asyncio.Event,
+    max_age_s: float,
     call: Call,
 ) -> None:
     """Answers a checked request.
 
     Raises:
-        LibraryError, BackendError, DeadlineExceededError: what was embedded is kept for the next call.
+        LibraryError, BackendError, DeadlineExceededError, ShuttingDownError, StreamExpiredError: what was embedded is
+            kept for the next call.
     """
+    expires_s = time.monotonic() + max_age_s
 
     async def embed(record: Record) -> Record | None:
         return await _embed(record, embedder=embedder, manifest=manifest, limits=limits, call=call)
@@ -57,6 +65,10 @@ async def reembed(
     told_s, progress = 0.0, None
     async for progress in work.run():
         call.fields.update(done=progress.done, total=progress.total, dropped=progress.dropped)
+        if draining.is_set():
+            raise ShuttingDownError(f"This server is shutting down; {_KEPT}")
+        if time.monotonic() > expires_s:
+            raise StreamExpiredError(f"A call of ReembedLibrary takes {max_age_s:,.0f} s at most; {_KEPT}")
         if time.monotonic() - told_s >= _INTERVAL_S:
             await write(_message(progress))
             told_s = time.monotonic()

@@ -189,6 +189,8 @@ class LibraryService(library_pb2_grpc.LibraryServiceServicer):
                     manifest=self._parts.manifest,
                     limits=self._parts.limits,
                     write=context.write,
+                    draining=self._gate.draining,
+                    max_age_s=self._parts.max_stream_age_s,
                     call=call,
                 )
 

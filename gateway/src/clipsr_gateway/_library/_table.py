@@ -32,8 +32,10 @@ VECTOR_INDEX = "embedding_idx"
 # the recall that docs/library.md tells; benchmarks/library.py measures it.
 _MIN_PROBES = 32
 
-# So many times the wanted rows are compared by their full vectors, as the index knows them only roughly.
-_REFINE_FACTOR = 20
+# So many times the wanted rows are compared by their full vectors, as the index knows them only roughly. Each of them
+# is read from another place of the disk; of many wanted rows the first candidates hold most already.
+_REFINE_FACTOR, _LEAST_REFINE_FACTOR = 20, 3
+_MAX_REFINED = 2_000
 
 
 class LibraryTable:
@@ -148,7 +150,8 @@ class LibraryTable:
         """
         conditions = [_filters.predicate(chosen), f"NOT {_filters.has_hashes([without])}" if without else ""]
         query = self._table.query().nearest_to(embedding).column("embedding").distance_type("cosine").limit(top_k)
-        query = query.maximum_nprobes(0).minimum_nprobes(_MIN_PROBES).refine_factor(_REFINE_FACTOR)
+        query = query.maximum_nprobes(0).minimum_nprobes(_MIN_PROBES)
+        query = query.refine_factor(max(_LEAST_REFINE_FACTOR, min(_REFINE_FACTOR, _MAX_REFINED // top_k)))
         if where := " AND ".join(filter(None, conditions)):
             query = query.where(where)
         if is_exact:

@@ -46,7 +46,7 @@ def load_vocabulary(repository: Path) -> Vocabulary | None:
     try:
         document = json.loads((repository / _TOKENIZER_FILE).read_text(encoding="utf-8"))
         model = document["model"]
-        pieces = cast("Iterable[Any]", model["vocab"])
+        pieces = cast("Iterable[Any]", iter(model["vocab"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     is_byte_level = '"ByteLevel"' in json.dumps(document.get("pre_tokenizer"))
