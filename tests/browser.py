@@ -86,15 +86,20 @@ class Visit:
         """Go to one of the tabs."""
         self.page.get_by_role("tab", name=name, exact=True).click()
 
-    def upload(self, *paths: Path, button: str = "Drop an image file here to upload") -> None:
+    def choose(self, *paths: Path, field: str = "Drop Image Here") -> None:
         """Choose files as a person does: press the field, and pick them in the dialogue."""
         with self.page.expect_file_chooser() as opened:
-            self.page.get_by_role("button", name=button).first.click()
+            self.page.locator("button:visible").filter(has_text=field).first.click()
         opened.value.set_files([str(path) for path in paths])
+
+    def upload(self, *paths: Path, field: str = "Drop Image Here") -> None:
+        """The same, and wait until the server has them."""
+        with self.page.expect_response(lambda answer: answer.request.method == "POST" and "/upload" in answer.url):
+            self.choose(*paths, field=field)
 
     def is_too_wide(self) -> bool:
         """Whether the page scrolls to the side."""
-        return self.page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
+        return self.page.evaluate("(root => root.scrollWidth > root.clientWidth)(document.documentElement)")
 
     def unnamed_fields(self) -> list[str]:
         """What can be filled in or pressed, is shown, and has no name for those who do not see it."""

@@ -38,7 +38,7 @@ def test_classify_keep_search_and_delete(visit, client, repo_root, tmp_path):
     notes = tmp_path / "notes.png"
     notes.write_bytes(b"these are notes")
     page.get_by_role("button", name="Add images").click()
-    visit.upload(*(repo_root / "samples" / name for name in SAMPLES), notes, button="Drop File Here")
+    visit.upload(*(repo_root / "samples" / name for name in SAMPLES), notes, field="Drop File Here")
     page.get_by_label("Tags for these images").fill("sample")
     page.get_by_role("button", name="Add to the library").click()
     expect(said).to_contain_text("Added 3 images. 1 image failed.")
@@ -47,6 +47,8 @@ def test_classify_keep_search_and_delete(visit, client, repo_root, tmp_path):
     expect(cards).to_have_count(3)
 
     visit.show("Search")
+    page.get_by_role("combobox", name="Library").click()
+    page.get_by_role("option", name="seen").click()
     page.get_by_label("What the images show").fill("a horse")
     page.get_by_role("button", name="Search", exact=True).click()
     expect(page.locator("#found .cs-card").first).to_contain_text("horse.png")

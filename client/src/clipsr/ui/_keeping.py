@@ -12,11 +12,27 @@ from clipsr._description import format_bytes
 from clipsr.ui import _cards, _markup
 from clipsr.ui._problems import FormError, check_file, explain, split_words
 
-__all__ = ["PageView", "add_images", "create_library", "delete_images", "drop_library", "library_names", "view_page"]
+__all__ = [
+    "FIRST_PAGE",
+    "PageView",
+    "Start",
+    "add_images",
+    "create_library",
+    "delete_images",
+    "drop_library",
+    "library_names",
+    "view_page",
+]
 
 _PAGE_SIZE = 24
 _SHOWN_FAILURES = 5
 _REPORT_EVERY = 8  # images; what a person follows without the page flickering
+
+
+Start = tuple[str, int]
+"""Where a page begins: its token, and the place of its first image among all, from 1."""
+
+FIRST_PAGE: Start = ("", 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,11 +41,11 @@ class PageView:
 
     Attributes:
         html: the images, or why there are none.
-        next_token: of the page that follows; empty after the last one.
+        next_start: where the page that follows begins; None after the last one.
     """
 
     html: str
-    next_token: str = ""
+    next_start: Start | None = None
 
 
 def library_names(client: Client, *, timeout_s: float) -> list[str]:
@@ -40,16 +56,16 @@ def library_names(client: Client, *, timeout_s: float) -> list[str]:
         return []
 
 
-def view_page(client: Client, name: str | None, *, tags: str, token: str, number: int) -> PageView:
+def view_page(client: Client, name: str | None, *, tags: str, start: Start = FIRST_PAGE) -> PageView:
     """Return a page of a library, newest images first.
 
     Args:
         client: asks the service.
         name: of the library; None where there is none.
         tags: with commas between them; an image must have all of them.
-        token: where the page begins, from the page before; empty for the first.
-        number: of the page, from 1.
+        start: where the page begins.
     """
+    token, first = start
     try:
         if not name:
             names = client.list_libraries()
@@ -62,15 +78,15 @@ def view_page(client: Client, name: str | None, *, tags: str, token: str, number
     except ClipsrError as error:
         return PageView(html=_markup.alert(explain(error)))
     parts = [_describe(info)]
+    after = first + len(page.images)
     if page.images:
-        first = (number - 1) * _PAGE_SIZE + 1
-        parts.append(_markup.quiet(f"Images {first:,} to {first + len(page.images) - 1:,} of {page.total_count:,}"))
+        parts.append(_markup.quiet(f"Images {first:,} to {after - 1:,} of {page.total_count:,}"))
         parts.append(_cards.stored_cards(page.images))
     else:
         parts.append(
             _markup.empty("No image has these tags." if split_words(tags) else "It is empty: add images below.")
         )
-    return PageView(html="".join(parts), next_token=page.next_page_token)
+    return PageView(html="".join(parts), next_start=(page.next_page_token, after) if page.next_page_token else None)
 
 
 def add_images(client: Client, name: str | None, paths: Sequence[str], tags: str) -> Iterator[str]:
@@ -102,7 +118,7 @@ def delete_images(client: Client, name: str, hashes: Sequence[str]) -> str:
         count = client.library(name).delete_images(hashes)
     except ClipsrError as error:
         return _markup.alert(explain(error))
-    return _markup.status(f"Deleted {_images(count)} from {name}.")
+    return _markup.status(f"Deleted {_markup.count_images(count)} from {name}.")
 
 
 def create_library(client: Client, name: str, *, keep_originals: bool) -> str:
@@ -126,7 +142,7 @@ def drop_library(client: Client, name: str | None, *, confirmation: str) -> str:
         count = client.library(name).drop()
     except (ClipsrError, FormError) as error:
         return _markup.alert(explain(error))
-    return _markup.status(f"Dropped the library {name} with {_images(count)}.")
+    return _markup.status(f"Dropped the library {name} with {_markup.count_images(count)}.")
 
 
 def _new_image(path: str, tags: Sequence[str], limits: Limits) -> NewImage | FailedImage:
@@ -141,7 +157,7 @@ def _describe(info: LibraryInfo) -> str:
     size = f", {format_bytes(info.size_bytes)}" if info.size_bytes else ""
     originals = "files are kept" if info.keep_originals else "files are not kept"
     index = f"index over {info.indexed_count:,}" if info.is_indexed else "no index needed yet"
-    line = _markup.quiet(f"{_images(info.image_count)}{size} · {originals} · {index}")
+    line = _markup.quiet(f"{_markup.count_images(info.image_count)}{size} · {originals} · {index}")
     if not info.needs_reembedding:
         return line
     cure = f"clipsr-client library reembed {info.name}"
@@ -151,14 +167,10 @@ def _describe(info: LibraryInfo) -> str:
 
 
 def _summarize(counts: Counter[str], failures: Sequence[str]) -> str:
-    sentences = [f"Added {_images(counts['added'])}."]
+    sentences = [f"Added {_markup.count_images(counts['added'])}."]
     if counts["PresentImage"]:
-        sentences.append(f"{_images(counts['PresentImage'])} had been there already.")
+        sentences.append(f"{_markup.count_images(counts['PresentImage'])} had been there already.")
     if failures:
-        sentences.append(f"{_images(len(failures))} failed.")
+        sentences.append(f"{_markup.count_images(len(failures))} failed.")
     shown = [*failures[:_SHOWN_FAILURES], *(["…"] if len(failures) > _SHOWN_FAILURES else [])]
     return _markup.status(" ".join(sentences)) + "".join(_markup.caution(failure) for failure in shown)
-
-
-def _images(count: int) -> str:
-    return "1 image" if count == 1 else f"{count:,} images"

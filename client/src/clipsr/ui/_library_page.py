@@ -13,7 +13,7 @@ import gradio as gr
 from clipsr import Client
 from clipsr.ui import _markup
 from clipsr.ui._fields import library_update
-from clipsr.ui._keeping import add_images, create_library, delete_images, drop_library, view_page
+from clipsr.ui._keeping import FIRST_PAGE, Start, add_images, create_library, delete_images, drop_library, view_page
 
 __all__ = ["add_library_page"]
 
@@ -29,7 +29,7 @@ class _Shelf:
     Attributes:
         library: name of the library.
         tags: filter.
-        tokens: where each page from the first to the shown one begins, and the one after it if there is one.
+        starts: where each page from the first to the shown one begins, and the one after it if there is one.
         number: of the shown page, from 1.
         kept: the images.
         newer: goes a page back.
@@ -38,7 +38,7 @@ class _Shelf:
 
     library: gr.Dropdown
     tags: gr.Textbox
-    tokens: gr.State
+    starts: gr.State
     number: gr.State
     kept: gr.HTML
     newer: gr.Button
@@ -46,7 +46,7 @@ class _Shelf:
 
     def shown(self) -> list[Any]:
         """Return what a turn of the page changes."""
-        return [self.tokens, self.number, self.kept, self.newer, self.older]
+        return [self.starts, self.number, self.kept, self.newer, self.older]
 
 
 def add_library_page(client: Client, tab: gr.Tab) -> None:
@@ -61,10 +61,20 @@ def add_library_page(client: Client, tab: gr.Tab) -> None:
         older = gr.Button("Older →", size="md", min_width=90, interactive=False)
         delete = gr.Button("Delete ticked …", size="md", min_width=140)
     shelf = _Shelf(
-        library=library, tags=tags, tokens=gr.State([""]), number=gr.State(1), kept=kept, newer=newer, older=older
+        library=library,
+        tags=tags,
+        starts=gr.State([FIRST_PAGE]),
+        number=gr.State(1),
+        kept=kept,
+        newer=newer,
+        older=older,
     )
     turn = _turner(client)
-    first = {"fn": lambda name, tags: turn(name, tags, [""], 1), "inputs": [library, tags], "outputs": shelf.shown()}
+    first = {
+        "fn": lambda name, tags: turn(name, tags, [FIRST_PAGE], 1),
+        "inputs": [library, tags],
+        "outputs": shelf.shown(),
+    }
 
     _add_paging(shelf, turn)
     _add_deleting(client, shelf, delete, said, first)
@@ -76,29 +86,29 @@ def add_library_page(client: Client, tab: gr.Tab) -> None:
     gr.on([library.input, tags.submit], **first, **_QUIET)
 
 
-def _turner(client: Client) -> Callable[[str | None, str, list[str], int], tuple[Any, ...]]:
-    """Return the function that shows page `number`, whose beginning is in `tokens`, and says where the next begins."""
+def _turner(client: Client) -> Callable[[str | None, str, list[Start], int], tuple[Any, ...]]:
+    """Return the function that shows page `number`, whose beginning is in `starts`, and says where the next begins."""
 
-    def turn(name: str | None, tags: str, tokens: list[str], number: int) -> tuple[Any, ...]:
-        view = view_page(client, name, tags=tags, token=tokens[number - 1], number=number)
-        known = [*tokens[:number], *([view.next_token] if view.next_token else [])]
+    def turn(name: str | None, tags: str, starts: list[Start], number: int) -> tuple[Any, ...]:
+        view = view_page(client, name, tags=tags, start=starts[number - 1])
+        known = [*starts[:number], *([view.next_start] if view.next_start else [])]
         return (
             known,
             number,
             view.html,
             gr.update(interactive=number > 1),
-            gr.update(interactive=bool(view.next_token)),
+            gr.update(interactive=view.next_start is not None),
         )
 
     return turn
 
 
-def _add_paging(shelf: _Shelf, turn: Callable[[str | None, str, list[str], int], tuple[Any, ...]]) -> None:
-    inputs = [shelf.library, shelf.tags, shelf.tokens, shelf.number]
+def _add_paging(shelf: _Shelf, turn: Callable[[str | None, str, list[Start], int], tuple[Any, ...]]) -> None:
+    inputs = [shelf.library, shelf.tags, shelf.starts, shelf.number]
     for button, step in ((shelf.newer, -1), (shelf.older, 1)):
 
-        def go(name: str | None, tags: str, tokens: list[str], number: int, step: int = step) -> tuple[Any, ...]:
-            return turn(name, tags, tokens, max(1, min(number + step, len(tokens))))
+        def go(name: str | None, tags: str, starts: list[Start], number: int, step: int = step) -> tuple[Any, ...]:
+            return turn(name, tags, starts, max(1, min(number + step, len(starts))))
 
         button.click(go, inputs=inputs, outputs=shelf.shown(), **_QUIET)
 

@@ -8,7 +8,20 @@ from html import escape
 
 from clipsr import Prediction
 
-__all__ = ["alert", "bars", "caution", "data_uri", "empty", "facts", "heading", "panel", "picture", "quiet", "status"]
+__all__ = [
+    "alert",
+    "bars",
+    "caution",
+    "count_images",
+    "data_uri",
+    "empty",
+    "facts",
+    "heading",
+    "panel",
+    "picture",
+    "quiet",
+    "status",
+]
 
 _SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -39,6 +52,11 @@ def caution(sentence: str) -> str:
 def heading(text: str) -> str:
     """Return the heading of an answer."""
     return f'<h3 class="cs-heading">{escape(text)}</h3>'
+
+
+def count_images(count: int) -> str:
+    """Return a number of images in words."""
+    return "1 image" if count == 1 else f"{count:,} images"
 
 
 def empty(sentence: str) -> str:

@@ -30,9 +30,12 @@ def check_file(path: str, limits: Limits) -> None:
     """Refuse a file that the service would refuse, before it is read.
 
     Raises:
-        FormError: the file is larger than the service takes.
+        FormError: the file is larger than the service takes, or was removed, as uploads are after a while.
     """
-    size_bytes = Path(path).stat().st_size
+    try:
+        size_bytes = Path(path).stat().st_size
+    except FileNotFoundError:
+        raise FormError("The uploaded file was removed meanwhile: choose it again.") from None
     if size_bytes > limits.max_image_bytes:
         raise FormError(
             f"The file has {format_bytes(size_bytes)}; the service takes at most "

@@ -52,7 +52,7 @@ def answer_search(client: Client, form: SearchForm) -> str:
     embedding = f"{result.inference_ms:,.0f} ms to embed the query, " if result.inference_ms else ""
     return _markup.panel(
         *warnings,
-        _markup.heading(f"{len(result.hits)} images, most similar first"),
+        _markup.heading(f"{_markup.count_images(len(result.hits))}, most similar first"),
         _cards.found_cards(result.hits),
         _markup.quiet(f"{embedding}{result.search_ms:,.1f} ms to search"),
     )
