@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
+import tempfile
 from pathlib import Path
 
 from PIL import Image
@@ -19,10 +21,20 @@ from clipsr import Client
 from tests.browser import PHONE, WIDE, Visit, chromium, new_context, running_ui, visiting
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDER = ROOT / "docs" / "images"
+PAGE = ROOT / "docs" / "ui.md"
+FOLDER = PAGE.parent / "images"
+BLOCK = re.compile(r"(<!-- pictures:begin -->\n).*?(<!-- pictures:end -->)", re.DOTALL)
 SAMPLES = sorted((ROOT / "samples").glob("*.png"))
 LIBRARY = "samples"
 QUALITY = 88  # of WebP: no artefacts to be seen around letters
+PICTURES = {
+    "classify": "The page Classify: an image as sent and as the model saw it, and a bar for each label's probability",
+    "search": "The page Search: images of a library that fit the words “a horse”, with their cosines",
+    "library": "The page Library: images to tick, and the question before two of them are deleted",
+    "service": "The page Service: the model, its limits and its sets",
+    "error": "A file that is no image: the page says what is wrong and what to send",
+    "phone": "The page Classify on a screen of 375 pixels",
+}
 
 
 def save(visit: Visit, name: str) -> None:
@@ -65,8 +77,10 @@ def search(visit: Visit) -> None:
 
 def fail(visit: Visit) -> None:
     """Send what is no image."""
-    note = FOLDER.parent / "ui.md"
-    visit.upload(note)
+    with tempfile.TemporaryDirectory() as folder:
+        note = Path(folder) / "notes.png"
+        note.write_text("These are notes.\n", encoding="utf-8")
+        visit.upload(note)
     visit.page.get_by_role("button", name="Classify", exact=True).click()
     expect(visit.page.get_by_role("alert")).to_be_visible()
 
@@ -88,14 +102,21 @@ def visit_all(url: str) -> None:
         with visiting(wide, address) as visit:
             fail(visit)
             save(visit, "error")
-        phone = new_context(browser, size=PHONE, device_scale_factor=1.5, has_touch=True, is_mobile=True)
+        phone = new_context(browser, size=PHONE, has_touch=True, is_mobile=True)
         with visiting(phone, address) as visit:
             classify(visit)
             save(visit, "phone")
 
 
+def show_on_page() -> None:
+    """Let docs/ui.md show the pictures."""
+    shown = "\n\n".join(f"![{text}](images/ui-{name}.webp)" for name, text in PICTURES.items())
+    page = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(BLOCK.sub(lambda block: f"{block[1]}{shown}\n{block[2]}", page), encoding="utf-8")
+
+
 def main() -> int:
-    """Fill a library, make the pictures, and drop it again."""
+    """Fill a library, make the pictures, show them on the page, and drop the library again."""
     url = os.environ.get("CLIPSR_URL")
     if not url:
         print("screenshots: set CLIPSR_URL to a running service, or run `make screenshots`", file=sys.stderr)
@@ -107,6 +128,7 @@ def main() -> int:
             for _ in library.add(str(path) for path in SAMPLES):
                 pass
             visit_all(url)
+            show_on_page()
         finally:
             library.drop()
     return 0
