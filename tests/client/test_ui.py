@@ -198,7 +198,9 @@ def pets(service: Any) -> Any:
         image = fake_library.library_pb2.NewImage(source=name, tags=["pet", f"number-{index}"])
         image.image.content = png(16 + index)
         service.library._add(service.library.images["pets"], image)
+    page_size = service.library.page_size
     yield service.library
+    service.library.page_size = page_size
     service.library.libraries.clear()
     service.library.images.clear()
 
@@ -285,7 +287,6 @@ def test_pages_are_turned(visit, pets):
     expect(visit.page.get_by_role("button", name="Older")).to_be_disabled()
     visit.page.get_by_role("button", name="Newer").click()
     expect(cards).to_have_count(2)
-    pets.page_size = 100
 
 
 def tab_to(visit: Visit, is_wanted: Callable[[str], bool]) -> None:
