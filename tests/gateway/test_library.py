@@ -470,3 +470,29 @@ def test_a_gateway_without_the_extra_starts_unless_libraries_are_wanted(tmp_path
     assert done.stdout == "starts\n", done.stderr
     assert "ConfigurationError: --library-uri needs lancedb; install it with" in done.stderr
     assert "clipsr-gateway[library]" in done.stderr
+
+
+async def test_a_drain_ends_embedding_anew_and_the_next_call_goes_on(
+    start, library_uri, repository, document, backend, until
+):
+    old = await start(library_uri=library_uri)
+    await old.library.CreateLibrary(library_pb2.CreateLibraryRequest(name="pets"))
+    await add(old.library, [new_image(n) for n in range(130)])
+    (repository / "manifest.json").write_text(json.dumps(document | {"digest": "sha256:" + "ef" * 32}))
+    new = await start(library_uri=library_uri)
+    backend.hold = asyncio.Event()
+    before = len(backend.embed_calls)
+    request = library_pb2.ReembedLibraryRequest(library="pets")
+    call = new.library.ReembedLibrary(request)
+    await call.read()
+    await until(lambda: len(backend.embed_calls) > before)
+    stopping = asyncio.create_task(new.gateway.stop())
+    await until(lambda: new.gateway.operations.gate.draining.is_set())
+    backend.hold.set()
+    backend.hold = None
+    assert (await failure(call.read())).reason == "SHUTTING_DOWN"
+    await stopping
+    again = await start(library_uri=library_uri)
+    progress = [answer async for answer in again.library.ReembedLibrary(request)]
+    assert progress[0].done_count == 64
+    assert progress[-1].library.image_count == 130
