@@ -18,7 +18,7 @@ import pytest_asyncio
 from tests.gateway.library_rows import DIGEST, SETTINGS, embedding, is_whole, row
 
 from clipsr_gateway import LibraryStateError, NotInLibraryError, StorageFullError
-from clipsr_gateway._library._maintenance import Maintenance, MaintenanceConfig, index_parameters
+from clipsr_gateway._library._maintenance import Maintenance, MaintenanceConfig
 from clipsr_gateway._library._records import Filter, Parts, Record
 from clipsr_gateway._library._reembed import Progress, Reembedding
 from clipsr_gateway._library._store import LibraryStore
@@ -132,13 +132,6 @@ async def test_an_index_finds_what_comparing_all_finds(store):
     assert itself.record.source == "1550.png"  # not in the index
     narrow = await table.find(query, top_k=10, chosen=Filter(metadata={"number": "77"}), parts=Parts())
     assert [one.record.source for one in narrow] == ["77.png"]
-
-
-@pytest.mark.parametrize(
-    ("rows", "embed_dim", "expected"), [(200_000, 512, (195, 64)), (20_000, 250, (19, 25)), (10, 7, (1, 1))]
-)
-def test_parameters_of_an_index(rows, embed_dim, expected):
-    assert index_parameters(rows=rows, embed_dim=embed_dim) == expected
 
 
 async def test_no_text_is_read_as_sql(store):

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from lancedb.index import BTree, IvfPq, LabelList
+from lancedb.index import BTree, IvfSq, LabelList
 
 from clipsr_gateway._library._storage_errors import storage_errors
 from clipsr_gateway._library._table import LibraryTable
 from clipsr_gateway._logs import log_event
 from clipsr_gateway.errors import LibraryError, NotInLibraryError
 
-__all__ = ["Maintenance", "MaintenanceConfig", "index_parameters"]
+__all__ = ["Maintenance", "MaintenanceConfig"]
 
 # Commits, each of which leaves a file, after which searches and further commits become noticeably slower.
 _MAX_COMMITS = 128
@@ -45,9 +45,6 @@ _VECTOR_INDEX_ROWS = 20_000
 
 # Rows a partition. LanceDB's own default is 8192, with which 32 probes would look at everything.
 _PARTITION_ROWS = 1_024
-
-# Dimensions that share a byte of the index.
-_DIMS_PER_CODE = 8
 
 _SCALAR_INDEXES = {"sha256": BTree, "add_time": BTree, "tags": LabelList, "metadata": LabelList}
 
@@ -170,17 +167,10 @@ class Maintenance:
         if rows >= self._config.scalar_index_rows:
             wanted |= {column: kind() for column, kind in _SCALAR_INDEXES.items()}
         if rows >= self._config.vector_index_rows:
-            settings = await table.settings()
-            partitions, codes = index_parameters(rows=rows, embed_dim=settings.embed_dim)
-            wanted["embedding"] = IvfPq(distance_type="cosine", num_partitions=partitions, num_sub_vectors=codes)
+            # Scalar, not product quantization: texts lie far from all images of their model, so what tells the best
+            # images apart is a small part of the cosine, which product quantization loses.
+            wanted["embedding"] = IvfSq(distance_type="cosine", num_partitions=max(1, rows // _PARTITION_ROWS))
         return {column: kind for column, kind in wanted.items() if column not in there}
-
-
-def index_parameters(*, rows: int, embed_dim: int) -> tuple[int, int]:
-    """Returns partitions and codes a vector of an index, the latter a divisor of the dimensions."""
-    wanted = max(1, embed_dim // _DIMS_PER_CODE)
-    codes = next(count for count in range(wanted, 0, -1) if embed_dim % count == 0)
-    return max(1, rows // _PARTITION_ROWS), codes
 
 
 def _is_due(backlog: _Backlog, size: int) -> bool:

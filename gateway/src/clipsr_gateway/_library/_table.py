@@ -28,14 +28,13 @@ __all__ = ["VECTOR_INDEX", "LibraryTable", "check_model"]
 
 VECTOR_INDEX = "embedding_idx"
 
-# Partitions of the index that every search looks into: of 200 partitions a seventh. With `_REFINE_FACTOR` this gives
+# Partitions of the index that every search looks into: of 200 partitions a sixth. With `_REFINE_FACTOR` this gives
 # the recall that docs/library.md tells; benchmarks/library.py measures it.
 _MIN_PROBES = 32
 
-# So many times the wanted rows are compared by their full vectors, as the index knows them only roughly. Each of them
-# is read from another place of the disk; of many wanted rows the first candidates hold most already.
-_REFINE_FACTOR, _LEAST_REFINE_FACTOR = 20, 3
-_MAX_REFINED = 2_000
+# So many times the wanted rows are compared by their full vectors, as the index knows them only to 8 bits a dimension.
+# Each of them is read from another place of the disk.
+_REFINE_FACTOR = 5
 
 
 class LibraryTable:
@@ -150,8 +149,7 @@ class LibraryTable:
         """
         conditions = [_filters.predicate(chosen), f"NOT {_filters.has_hashes([without])}" if without else ""]
         query = self._table.query().nearest_to(embedding).column("embedding").distance_type("cosine").limit(top_k)
-        query = query.maximum_nprobes(0).minimum_nprobes(_MIN_PROBES)
-        query = query.refine_factor(max(_LEAST_REFINE_FACTOR, min(_REFINE_FACTOR, _MAX_REFINED // top_k)))
+        query = query.maximum_nprobes(0).minimum_nprobes(_MIN_PROBES).refine_factor(_REFINE_FACTOR)
         if where := " AND ".join(filter(None, conditions)):
             query = query.where(where)
         if is_exact:
