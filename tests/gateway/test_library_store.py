@@ -134,6 +134,23 @@ async def test_an_index_finds_what_comparing_all_finds(store):
     assert [one.record.source for one in narrow] == ["77.png"]
 
 
+async def test_an_index_is_built_anew_when_the_library_has_doubled(store):
+    table = await store.open("pets")
+    maintenance = Maintenance(MaintenanceConfig(scalar_index_rows=10_000, vector_index_rows=300))
+
+    async def names() -> list[str]:
+        return sorted(index.name for index in await table.raw.list_indices())
+
+    for rows, expected in ((200, []), (400, ["embedding_400"]), (700, ["embedding_400"]), (800, ["embedding_800"])):
+        there = await table.count()
+        await table.insert([row(number) for number in range(there, rows)])
+        await maintenance.tidy(table)
+        assert await names() == expected
+        assert (await table.info()).indexed_count == (rows if expected else None)
+        (best,) = await table.find(embedding(rows - 1), top_k=1, chosen=Filter(), parts=Parts())
+        assert best.record.source == f"{rows - 1}.png"
+
+
 async def test_no_text_is_read_as_sql(store):
     nasty = [
         "'",

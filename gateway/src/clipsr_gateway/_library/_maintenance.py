@@ -16,7 +16,7 @@ from typing import Any
 from lancedb.index import BTree, IvfSq, LabelList
 
 from clipsr_gateway._library._storage_errors import storage_errors
-from clipsr_gateway._library._table import LibraryTable
+from clipsr_gateway._library._table import LibraryTable, vector_index_name, vector_index_rows
 from clipsr_gateway._logs import log_event
 from clipsr_gateway.errors import LibraryError, NotInLibraryError
 
@@ -42,6 +42,10 @@ _SCALAR_INDEX_ROWS = 4_096
 
 # Rows from which comparing all vectors takes longer than asking an index: 20,000 of 512 dimensions are 40 MB.
 _VECTOR_INDEX_ROWS = 20_000
+
+# An index whose rows have become so many times as many is built anew: its partitions have grown with them, and the
+# probes of a search would read more and more.
+_REBUILD_GROWTH = 2
 
 # Rows a partition. LanceDB's own default is 8192, with which 32 probes would look at everything.
 _PARTITION_ROWS = 1_024
@@ -149,8 +153,10 @@ class Maintenance:
         with storage_errors(table.name):
             await table.raw.optimize(cleanup_older_than=_KEEP_VERSIONS)
             missing = await self._missing_indexes(table)
-            for column, kind in missing.items():
-                await table.raw.create_index(column, config=kind)
+            for name, (column, kind) in missing.items():
+                await table.raw.create_index(column, config=kind, name=name)
+            for name in await _outdated(table):
+                await table.raw.drop_index(name)
         fields = {"library": table.name, "indexed": sorted(missing), "seconds": round(time.perf_counter() - began_s, 3)}
         log_event("library_maintenance", fields)
 
@@ -158,19 +164,28 @@ class Maintenance:
         with storage_errors(table.name):
             return bool(await self._missing_indexes(table))
 
-    async def _missing_indexes(self, table: LibraryTable) -> dict[str, Any]:
+    async def _missing_indexes(self, table: LibraryTable) -> dict[str, tuple[str, Any]]:
+        """Returns names, columns and kinds of the indexes to build."""
         rows = await table.raw.count_rows()
         if rows < min(self._config.scalar_index_rows, self._config.vector_index_rows):
             return {}
-        there = {column for index in await table.raw.list_indices() for column in index.columns}
-        wanted: dict[str, Any] = {}
+        there = {index.name for index in await table.raw.list_indices()}
+        wanted: dict[str, tuple[str, Any]] = {}
         if rows >= self._config.scalar_index_rows:
-            wanted |= {column: kind() for column, kind in _SCALAR_INDEXES.items()}
-        if rows >= self._config.vector_index_rows:
+            wanted |= {f"{column}_idx": (column, kind()) for column, kind in _SCALAR_INDEXES.items()}
+        built = max((vector_index_rows(name) or 0 for name in there), default=0)
+        if rows >= max(self._config.vector_index_rows, _REBUILD_GROWTH * built):
             # Scalar, not product quantization: texts lie far from all images of their model, so what tells the best
             # images apart is a small part of the cosine, which product quantization loses.
-            wanted["embedding"] = IvfSq(distance_type="cosine", num_partitions=max(1, rows // _PARTITION_ROWS))
-        return {column: kind for column, kind in wanted.items() if column not in there}
+            kind = IvfSq(distance_type="cosine", num_partitions=max(1, rows // _PARTITION_ROWS))
+            wanted[vector_index_name(rows)] = ("embedding", kind)
+        return {name: index for name, index in wanted.items() if name not in there}
+
+
+async def _outdated(table: LibraryTable) -> list[str]:
+    """Returns the indexes on vectors in whose place another one was built."""
+    names = [index.name for index in await table.raw.list_indices() if vector_index_rows(index.name) is not None]
+    return sorted(names, key=lambda name: vector_index_rows(name) or 0)[:-1]
 
 
 def _is_due(backlog: _Backlog, size: int) -> bool:

@@ -24,9 +24,10 @@ from clipsr_gateway._library._schema import columns_of, read_records, read_setti
 from clipsr_gateway._library._storage_errors import storage_errors
 from clipsr_gateway.errors import LibraryStateError
 
-__all__ = ["VECTOR_INDEX", "LibraryTable", "check_model"]
+__all__ = ["LibraryTable", "check_model", "vector_index_name", "vector_index_rows"]
 
-VECTOR_INDEX = "embedding_idx"
+# The name of an index on vectors says for how many rows it was built.
+_VECTOR_INDEX = "embedding_"
 
 # Partitions of the index that every search looks into: of 200 partitions a sixth. With `_REFINE_FACTOR` this gives
 # the recall that docs/library.md tells; benchmarks/library.py measures it.
@@ -72,16 +73,17 @@ class LibraryTable:
         settings = await self.settings()
         with storage_errors(self.name):
             stats = cast("Any", await self._table.stats())
-            indices = await self._table.list_indices()
+            indices = cast("Any", await self._table.list_indices())
             originals = await self._table.count_rows("has_original")
-        indexed = [cast("Any", index).num_indexed_rows or 0 for index in indices if index.name == VECTOR_INDEX]
+        # Two while one is replaced by the next.
+        indexed = [index.num_indexed_rows or 0 for index in indices if vector_index_rows(index.name) is not None]
         return LibraryInfo(
             name=self.name,
             settings=settings,
             image_count=stats["num_rows"],
             original_count=originals,
             size_bytes=stats["total_bytes"],
-            indexed_count=indexed[0] if indexed else None,
+            indexed_count=min(indexed, default=None),
         )
 
     async def count(self, chosen: Filter | None = None) -> int:
@@ -252,6 +254,17 @@ class LibraryTable:
         """Returns a time later than all before it: the order of a library's rows."""
         self._last_time_us = max(time.time_ns() // 1000, self._last_time_us + 1)
         return self._last_time_us
+
+
+def vector_index_name(rows: int) -> str:
+    """Returns the name of an index on vectors that is built for so many rows."""
+    return f"{_VECTOR_INDEX}{rows}"
+
+
+def vector_index_rows(name: str) -> int | None:
+    """Returns for how many rows an index on vectors was built; None for an index on something else."""
+    rows = name.removeprefix(_VECTOR_INDEX)
+    return int(rows) if name != rows and rows.isdecimal() else None
 
 
 def check_model(name: str, settings: LibrarySettings, *, digest: str) -> None:
