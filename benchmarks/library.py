@@ -25,6 +25,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -114,7 +115,7 @@ def add(client: Client, name: str, images: Labelled) -> float:
     library = client.library(name)
     library.create()
     began_s = time.perf_counter()
-    new = [NewImage(image=file, tags=(label,)) for file, label in zip(images.files, images.labels, strict=True)]
+    new = [NewImage(content=file, tags=(label,)) for file, label in zip(images.files, images.labels, strict=True)]
     for index, outcome in library.add(new):
         if not isinstance(outcome, AddedImage):
             raise RuntimeError(f"image {index} was not added: {outcome}")
@@ -296,14 +297,14 @@ def _percentiles(searches: Sequence[_Search]) -> dict[str, float]:
     return {"p50": percentile(ordered, 0.5), "p95": percentile(ordered, 0.95)}
 
 
-def markdown(results: dict[str, dict[str, object]], environment: dict[str, object]) -> str:
+def markdown(results: dict[str, dict[str, Any]], environment: dict[str, object]) -> str:
     """The table for docs/library.md."""
     lines = ["| measured | value | aim |", "|---|---|---|", *_rows(results), ""]
     lines.append(f"Measured on {environment['processor']}, {environment['cores']} cores, by `make bench-library`.")
     return "\n".join(lines) + "\n"
 
 
-def _rows(results: dict[str, dict[str, object]]) -> Iterator[str]:
+def _rows(results: dict[str, dict[str, Any]]) -> Iterator[str]:
     if precision := results.get("precision"):
         images = f"{precision['images']:,} images of CIFAR-10"
         yield f"| precision@10 of the ten class names, {images} | {precision['text_precision_at_10']:.3f} | ≥ 0.9 |"
@@ -329,7 +330,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown := sorted(set(parts) - set(_PARTS)):
         print(f"library: there is no part {', '.join(unknown)}; choose of {', '.join(_PARTS)}", file=sys.stderr)
         return 2
-    results: dict[str, dict[str, object]] = {}
+    results: dict[str, dict[str, Any]] = {}
     try:
         needed = max(plan.images, plan.round_images * (2 * plan.rounds + 1) if "adding" in parts else 0)
         images = read_cifar(arguments.data, needed)
