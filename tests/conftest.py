@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import sys
 from pathlib import Path
 
@@ -11,6 +12,11 @@ import pytest
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
 SEED = 20260707
+
+
+def pytest_configure() -> None:
+    """Undo what a shell does to a run in the background: interrupts that it ignores, tests' processes would, too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
