@@ -157,7 +157,7 @@ def test_a_file_beyond_the_limit_is_refused_readably(visit, service, tmp_path):
     with path.open("wb") as file:
         file.truncate(service.info.limits.max_image_bytes + 1)
     visit.choose(path)
-    expect(visit.page.get_by_text("exceed the maximum allowed size of 16 MB").first).to_be_visible()
+    expect(visit.page.get_by_text("exceed the maximum allowed size of 16").first).to_be_visible()
 
 
 def test_the_service_is_described(visit, service):

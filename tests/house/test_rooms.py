@@ -111,7 +111,8 @@ def test_training_reaches_each_other_back_end_through_one_module() -> None:
 
 
 # The models and their checkpoints, through the packages' public names; not the training around them.
-PUBLIC_FOR_EXPORT = {"clip", "liif", "models", "prompts"}
+# Data and evaluation: quantization calibrates on images, and says what they are embedded as.
+PUBLIC_FOR_EXPORT = {"clip", "data", "evaluation", "liif", "models", "prompts"}
 
 
 def not_for_export(modules: set[str]) -> list[str]:
