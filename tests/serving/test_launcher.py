@@ -235,6 +235,7 @@ class TestLife:
         (line,) = [line for line in serve.noted() if line.startswith("gateway starts")]
         assert line.split()[2:] == [
             *("--listen", state.url, "--triton", state.triton["grpc"], "--repository", str(repository)),
+            *("--library-uri", str(serve.state_dir.path / "libraries")),
         ]
         assert f"client health --url {state.url} --timeout 5" in serve.noted()
 
@@ -243,7 +244,7 @@ class TestLife:
         process = serve.start()
         process.send_signal(number)
         assert process.wait(60) == 0
-        assert [line for line in serve.noted() if "stops" in line] == ["gateway stops", "triton stops"]
+        assert [line for line in serve.noted() if line.endswith(" stops")] == ["gateway stops", "triton stops"]
         process.stderr.close()
 
     def test_a_signal_during_start_stops_too(self, serve):
