@@ -12,7 +12,7 @@ import numpy.typing as npt
 from clipsr.v1 import embedding_pb2, embedding_pb2_grpc
 from clipsr_gateway._admission import text_units
 from clipsr_gateway._calls import Call, CallGate, gather_or_cancel
-from clipsr_gateway._labels import TextQuery, resolve_texts
+from clipsr_gateway._labels import CHECKING_BYTES, TextQuery, resolve_texts
 from clipsr_gateway._limits import Limits
 from clipsr_gateway._manifest import Manifest
 from clipsr_gateway._offload import run_off_loop
@@ -116,7 +116,8 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         self, request: embedding_pb2.EmbedTextsRequest, call: Call
     ) -> embedding_pb2.EmbedTextsResponse:
         call.fields["texts"] = len(request.texts)
-        query = await run_off_loop(request.ByteSize(), self._plan_texts, request)
+        size_bytes = request.ByteSize() + len(request.texts) * CHECKING_BYTES
+        query = await run_off_loop(size_bytes, self._plan_texts, request)
         call.fields["templates"] = len(query.templates)
         call.take_on(items=len(query.texts), units=text_units(len(query.texts) * len(query.templates)))
         size = max(1, _PASSES_PER_REQUEST // len(query.templates))

@@ -13,6 +13,7 @@ from clipsr_gateway._calls import Call
 from clipsr_gateway._decode import Picture
 from clipsr_gateway._encode import OUTPUT_FORMATS, encode
 from clipsr_gateway._label_cache import KnownLabels, LabelCache
+from clipsr_gateway._labels import CHECKING_BYTES
 from clipsr_gateway._limits import Limits
 from clipsr_gateway._manifest import Manifest
 from clipsr_gateway._offload import run_off_loop
@@ -63,7 +64,8 @@ class ImageClassifier:
         """
         serialized = request.label_space.SerializeToString(deterministic=True)
         known = self._label_cache.get(serialized)
-        prepared = await run_off_loop(0 if known else len(serialized), self._prepare, request, known)
+        size_bytes = 0 if known else len(serialized) + len(request.label_space.labels) * CHECKING_BYTES
+        prepared = await run_off_loop(size_bytes, self._prepare, request, known)
         if known is None:
             query = prepared.question.query
             self._label_cache.put(serialized, KnownLabels(query=query, prepared=prepared.labels))

@@ -11,7 +11,10 @@ from clipsr_gateway._limits import Limits
 from clipsr_gateway._manifest import PLACEHOLDER, Manifest
 from clipsr_gateway.errors import InvalidRequestError, Violation
 
-__all__ = ["LabelQuery", "TextQuery", "resolve_label_space", "resolve_texts"]
+__all__ = ["CHECKING_BYTES", "LabelQuery", "TextQuery", "resolve_label_space", "resolve_texts"]
+
+CHECKING_BYTES = 256
+"""Checking and encoding one label or text takes about as long as parsing so many bytes; for `run_off_loop`."""
 
 # A label may be a kilobyte long; a message shows enough of it to be found.
 _SHOWN_CHARACTERS = 40
