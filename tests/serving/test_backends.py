@@ -272,6 +272,36 @@ class TestOpenVinoParameters:
         spec = read_model_spec(make_args("text_encoder", config=config))
         assert openvino_backend._make_properties(spec, capabilities)["INFERENCE_PRECISION_HINT"] == expected
 
+    def open_upscale(self, open_session, **parameters):
+        strings = {key: {"string_value": value} for key, value in parameters.items()}
+        return open_session("upscale", lambda config: config.update(parameters=strings))
+
+    @pytest.mark.parametrize("capabilities", [["FP32", "BF16"], ["FP32"]])
+    def test_bf16_up_to_a_tensor_changes_nothing_but_the_rounding(self, open_session, capabilities, monkeypatch):
+        get_property = openvino_backend.ov.Core.get_property
+        monkeypatch.setattr(
+            openvino_backend.ov.Core,
+            "get_property",
+            lambda core, device, key: (
+                capabilities if key == "OPTIMIZATION_CAPABILITIES" else get_property(core, device, key)
+            ),
+        )
+        cut = self.open_upscale(open_session, BF16_UP_TO="features")
+        whole = self.open_upscale(open_session)
+        assert (cut._head is not None) == ("BF16" in capabilities)
+        rng = np.random.default_rng(0)
+        for batch, side in ((1, 32), (5, 64), (2, 32)):
+            canvas = rng.integers(0, 256, (batch, 3, side, side), np.uint8)
+            inputs = {"canvas": canvas, "box": rng.uniform(0, 9, (batch, 4)).astype(np.float32)}
+            difference = cut.run(inputs)["pixels"].astype(int) - whole.run(inputs)["pixels"]
+            assert np.abs(difference).max() <= 1
+
+    def test_bf16_up_to_a_tensor_that_is_not_there(self, open_session):
+        if "BF16" not in openvino_backend.ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            pytest.skip("this processor has no bf16, so the parameter is not looked at")
+        with pytest.raises(ModelLoadError, match=r"'latents', which .*model\.onnx does not have; run `make export`"):
+            self.open_upscale(open_session, BF16_UP_TO="latents")
+
     def test_a_precision_that_is_none(self, open_session):
         with pytest.raises(ModelLoadError, match="must be f32 or bf16"):
             self.open(open_session, INFERENCE_PRECISION_HINT="int4")

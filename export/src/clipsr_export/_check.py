@@ -30,7 +30,7 @@ def check_graph(name: str, module: nn.Module, path: Path, samples: Iterable[Mapp
 
     Args:
         name: of the graph, for the error.
-        module: the PyTorch module.
+        module: the PyTorch module; of a tuple, its first tensor is the graph's output.
         path: the ONNX file.
         samples: inputs by name.
 
@@ -47,7 +47,8 @@ def check_graph(name: str, module: nn.Module, path: Path, samples: Iterable[Mapp
     worst = 0.0
     for sample in samples:
         with torch.inference_mode():
-            expected = module(*(torch.from_numpy(array) for array in sample.values())).numpy()
+            results = module(*(torch.from_numpy(array) for array in sample.values()))
+        expected = (results[0] if isinstance(results, tuple) else results).numpy()
         actual = np.asarray(session.run(None, dict(sample))[0])
         quantity, tolerance, difference = _compare(actual, expected)
         if not difference <= tolerance:

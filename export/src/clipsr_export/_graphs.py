@@ -13,6 +13,9 @@ from torch.nn import functional
 from clipsr_training.clip import ClipCheckpoint
 from clipsr_training.liif import Upscaler
 
+FEATURES = "features"
+"""Name of `upscale`'s features inside its graph: a runtime may compute them in bf16, but not what comes after."""
+
 
 class UpscaleGraph(nn.Module):
     """`upscale`: a region of a low-resolution canvas, rendered on the encoder's pixel grid.
@@ -27,11 +30,11 @@ class UpscaleGraph(nn.Module):
         self.upscaler = upscaler
         self.image_size_px = image_size_px
 
-    def forward(self, canvas: Tensor, box: Tensor) -> Tensor:
-        """Map canvas UINT8 [N, 3, S, S] and box FP32 [N, 4] to pixels UINT8 [N, 3, R, R]."""
+    def forward(self, canvas: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
+        """Map canvas UINT8 [N, 3, S, S] and box FP32 [N, 4] to pixels UINT8 [N, 3, R, R] and features FP32."""
         feat = self.upscaler.features(canvas)
         sr = self.upscaler.render(feat, box, (self.image_size_px, self.image_size_px))
-        return (sr.clamp(0, 1) * 255).round().to(torch.uint8)
+        return (sr.clamp(0, 1) * 255).round().to(torch.uint8), feat
 
 
 class ImageEncoderGraph(nn.Module):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from clipsr_export._check import check_graph
 from clipsr_export._dims import fill_dims
 from clipsr_export._errors import TemplateError, TokenizerError
-from clipsr_export._graphs import ImageEncoderGraph, TextEncoderGraph, UpscaleGraph
+from clipsr_export._graphs import FEATURES, ImageEncoderGraph, TextEncoderGraph, UpscaleGraph
 from clipsr_export._manifest import describe_file, digest_of, sha256, write_manifest
 from clipsr_export._onnx import write_onnx
 from clipsr_export._receptive_field import measure_receptive_field
@@ -135,7 +135,8 @@ def _write_graphs(plan: ExportPlan, staging: Path) -> None:
         path = staging / name / "1" / "model.onnx"
         path.parent.mkdir(parents=True)
         example = {key: torch.from_numpy(array) for key, array in next(samples()).items()}
-        write_onnx(module, example, output, path, axes)
+        inner = (FEATURES,) if name == "upscale" else ()
+        write_onnx(module, example, output, path, axes, inner=inner)
         difference = check_graph(name, module, path, samples())
         plan.report(f"{name}: {path.stat().st_size / 1e6:.1f} MB, largest difference from PyTorch {difference:.2g}")
 
