@@ -53,6 +53,7 @@ def folder(tmp_path_factory, tower) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_record_is_valid_json_and_complete(folder):
     record = json.loads((folder / "results" / "liif.json").read_text())
     assert record["setting"]["canvas_px"] == CANVAS_PX
@@ -63,6 +64,7 @@ def test_the_record_is_valid_json_and_complete(folder):
     assert [r["aim"] for r in record["ratios"] if r["aim"] is not None] == [1.7, 1.7, 20, 20, 0.25]
 
 
+@pytest.mark.slow
 def test_the_record_counts_the_products_of_the_published_formulation_and_of_the_rewrite(folder):
     subjects = json.loads((folder / "results" / "liif.json").read_text())["subjects"]
     macs = {s["name"]: s["macs"] for s in subjects if s["part"] == "decoder"}
@@ -73,6 +75,7 @@ def test_the_record_counts_the_products_of_the_published_formulation_and_of_the_
     assert macs[EXACT] == n_codes * 8 * 9 * HIDDEN + 2 * HIDDEN + 4 * n_pixels * (others + 3 * HIDDEN)
 
 
+@pytest.mark.slow
 def test_pages_get_the_table_and_the_sentence_between_their_marks(folder):
     page, readme = ((folder / name).read_text() for name in ("page.md", "readme.md"))
     for text in (page, readme):

@@ -155,5 +155,5 @@ async def test_the_command_line(start, tmp_path, folder, run, monkeypatch):
     assert written == {picture(number) for number in range(6)}
     assert (await run("delete", best["sha256"]))[1] == "1 images deleted; library default\n"
     code, _, said = await run("search", "cat", "--library", "nobody")
-    assert (code, said.count("\n")) == (2, 1)
+    assert (code, said.count("\n")) == (2, 1), said
     assert (await run("drop", "default", "--yes"))[1] == "library default is removed, with 5 images\n"

@@ -58,6 +58,7 @@ def test_it_runs_without_rights_and_is_checked_for_health() -> None:
     assert json.loads(instructions("ENTRYPOINT")[0])[:4] == ["clipsr-serve", "up", "--triton", "path"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_image_s_environment_installs_and_its_commands_run(tmp_path: Path) -> None:
     venv = tmp_path / "venv"

@@ -121,6 +121,7 @@ def run(folder: Path, output: Path, *options: str) -> int:
     return eval_main(["experiment", *data, *small, "--output", str(output), *options])
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_and_ends_alike(tmp_path, capsys, monkeypatch):
     """Three trainings on three colours; stopped in the second, resumed, then asked for another setting."""
     from clipsr_training.experiment import _run

@@ -47,6 +47,7 @@ def runs(tmp_path_factory) -> dict[int, list[dict]]:
     return {n: [torch.load(path) for path in sorted((folder / str(n)).glob("step-*.pt"))] for n in (1, 2)}
 
 
+@pytest.mark.slow
 def test_two_devices_have_the_losses_of_one(runs):
     one, two = ([float(step["loss"]) for step in runs[n]] for n in (1, 2))
     assert len(one) == len(two) == 4
@@ -54,6 +55,7 @@ def test_two_devices_have_the_losses_of_one(runs):
     assert min(one) > np.log(4)  # contrasting four images of its own device, an untrained model is at log 4 or so
 
 
+@pytest.mark.slow
 def test_two_devices_have_the_gradients_of_one(runs):
     one, two = (runs[n][0]["gradients"] for n in (1, 2))
     assert one.keys() == two.keys()
