@@ -384,6 +384,17 @@ class TestInfo:
             assert part in done.out
         assert "16 MiB" in done.out
         assert "cd" * 32 in done.out
+        assert "100.5 images or texts a second, 200 at once; 8 at a time" in done.out
+
+    def test_describes_what_libraries_hold(self, run, fake_service) -> None:
+        lines = dict(line.strip().split("  ", 1) for line in run("info").out.splitlines() if "  " in line.strip())
+        shown = {name: value.strip() for name, value in lines.items()}
+        assert shown["name"] == "63 of a-z, 0-9, - and _, beginning with a letter or digit"
+        assert shown["tags of an image"] == "32 of at most 128 bytes"
+        assert shown["values of an image"] == "33 of at most 2 KiB"
+        assert [shown[f"images {kind}"] for kind in ("found", "of a page")] == ["1,000", "500"]
+        fake_service.info.limits.ClearField("library")
+        assert "the service keeps no libraries" in run("info").out
 
     def test_as_json(self, run, fake_service) -> None:
         done = run("info", "--format", "json")

@@ -165,6 +165,7 @@ def test_the_service_is_described(visit, service):
     facts = visit.page.locator("#service")
     expect(facts).to_contain_text(f"clipsr-test at {service.url} is serving.")
     expect(facts).to_contain_text("16 MiB, 67,108,864 pixels")
+    expect(facts).to_contain_text("32 of at most 128 bytes")  # of a library's image: tags
     service.health[""] = 2  # NOT_SERVING
     try:
         visit.page.get_by_role("button", name="Ask again").click()

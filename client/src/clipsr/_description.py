@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from clipsr._types import ModelInfo
+from clipsr._types import CallerLimits, ModelInfo
 
-__all__ = ["describe_limits", "describe_model", "describe_sets", "format_bytes"]
+__all__ = ["describe_libraries", "describe_limits", "describe_model", "describe_sets", "format_bytes"]
 
 _SHOWN_VALUES = 4  # of a set; `clipsr-client info --format json` has all
 _KIB = 1024
@@ -56,3 +56,32 @@ def describe_limits(info: ModelInfo) -> Iterator[tuple[str, str]]:
     yield "labels × templates", f"{limits.max_texts:,}"
     yield "message", format_bytes(limits.max_message_bytes)
     yield "upscaled image", f"{limits.max_output_pixels:,} pixels"
+    if limits.max_embed_texts:
+        yield "texts to embed", f"{limits.max_embed_texts:,}"
+    if limits.caller is not None:
+        yield "calls with your key", "; ".join(_describe_caller(limits.caller)) or "unlimited"
+
+
+def describe_libraries(info: ModelInfo) -> Iterator[tuple[str, str]]:
+    """Yield what libraries may hold at most, and what one request about them may ask for."""
+    limits = info.limits.library
+    if limits is None:
+        yield "none", "the service keeps no libraries"
+        return
+    yield "libraries", f"{limits.max_libraries:,}"
+    yield "name", f"{limits.max_name_bytes:,} of a-z, 0-9, - and _, beginning with a letter or digit"
+    yield "file that is kept", f"{format_bytes(limits.max_original_bytes)}; of larger ones only thumbnail and embedding"
+    yield "thumbnail", f"{limits.max_thumbnail_side_px:,} px a side"
+    yield "source", format_bytes(limits.max_source_bytes)
+    yield "tags of an image", f"{limits.max_tags:,} of at most {format_bytes(limits.max_tag_bytes)}"
+    yield "values of an image", f"{limits.max_metadata:,} of at most {format_bytes(limits.max_metadata_value_bytes)}"
+    yield "images found", f"{limits.max_top_k:,}"
+    yield "images of a page", f"{limits.max_page_size:,}"
+    yield "hashes to delete", f"{limits.max_delete_hashes:,}"
+
+
+def _describe_caller(caller: CallerLimits) -> Iterator[str]:
+    if caller.items_per_second:
+        yield f"{caller.items_per_second:,g} images or texts a second, {caller.burst:,} at once"
+    if caller.max_concurrent_calls:
+        yield f"{caller.max_concurrent_calls:,} at a time"

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from clipsr import ModelInfo
-from clipsr._description import describe_limits, describe_model, describe_sets, format_bytes
+from clipsr._description import describe_libraries, describe_limits, describe_model, describe_sets, format_bytes
 from clipsr.cli._text import escape_controls, measure
 
 __all__ = ["print_info", "to_json"]
@@ -23,6 +23,7 @@ def print_info(info: ModelInfo, *, url: str, console: Console) -> None:
         "Label sets, for --labels": describe_sets(info.label_sets),
         "Template sets, for --templates": describe_sets(info.template_sets),
         "Limits of one request": describe_limits(info),
+        "Limits of libraries": describe_libraries(info),
         "Files": [(item.path, f"{format_bytes(item.size_bytes)}, sha256 {item.sha256}") for item in info.artifacts],
     }
     for index, (title, rows) in enumerate(sections.items()):

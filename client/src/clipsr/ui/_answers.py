@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 from clipsr import Classification, Client, ClipsrError, FailedImage, Fit, ModelInfo, Route
-from clipsr._description import describe_limits, describe_model, describe_sets, format_bytes
+from clipsr._description import describe_libraries, describe_limits, describe_model, describe_sets, format_bytes
 from clipsr.ui import _markup
 from clipsr.ui._problems import FormError, check_file, explain, split_labels
 
@@ -104,6 +104,7 @@ def _service_parts(state: str, info: ModelInfo, url: str) -> Iterator[str]:
     yield '<div class="cs-columns">'
     yield _markup.facts("Model", describe_model(info))
     yield _markup.facts("Limits of one request", describe_limits(info))
+    yield _markup.facts("Limits of libraries", describe_libraries(info))
     yield _markup.facts("Label sets", describe_sets(info.label_sets))
     yield _markup.facts("Template sets", describe_sets(info.template_sets))
     yield "</div>"
