@@ -420,6 +420,17 @@ class TestListing:
         assert default.split()[:2] == ["default", "3"]
         assert other.split()[:2] == ["other", "0"]
         assert [each["name"] for each in read_lines(run("library", "list", "--json").out)] == ["default", "other"]
+        rows = list(csv.DictReader(run("library", "list", "--csv").out.splitlines()))
+        assert [(row["name"], row["image_count"], row["keep_originals"]) for row in rows] == [
+            ("default", "3", "true"),
+            ("other", "0", "true"),
+        ]
+
+    @pytest.mark.parametrize("options", [("--tag", "x"), ("--newest",), ("--page", "2"), ("--html", "x.html")])
+    def test_options_for_images_need_a_library(self, run, filled, options):
+        done = run("library", "list", *options)
+        assert (done.code, done.out) == (2, "")
+        assert "name it" in done.err
 
     def test_no_libraries(self, run):
         done = run("library", "list")
@@ -441,6 +452,7 @@ class TestListing:
         assert done.err == "clipsr-client: 2 of 3 images; the next ones: --page 2, all: --limit 0\n"
         assert len(read_lines(run("library", "list", "default", "--page", "2", "--json").out)) == 1
         assert len(read_lines(run("library", "list", "default", "--limit", "0", "--json").out)) == 3
+        assert len(run("library", "list", "default", "--limit", "0", "--csv").out.splitlines()) == 4  # one header
 
     def test_what_is_known_of_one(self, run, filled):
         lines = run("library", "show").out.splitlines()

@@ -234,6 +234,8 @@ def list_(
     """List the libraries of the service, or the images of library NAME in the order in which they were added."""
     output_format = chosen_format()
     if name is None:
+        if chosen_filter() is not None or page_token or newest_first or html is not None:
+            raise click.UsageError("Filters, --page, --newest and --html are for the images of one library: name it.")
         with connect() as client:
             return list_all_libraries(client, output_format=output_format)
     options = ListOptions(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from clipsr.cli._exits import ExitCode, report
 from clipsr.cli._text import escape_controls
 from clipsr.cli.library._options import OutputFormat
 from clipsr.cli.library._output import write_sheet
-from clipsr.cli.library._rows import print_table, write_rows
+from clipsr.cli.library._rows import print_table, to_row, write_rows
 
 __all__ = ["ListOptions", "list_all_libraries", "list_images", "show_library"]
 
@@ -53,6 +54,11 @@ def list_all_libraries(client: Client, *, output_format: OutputFormat) -> ExitCo
     if output_format == "json":
         for library in libraries:
             print(_to_json(library))
+        return ExitCode.OK
+    if output_format == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(field.name for field in fields(LibraryInfo))
+        writer.writerows(to_row(_to_record(library)) for library in libraries)
         return ExitCode.OK
     if not libraries:
         report("there are no libraries; `clipsr-client library create` makes one")
@@ -88,18 +94,17 @@ def list_images(client: Client, name: str, options: ListOptions) -> ExitCode:
     if options.html is not None:
         images = (image for page in pages for image in page.images)
         return write_sheet(options.html, f"Library {name}", [], images)
+    if options.output_format != "table":
+        write_rows((image for page in pages for image in page.images), is_json=options.output_format == "json")
+        return ExitCode.OK
     for page in pages:
-        if options.output_format == "table":
-            print_table(page.images)
-        else:
-            write_rows(page.images, is_json=options.output_format == "json")
-    if options.output_format == "table":
-        report(pages.summary())
+        print_table(page.images)
+    report(pages.summary())
     return ExitCode.OK
 
 
 class _Pages:
-    """Pages up to the limit; a table or file of each is printed before the next is fetched, so memory stays flat."""
+    """Pages up to the limit; each is printed before the next is fetched, so memory stays flat."""
 
     def __init__(self, library: Library, options: ListOptions) -> None:
         self._library, self._options = library, options
@@ -130,8 +135,11 @@ class _Pages:
 
 
 def _to_json(library: LibraryInfo) -> str:
-    content: dict[str, Any] = asdict(library) | {"create_time": library.create_time.isoformat()}
-    return json.dumps(content, ensure_ascii=False)
+    return json.dumps(_to_record(library), ensure_ascii=False)
+
+
+def _to_record(library: LibraryInfo) -> dict[str, Any]:
+    return asdict(library) | {"create_time": library.create_time.isoformat()}
 
 
 def _describe(library: LibraryInfo) -> Iterator[tuple[str, str]]:
