@@ -69,8 +69,9 @@ def running(serve_bin: Path, repository: Path, state_dir: Path, *flags: object) 
 
 @pytest.fixture(scope="session")
 def service(serve_bin, repo_root, tmp_path_factory) -> Iterator[Service]:
-    """The service on free ports, stopped at the end of the session."""
-    with running(serve_bin, repo_root / "model_repository", tmp_path_factory.mktemp("service")) as started:
+    """The service on free ports until the session ends; in fp32, so that tests may compare it with PyTorch."""
+    flags = ("--profile", "cpu-onnx")
+    with running(serve_bin, repo_root / "model_repository", tmp_path_factory.mktemp("service"), *flags) as started:
         yield started
 
 

@@ -9,7 +9,13 @@ import pytest
 
 from clipsr_serving.errors import LaunchError
 from clipsr_serving.launcher import _profiles
-from clipsr_serving.launcher._profiles import INT8_ENCODER, choose_profile, read_cpu_flags, require_machine
+from clipsr_serving.launcher._profiles import (
+    INT8_ENCODER,
+    choose_profile,
+    default_profile,
+    read_cpu_flags,
+    require_machine,
+)
 from clipsr_serving.manifest import Artifact, read_manifest
 
 BF16 = frozenset({"avx2", "avx512_vnni", "avx512_bf16"})
@@ -49,8 +55,15 @@ class TestChoice:
         assert choice.sentence.endswith("no int8 encoder was exported")
 
     def test_the_plain_profile_is_config_pbtxt(self, repository, manifest):
-        for requested in (None, "cpu-onnx"):
-            assert choose_profile(requested, repository, manifest, cpu_flags=BF16).config_name is None
+        assert choose_profile("cpu-onnx", repository, manifest, cpu_flags=BF16).config_name is None
+
+    @pytest.mark.parametrize(("kind", "name"), [("embedded", "cpu"), ("path", "cpu-onnx"), ("docker", "cpu-onnx")])
+    def test_the_default_is_cpu_where_the_openvino_backend_is_ours(self, repository, kind, name):
+        assert default_profile(repository, triton_kind=kind) == name
+
+    def test_the_default_is_plain_where_no_model_has_cpu(self, tmp_path):
+        (tmp_path / "upscale" / "configs").mkdir(parents=True)
+        assert default_profile(tmp_path, triton_kind="embedded") == "cpu-onnx"
 
     def test_an_unknown_profile_is_refused(self, repository, manifest):
         with pytest.raises(LaunchError, match=r"no profile 'gpu'; .* have cpu, cpu-int8, cpu-onnx, gpu-onnx, gpu-tens"):

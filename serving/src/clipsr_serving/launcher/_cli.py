@@ -102,7 +102,7 @@ def _add_up_flags(up: argparse.ArgumentParser) -> None:
         "--profile",
         metavar="NAME",
         help="engine and processor: cpu (openvino, in the best type for this one), cpu-onnx, cpu-int8, gpu-onnx, "
-        "gpu-tensorrt, or another NAME of configs/NAME.pbtxt (cpu-onnx)",
+        "gpu-tensorrt, or another NAME of configs/NAME.pbtxt (cpu; cpu-onnx with NVIDIA's own Triton)",
     )
     up.add_argument(
         "--triton",

@@ -16,7 +16,15 @@ from typing import Any
 from clipsr_serving.errors import LaunchError
 from clipsr_serving.manifest import Manifest
 
-__all__ = ["INT8_ENCODER", "PLANS_NAME", "ProfileChoice", "choose_profile", "read_cpu_flags", "require_machine"]
+__all__ = [
+    "INT8_ENCODER",
+    "PLANS_NAME",
+    "ProfileChoice",
+    "choose_profile",
+    "default_profile",
+    "read_cpu_flags",
+    "require_machine",
+]
 
 INT8_ENCODER = "image_encoder/1/model.int8.onnx"
 PLANS_NAME = "tensorrt.json"  # written by `clipsr-export tensorrt`
@@ -52,16 +60,21 @@ def read_cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
     return next((frozenset(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), frozenset())
 
 
-def choose_profile(
-    requested: str | None, repository: Path, manifest: Manifest, *, cpu_flags: frozenset[str]
-) -> ProfileChoice:
+def default_profile(repository: Path, *, triton_kind: str) -> str:
+    """The profile of those who name none: ``cpu``, but ``cpu-onnx`` where that would need NVIDIA's openvino backend.
+
+    That backend comes with some of NVIDIA's images only, and has never been run with these configurations.
+    """
+    has_cpu = next(repository.glob(f"*/configs/{_CPU}.pbtxt"), None) is not None
+    return _CPU if triton_kind == "embedded" and has_cpu else _PLAIN
+
+
+def choose_profile(requested: str, repository: Path, manifest: Manifest, *, cpu_flags: frozenset[str]) -> ProfileChoice:
     """Find the configurations for a profile; ``cpu`` takes what suits this processor.
 
     Raises:
         LaunchError: no model has the profile, or a file that it needs was not exported.
     """
-    if requested is None:
-        return ProfileChoice(config_name=None)
     known = sorted({_PLAIN, *(path.stem for path in repository.glob("*/configs/*.pbtxt"))})
     if requested not in known:
         raise LaunchError(f"There is no profile {requested!r}; the models in {repository} have {', '.join(known)}.")

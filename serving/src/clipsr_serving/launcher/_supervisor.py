@@ -18,11 +18,11 @@ from clipsr_serving.launcher._logs import follow_logs
 from clipsr_serving.launcher._options import Endpoint, Ports, UpOptions, claim_ports
 from clipsr_serving.launcher._probe import is_triton_ready, run_canary
 from clipsr_serving.launcher._processes import InstanceWatch, ManagedProcess
-from clipsr_serving.launcher._profiles import choose_profile, read_cpu_flags, require_machine
+from clipsr_serving.launcher._profiles import choose_profile, default_profile, read_cpu_flags, require_machine
 from clipsr_serving.launcher._reasons import explain_end, explain_gateway_log, explain_triton_log
 from clipsr_serving.launcher._repository import check_repository
 from clipsr_serving.launcher._state import State, StateDir
-from clipsr_serving.launcher._triton import TritonCommand, make_triton_command, remove_leftovers
+from clipsr_serving.launcher._triton import TritonCommand, choose_triton, make_triton_command, remove_leftovers
 from clipsr_serving.launcher._unit import Unit
 
 __all__ = ["run_service"]
@@ -57,11 +57,13 @@ def run_service(options: UpOptions, state_dir: StateDir) -> None:
     with state_dir.lock():
         _refuse_orphans(state_dir)
         manifest = check_repository(options.repository)
-        choice = choose_profile(options.profile, options.repository, manifest, cpu_flags=read_cpu_flags())
+        kind = choose_triton(options)
+        requested = options.profile or default_profile(options.repository, triton_kind=kind)
+        choice = choose_profile(requested, options.repository, manifest, cpu_flags=read_cpu_flags())
         options = replace(options, profile=choice.config_name)
         ports = claim_ports(options)
         command = make_triton_command(options, ports=ports, state_dir=state_dir.path)
-        require_machine(options.profile, options.repository, manifest, triton_kind=command.kind)
+        require_machine(options.profile, options.repository, manifest, triton_kind=kind)
         if choice.sentence:
             _say(choice.sentence)
         service = _Service(options, ports, command, state_dir, stop)

@@ -57,19 +57,25 @@ class TritonCommand:
     clean: tuple[str, ...] = ()
 
 
-def make_triton_command(options: UpOptions, *, ports: Ports, state_dir: Path) -> TritonCommand:
-    """Decide which Triton to run.
+def choose_triton(options: UpOptions) -> str:
+    """Which Triton to run: ``embedded``, ``path`` or ``docker``.
 
     ``auto`` takes the one on PATH (NVIDIA's container), else the embedded one, else Docker.
+    """
+    if options.triton != "auto":
+        return options.triton
+    return "path" if options.triton_path or _find_on_path() else "embedded" if _find_package() else "docker"
+
+
+def make_triton_command(options: UpOptions, *, ports: Ports, state_dir: Path) -> TritonCommand:
+    """Say how to start the Triton that `choose_triton` names.
 
     Raises:
-        LaunchError: the one asked for is not there; the text says how to get it.
+        LaunchError: it is not there; the text says how to get it.
     """
-    kind = options.triton
+    kind = choose_triton(options)
     on_path = options.triton_path or _find_on_path()
     package = _find_package()
-    if kind == "auto":
-        kind = "path" if on_path else "embedded" if package else "docker"
     if kind == "path":
         if on_path is None or not on_path.is_file():
             raise LaunchError(
