@@ -63,7 +63,7 @@ def show_library(visit: Visit) -> None:
     for index in (1, 4):
         cards.nth(index).get_by_role("checkbox").check()
     visit.page.get_by_role("button", name="Delete ticked").click()
-    expect(visit.page.get_by_text("Delete 2 images for good?")).to_be_visible()
+    expect(visit.page.get_by_text(re.compile("Delete 2 images of .* for good"))).to_be_visible()
 
 
 def search(visit: Visit) -> None:

@@ -264,7 +264,7 @@ def test_a_library_is_made_filled_thinned_and_dropped(visit, service, pets, tmp_
     expect(said).to_contain_text("Tick the images to delete first.")
     cards.first.get_by_role("checkbox").check()
     page.get_by_role("button", name="Delete ticked").click()
-    expect(page.get_by_text("Delete 1 image for good?")).to_be_visible()
+    expect(page.get_by_text("Delete 1 image of birds for good?")).to_be_visible()
     assert len(service.library.images["birds"]) == 2  # nothing happens before it is confirmed
     page.get_by_role("button", name="Yes, delete").click()
     expect(said).to_contain_text("Deleted 1 image from birds.")
@@ -275,6 +275,39 @@ def test_a_library_is_made_filled_thinned_and_dropped(visit, service, pets, tmp_
     page.get_by_role("button", name="Drop it").click()
     expect(said).to_contain_text("Dropped the library birds with 1 image.")
     assert set(service.library.libraries) == {"pets"}
+
+
+def shown_library(visit: Visit) -> Any:
+    """The field of the page that is shown; the others' are hidden."""
+    return visit.page.get_by_role("combobox", name="Library", exact=True)
+
+
+def choose_library(visit: Visit, name: str) -> None:
+    shown_library(visit).click()
+    visit.page.get_by_role("option", name=name, exact=True).click()
+
+
+def test_the_library_that_is_chosen_on_one_page_is_chosen_on_the_other(visit, pets):
+    for name in ("birds", "zebras"):
+        pets.create(name)
+    visit.show("Search")
+    expect(shown_library(visit)).to_have_value("birds")  # the first one
+    choose_library(visit, "zebras")
+    visit.show("Library")
+    expect(shown_library(visit)).to_have_value("zebras")
+    expect(visit.page.locator("#kept")).to_contain_text("It is empty")
+    choose_library(visit, "pets")
+    expect(visit.page.locator("#kept .cs-card")).to_have_count(3)
+    visit.show("Search")
+    expect(shown_library(visit)).to_have_value("pets")
+    visit.show("Library")
+    visit.page.locator("#kept .cs-card").first.get_by_role("checkbox").check()
+    visit.page.get_by_role("button", name="Delete ticked").click()
+    expect(visit.page.get_by_text("Delete 1 image of pets for good?")).to_be_visible()
+    choose_library(visit, "birds")
+    expect(visit.page.locator("#kept")).to_contain_text("It is empty")
+    visit.page.get_by_role("button", name="Yes, delete").click()
+    expect(visit.page.locator("#said")).to_contain_text("Deleted 1 image from pets.")  # as it was asked
 
 
 def test_pages_are_turned(visit, pets):

@@ -11,7 +11,7 @@ import gradio as gr
 from clipsr import Client, ClipsrError, ModelInfo
 from clipsr.ui._keeping import library_names
 
-__all__ = ["INFO_TIMEOUT_S", "ask_model", "image_field", "library_update", "template_choices"]
+__all__ = ["INFO_TIMEOUT_S", "ask_model", "image_field", "library_update", "share_choice", "template_choices"]
 
 INFO_TIMEOUT_S = 5.0  # a page that loads shows soon that nobody answers
 
@@ -50,6 +50,23 @@ def library_update(client: Client, chosen: str | None, *, otherwise: str | None 
     names = library_names(client, timeout_s=INFO_TIMEOUT_S)
     wanted = next((name for name in (chosen, otherwise, *names) if name in names), None)
     return gr.update(choices=names, value=wanted)
+
+
+def share_choice(library: gr.Dropdown, chosen: gr.State) -> None:
+    """Let the other pages begin with the library that is chosen here, by the visitor or by what was made or dropped.
+
+    Args:
+        library: the page's field.
+        chosen: the name for all pages.
+    """
+    library.change(
+        lambda name: name,
+        inputs=library,
+        outputs=chosen,
+        api_visibility="private",
+        show_progress="hidden",
+        queue=False,  # at once: the visitor may be on the way to another page
+    )
 
 
 def ask_model(client: Client) -> ModelInfo | None:

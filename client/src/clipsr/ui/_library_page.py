@@ -12,13 +12,15 @@ import gradio as gr
 
 from clipsr import Client
 from clipsr.ui import _markup
-from clipsr.ui._fields import library_update
+from clipsr.ui._fields import library_update, share_choice
 from clipsr.ui._keeping import FIRST_PAGE, Start, add_images, create_library, delete_images, drop_library, view_page
 
 __all__ = ["add_library_page"]
 
 _QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-_TICKED = "() => [[...document.querySelectorAll('#kept input[name=picked]:checked')].map(box => box.value).join(' ')]"
+_TICKED = (
+    "name => [name, [...document.querySelectorAll('#kept input[name=picked]:checked')].map(box => box.value).join(' ')]"
+)
 """What the browser sends for the hidden field: the names of the ticked images. Ticking alone asks nobody."""
 
 
@@ -49,8 +51,14 @@ class _Shelf:
         return [self.starts, self.number, self.kept, self.newer, self.older]
 
 
-def add_library_page(client: Client, tab: gr.Tab) -> None:
-    """Add the fields and what they do; all is asked for anew whenever the tab is opened."""
+def add_library_page(client: Client, tab: gr.Tab, chosen: gr.State) -> None:
+    """Add the fields and what they do; all is asked for anew whenever the tab is opened.
+
+    Args:
+        client: asks the service.
+        tab: where the page is.
+        chosen: name of the library that was chosen last on any page.
+    """
     with gr.Row(equal_height=True):
         library = gr.Dropdown([], label="Library", min_width=200)
         tags = gr.Textbox("", label="Only images with the tags", placeholder="all images", max_lines=1, min_width=200)
@@ -80,7 +88,8 @@ def add_library_page(client: Client, tab: gr.Tab) -> None:
     _add_deleting(client, shelf, delete, said, first)
     _add_adding(client, shelf, said, first)
     _add_making(client, shelf, said, first)
-    tab.select(lambda name: library_update(client, name), inputs=library, outputs=library, **_QUIET).then(
+    share_choice(library, chosen)
+    tab.select(lambda name: library_update(client, name), inputs=chosen, outputs=library, **_QUIET).then(
         **first, **_QUIET
     )
     gr.on([library.input, tags.submit], **first, **_QUIET)
@@ -114,28 +123,29 @@ def _add_paging(shelf: _Shelf, turn: Callable[[str | None, str, list[Start], int
 
 
 def _add_deleting(client: Client, shelf: _Shelf, delete: gr.Button, said: gr.HTML, first: dict[str, Any]) -> None:
-    """Deleting takes two steps: the ticked images are counted, and only then deleted."""
+    """Deleting takes two steps: the ticked images are counted, and only then deleted, whatever is shown meanwhile."""
     ticked = gr.Textbox("", visible=False)
-    chosen = gr.State([])
+    meant = gr.State(("", []))
     with gr.Column(visible=False, elem_classes="cs-question") as question:
         asked = gr.HTML(apply_default_css=False)
         with gr.Row():
             confirm = gr.Button("Yes, delete", variant="stop", size="md")
             cancel = gr.Button("No, keep them", size="md")
 
-    def ask(hashes: str) -> tuple[Any, ...]:
+    def ask(name: str | None, hashes: str) -> tuple[Any, ...]:
         picked = hashes.split()
-        if not picked:
-            return picked, gr.update(visible=False), "", _markup.caution("Tick the images to delete first.")
-        text = "Delete 1 image for good?" if len(picked) == 1 else f"Delete {len(picked):,} images for good?"
-        return picked, gr.update(visible=True), _markup.heading(text), ""
+        if not name or not picked:
+            return ("", []), gr.update(visible=False), "", _markup.caution("Tick the images to delete first.")
+        text = f"Delete {_markup.count_images(len(picked))} of {name} for good?"
+        return (name, picked), gr.update(visible=True), _markup.heading(text), ""
 
-    def do(name: str, hashes: Sequence[str]) -> tuple[Any, str]:
+    def do(meant: tuple[str, Sequence[str]]) -> tuple[Any, str]:
+        name, hashes = meant
         return gr.update(visible=False), delete_images(client, name, hashes)
 
-    delete.click(ask, inputs=ticked, outputs=[chosen, question, asked, said], js=_TICKED, **_QUIET)
+    delete.click(ask, inputs=[shelf.library, ticked], outputs=[meant, question, asked, said], js=_TICKED, **_QUIET)
     cancel.click(lambda: gr.update(visible=False), outputs=question, **_QUIET)
-    confirm.click(do, inputs=[shelf.library, chosen], outputs=[question, said], **_QUIET).then(**first, **_QUIET)
+    confirm.click(do, inputs=meant, outputs=[question, said], **_QUIET).then(**first, **_QUIET)
 
 
 def _add_adding(client: Client, shelf: _Shelf, said: gr.HTML, first: dict[str, Any]) -> None:

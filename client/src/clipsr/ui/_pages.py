@@ -22,13 +22,14 @@ def make_pages(client: Client) -> gr.Blocks:
     """Return the pages; they ask `client` whenever somebody uses them, and nothing before."""
     with gr.Blocks(title="clipsr", analytics_enabled=False, delete_cache=_TIDY_S, fill_width=True) as pages:
         gr.HTML(_HEAD, apply_default_css=False)
+        chosen = gr.State(None)  # name of the library that was chosen last, on whichever page
         with gr.Tabs():
             with gr.Tab("Classify"):
                 add_classify_page(client, pages)
             with gr.Tab("Search") as search:
-                add_search_page(client, search)
+                add_search_page(client, search, chosen)
             with gr.Tab("Library") as library:
-                add_library_page(client, library)
+                add_library_page(client, library, chosen)
             with gr.Tab("Service"):
                 add_service_page(client, pages)
     return pages

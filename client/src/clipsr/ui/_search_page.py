@@ -8,7 +8,7 @@ import gradio as gr
 
 from clipsr import Client
 from clipsr.ui import _markup
-from clipsr.ui._fields import ask_model, image_field, library_update, template_choices
+from clipsr.ui._fields import ask_model, image_field, library_update, share_choice, template_choices
 from clipsr.ui._searching import SearchForm, answer_search
 
 __all__ = ["add_search_page"]
@@ -17,8 +17,14 @@ _BY_TEXT, _BY_IMAGE = "words", "an image"
 _CALLS_AT_ONCE = 4  # of this page, all visitors together; gradio's default is 1
 
 
-def add_search_page(client: Client, tab: gr.Tab) -> None:
-    """Add the fields and what they do; the libraries to choose from are asked for whenever the tab is opened."""
+def add_search_page(client: Client, tab: gr.Tab, chosen: gr.State) -> None:
+    """Add the fields and what they do; the libraries to choose from are asked for whenever the tab is opened.
+
+    Args:
+        client: asks the service.
+        tab: where the page is.
+        chosen: name of the library that was chosen last on any page.
+    """
     with gr.Row(equal_height=False):
         with gr.Column(min_width=280, scale=2):
             library = gr.Dropdown([], label="Library")
@@ -87,9 +93,10 @@ def add_search_page(client: Client, tab: gr.Tab) -> None:
         api_visibility="private",
         show_progress="hidden",
     )
+    share_choice(library, chosen)
     tab.select(
-        lambda chosen: (library_update(client, chosen), gr.update(choices=template_choices(ask_model(client)))),
-        inputs=library,
+        lambda name: (library_update(client, name), gr.update(choices=template_choices(ask_model(client)))),
+        inputs=chosen,
         outputs=[library, template],
         api_visibility="private",
         show_progress="hidden",
