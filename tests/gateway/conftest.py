@@ -135,7 +135,14 @@ class FakeBackend:
         return FakeLabels(self, len(labels))
 
     async def embed_image(
-        self, image: bytes, *, fit: str, route: str, request_id: str, timeout_s: float | None
+        self,
+        image: bytes,
+        *,
+        fit: str,
+        route: str,
+        request_id: str,
+        timeout_s: float | None,
+        size_hw: tuple[int, int] | None = None,
     ) -> np.ndarray:
         self.embed_calls.append(
             {"image": image, "fit": fit, "route": route, "request_id": request_id, "timeout_s": timeout_s}
@@ -205,6 +212,7 @@ class FakeLabels:
         route: str,
         request_id: str,
         timeout_s: float | None,
+        size_hw: tuple[int, int] | None = None,
         wants_embedding: bool = False,
         wants_pixels: bool = False,
     ) -> Scores:

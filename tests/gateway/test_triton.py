@@ -44,6 +44,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.cancelled = 0
         self.outputs: list[tuple[str, str, np.ndarray]] | None = None
         self.max_batch_size = 32
+        self.bad_image: bytes | None = None
 
     async def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802 - KServe's name
         return service_pb2.ServerReadyResponse(ready=self.server_ready)
@@ -70,10 +71,15 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
                 raise
         outputs = self.outputs
         if outputs is None:
-            count = request.inputs[2].shape[1]
+            rows, count = request.inputs[2].shape
+            images = strings(request.raw_input_contents[0])
+            if self.bad_image in images:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, REJECTIONS["plain"])
+            # The first image's row as it is, of the others something that shows which image it was.
+            shift = np.array([[0 if row == 0 else sum(image) / 1000] for row, image in enumerate(images)], np.float32)
             outputs = [
-                ("cosine", "FP32", np.linspace(-1, 1, count, dtype=np.float32)[None]),
-                ("probability", "FP32", np.full((1, count), 1 / count, np.float32)),
+                ("cosine", "FP32", np.linspace(-1, 1, count, dtype=np.float32)[None] + shift),
+                ("probability", "FP32", np.full((rows, count), 1 / count, np.float32)),
             ]
         response = service_pb2.ModelInferResponse(model_name=request.model_name)
         for name, datatype, values in outputs:
@@ -180,6 +186,16 @@ async def test_images_are_embedded_by_the_contract(connected, triton, route, mod
     assert [strings(raw) for raw in request.raw_input_contents] == [[b"\x00\xff"], [b""]]
 
 
+async def test_images_of_one_call_are_embedded_together(connected, triton):
+    embedding = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
+    triton.outputs = [("image_embedding", "FP32", embedding)]
+    options = {"fit": "", "route": "upscaled", "request_id": "id-1", "timeout_s": 5.0, "size_hw": (9, 16)}
+    values = await asyncio.gather(*(connected.embed_image(bytes([number]), **options) for number in range(3)))
+    np.testing.assert_array_equal(values, embedding)
+    (request,) = triton.requests
+    assert strings(request.raw_input_contents[0]) == [b"\0", b"\1", b"\2"]
+
+
 async def embed_texts(backend: TritonBackend) -> np.ndarray:
     return await backend.embed_texts(LABELS, templates=TEMPLATES, request_id="id-1", timeout_s=5.0)
 
@@ -219,6 +235,70 @@ async def test_labels_are_encoded_once_and_shared_by_concurrent_requests(connect
         bytes([i]) for i in range(10)
     ]
     assert all(scores.cosine.shape == (10_000,) for scores in answers)
+
+
+OF_ONE_SIZE = {"fit": "squash", "route": "upscaled", "request_id": "x", "timeout_s": 20.0, "size_hw": (32, 32)}
+
+
+async def test_images_of_one_call_size_and_moment_share_a_request(connected, triton):
+    prepared = connected.prepare(labels=LABELS, templates=TEMPLATES)
+    images = [bytes([number]) for number in range(10)]
+    answers = await asyncio.gather(*(prepared.classify(image, **OF_ONE_SIZE) for image in images))
+    first, second = sorted(triton.requests, key=lambda request: strings(request.raw_input_contents[0]))
+    assert [list(tensor.shape) for tensor in first.inputs] == [[8, 1], [8, 1], [8, 3], [8, 2]]
+    assert strings(first.raw_input_contents[0]) == images[:8]
+    assert strings(first.raw_input_contents[2]) == [label.encode() for label in LABELS] * 8
+    assert strings(second.raw_input_contents[0]) == images[8:]
+    middle = [float(scores.cosine[1]) for scores in answers]
+    np.testing.assert_allclose(middle, [0, *(number / 1000 for number in range(1, 8)), 0, 0.009], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"size_hw": (32, 33)}, {"route": "native"}, {"fit": ""}, {"request_id": "y"}, {"wants_pixels": True}],
+    ids=str,
+)
+async def test_images_that_differ_do_not_share(connected, triton, other):
+    prepared = connected.prepare(labels=LABELS, templates=TEMPLATES)
+    pair = (prepared.classify(b"1", **OF_ONE_SIZE), prepared.classify(b"2", **(OF_ONE_SIZE | other)))
+    await asyncio.gather(*pair, return_exceptions=True)
+    assert len(triton.requests) == 2
+
+
+@pytest.mark.parametrize("size_hw", [(129, 16), None])
+async def test_large_images_do_not_share(connected, triton, size_hw):
+    prepared = connected.prepare(labels=LABELS, templates=TEMPLATES)
+    options = OF_ONE_SIZE | {"size_hw": size_hw}
+    await asyncio.gather(*(prepared.classify(bytes([number]), **options) for number in range(3)))
+    assert len(triton.requests) == 3
+
+
+async def test_many_labels_are_not_sent_many_times(connected, triton):
+    prepared = connected.prepare(labels=[f"label {number}" for number in range(2000)], templates=["{}"])
+    await asyncio.gather(*(prepared.classify(bytes([number]), **OF_ONE_SIZE) for number in range(4)))
+    assert [request.inputs[0].shape[0] for request in triton.requests] == [2, 2]
+
+
+async def test_an_image_at_fault_fails_alone_in_a_shared_request(connected, triton):
+    triton.bad_image = b"\x02"
+    prepared = connected.prepare(labels=LABELS, templates=TEMPLATES)
+    asked = [prepared.classify(bytes([number]), **OF_ONE_SIZE) for number in range(4)]
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(answer).__name__ for answer in answers] == ["Scores", "Scores", "ImageRejectedError", "Scores"]
+    assert sorted(request.inputs[0].shape[0] for request in triton.requests) == [1, 1, 1, 1, 4]
+
+
+async def test_a_shared_request_ends_with_its_call(connected, triton, until):
+    triton.hold = asyncio.Event()
+    prepared = connected.prepare(labels=LABELS, templates=TEMPLATES)
+    tasks = [asyncio.create_task(prepared.classify(bytes([number]), **OF_ONE_SIZE)) for number in range(3)]
+    await until(lambda: triton.requests)
+    for task in tasks:
+        task.cancel()
+    ended = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(error, asyncio.CancelledError) for error in ended)
+    await until(lambda: triton.cancelled == 1)
+    assert len(triton.requests) == 1
 
 
 async def test_an_image_beyond_grpcs_default_message_size(connected, triton):

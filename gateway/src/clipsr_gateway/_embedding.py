@@ -94,7 +94,12 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
     ) -> embedding_pb2.EmbedImageResult:
         async def ask(image: PlannedImage, timeout_s: float | None) -> npt.NDArray[np.float32]:
             values = await self._backend.embed_image(
-                image.content, fit=plan.fit, route=image.route, request_id=call.request_id, timeout_s=timeout_s
+                image.content,
+                fit=plan.fit,
+                route=image.route,
+                request_id=call.request_id,
+                timeout_s=timeout_s,
+                size_hw=image.size_hw,
             )
             if fault := embedding_fault(values, (self._manifest.embed_dim,)):
                 raise BackendFaultError(fault)

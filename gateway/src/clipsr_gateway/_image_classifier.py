@@ -91,6 +91,7 @@ class ImageClassifier:
                 route=image.route,
                 request_id=call.request_id,
                 timeout_s=timeout_s,
+                size_hw=image.size_hw,
                 wants_embedding=question.wants_embedding,
                 wants_pixels=question.wants_encoder_input,
             )

@@ -1,6 +1,6 @@
 """The only module that knows Triton: tensors of the ensembles, of `embed_text` and of `upscale`, and its errors.
 
-The tensors are those of docs/tensor-contract.md, with a batch dimension of 1 in front; `upscale` takes N tiles at once.
+The tensors are those of docs/tensor-contract.md, with a batch dimension in front: the images of a group, or N tiles.
 """
 
 # tritonclient has no annotations; what leaves this module has.
@@ -18,6 +18,7 @@ from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from clipsr_gateway._grouping import Grouping
 from clipsr_gateway._tracing import outgoing_headers
 from clipsr_gateway.backend import Fit, Route, Scores
 from clipsr_gateway.errors import (
@@ -48,6 +49,14 @@ _READY_MODELS = (*MODELS.values(), *DETAILED_MODELS.values(), *EMBED_IMAGE_MODEL
 # Python models prefix what is meant for the caller; an ensemble may wrap it in its own sentence. The reason's prefix
 # is checked too: only an image can still be at fault once the gateway has checked the rest of the request.
 _REJECTION = re.compile(r"clipsr:(IMAGE_[A-Z_]+): ([^\n]*)")
+
+# Images of a call that are ready at the same moment share a request: a request costs the gateway, Triton and each model
+# more than decoding such an image does. `decode` works through a request one by one in one of its two processes, so
+# groups stay small, and so do their images: none above the largest canvas, which is 128 px by default.
+_GROUP_LIMIT = 8
+_GROUP_SIDE_PX = 128
+# Each image brings all labels and templates; beyond this the strings outweigh the request.
+_GROUP_STRINGS = 4096
 
 _CHANNEL_OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_send_message_length", -1),  # Triton has no limit; the gateway's own limits are checked before
@@ -108,6 +117,7 @@ class TritonBackend:
         self._target = target
         self._client = InferenceServerClient(target, channel_args=_CHANNEL_OPTIONS)
         self._connection = _Connection(target=target, client=self._client)
+        self._grouping = Grouping[bytes, npt.NDArray[np.float32]]()
 
     @property
     def target(self) -> str:
@@ -128,23 +138,33 @@ class TritonBackend:
 
     def prepare(self, *, labels: Sequence[str], templates: Sequence[str]) -> TritonLabels:
         """Serializes labels and templates once for all images of a call."""
-        return TritonLabels(
-            connection=self._connection,
-            inputs=[_bytes_input("labels", labels), _bytes_input("templates", templates)],
-        )
+        return TritonLabels(connection=self._connection, labels=labels, templates=templates)
 
     async def embed_image(
-        self, image: bytes, *, fit: Fit, route: Route, request_id: str, timeout_s: float | None
+        self,
+        image: bytes,
+        *,
+        fit: Fit,
+        route: Route,
+        request_id: str,
+        timeout_s: float | None,
+        size_hw: tuple[int, int] | None = None,
     ) -> npt.NDArray[np.float32]:
         """Embeds one image; see InferenceBackend.embed_image. Cancelling the caller cancels the request in Triton."""
-        result = await self._connection.infer(
-            EMBED_IMAGE_MODELS[route],
-            inputs=[_bytes_input("image", [image]), _bytes_input("fit", [fit])],
-            outputs=["image_embedding"],
-            request_id=request_id,
-            timeout_s=timeout_s,
-        )
-        return _float_output(result, "image_embedding", rank=1)
+
+        async def send(images: Sequence[bytes]) -> list[npt.NDArray[np.float32]]:
+            result = await self._connection.infer(
+                EMBED_IMAGE_MODELS[route],
+                inputs=_image_inputs(images, fit),
+                outputs=["image_embedding"],
+                request_id=request_id,
+                timeout_s=timeout_s,
+            )
+            return list(_float_output(result, "image_embedding", rank=1, count=len(images)))
+
+        if not _may_share(size_hw):
+            return (await send([image]))[0]
+        return await self._grouping.ask((request_id, route, fit, size_hw), image, send, limit=_GROUP_LIMIT)
 
     async def embed_texts(
         self, texts: Sequence[str], *, templates: Sequence[str], request_id: str, timeout_s: float | None
@@ -152,12 +172,12 @@ class TritonBackend:
         """Embeds texts; see InferenceBackend.embed_texts. Cancelling the caller cancels the request in Triton."""
         result = await self._connection.infer(
             EMBED_TEXT_MODEL,
-            inputs=[_bytes_input("texts", texts), _bytes_input("templates", templates)],
+            inputs=[_bytes_input("texts", [texts]), _bytes_input("templates", [templates])],
             outputs=["text_embedding"],
             request_id=request_id,
             timeout_s=timeout_s,
         )
-        return _float_output(result, "text_embedding", rank=2)
+        return _float_output(result, "text_embedding", rank=2)[0]
 
     async def max_tiles(self, *, timeout_s: float | None) -> int:
         """Returns `max_batch_size` of `upscale`, as it is configured now.
@@ -195,7 +215,7 @@ class TritonBackend:
             request_id=request_id,
             timeout_s=timeout_s,
         )
-        return _pixel_output(result, tile_count=len(canvas))
+        return _pixel_output(result, count=len(canvas))
 
     async def close(self) -> None:
         """Closes the channel."""
@@ -205,9 +225,13 @@ class TritonBackend:
 class TritonLabels:
     """Labels and templates as tensors that any number of requests share."""
 
-    def __init__(self, *, connection: _Connection, inputs: list[InferInput]) -> None:
+    def __init__(self, *, connection: _Connection, labels: Sequence[str], templates: Sequence[str]) -> None:
         self._connection = connection
-        self._inputs = inputs
+        self._labels = labels
+        self._templates = templates
+        self._grouping = Grouping[bytes, Scores]()
+        self._group_limit = max(1, min(_GROUP_LIMIT, _GROUP_STRINGS // (len(labels) + len(templates))))
+        self._inputs = {1: self._encode(1)}
 
     async def classify(
         self,
@@ -217,24 +241,52 @@ class TritonLabels:
         route: Route,
         request_id: str,
         timeout_s: float | None,
+        size_hw: tuple[int, int] | None = None,
         wants_embedding: bool = False,
         wants_pixels: bool = False,
     ) -> Scores:
         """Runs one ensemble on one image; see PreparedLabels.classify."""
         is_detailed = wants_embedding or wants_pixels
-        result = await self._connection.infer(
-            DETAILED_MODELS[route] if is_detailed else MODELS[route],
-            inputs=[_bytes_input("image", [image]), _bytes_input("fit", [fit]), *self._inputs],
-            outputs=["cosine", "probability", *(("image_embedding", "pixels") if is_detailed else ())],
-            request_id=request_id,
-            timeout_s=timeout_s,
-        )
-        return Scores(
-            cosine=_float_output(result, "cosine", rank=1),
-            probability=_float_output(result, "probability", rank=1),
-            image_embedding=_float_output(result, "image_embedding", rank=1) if wants_embedding else None,
-            pixels=_pixel_output(result, tile_count=1)[0] if wants_pixels else None,
-        )
+
+        async def send(images: Sequence[bytes]) -> list[Scores]:
+            count = len(images)
+            result = await self._connection.infer(
+                DETAILED_MODELS[route] if is_detailed else MODELS[route],
+                inputs=[*_image_inputs(images, fit), *self._inputs_of(count)],
+                outputs=["cosine", "probability", *(("image_embedding", "pixels") if is_detailed else ())],
+                request_id=request_id,
+                timeout_s=timeout_s,
+            )
+            cosine = _float_output(result, "cosine", rank=1, count=count)
+            probability = _float_output(result, "probability", rank=1, count=count)
+            embedding = _float_output(result, "image_embedding", rank=1, count=count) if wants_embedding else None
+            pixels = _pixel_output(result, count=count) if wants_pixels else None
+            return [
+                Scores(
+                    cosine=cosine[row],
+                    probability=probability[row],
+                    image_embedding=None if embedding is None else embedding[row],
+                    pixels=None if pixels is None else pixels[row],
+                )
+                for row in range(count)
+            ]
+
+        if not _may_share(size_hw):
+            return (await send([image]))[0]
+        key = (request_id, route, fit, size_hw, wants_embedding, wants_pixels)
+        return await self._grouping.ask(key, image, send, limit=self._group_limit)
+
+    def _inputs_of(self, count: int) -> list[InferInput]:
+        """Labels and templates for a number of images; encoded at the first use."""
+        if count not in self._inputs:
+            self._inputs[count] = self._encode(count)
+        return self._inputs[count]
+
+    def _encode(self, count: int) -> list[InferInput]:
+        return [
+            _bytes_input("labels", [self._labels] * count),
+            _bytes_input("templates", [self._templates] * count),
+        ]
 
     async def warm(self, *, embed_dim: int, request_id: str, timeout_s: float | None) -> None:
         """Compares the labels with a vector that is no image's; see PreparedLabels.warm."""
@@ -244,7 +296,7 @@ class TritonLabels:
             SIMILARITY_MODEL,
             inputs=[
                 InferInput("image_embedding", list(vector.shape), "FP32").set_data_from_numpy(vector),
-                *self._inputs,
+                *self._inputs_of(1),
             ],
             outputs=["cosine"],
             request_id=request_id,
@@ -252,40 +304,50 @@ class TritonLabels:
         )
 
 
-def _bytes_input(name: str, values: Sequence[str] | Sequence[bytes]) -> InferInput:
-    """Returns a BYTES tensor of shape [1, len(values)]; strings are encoded in UTF-8."""
-    tensor = np.empty((1, len(values)), dtype=np.object_)
-    tensor[0, :] = values
-    return InferInput(name, [1, len(values)], "BYTES").set_data_from_numpy(tensor)
+def _may_share(size_hw: tuple[int, int] | None) -> bool:
+    """Whether an image may go with others of its size; all of one size get the canvas that each would have alone."""
+    return size_hw is not None and max(size_hw) <= _GROUP_SIDE_PX
 
 
-def _float_output(result: Any, name: str, *, rank: int) -> npt.NDArray[np.float32]:
-    """Returns an output without its batch dimension.
+def _image_inputs(images: Sequence[bytes], fit: Fit) -> list[InferInput]:
+    return [_bytes_input("image", [[image] for image in images]), _bytes_input("fit", [[fit]] * len(images))]
+
+
+def _bytes_input(name: str, rows: Sequence[Sequence[str] | Sequence[bytes]]) -> InferInput:
+    """Returns a BYTES tensor of rows of equal length; strings are encoded in UTF-8."""
+    tensor = np.empty((len(rows), len(rows[0])), dtype=np.object_)
+    for number, values in enumerate(rows):
+        tensor[number, :] = values
+    return InferInput(name, list(tensor.shape), "BYTES").set_data_from_numpy(tensor)
+
+
+def _float_output(result: Any, name: str, *, rank: int, count: int = 1) -> npt.NDArray[np.float32]:
+    """Returns an output with its batch dimension.
 
     Raises:
-        BackendFaultError: the output is absent or is not FP32 with a batch of 1 before `rank` dimensions.
+        BackendFaultError: the output is absent or is not FP32 with a batch of `count` before `rank` dimensions.
     """
     tensor: npt.NDArray[Any] | None = result.as_numpy(name)
     if tensor is None:
         raise BackendFaultError(f"Triton's answer has no output {name!r}")
-    if tensor.dtype != np.float32 or tensor.ndim != 1 + rank or tensor.shape[0] != 1:
-        expected = f"float32 (1{', N' * rank})"
+    if tensor.dtype != np.float32 or tensor.ndim != 1 + rank or tensor.shape[0] != count:
+        expected = f"float32 ({count}{', N' * rank})"
         raise BackendFaultError(f"Triton's output {name!r} is {tensor.dtype} {tensor.shape}, expected {expected}")
-    return tensor[0]
+    return tensor
 
 
-def _pixel_output(result: Any, *, tile_count: int) -> npt.NDArray[np.uint8]:
+def _pixel_output(result: Any, *, count: int) -> npt.NDArray[np.uint8]:
     """Returns `pixels`.
 
     Raises:
-        BackendFaultError: it is absent or is not UINT8 of shape [tile_count, 3, R, R].
+        BackendFaultError: it is absent or is not UINT8 of shape [count, 3, R, R].
     """
     pixels: npt.NDArray[Any] | None = result.as_numpy("pixels")
     if pixels is None:
         raise BackendFaultError("Triton's answer has no output 'pixels'")
     is_square = pixels.ndim == 4 and pixels.shape[2] == pixels.shape[3]
-    if pixels.dtype != np.uint8 or not is_square or pixels.shape[:2] != (tile_count, 3):
-        expected = f"uint8 ({tile_count}, 3, R, R)"
+    if pixels.dtype != np.uint8 or not is_square or pixels.shape[:2] != (count, 3):
+        expected = f"uint8 ({count}, 3, R, R)"
         raise BackendFaultError(f"Triton's output 'pixels' is {pixels.dtype} {pixels.shape}, expected {expected}")
     return pixels
 

@@ -73,6 +73,7 @@ class PreparedLabels(Protocol):
         route: Route,
         request_id: str,
         timeout_s: float | None,
+        size_hw: tuple[int, int] | None = None,
         wants_embedding: bool = False,
         wants_pixels: bool = False,
     ) -> Scores:
@@ -82,10 +83,12 @@ class PreparedLabels(Protocol):
             image: an encoded image file.
             fit: how an image that is not square meets the square input; empty for the checkpoint's own way.
             route: which ensemble runs.
+            request_id: that of the call; shown in the backend's own log.
+            timeout_s: seconds until the caller stops waiting; None waits forever.
+            size_hw: rows and columns of the image. Small images of one call, one size and one moment are sent together;
+                None sends the image alone.
             wants_embedding: whether `Scores.image_embedding` is needed.
             wants_pixels: whether `Scores.pixels` is needed.
-            request_id: shown in the backend's own log.
-            timeout_s: seconds until the caller stops waiting; None waits forever.
 
         Raises:
             BackendUnavailableError: the backend does not answer or has not loaded the ensemble.
@@ -126,7 +129,14 @@ class InferenceBackend(Protocol):
         ...
 
     async def embed_image(
-        self, image: bytes, *, fit: Fit, route: Route, request_id: str, timeout_s: float | None
+        self,
+        image: bytes,
+        *,
+        fit: Fit,
+        route: Route,
+        request_id: str,
+        timeout_s: float | None,
+        size_hw: tuple[int, int] | None = None,
     ) -> npt.NDArray[np.float32]:
         """Embeds one image; arguments and errors are those of PreparedLabels.classify.
 
