@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +14,7 @@ from clipsr_gateway._calls import Call
 from clipsr_gateway._library._adder import ImageEmbedder, error_of
 from clipsr_gateway._library._checks import SearchPlan, check_hash, check_name, image_not_found, refuse, search_plan
 from clipsr_gateway._library._messages import hit_message
-from clipsr_gateway._library._records import Parts, content_hash
+from clipsr_gateway._library._records import Found, Parts, content_hash
 from clipsr_gateway._library._store import LibraryStore
 from clipsr_gateway._library._table import LibraryTable, check_model
 from clipsr_gateway._library._text_queries import TextQueries
@@ -121,21 +123,31 @@ class Searches:
                 embedding,
                 top_k=plan.top_k,
                 chosen=plan.chosen,
-                parts=plan.parts,
+                parts=replace(plan.parts, original=False),
                 is_exact=plan.is_exact,
                 without=without,
             )
+            found = [one for one in found if one.cosine >= plan.min_cosine]
+            if plan.parts.original:
+                found = await self._with_originals(table, found)
         search_ms = (time.perf_counter() - began_s) * 1000
-        hits = [hit_message(one) for one in found if one.cosine >= plan.min_cosine]
+        hits = [hit_message(one) for one in found]
         call.fields["hits"] = len(hits)
-        self._check_size(hits)
+        self._check_size(len(hits), sum(hit.ByteSize() for hit in hits))
         return hits, search_ms
 
-    def _check_size(self, hits: list[library_pb2.SearchHit]) -> None:
-        total = sum(hit.ByteSize() for hit in hits)
-        if total > self._limits.max_message_bytes * 15 // 16:  # room for the rest of the answer
+    async def _with_originals(self, table: LibraryTable, found: Sequence[Found]) -> list[Found]:
+        """Returns what was found with the files, which are read only if a message holds them: a thousand are a GiB."""
+        kept = [one.record for one in found if one.record.has_original]
+        self._check_size(len(found), sum(record.size_bytes for record in kept))
+        read = await table.fetch([record.sha256 for record in kept], Parts(original=True))
+        originals = {record.sha256: record.original for record in read}  # one deleted in this moment is not among them
+        return [replace(one, record=replace(one.record, original=originals.get(one.record.sha256))) for one in found]
+
+    def _check_size(self, count: int, total_bytes: int) -> None:
+        if total_bytes > self._limits.max_message_bytes * 15 // 16:  # room for the rest of the answer
             sentence = (
-                f"{len(hits):,} images with all that is asked for take {total:,} bytes; a message holds "
+                f"{count:,} images with all that is asked for take {total_bytes:,} bytes; a message holds "
                 f"{self._limits.max_message_bytes:,}. Set a smaller top_k, or ask for fewer parts."
             )
             raise refuse("options.top_k", "RESPONSE_TOO_LARGE", sentence)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -24,11 +25,12 @@ from clipsr_gateway._library._table import check_model
 from clipsr_gateway._library._text_queries import TextQueries
 from clipsr_gateway._library._vocabulary import Vocabulary
 from clipsr_gateway._limits import LibraryLimits, Limits
+from clipsr_gateway._logs import log_event
 from clipsr_gateway._manifest import Manifest
 from clipsr_gateway._plan import plan_options
 from clipsr_gateway._slots import FairSlots
 from clipsr_gateway.backend import InferenceBackend
-from clipsr_gateway.errors import NotInLibraryError
+from clipsr_gateway.errors import LibraryStateError, NotInLibraryError
 
 __all__ = ["LibraryService", "LibraryServiceParts"]
 
@@ -220,6 +222,9 @@ class LibraryService(library_pb2_grpc.LibraryServiceServicer):
             try:
                 info = await (await self._store.open(name)).info()
             except NotInLibraryError:  # dropped since they were listed
+                continue
+            except LibraryStateError as error:  # a newer gateway's, or no library at all: the others can be used
+                log_event("library_skipped", {"library": name, "cause": str(error)}, level=logging.WARNING)
                 continue
             response.libraries.append(library_message(info, served_digest=digest))
         call.fields["libraries"] = len(response.libraries)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, replace
@@ -68,7 +69,7 @@ class TextQueries:
         self._limits = limits
         self._slots = slots
         self._vocabulary = vocabulary
-        self._remembered: OrderedDict[TextQuery, npt.NDArray[np.float32]] = OrderedDict()
+        self._remembered: OrderedDict[bytes, npt.NDArray[np.float32]] = OrderedDict()
 
     def plan(self, request: library_pb2.SearchByTextRequest) -> TextQuery:
         """Checks the text and the templates of a search.
@@ -94,9 +95,10 @@ class TextQueries:
             BackendError, DeadlineExceededError, LimitedError: it was not embedded.
         """
         units = text_units(len(query.templates))
-        known = self._remembered.get(query)
+        key = _digest(query)
+        known = self._remembered.get(key)
         if known is not None:
-            self._remembered.move_to_end(query)
+            self._remembered.move_to_end(key)
             call.take_on(items=1, units=0)
             return EmbeddedText(embedding=known, timing=types_pb2.Timing())
         call.take_on(items=1, units=units)
@@ -109,7 +111,7 @@ class TextQueries:
             slots=self._slots,
             call=call,
         )
-        self._remember(query, rows[0].copy())
+        self._remember(key, rows[0].copy())
         inference_ms = call.stages_s["inference"][-1] * 1000
         queue_ms = max(0.0, (time.perf_counter() - began_s) * 1000 - inference_ms)
         return EmbeddedText(embedding=rows[0], timing=types_pb2.Timing(queue_ms=queue_ms, inference_ms=inference_ms))
@@ -124,7 +126,12 @@ class TextQueries:
         )
         return [library_pb2.QueryWarning(reason=_NO_KNOWN_TOKEN, message=sentence)]
 
-    def _remember(self, query: TextQuery, embedding: npt.NDArray[np.float32]) -> None:
-        self._remembered[query] = embedding
+    def _remember(self, key: bytes, embedding: npt.NDArray[np.float32]) -> None:
+        self._remembered[key] = embedding
         if len(self._remembered) > _MAX_REMEMBERED:
             self._remembered.popitem(last=False)
+
+
+def _digest(query: TextQuery) -> bytes:
+    """Returns 32 bytes for a query, which may have 128 KiB of templates itself."""
+    return hashlib.sha256(repr((query.texts, query.templates)).encode()).digest()
