@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipsr import AuthenticationError, DeadlineError, InvalidRequestError, Prediction, SearchHit, StoredImage
+from clipsr._data_uri import data_uri
 from clipsr.cli._ui import parse_listen
 from clipsr.ui import _cards, _markup
 from clipsr.ui._guard import Guard
@@ -78,12 +79,12 @@ def test_bars_of_cosines_stay_on_their_card(cosine, width):
     ],
 )
 def test_images_are_put_into_the_page(content, kind):
-    assert (_markup.data_uri(content) or "").startswith(f"data:{kind};base64,")
+    assert (data_uri(content) or "").startswith(f"data:{kind};base64,")
 
 
 @pytest.mark.parametrize("content", [b"", b"<svg onload='alert(1)'/>", b"II*\0", b"RIFF\0\0\0\0WAVE"])
 def test_what_browsers_do_not_show_is_not_put_into_the_page(content):
-    assert _markup.data_uri(content) is None
+    assert data_uri(content) is None
     assert "Browsers do not show" in _markup.picture(content, caption="x")
 
 

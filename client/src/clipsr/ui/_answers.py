@@ -14,9 +14,8 @@ from clipsr.ui._problems import FormError, check_file, explain, split_labels
 
 __all__ = ["ClassifyForm", "answer_classify", "describe_service"]
 
-_MAX_SHOWN_BYTES = (
-    1 << 20
-)  # of an input that travels back to the browser inside the page; the input field shows it, too
+# Of an input that travels back to the browser inside the page; the input field shows it, too.
+_MAX_SHOWN_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

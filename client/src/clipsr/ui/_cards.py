@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from clipsr import SearchHit, StoredImage
+from clipsr._data_uri import data_uri
 from clipsr._description import format_bytes
-from clipsr.ui import _markup
 
 __all__ = ["found_cards", "stored_cards"]
 
@@ -43,7 +43,7 @@ def _list(items: Iterable[str]) -> str:
 
 
 def _thumbnail(image: StoredImage) -> str:
-    source = _markup.data_uri(image.thumbnail or b"")
+    source = data_uri(image.thumbnail or b"")
     if source is None:
         return '<span class="cs-blank">No thumbnail</span>'
     return f'<img src="{source}" alt="{escape(image.source or _UNNAMED)}">'

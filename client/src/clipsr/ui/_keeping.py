@@ -91,6 +91,8 @@ def view_page(client: Client, name: str | None, *, tags: str, start: Start = FIR
 
 def add_images(client: Client, name: str | None, paths: Sequence[str], tags: str) -> Iterator[str]:
     """Add uploaded files to a library, one after the other from the disk; yield how far it is, and what came of it."""
+    counts: Counter[str] = Counter()
+    failures: list[str] = []
     try:
         if not name:
             raise FormError("There is no library: make one below.")
@@ -98,8 +100,6 @@ def add_images(client: Client, name: str | None, paths: Sequence[str], tags: str
             raise FormError("There are no images: choose some files.")
         limits = client.model_info().limits
         words = split_words(tags)
-        counts: Counter[str] = Counter()
-        failures: list[str] = []
         for index, outcome in client.library(name).add(_new_image(path, words, limits) for path in paths):
             if isinstance(outcome, FailedImage):
                 failures.append(f"{Path(paths[index]).name}: {outcome.message}")
@@ -107,7 +107,7 @@ def add_images(client: Client, name: str | None, paths: Sequence[str], tags: str
             if counts.total() % _REPORT_EVERY == 0:
                 yield _markup.status(f"{counts.total():,} of {len(paths):,} images …")
     except (ClipsrError, FormError) as error:
-        yield _markup.alert(explain(error))
+        yield _markup.alert(explain(error)) + (_summarize(counts, failures) if counts else "")
         return
     yield _summarize(counts, failures)
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Sequence
 from html import escape
 
 from clipsr import Prediction
+from clipsr._data_uri import data_uri
 
 __all__ = [
     "alert",
     "bars",
     "caution",
     "count_images",
-    "data_uri",
     "empty",
     "facts",
     "heading",
@@ -22,14 +21,6 @@ __all__ = [
     "quiet",
     "status",
 ]
-
-_SIGNATURES = (
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF8", "image/gif"),
-    (b"BM", "image/bmp"),
-)
-"""How files begin that every browser shows; WebP, whose mark comes later, is looked for apart."""
 
 _PERCENT = 100
 
@@ -111,11 +102,3 @@ def picture(content: bytes, *, caption: str) -> str:
     else:
         shown = f'<img src="{source}" alt="{escape(caption)}">'
     return f'<figure class="cs-picture">{shown}<figcaption>{escape(caption)}</figcaption></figure>'
-
-
-def data_uri(content: bytes) -> str | None:
-    """Return an image file as a data: URI; None if it is of no kind that every browser shows."""
-    kind = next((kind for signature, kind in _SIGNATURES if content.startswith(signature)), None)
-    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
-        kind = "image/webp"
-    return None if kind is None else f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

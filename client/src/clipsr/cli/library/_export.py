@@ -26,7 +26,7 @@ __all__ = ["ExportOptions", "export_images", "file_name_of"]
 
 _PAGE_SIZE = 64  # with files: at most about 64 MiB at once, as the service keeps none above a MiB
 _HASH_LETTERS = 16  # in file names: 64 bits
-_STEM_LETTERS = 60
+_STEM_LETTERS = 50  # of up to four bytes, so that a name stays below the 255 bytes that file systems allow
 
 _ENDINGS = {
     "image/bmp": ".bmp",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
 from clipsr import SearchHit, StoredImage
+from clipsr._data_uri import data_uri
 from clipsr._description import format_bytes
 
 __all__ = ["make_sheet"]
@@ -34,13 +34,6 @@ figcaption b { font-variant-numeric: tabular-nums; }
   margin: .15rem .15rem 0 0; padding: 0 .5em; }
 small { opacity: .75; }
 """
-
-_MAGIC = (
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF8", "image/gif"),
-    (b"BM", "image/bmp"),
-)
 
 
 def make_sheet(
@@ -78,10 +71,10 @@ def make_sheet(
 
 
 def _show_query(content: bytes | None) -> str:
-    kind = None if content is None else _kind_of(content)
-    if content is None or kind is None:
+    uri = data_uri(content or b"")
+    if uri is None:
         return ""
-    return f'<p><img class="query" alt="the image that was searched with" src="{_to_uri(content, kind)}"></p>\n'
+    return f'<p><img class="query" alt="the image that was searched with" src="{uri}"></p>\n'
 
 
 def _show_all(found: Iterable[SearchHit | StoredImage]) -> Iterator[str]:
@@ -94,11 +87,11 @@ def _show_all(found: Iterable[SearchHit | StoredImage]) -> Iterator[str]:
 
 
 def _show_thumbnail(image: StoredImage) -> str:
-    if image.thumbnail is None:
+    uri = data_uri(image.thumbnail or b"")
+    if uri is None:
         return '<span class="none">no thumbnail</span>'
     height, width = image.size_hw
     text = ", ".join([image.source or image.sha256, *image.tags])
-    uri = _to_uri(image.thumbnail, "image/webp")
     return f'<img alt="{escape(text)}" src="{uri}" width="{width}" height="{height}">'
 
 
@@ -108,13 +101,3 @@ def _caption(image: StoredImage) -> str:
     values = "".join(f"<br>{escape(key)}: {escape(value)}" for key, value in sorted(image.metadata.items()))
     size = f"{width} × {height}, {format_bytes(image.size_bytes)}"
     return f"{escape(image.source or image.sha256)}<br><small>{size}{values}</small><br>{tags}".removesuffix("<br>")
-
-
-def _kind_of(content: bytes) -> str | None:
-    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
-        return "image/webp"
-    return next((kind for magic, kind in _MAGIC if content.startswith(magic)), None)
-
-
-def _to_uri(content: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{b64encode(content).decode('ascii')}"
