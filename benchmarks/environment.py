@@ -3,12 +3,12 @@
 import os
 import platform
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
 def describe_environment(packages: Sequence[str]) -> dict[str, object]:
-    """Return processor, core count, memory, operating system and versions of the named distributions."""
+    """Return processor, core count, memory, operating system, and versions of the named distributions that are here."""
     pages, page_bytes = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     return {
         "processor": _processor(),
@@ -16,8 +16,15 @@ def describe_environment(packages: Sequence[str]) -> dict[str, object]:
         "memory_gib": round(pages * page_bytes / 2**30, 1),
         "system": platform.platform(aliased=True),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in packages},
+        "versions": {name: found for name in packages if (found := _version(name))},
     }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # onnxruntime has another name where there is a GPU
+        return ""
 
 
 def _processor() -> str:

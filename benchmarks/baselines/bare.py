@@ -12,9 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -22,22 +24,25 @@ import numpy as np
 import onnxruntime
 import torch
 
+from benchmarks.baselines.engines import MODEL, ONNX_CUDA, TORCH, TORCH_CUDA
 from benchmarks.baselines.labels import make_labels
-from benchmarks.liif_graphs import Engine, Graph, has_bf16, prepare
+from benchmarks.liif_graphs import Engine, Graph, prepare
 from benchmarks.load.images import MADE_UP, read_images
+from clipsr_serving.backends._spec import ModelSpec, TensorSpec
+from clipsr_serving.backends.openvino import OpenVinoSession
 from clipsr_serving.images import make_canvas, make_native_pixels, read_image
 
-__all__ = ["ENGINES", "TORCH", "best_engine", "main", "time_call"]
+__all__ = ["ENGINES", "main", "read_parameters", "time_call"]
 
-TORCH = "torch fp32"
-TORCH_CUDA, ONNX_CUDA = "torch fp16 cuda", "onnxruntime cuda"
 ENGINES = (*get_args(Engine), TORCH, TORCH_CUDA, ONNX_CUDA)
 _N_LABELS = 100
-
-
-def best_engine() -> str:
-    """The engine that the profile `cpu` uses on this processor."""
-    return "openvino bf16" if has_bf16() else "openvino fp32"
+# The signature of `upscale`: docs/tensor-contract.md.
+_UPSCALE = {
+    "canvas": ("UINT8", (-1, 3, -1, -1)),
+    "box": ("FP32", (-1, 4)),
+    "pixels": ("UINT8", (-1, 3, -1, -1)),
+}
+_PARAMETER = re.compile(r'^parameters \{ key: "(\w+)" value \{ string_value: "([^"]*)" \} \}', re.M)
 
 
 def time_call(call: Callable[[], object], seconds: float) -> float:
@@ -83,14 +88,11 @@ class Bare:
             return make_canvas(read_image(content), fit="center_crop", canvas_sizes_px=sizes)
 
         canvas, box = decode()
-        upscale = self._graph("upscale", {"canvas": canvas[None], "box": box[None]})
-        # As the profiles have it: the upscaler keeps fp32.
-        engine = cast(Engine, "openvino fp32" if self._engine.startswith("openvino") else "onnxruntime fp32")
         dim = int(self._manifest["image_encoder"]["embed_dim"])
         matrix = np.random.default_rng(0).normal(size=(len(make_labels(_N_LABELS)), dim)).astype(np.float32)
         calls: dict[str, Callable[[], object]] = {
             "decode": decode,
-            "upscale": prepare(upscale, engine, self._n_threads),
+            "upscale": self._upscale({"canvas": canvas[None], "box": box[None]}),
             "image_encoder": self._encoder(1),
             "similarity": lambda: _softmax(matrix @ matrix[0]),
             "decode_native": lambda: make_native_pixels(
@@ -114,6 +116,34 @@ class Bare:
             for i in range(0, n_labels, 64):
                 model.encode_text(tokenizer(texts[i : i + 64]), normalize=True)
         return time.perf_counter() - begin
+
+    def _upscale(self, inputs: Mapping[str, np.ndarray]) -> Callable[[], object]:
+        """As the profile has it, whatever it lets run in bf16: what the service saves, its bare stage saves, too."""
+        graph = self._graph("upscale", inputs)
+        if self._engine == ONNX_CUDA:
+            return _prepare_cuda(graph)
+        if not self._engine.startswith("openvino"):
+            return prepare(graph, "onnxruntime fp32", self._n_threads)
+        tensors = {name: TensorSpec(name=name, data_type=t, shape=s) for name, (t, s) in _UPSCALE.items()}
+        session = OpenVinoSession(
+            ModelSpec(
+                name="upscale",
+                model_file=graph.path,
+                max_batch_size=len(inputs["box"]),
+                inputs=(tensors["canvas"], tensors["box"]),
+                outputs=(replace(tensors["pixels"], shape=(-1, 3, self._size_px, self._size_px)),),
+                instance_count=1,
+                is_gpu=False,
+                device_id=0,
+                parameters={
+                    **read_parameters(self._repository / "upscale" / "configs" / "cpu.pbtxt"),
+                    "INFERENCE_NUM_THREADS": str(self._n_threads),
+                },
+                accelerators=(),
+                graph_level=0,
+            )
+        )
+        return lambda: session.run(dict(inputs))
 
     def _encoder(self, batch: int) -> Callable[[], object]:
         pixels = np.random.default_rng(0).integers(0, 256, (batch, 3, self._size_px, self._size_px), dtype=np.uint8)
@@ -146,6 +176,11 @@ class Bare:
         return call
 
 
+def read_parameters(configuration: Path) -> dict[str, str]:
+    """Return the `parameters` of a config.pbtxt, which stand in a line each."""
+    return dict(_PARAMETER.findall(configuration.read_text(encoding="utf-8")))
+
+
 def _prepare_cuda(graph: Graph) -> Callable[[], object]:
     session = onnxruntime.InferenceSession(str(graph.path), providers=["CUDAExecutionProvider"])
     if "CUDAExecutionProvider" not in session.get_providers():
@@ -172,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bare", description="Run the bare engine on orders from standard input.")
     parser.add_argument("--engine", choices=ENGINES, required=True)
     parser.add_argument("--repository", type=Path, required=True)
-    parser.add_argument("--model", default="ViT-B-32", help="OpenCLIP's name, for PyTorch (%(default)s)")
+    parser.add_argument("--model", default=MODEL, help="OpenCLIP's name, for PyTorch (%(default)s)")
     parser.add_argument("--weights", type=Path, help="file of a state dict, for PyTorch")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     arguments = parser.parse_args(argv)

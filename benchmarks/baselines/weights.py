@@ -22,11 +22,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import clipsr_training.clip  # noqa: F401 - prepares torchvision for open_clip
+from benchmarks.baselines.engines import MODEL
 from benchmarks.baselines.labels import make_labels
 
-__all__ = ["MODEL", "as_transformers", "make_weights"]
+__all__ = ["as_transformers", "make_weights"]
 
-MODEL = "ViT-B-32"
 _OPEN_CLIP, _TRANSFORMERS, _LABELS = "open_clip.safetensors", "transformers", "labels.json"
 # As transformers names the parts of a block; the attention's one matrix becomes three.
 _BLOCK_PARTS = {

@@ -59,16 +59,31 @@ def _config(target: Target) -> dict[str, Any]:
     }
 
 
+def _requests(target: Target, images: Sequence[bytes]) -> list[bytes]:
+    """As many calls as images, each serialized, each beginning at another image: every image is sent as often."""
+    batches = [[images[(i + k) % len(images)] for k in range(target.images_per_call)] for i in range(len(images))]
+    return [
+        classifier_pb2.ClassifyRequest(
+            images=[types_pb2.Image(content=content) for content in batch], **_config(target)
+        ).SerializeToString()
+        for batch in batches
+    ]
+
+
+def _status_of_all(results: Sequence[classifier_pb2.ClassifyResult], expected: int) -> str:
+    """OK if every image has a result, else the status of the first that failed."""
+    if len(results) != expected:
+        return f"{len(results)} RESULTS"
+    return next((status for status in map(_status_of, results) if status != OK), OK)
+
+
 def _status_of(result: classifier_pb2.ClassifyResult) -> str:
     return OK if result.WhichOneof("outcome") == "classification" else code_pb2.Code.Name(result.error.code)
 
 
 @asynccontextmanager
 async def _unary(target: Target, images: Sequence[bytes], connections: int, timeout_s: float) -> AsyncIterator[list]:
-    requests = [
-        classifier_pb2.ClassifyRequest(images=[types_pb2.Image(content=c)], **_config(target)).SerializeToString()
-        for c in images
-    ]
+    requests = _requests(target, images)
     channels = [grpc.aio.insecure_channel(target.url, _CHANNEL) for _ in range(connections)]
 
     def ask_over(channel: grpc.aio.Channel) -> Ask:
@@ -80,7 +95,7 @@ async def _unary(target: Target, images: Sequence[bytes], connections: int, time
                 answer = await call(requests[number % len(requests)], timeout=timeout_s)
             except grpc.aio.AioRpcError as error:
                 return error.code().name
-            return _status_of(answer.results[0])
+            return _status_of_all(answer.results, target.images_per_call)
 
         return ask
 
@@ -125,10 +140,15 @@ class _Stream:
         finally:
             self._waiting.pop(index, None)
 
-    async def close(self) -> None:
-        await self._call.done_writing()
-        if self._reader is not None:
-            await self._reader
+    async def close(self, timeout_s: float) -> None:
+        if self._ended:
+            return
+        try:
+            await self._call.done_writing()
+            if self._reader is not None:
+                await asyncio.wait_for(self._reader, timeout_s)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError, asyncio.TimeoutError):
+            self._call.cancel()  # everything that was asked has its status already
 
     async def _read(self) -> None:
         try:
@@ -154,7 +174,7 @@ async def _streams(target: Target, images: Sequence[bytes], connections: int, ti
     try:
         await asyncio.gather(*(stream.open() for stream in streams))
         yield [ask_over(stream) for stream in streams]
-        await asyncio.gather(*(stream.close() for stream in streams))
+        await asyncio.gather(*(stream.close(timeout_s) for stream in streams))
     finally:
         await asyncio.gather(*(channel.close() for channel in channels))
 

@@ -1,4 +1,4 @@
-"""The images that are sent: CIFAR's own PNG files, or pictures made up at their size."""
+"""The images that are sent: CIFAR's, as PNG files, or pictures made up at their size."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from pathlib import Path
 
 from PIL import Image
 
-__all__ = ["MADE_UP", "read_images"]
+__all__ = ["MADE_UP", "as_png", "read_images"]
 
 MADE_UP = "made-up"
 _SIDE_PX = 32
+_PNG = b"\x89PNG"
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def read_images(source: str, n_images: int) -> list[bytes]:
-    """Return encoded images.
+    """Return encoded images: a folder's files as they are, everything else as PNG, which all systems are told to get.
+
+    A Parquet file may hold others: CIFAR comes as lossless WebP, too.
 
     Args:
         source: a Parquet file with a column `image` as the `datasets` package has it, a folder of files, or `made-up`
@@ -37,10 +40,20 @@ def read_images(source: str, n_images: int) -> list[bytes]:
         import pyarrow.parquet  # only here: the generator's processes start faster without
 
         rows = next(pyarrow.parquet.ParquetFile(path).iter_batches(n_images, columns=["image"]))
-        images = [row["bytes"] for row in rows.column(0).to_pylist()]
+        images = [as_png(row["bytes"]) for row in rows.column(0).to_pylist()]
     if not images:
         raise ValueError(f"{source} holds no images")
     return images
+
+
+def as_png(content: bytes) -> bytes:
+    """Return an image file as PNG: unchanged if it is one."""
+    if content.startswith(_PNG):
+        return content
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(content)) as image:
+        image.convert("RGB").save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _made_up(seed: int, side_px: int) -> bytes:

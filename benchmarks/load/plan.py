@@ -10,8 +10,8 @@ from typing import Any, Literal
 __all__ = ["ClosedLoop", "Kind", "OpenLoop", "Plan", "Target"]
 
 Kind = Literal["grpc", "grpc-stream", "multipart", "json-base64", "infinity"]
-"""How a system is asked: the typed API (one image a call, or over a stream), an HTTP form with the file, JSON with the
-file in base64, or infinity's embeddings call."""
+"""How a system is asked: the typed API (a call, or a stream), an HTTP form with the file, JSON with the file in base64,
+or infinity's embeddings call."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +23,21 @@ class Target:
         url: HOST:PORT for gRPC, or ipv4:HOST:PORT,HOST:PORT for several servers in turn; the full address for HTTP.
         labels: for gRPC: the labels of every request; the HTTP baselines hold theirs from their start.
         route: for gRPC: `upscaled`, `native` or `auto`.
+        images_per_call: images in each call of Classify; everything else takes one at a time.
+
+    Raises:
+        ValueError: several images a call, of a kind that takes one.
     """
 
     kind: Kind
     url: str
     labels: tuple[str, ...] = ()
     route: Literal["auto", "upscaled", "native"] = "auto"
+    images_per_call: int = 1
+
+    def __post_init__(self) -> None:
+        if self.images_per_call < 1 or (self.images_per_call > 1 and self.kind != "grpc"):
+            raise ValueError(f"{self.images_per_call} images a call of {self.kind}: only grpc takes more than one")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +81,8 @@ class Plan:
         warm_up_s: seconds before the measured time; calls meant to begin then are not counted.
         measure_s: seconds that count.
         timeout_s: of one call.
-        connections: of one process; callers share them in turn. 0 gives every caller of a closed loop its own.
+        connections: of one process; callers share them in turn. 0 gives every caller of a closed loop its own. Callers
+            who share a stream keep as many images in flight on it as they are.
         seed: of the arrival times.
     """
 

@@ -48,7 +48,7 @@ def tree(pids: Iterable[int]) -> dict[str, psutil.Process]:
 
 def memory_mb(pids: Iterable[int]) -> float:
     """Return the memory that these processes and their descendants occupy together (PSS; RSS where it is unknown)."""
-    usages = [_usage(process, 0.0) for process in tree(pids).values()]
+    usages = [_usage(process, 0.0, 0.0) for process in tree(pids).values()]
     return sum(u.rss_mb if u.pss_mb is None else u.pss_mb for u in usages if u is not None)
 
 
@@ -60,7 +60,13 @@ def measure_usage(pids: Sequence[int], *, begin_s: float, end_s: float) -> dict[
     time.sleep(max(0.0, begin_s - time.monotonic()))
     before = {name: _cpu_s(process) for name, process in tree(pids).items()}
     time.sleep(max(0.0, end_s - time.monotonic()))
-    usages = {name: _usage(process, before.get(name) or 0.0) for name, process in tree(pids).items()}
+    # All processor times first: summing up the memory of large processes takes long enough to count as work of theirs.
+    after = [(name, process, _cpu_s(process)) for name, process in tree(pids).items()]
+    usages = {
+        name: _usage(process, before.get(name) or 0.0, after_s)
+        for name, process, after_s in after
+        if after_s is not None
+    }
     return {name: usage for name, usage in usages.items() if usage is not None}
 
 
@@ -72,16 +78,16 @@ def _cpu_s(process: psutil.Process) -> float | None:
     return times.user + times.system
 
 
-def _usage(process: psutil.Process, before_s: float) -> Usage | None:
+def _usage(process: psutil.Process, before_s: float, after_s: float) -> Usage | None:
     try:
-        times, rss = process.cpu_times(), process.memory_info().rss
+        rss = process.memory_info().rss
     except psutil.NoSuchProcess:
         return None
     try:
         pss = process.memory_full_info().pss / 1e6
     except (psutil.Error, AttributeError):
         pss = None
-    return Usage(cpu_s=times.user + times.system - before_s, rss_mb=rss / 1e6, pss_mb=pss)
+    return Usage(cpu_s=after_s - before_s, rss_mb=rss / 1e6, pss_mb=pss)
 
 
 def _describe(process: psutil.Process) -> str:

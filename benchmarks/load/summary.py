@@ -33,7 +33,7 @@ class Summary:
     """What came of a plan.
 
     Attributes:
-        throughput: answers that arrived in the measured time, a second.
+        throughput: images whose answers arrived in the measured time, a second; of a call that failed in part, none.
         latency_ms: percentiles by name (p50, p90, p99, p99.9, max) of the calls that succeeded and were meant to begin
             in the measured time, in milliseconds from then; empty if there are none.
         n_calls: calls meant to begin in the measured time.
@@ -65,7 +65,7 @@ def percentile(ordered: Sequence[float], fraction: float) -> float:
     return ordered[-(-len(ordered) * round(fraction * 10_000) // 10_000) - 1]
 
 
-def summarize(samples: Sequence[Sample], *, begin_s: float, measure_s: float) -> Summary:
+def summarize(samples: Sequence[Sample], *, begin_s: float, measure_s: float, images_per_call: int = 1) -> Summary:
     """Summarize the calls of the measured time, which begins at `begin_s`; the warm-up before it is left out."""
     end_s = begin_s + measure_s
     counted = [s for s in samples if begin_s <= s.due_s < end_s]
@@ -74,7 +74,7 @@ def summarize(samples: Sequence[Sample], *, begin_s: float, measure_s: float) ->
     lags = sorted(1e3 * (s.sent_s - s.due_s) for s in counted)
     points = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
     return Summary(
-        throughput=answered / measure_s,
+        throughput=answered * images_per_call / measure_s,
         latency_ms={name: percentile(latencies, f) for name, f in points.items()} if latencies else {},
         n_calls=len(counted),
         errors=dict(Counter(s.status for s in counted if s.status != OK)),

@@ -2,6 +2,7 @@
 
     python -m benchmarks.scaling --peak 500 --size 32 --labels 100 --cores 4 --price-hour 0.20
     python -m benchmarks.scaling --measure            # makes the figures that this rests on, a quarter of an hour
+    python -m benchmarks.scaling --measure --parts instances    # that part anew; the record keeps the other
 
 The first reads `benchmarks/results/scaling.json`, or another record (`--record`): your own figures count only if they
 were measured on your kind of machine, with your model. The second writes that file and the tables in docs/scaling.md.
@@ -12,23 +13,25 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
-import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.baselines.weights import MODEL
+from benchmarks.baselines.engines import MODEL
 from benchmarks.environment import describe_environment
 from benchmarks.load.generator import LoadError
 from benchmarks.load.images import MADE_UP
-from benchmarks.pages import insert
+from benchmarks.pages import insert, require_marks
 from benchmarks.scaling.measure import Kind, check_two_instances, measure_point
 from benchmarks.scaling.model import Instance, Load, ModelError, Point, choose_point, most_asked, size
 from benchmarks.scaling.report import render, sizing_text
-from benchmarks.serving.__main__ import prepare, require_gpu
-from benchmarks.serving.measure import Setting
+from benchmarks.serving.__main__ import ending_on_sigterm, require_gpu
+from benchmarks.serving.measure import Setting, say
+from benchmarks.serving.prepare import make_repository, make_weights
 from benchmarks.serving.systems import Folders, StartError, clipsr
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -38,6 +41,7 @@ _KINDS = tuple(Kind(size_px=s, n_labels=n) for s, n in ((32, 10), (32, 100), (32
                (96, 100), (512, 100)))  # fmt: skip
 _QUICK = {"measure_s": 3.0, "warm_up_s": 1.0, "callers": (1, 4), "n_rounds": 2}
 _PARTS = ("points", "instances")
+_FIELDS = {"points": "points", "instances": "two_instances"}
 _MARK = "scaling"
 
 
@@ -46,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return _measure(arguments) if arguments.measure else _compute(arguments)
-    except (StartError, LoadError, ModelError, RuntimeError, OSError) as error:
+    except (StartError, LoadError, ModelError, RuntimeError, OSError, ValueError, subprocess.SubprocessError) as error:
         print(f"scaling: {error}", file=sys.stderr)
         return 1
 
@@ -75,47 +79,75 @@ def _measure(arguments: argparse.Namespace) -> int:
         kinds, output, page = _KINDS[1:2], None, None
     else:
         kinds, output, page = arguments.points, arguments.record, arguments.page
-    load_average = os.getloadavg()[0]
-    with tempfile.TemporaryDirectory(prefix="scaling-") as temporary:
-        folders = Folders(
-            weights=arguments.work / MODEL / "weights",
-            repository=arguments.repository or arguments.work / MODEL / "repository",
-            environments=arguments.work,
-            serve_bin=arguments.serve_bin,
-            logs=Path(temporary),
-        )
-        if arguments.profile.startswith("gpu-"):
-            require_gpu(folders, arguments.profile)
-        prepare(folders, ())
-        found = _run(folders, arguments, kinds, setting)
-    record = {
-        "schema_version": 1,
-        "command": "python -m benchmarks.scaling --measure",
-        "setting": asdict(setting),
-        "model": MODEL if arguments.repository is None else str(arguments.repository.name),
-        "profile": arguments.profile,
-        "environment": {**describe_environment(_PACKAGES), "load_average_before": round(load_average, 2)},
-        **found,
-    }
+        require_marks(page, _MARK)
+    environment = {**describe_environment(_PACKAGES), "load_average_before": round(os.getloadavg()[0], 2)}
+    with ending_on_sigterm():
+        folders = _prepare(arguments)
+        head = {
+            "schema_version": 1,
+            "command": "make bench-scaling",
+            "setting": asdict(setting),
+            "model": MODEL if arguments.repository is None else folders.repository.name,
+            "profile": arguments.profile,
+            "environment": environment,
+        }
+        record = head | (_earlier(output, head, arguments.parts) if output is not None else {})
+        for part, found in _run(folders, arguments, kinds, setting):
+            record[part] = found
+            if output is not None:  # at once: what fails later takes nothing with it
+                output.parent.mkdir(parents=True, exist_ok=True)
+                output.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     text = render(record)
     print(text)
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if page is not None:
         insert(page, _MARK, text)
     return 0
 
 
-def _run(folders: Folders, arguments: argparse.Namespace, kinds: Sequence[Kind], setting: Setting) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _prepare(arguments: argparse.Namespace) -> Folders:
+    logs = (arguments.work / "logs" / time.strftime("scaling-%Y%m%d-%H%M%S")).resolve()
+    logs.mkdir(parents=True, exist_ok=True)
+    say(f"logs are in {logs}")
+    own: Path | None = arguments.repository
+    folders = Folders(
+        weights=(arguments.work / MODEL / "weights").resolve(),
+        repository=(own or arguments.work / MODEL / "repository").resolve(),
+        environments=arguments.work,
+        serve_bin=arguments.serve_bin.absolute(),
+        logs=logs,
+    )
+    if arguments.profile.startswith("gpu-"):
+        require_gpu()
+    if own is not None and not (own / "manifest.json").is_file():
+        raise StartError(f"{own} is no exported repository: it has no manifest.json")
+    make_weights(folders)  # its labels, at least
+    if own is None:
+        make_repository(folders)
+    return folders
+
+
+def _earlier(output: Path, head: Mapping[str, Any], parts: Sequence[str]) -> dict[str, Any]:
+    """What the record has of the parts that are not measured now, if it is about the same thing."""
+    if not output.is_file():
+        return {}
+    record = json.loads(output.read_text(encoding="utf-8"))
+    alike = all(record.get(key) == head[key] for key in ("schema_version", "model", "profile"))
+    where = [{key: r["environment"].get(key) for key in ("processor", "cores")} for r in (record, head)]
+    if not alike or where[0] != where[1]:
+        return {}
+    return {_FIELDS[part]: record[_FIELDS[part]] for part in _PARTS if part not in parts and _FIELDS[part] in record}
+
+
+def _run(
+    folders: Folders, arguments: argparse.Namespace, kinds: Sequence[Kind], setting: Setting
+) -> Iterator[tuple[str, Any]]:
     is_gpu = arguments.profile.startswith("gpu-")
     if "points" in arguments.parts:
         with clipsr(folders, profile=arguments.profile, route="auto") as server:
-            found["points"] = [asdict(measure_point(server, kind, setting, is_gpu=is_gpu)) for kind in kinds]
+            points = [asdict(measure_point(server, kind, setting, is_gpu=is_gpu)) for kind in kinds]
+        yield _FIELDS["points"], points
     if "instances" in arguments.parts and not is_gpu:
-        found["two_instances"] = check_two_instances(folders, arguments.profile, setting)
-    return found
+        yield _FIELDS["instances"], check_two_instances(folders, arguments.profile, setting)
 
 
 def _parser() -> argparse.ArgumentParser:

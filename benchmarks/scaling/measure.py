@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.baselines.labels import make_labels
 from benchmarks.load.images import MADE_UP
 from benchmarks.scaling.model import Demand, Point
-from benchmarks.serving.measure import Measurement, Range, Setting, closed, first_answer_s, ratio, say
+from benchmarks.serving.measure import Measurement, Range, Setting, closed, make_known, ratio, say
 from benchmarks.serving.stages import between, read_stages
 from benchmarks.serving.systems import Folders, Server, StartError, clipsr
 
@@ -86,12 +86,12 @@ def measure_point(server: Server, kind: Kind, setting: Setting, *, is_gpu: bool)
     images = f"{MADE_UP}:{kind.size_px}"
     target = replace(server.target, labels=tuple(make_labels(kind.n_labels)), route="auto")
     asked, here = replace(server, target=target), replace(setting, images=images)
-    first_answer_s(asked, here)  # fills the cache of labels
+    make_known(asked, here)
     alone = closed(asked, setting.callers[0], here)
     before = read_stages(server.pages)
     busy = closed(asked, setting.callers[-1], here)
     stages = between(before, read_stages(server.pages))
-    used_s = busy.cpu_s + busy.generator["cpu_s"] * busy.measure_s / (busy.measure_s + setting.warm_up_s)
+    used_s = busy.cpu_s + busy.generator["cpu_s"]
     say(f"{kind.size_px} px, {kind.n_labels:,} labels: {busy.images_per_s:.1f} images/s")
     return Point(
         size_px=kind.size_px,
@@ -143,7 +143,7 @@ def _measure_both(a: Server, b: Server, setting: Setting) -> dict[str, Any]:
         pids=(*a.pids, *b.pids),
     )
     for server in (a, b):
-        first_answer_s(server, setting)
+        make_known(server, setting)
     alone: list[Measurement] = []
     together: list[Measurement] = []
     shares: list[float] = []
@@ -155,7 +155,7 @@ def _measure_both(a: Server, b: Server, setting: Setting) -> dict[str, Any]:
         calls = [_calls(old, new) for old, new in zip(before, after, strict=True)]
         shares.append(min(calls) / max(sum(calls), 1))
         say(f"round {i + 1}: one {alone[-1].images_per_s:.1f}, both {together[-1].images_per_s:.1f} images/s")
-    predicted = [predict_two(measurement, setting) for measurement in alone]
+    predicted = [predict_two(measurement) for measurement in alone]
     measured = [measurement.images_per_s for measurement in together]
     return {
         "one": [asdict(m) for m in alone],
@@ -167,16 +167,15 @@ def _measure_both(a: Server, b: Server, setting: Setting) -> dict[str, Any]:
     }
 
 
-def predict_two(one: Measurement, setting: Setting) -> float:
+def predict_two(one: Measurement) -> float:
     """Images a second of two instances on a core each, from one on a core, with the callers on the same two cores.
 
     One instance used u of its core; two and their callers share two cores that are used as well as that.
     """
     n_images = max(one.images_per_s * one.measure_s, 1)
     own_ms = 1e3 * one.cpu_s / n_images
-    callers_s = one.generator["cpu_s"] * one.measure_s / (one.measure_s + setting.warm_up_s)
     u = min(1.0, one.cpu_s / one.measure_s)
-    return 2e3 * u / (own_ms + 1e3 * callers_s / n_images)
+    return 2e3 * u / (own_ms + 1e3 * one.generator["cpu_s"] / n_images)
 
 
 def _calls(before: Mapping[str, tuple[float, float]], after: Mapping[str, tuple[float, float]]) -> float:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.baselines.labels import make_labels
 from benchmarks.load import ClosedLoop, OpenLoop, Plan, run_load
 from benchmarks.load.generator import LoadResult
-from benchmarks.load.processes import memory_mb
+from benchmarks.load.summary import OK
 from benchmarks.serving.stages import between, read_stages
 from benchmarks.serving.systems import BareSystem, Server
 
@@ -20,15 +20,23 @@ __all__ = [
     "Measurement",
     "Range",
     "Setting",
+    "Way",
+    "ask_by",
     "closed",
     "compare",
     "first_answer_s",
     "label_costs",
+    "make_known",
     "offered_load",
     "ratio",
     "stage_times",
     "sweep",
+    "ways",
 ]
+
+# Labels that become known with one call, while a long list is made known: the call ends long before its deadline.
+_PORTION = 1_000
+_FIRST_ANSWER_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,20 +53,57 @@ class Setting:
         batches: of the bare engines.
         label_counts: cached labels.
         n_new_labels: that become usable.
+        n_new_rounds: how often; each takes PyTorch most of a minute.
         processes: of the load generator.
     """
 
     images: str
     n_rounds: int = 5
-    measure_s: float = 15.0
-    warm_up_s: float = 4.0
+    measure_s: float = 10.0
+    warm_up_s: float = 3.0
     callers: tuple[int, ...] = (1, 16)
     sweep_callers: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
     load_shares: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0)
     batches: tuple[int, ...] = (1, 8)
     label_counts: tuple[int, ...] = (10, 1_000, 10_000)
     n_new_labels: int = 1_000
+    n_new_rounds: int = 3
     processes: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """How the service is asked.
+
+    Attributes:
+        name: as the tables print it.
+        callers: who wait for their answers; on streams, images in flight.
+        kind: `grpc` or `grpc-stream`.
+        images_per_call: of `grpc`.
+        streams: that the callers of `grpc-stream` share; 0 for one each.
+    """
+
+    name: str
+    callers: int
+    kind: Literal["grpc", "grpc-stream"] = "grpc"
+    images_per_call: int = 1
+    streams: int = 0
+
+
+def ways(callers: int) -> tuple[Way, ...]:
+    """One image a call, several, and streams: what keeps the service busy, for a comparison with so many callers."""
+    batched, streams = max(1, callers // 2), max(1, callers // 4)
+    return (
+        Way(name="one image a call", callers=2 * callers),
+        Way(name="8 images a call", callers=batched, images_per_call=8),
+        Way(name="streams of 16 images in flight", callers=16 * streams, kind="grpc-stream", streams=streams),
+    )
+
+
+def ask_by(server: Server, way: Way) -> Server:
+    """Return the server under the name of a way, asked that way."""
+    target = replace(server.target, kind=way.kind, images_per_call=way.images_per_call)
+    return replace(server, name=f"{server.name}, {way.name}", target=target)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,16 +112,16 @@ class Measurement:
 
     Attributes:
         system: its name.
-        load: `16 callers`, `40 images/s` or `batch 8`.
+        load: `16 callers`, `4 streams`, `40 images/s` or `batch 8`.
         round: from 0.
         images_per_s: that were answered.
         latency_ms: percentiles; empty for the bare engines.
         measure_s: the measured seconds.
-        n_calls, errors: calls that count, and those that failed, by status.
+        n_calls, errors: calls that count (of one image or of several), and those that failed, by status.
         cpu_s: processor seconds of all processes of the system in the measured time.
         memory_mb: PSS of all processes at the end.
         processes: name to processor seconds, RSS and PSS.
-        generator: what the load generator itself took: its lag and its processor seconds.
+        generator: what the load generator itself took in the measured time: its lag and its processor seconds.
     """
 
     system: str
@@ -125,23 +170,20 @@ def say(line: str) -> None:
 
 def compare(
     servers: Sequence[Server], bares: Sequence[BareSystem], setting: Setting
-) -> tuple[list[Measurement], list[dict[str, float]]]:
+) -> Iterator[tuple[list[Measurement], dict[str, float]]]:
     """Measure every system in every round; the order rotates, and only one works at a time.
 
-    Returns:
-        The measurements, and the milliseconds of the stages of the first bare engine, one mapping a round.
+    Yields:
+        After each round its measurements, and the milliseconds of the stages of the first bare engine (none without).
     """
     systems: list[Server | BareSystem] = [*servers, *bares]
-    found: list[Measurement] = []
-    stages: list[dict[str, float]] = []
     for i in range(setting.n_rounds):
-        if bares:
-            stages.append(bares[0].ask(stages=True, seconds=setting.measure_s / 5))
+        began_s = time.monotonic()
+        stages = bares[0].ask(stages=True, seconds=setting.measure_s / 5) if bares else {}
         start = i % len(systems)
-        for system in systems[start:] + systems[:start]:
-            found += _turn(system, setting, i)
-        say(f"round {i + 1} of {setting.n_rounds}")
-    return found, stages
+        found = [m for system in systems[start:] + systems[:start] for m in _turn(system, setting, i)]
+        say(f"round {i + 1} of {setting.n_rounds}: {time.monotonic() - began_s:.0f} s")
+        yield found, stages
 
 
 def _turn(system: Server | BareSystem, setting: Setting, number: int) -> list[Measurement]:
@@ -166,11 +208,17 @@ def bare_measurement(name: str, batch: int, images_per_s: float, number: int) ->
     )
 
 
-def closed(server: Server, callers: int, setting: Setting, number: int = 0) -> Measurement:
-    """Measure so many callers that wait for their answers."""
+def closed(server: Server, callers: int, setting: Setting, number: int = 0, *, streams: int = 0) -> Measurement:
+    """Measure so many callers that wait for their answers; they share `streams`, if there are any."""
     plan = _plan(server, ClosedLoop(callers=callers), setting, number)
+    plan = replace(plan, connections=max(1, streams // setting.processes) if streams else 0)
     result = run_load(plan, processes=setting.processes, watch=server.pids)
-    return _measurement(server, f"{callers} callers" if callers > 1 else "1 caller", number, setting, result)
+    load = _count(streams, "stream") if streams else _count(callers, "caller")
+    return _measurement(server, load, number, setting, result)
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}s" if n > 1 else f"1 {what}"
 
 
 def _plan(server: Server, loop: ClosedLoop | OpenLoop, setting: Setting, number: int) -> Plan:
@@ -189,7 +237,8 @@ def _measurement(server: Server, load: str, number: int, setting: Setting, resul
     if not summary.latency_ms:
         raise RuntimeError(
             f"{server.name} answered none of the {summary.n_calls} calls that {load} began in {setting.measure_s:g} s "
-            f"(failed: {dict(summary.errors)}); if there were none, measure for longer with --seconds"
+            f"(failed: {dict(summary.errors)}; the first failure: {_first_failure(result)}); if there were none, "
+            "measure for longer with --seconds"
         )
     return Measurement(
         system=server.name,
@@ -207,6 +256,10 @@ def _measurement(server: Server, load: str, number: int, setting: Setting, resul
     )
 
 
+def _first_failure(result: LoadResult) -> str:
+    return next((sample.status for sample in result.samples if sample.status != OK), "nothing")
+
+
 def sweep(server: Server, setting: Setting) -> list[Measurement]:
     """Throughput against callers."""
     with server.working():
@@ -214,11 +267,11 @@ def sweep(server: Server, setting: Setting) -> list[Measurement]:
 
 
 def offered_load(server: Server, capacity: float, setting: Setting) -> list[Measurement]:
-    """Latency against offered load; the rates are shares of a capacity in images a second."""
+    """Latency against offered load; the rates are shares of a capacity in images a second, in calls as the server's."""
     found = []
     with server.working():
         for share in setting.load_shares:
-            plan = _plan(server, OpenLoop(rate=share * capacity), setting, 0)
+            plan = _plan(server, OpenLoop(rate=share * capacity / server.target.images_per_call), setting, 0)
             result = run_load(plan, processes=setting.processes, watch=server.pids)
             found.append(_measurement(server, f"{share * capacity:.1f} images/s", 0, setting, result))
     return found
@@ -236,33 +289,49 @@ def label_costs(server: Server, torch_bare: BareSystem | None, setting: Setting)
     p50_ms: dict[int, list[float]] = {n: [] for n in setting.label_counts}
     targets = {n: replace(server.target, labels=tuple(make_labels(n))) for n in setting.label_counts}
     for n, target in targets.items():
-        first_answer_s(replace(server, target=target), setting)  # fills the cache
-        say(f"{n} labels are cached")
+        took_s = make_known(replace(server, target=target), setting)
+        say(f"{n} labels are cached after {took_s:.1f} s")
     for i in range(setting.n_rounds):
         for n, target in targets.items():
             p50_ms[n].append(closed(replace(server, target=target), 1, setting, i).latency_ms["p50"])
     new_s, torch_s = [], []
-    for i in range(setting.n_rounds):
+    for i in range(setting.n_new_rounds):
         if torch_bare is not None:
             torch_s.append(torch_bare.ask(n_labels=setting.n_new_labels)["seconds"])
         labels = tuple(make_labels(setting.n_new_labels, series=f"{time.time_ns()}-{i} "))
         new_s.append(first_answer_s(replace(server, target=replace(server.target, labels=labels)), setting))
-    return {"p50_ms": {str(n): values for n, values in p50_ms.items()}, "new_labels_s": new_s, "torch_text_s": torch_s}
+    return {
+        "p50_ms": {str(n): values for n, values in p50_ms.items()},
+        "n_new_labels": setting.n_new_labels,
+        "new_labels_s": new_s,
+        "torch_text_s": torch_s,
+    }
+
+
+def make_known(server: Server, setting: Setting) -> float:
+    """Have the service embed the labels of this target, some at a time, then all; returns the seconds."""
+    labels = server.target.labels
+    parts = [labels[i : i + _PORTION] for i in range(0, len(labels), _PORTION)]
+    parts += [labels] if len(parts) > 1 else []
+    return sum(first_answer_s(replace(server, target=replace(server.target, labels=part)), setting) for part in parts)
 
 
 def first_answer_s(server: Server, setting: Setting) -> float:
-    """Seconds of one call, made from this process: a call of seconds does not mind."""
-    from benchmarks.load.images import read_images
-    from clipsr import Client, FailedImage
+    """Seconds of one call, made from this process: a call of seconds does not mind.
 
+    Raises:
+        RuntimeError: the call or its image failed.
+    """
+    from benchmarks.load.images import read_images
+    from clipsr import Client, ClipsrError, FailedImage
+
+    images = read_images(setting.images, 1)
     begin = time.monotonic()
-    with Client(server.target.url, timeout_s=600) as client:
-        (outcome,) = client.classify(read_images(setting.images, 1), labels=server.target.labels, route="upscaled")
+    try:
+        with Client(server.target.url, timeout_s=_FIRST_ANSWER_TIMEOUT_S) as client:
+            (outcome,) = client.classify(images, labels=server.target.labels, route=server.target.route)
+    except ClipsrError as error:
+        raise RuntimeError(f"{server.name} failed: {error}") from error
     if isinstance(outcome, FailedImage):
         raise RuntimeError(f"{server.name} failed: {outcome.message}")
     return time.monotonic() - begin
-
-
-def occupied_mb(server: Server) -> float:
-    """Memory of all processes now (PSS)."""
-    return memory_mb(server.pids)

@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
+
+import psutil
 
 from benchmarks.load import Target
 from benchmarks.load.processes import tree
@@ -25,6 +27,11 @@ __all__ = ["BareSystem", "Folders", "Server", "StartError", "clipsr", "infinity"
 
 _ROOT = Path(__file__).resolve().parents[2]
 _START_TIMEOUT_S = 300.0
+_STATUS_TIMEOUT_S = 60.0
+# `clipsr-serve down` gives up by itself before that.
+_STOP_TIMEOUT_S = 120.0
+# Of a bare engine, besides the seconds it is asked to work: loading, compiling, and PyTorch's embedding of new labels.
+_ANSWER_TIMEOUT_S = 900.0
 # The baselines queue whatever comes. So must the service here; how it refuses is what benchmarks.reliability measures.
 _QUEUE_EVERYTHING = ("--max-slowdown", "100000")
 
@@ -100,7 +107,8 @@ class Server:
     def _signal(self, number: int) -> None:
         if self.can_pause:
             for process in tree(self.pids).values():
-                process.send_signal(number)
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.send_signal(number)
 
 
 @contextmanager
@@ -129,15 +137,12 @@ def clipsr(
     command += ["--", "--metrics", f"127.0.0.1:{metrics}", *_QUEUE_EVERYTHING]
     command += ["--max-concurrent", str(max_concurrent)] if max_concurrent else []
     begin = time.monotonic()
-    up = subprocess.run(command, capture_output=True, text=True, check=False, cwd=_ROOT)
-    if up.returncode != 0:
-        raise StartError(f"{name} did not start: {(up.stdout + up.stderr).strip()}")
     try:
+        up = subprocess.run(command, capture_output=True, text=True, check=False, cwd=_ROOT)
+        if up.returncode != 0:
+            raise StartError(f"{name} did not start: {(up.stdout + up.stderr).strip()}; its logs are in {state}")
         start_s = time.monotonic() - begin
-        answer = subprocess.run(
-            [launcher, "status", "--json", "--state-dir", str(state)], capture_output=True, text=True, check=True
-        )
-        status = json.loads(answer.stdout)
+        status = _status(launcher, state)
         yield Server(
             name=name,
             target=Target(kind="grpc", url=status["url"], labels=folders.labels(), route=route),
@@ -150,7 +155,23 @@ def clipsr(
             },
         )
     finally:
-        subprocess.run([launcher, "down", "--state-dir", str(state)], capture_output=True, check=False)
+        down = [launcher, "down", "--state-dir", str(state)]
+        stopped = subprocess.run(down, capture_output=True, text=True, check=False, timeout=_STOP_TIMEOUT_S)
+        if stopped.returncode != 0:
+            print(f"{name} was not stopped: {stopped.stderr.strip()}", file=sys.stderr, flush=True)
+
+
+def _status(launcher: str, state: Path) -> dict[str, Any]:
+    """What runs, as `clipsr-serve status` has it.
+
+    Raises:
+        StartError: nothing does.
+    """
+    command = [launcher, "status", "--ready", "--json", "--state-dir", str(state)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_STATUS_TIMEOUT_S)
+    if answer.returncode != 0:
+        raise StartError(f"clipsr-serve is not ready after its start; its logs are in {state}")
+    return json.loads(answer.stdout)
 
 
 @contextmanager
@@ -234,10 +255,15 @@ def _http_server(
         start_s = time.monotonic() - begin
         yield Server(name=name, target=target, pids=(process.pid,), can_pause=True, start_s=start_s)
     finally:
-        for each in reversed(tree([process.pid]).values()):  # LitServe's own processes outlive it otherwise
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(each.pid, signal.SIGKILL)
+        # LitServe's own processes outlive it otherwise. SIGKILL ends stopped ones, too.
+        children = list(tree([process.pid]).values())
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # the session that was started above
+        for each in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
         process.wait()
+        psutil.wait_procs(children, timeout=_STATUS_TIMEOUT_S)
 
 
 class BareSystem:
@@ -262,7 +288,11 @@ class BareSystem:
                 stderr=errors,
                 text=True,
             )
-        self._expect(self._read(), "ready")
+        try:
+            self._expect(self._read(), "ready")
+        except StartError:
+            self.close()
+            raise
 
     def ask(self, **order: object) -> dict[str, float]:
         """Send an order, wait for its answer.
@@ -271,19 +301,29 @@ class BareSystem:
             StartError: the process ended.
         """
         stdin: IO[str] = self._process.stdin  # type: ignore[assignment]
-        stdin.write(json.dumps(order) + "\n")
-        stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # reading says why
+            stdin.write(json.dumps(order) + "\n")
+            stdin.flush()
         return json.loads(self._read())
 
     def close(self) -> None:
         """End the process."""
-        self._process.communicate()
+        try:
+            self._process.communicate(timeout=_STOP_TIMEOUT_S)
+        except (subprocess.TimeoutExpired, BrokenPipeError):
+            self._process.kill()
+            self._process.wait()
 
     def _read(self) -> str:
         stdout: IO[str] = self._process.stdout  # type: ignore[assignment]
+        # An answer is a line, and none is under way when an order is sent: nothing waits in a buffer.
+        if not select.select([stdout], [], [], _ANSWER_TIMEOUT_S)[0]:
+            self._process.kill()
+            raise StartError(f"{self.name} did not answer within {_ANSWER_TIMEOUT_S:.0f} s; its log is {self._log}")
         line = stdout.readline().strip()
         if not line:
-            raise StartError(f"{self.name} ended; its log is {self._log}")
+            log = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+            raise StartError(f"{self.name} ended; {self._log} says: {' '.join(log[-3:])}")
         return line
 
     def _expect(self, line: str, wanted: str) -> None:
@@ -313,7 +353,7 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], name: str, log: Path) 
             raise StartError(f"{name} ended at its start; {log} says: {' '.join(lines[-3:])}")
         try:
             read_page(url)
-        except (OSError, urllib.error.URLError):
+        except OSError:  # URLError is one
             time.sleep(0.2)
         else:
             return

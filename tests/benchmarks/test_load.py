@@ -17,7 +17,7 @@ from aiohttp import web
 from benchmarks.load import ClosedLoop, OpenLoop, Plan, Sample, Target, run_load, summarize
 from benchmarks.load.drivers import connect, http_body
 from benchmarks.load.generator import LoadError
-from benchmarks.load.images import MADE_UP, read_images
+from benchmarks.load.images import MADE_UP, as_png, read_images
 from benchmarks.load.loops import arrivals, closed_loop, open_loop
 from benchmarks.load.processes import measure_usage, tree
 from benchmarks.load.summary import percentile
@@ -158,6 +158,10 @@ def test_made_up_images_are_the_same_every_time(tmp_path):
     assert images == read_images(MADE_UP, 3)
     assert len(set(images)) == 3
     assert Image.open(io.BytesIO(images[0])).size == (32, 32)
+    other = io.BytesIO()
+    Image.open(io.BytesIO(images[0])).save(other, "WEBP", lossless=True)
+    assert as_png(images[0]) is images[0]
+    assert Image.open(io.BytesIO(as_png(other.getvalue()))).tobytes() == Image.open(io.BytesIO(images[0])).tobytes()
     (tmp_path / "a.png").write_bytes(images[1])
     assert read_images(str(tmp_path), 9) == [images[1]]
     (tmp_path / "a.png").unlink()
@@ -171,7 +175,7 @@ class Fake(classifier_pb2_grpc.ClassifierServiceServicer):
     def Classify(self, request, context):  # noqa: N802 - gRPC's name
         if not request.label_space.labels:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no labels")
-        return classifier_pb2.ClassifyResponse(results=[self._result(request.images[0].content)])
+        return classifier_pb2.ClassifyResponse(results=[self._result(image.content) for image in request.images])
 
     def ClassifyStream(self, requests, context):  # noqa: N802 - gRPC's name
         for request in requests:
@@ -203,6 +207,24 @@ async def test_an_image_that_fails_is_an_error_of_its_own(fake_url, kind):
     async with connect(target, [b"good", b"bad"], connections=2, timeout_s=10) as asks:
         statuses = await asyncio.gather(*(asks[n % 2](n // 2) for n in range(8)))
     assert statuses == ["OK", "OK", "INVALID_ARGUMENT", "INVALID_ARGUMENT"] * 2
+
+
+async def test_of_a_call_with_several_images_all_must_succeed(fake_url):
+    target = Target(kind="grpc", url=fake_url, labels=("a",), images_per_call=3)
+    images = [b"1", b"2", b"3", b"4", b"bad"]
+    async with connect(target, images, connections=1, timeout_s=10) as asks:
+        assert [await asks[0](n) for n in range(6)] == ["OK", "OK", *["INVALID_ARGUMENT"] * 3, "OK"]
+    with pytest.raises(ValueError, match="3 images a call of grpc-stream"):
+        Target(kind="grpc-stream", url="x", images_per_call=3)
+    samples = [ok(0.1, 0.2), ok(0.1, 0.3), Sample(0.1, 0.1, 0.3, "INVALID_ARGUMENT")]
+    assert summarize(samples, begin_s=0.0, measure_s=2.0, images_per_call=3).throughput == 3.0
+
+
+async def test_callers_share_a_stream(fake_url):
+    target = Target(kind="grpc-stream", url=fake_url, labels=("a",))
+    async with connect(target, [b"good", b"bad"], connections=1, timeout_s=10) as asks:
+        statuses = await asyncio.gather(*(asks[0](n) for n in range(20)))
+    assert statuses == ["OK", "INVALID_ARGUMENT"] * 10
 
 
 class Counting(classifier_pb2_grpc.ClassifierServiceServicer):
