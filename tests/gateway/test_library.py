@@ -12,7 +12,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import grpc
+import lancedb
 import numpy as np
+import pyarrow as pa
 import pytest
 import pytest_asyncio
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -22,6 +24,8 @@ from tests.gateway.conftest import EMBED_DIM, embedding_of, take_apart
 
 from clipsr.v1 import classifier_pb2, library_pb2, types_pb2
 from clipsr_gateway import ImageRejectedError, Limits
+from clipsr_gateway._library._records import Parts, content_hash
+from clipsr_gateway._library._table import LibraryTable
 
 # The first use of LanceDB in a process loads 180 MB.
 pytestmark = pytest.mark.timeout(120)
@@ -269,6 +273,20 @@ async def test_pages_keep_their_place_while_images_come_and_go(stub):
     assert error.reason == "PAGE_TOKEN_INVALID"
 
 
+async def test_a_page_whose_images_are_deleted_in_this_moment_has_a_next_one(stub, monkeypatch):
+    await add(stub, [new_image(n) for n in range(4)])
+    hashes = [image.sha256 for image in await list_all(stub)]
+    fetch = LibraryTable.fetch
+
+    async def late_fetch(self, wanted, parts=None):
+        if hashes[0] in wanted:
+            await self.delete(hashes=hashes[:2])
+        return await fetch(self, wanted, parts)
+
+    monkeypatch.setattr(LibraryTable, "fetch", late_fetch)
+    assert [image.sha256 for image in await list_all(stub, page_size=2)] == hashes[2:]
+
+
 async def test_a_page_ends_where_a_message_is_full(start, library_uri):
     running = await start(library_uri=library_uri, limits=Limits(max_message_bytes=64 * 1024))
     await running.library.CreateLibrary(library_pb2.CreateLibraryRequest(name="pets"))
@@ -280,6 +298,28 @@ async def test_a_page_ends_where_a_message_is_full(start, library_uri):
     assert len({image.sha256 for image in await list_all(running.library, parts=parts)}) == 8
     error = await failure(running.library.SearchByText(search("x", parts=parts)))
     assert error.reason == "RESPONSE_TOO_LARGE"
+    hits = (await running.library.SearchByText(search("x", parts=parts, top_k=2))).hits
+    assert [content_hash(hit.image.original) for hit in hits] == [hit.image.sha256 for hit in hits]
+    assert len(hits) == 2
+
+
+async def test_files_that_no_message_holds_are_not_read(start, library_uri, monkeypatch):
+    running = await start(library_uri=library_uri, limits=Limits(max_message_bytes=64 * 1024))
+    await running.library.CreateLibrary(library_pb2.CreateLibraryRequest(name="pets"))
+    await add(running.library, [new_image(n, picture(n, side=64)) for n in range(8)])
+    read: list[Parts | None] = []
+    fetch = LibraryTable.fetch
+
+    async def noted_fetch(self, hashes, parts=None):
+        read.append(parts)
+        return await fetch(self, hashes, parts)
+
+    monkeypatch.setattr(LibraryTable, "fetch", noted_fetch)
+    parts = library_pb2.ImageParts(original=True)
+    assert (await failure(running.library.SearchByText(search("x", parts=parts)))).reason == "RESPONSE_TOO_LARGE"
+    assert read == []
+    assert (await running.library.SearchByText(search("x", parts=parts, top_k=2))).hits
+    assert read == [Parts(original=True)]  # the check can fail
 
 
 async def test_deletions_are_by_name_or_by_a_real_filter(stub):
@@ -320,6 +360,15 @@ async def test_libraries_are_created_listed_and_dropped(stub):
     assert (await failure(stub.SearchByText(search("x")))).reason == "LIBRARY_UNKNOWN"
     await stub.CreateLibrary(library_pb2.CreateLibraryRequest(name="pets"))
     assert not await list_all(stub)
+
+
+async def test_a_table_of_another_kind_does_not_hide_the_libraries(stub, library_uri):
+    connection = await lancedb.connect_async(library_uri)
+    await connection.create_table("foreign", schema=pa.schema([pa.field("x", pa.int32())]))
+    listed = await stub.ListLibraries(library_pb2.ListLibrariesRequest())
+    assert [library.name for library in listed.libraries] == ["pets"]
+    error = await failure(stub.ListImages(library_pb2.ListImagesRequest(library="foreign")))
+    assert error.reason == "LIBRARY_FORMAT_UNKNOWN"
 
 
 async def test_streams_out_of_order_are_refused(stub):
@@ -479,7 +528,7 @@ async def test_a_drain_ends_embedding_anew_and_the_next_call_goes_on(
     await old.library.CreateLibrary(library_pb2.CreateLibraryRequest(name="pets"))
     await add(old.library, [new_image(n) for n in range(130)])
     (repository / "manifest.json").write_text(json.dumps(document | {"digest": "sha256:" + "ef" * 32}))
-    new = await start(library_uri=library_uri)
+    new = await start(library_uri=library_uri, grace_s=60.0)
     backend.hold = asyncio.Event()
     before = len(backend.embed_calls)
     request = library_pb2.ReembedLibraryRequest(library="pets")

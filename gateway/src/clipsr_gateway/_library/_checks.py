@@ -166,7 +166,7 @@ def selection_of(
     """
     if request.WhichOneof("selection") == "filter":
         chosen = filter_of(request.filter, field="filter", limits=limits)
-        if chosen == Filter(metadata={}):
+        if chosen == Filter():
             sentence = "The filter has no condition, so it means every image; drop the library, or add a condition."
             raise refuse("filter", "FILTER_EMPTY", sentence)
         return (), chosen
@@ -204,7 +204,7 @@ def _filter(message: library_pb2.ImageFilter) -> Filter:
     return Filter(
         all_tags=tuple(message.all_tags),
         any_tags=tuple(message.any_tags),
-        metadata=dict(message.metadata),
+        metadata=dict(message.metadata) or None,
         added_from_us=message.added_from.ToMicroseconds() if message.HasField("added_from") else None,
         added_before_us=message.added_before.ToMicroseconds() if message.HasField("added_before") else None,
         source_prefix=message.source_prefix,

@@ -43,9 +43,12 @@ async def list_images(
     # The answer has a token and a number besides.
     images = await _complete(page.records, parts_of(request.parts), table, max_bytes=limits.max_message_bytes - 1024)
     response = library_pb2.ListImagesResponse(images=images, total_count=page.total)
-    if page.has_more or len(images) < len(page.records):
+    end = page.end
+    if len(images) < len(page.records):
         last = page.records[len(images) - 1]
-        response.next_page_token = f"{last.add_time_us}-{last.sha256}"
+        end = (last.add_time_us, last.sha256)
+    if end is not None:
+        response.next_page_token = "{}-{}".format(*end)
     return response
 
 

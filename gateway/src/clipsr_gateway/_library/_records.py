@@ -141,14 +141,15 @@ class Page:
     """A page of rows.
 
     Attributes:
-        records: in the order of their time.
+        records: in the order of their time; without those that were deleted in this moment.
         total: rows on all pages.
-        has_more: whether there are rows behind the last of these.
+        end: time (microseconds since 1970) and hash of the row behind which the next page begins; None if there is
+            none.
     """
 
     records: tuple[Record, ...]
     total: int
-    has_more: bool
+    end: tuple[int, str] | None
 
 
 def content_hash(content: bytes) -> str:

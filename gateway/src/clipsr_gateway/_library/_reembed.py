@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from clipsr_gateway._library._records import Parts, Record
@@ -69,7 +69,7 @@ class Reembedding:
         self._unreadable: set[str] = set()
         self._without_original = 0
 
-    async def run(self) -> AsyncIterator[Progress]:
+    async def run(self) -> AsyncGenerator[Progress]:
         """Does it, and says how far it is after every batch.
 
         Raises:

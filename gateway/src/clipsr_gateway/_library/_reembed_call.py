@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -63,15 +64,16 @@ async def reembed(
         drops=request.drop_without_original,
     )
     told_s, progress = 0.0, None
-    async for progress in work.run():
-        call.fields.update(done=progress.done, total=progress.total, dropped=progress.dropped)
-        if draining.is_set():
-            raise ShuttingDownError(f"This server is shutting down; {_KEPT}")
-        if time.monotonic() > expires_s:
-            raise StreamExpiredError(f"A call of ReembedLibrary takes {max_age_s:,.0f} s at most; {_KEPT}")
-        if time.monotonic() - told_s >= _INTERVAL_S:
-            await write(_message(progress))
-            told_s = time.monotonic()
+    async with contextlib.aclosing(work.run()) as running:
+        async for progress in running:
+            call.fields.update(done=progress.done, total=progress.total, dropped=progress.dropped)
+            if draining.is_set():
+                raise ShuttingDownError(f"This server is shutting down; {_KEPT}")
+            if time.monotonic() > expires_s:
+                raise StreamExpiredError(f"A call of ReembedLibrary takes {max_age_s:,.0f} s at most; {_KEPT}")
+            if time.monotonic() - told_s >= _INTERVAL_S:
+                await write(_message(progress))
+                told_s = time.monotonic()
     info = await (await store.open(request.library)).info()
     last = progress or Progress(done=info.image_count, total=info.image_count, dropped=0)
     message = _message(last)

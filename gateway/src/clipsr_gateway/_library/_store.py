@@ -78,10 +78,13 @@ class LibraryStore:
 
         Raises:
             NotInLibraryError: there is none of that name.
+            LibraryStateError: a table of that name is no library, or one of another version.
         """
         table = self._tables.get(name)
         if table is None:
-            table = self._tables[name] = await self._open_table(name)
+            table = await self._open_table(name)
+            await table.settings()
+            self._tables[name] = table
         return table
 
     async def drop(self, name: str) -> int:
@@ -123,12 +126,12 @@ class LibraryStore:
         """
         beside = _beside(name)
         if beside in await self._table_names():
-            table = await self._open_table(beside)
+            table = await self._open_table(beside, called=name)
             if (await table.settings()).model_digest == settings.model_digest:
                 return table
             await self.drop_beside(name)
         await self._create_table(beside, settings)
-        return await self._open_table(beside)
+        return await self._open_table(beside, called=name)
 
     async def drop_beside(self, name: str) -> None:
         """Removes the table that `open_beside` made, if there is one."""
@@ -191,10 +194,11 @@ class LibraryStore:
                 if not token:
                     return names
 
-    async def _open_table(self, name: str) -> LibraryTable:
+    async def _open_table(self, name: str, *, called: str | None = None) -> LibraryTable:
+        """Opens a table, whose errors speak of the library `called` so, or else as the table."""
         connection = await self._connect()
-        with storage_errors(name):
-            return LibraryTable(name, await connection.open_table(name))
+        with storage_errors(called or name):
+            return LibraryTable(called or name, await connection.open_table(name))
 
     async def _create_table(self, name: str, settings: LibrarySettings) -> None:
         connection = await self._connect()

@@ -65,7 +65,10 @@ class LibraryTable:
         try:
             return read_settings(schema)
         except ValueError as cause:
-            sentence = f'The table "{self.name}" cannot be used as a library: {cause}.'
+            sentence = (
+                f'The table "{self.name}" cannot be used as a library: {cause}. Use the version of clipsr that made '
+                "it, or move its folder away."
+            )
             raise LibraryStateError("LIBRARY_FORMAT_UNKNOWN", sentence) from cause
 
     async def info(self) -> LibraryInfo:
@@ -183,9 +186,12 @@ class LibraryTable:
             query = query.where(both)
         with storage_errors(self.name):
             total = await self._table.count_rows(where or None)
-            keys = cast("list[str]", (await query.to_arrow()).column("sha256").to_pylist())
-        records = await self.fetch(keys[:size])
-        return Page(records=tuple(records), total=total, has_more=len(keys) > size)
+            rows = await query.to_arrow()
+        hashes = cast("list[str]", rows.column("sha256").to_pylist())
+        times = cast("list[int]", rows.column("add_time").cast(pa.int64()).to_pylist())
+        records = await self.fetch(hashes[:size])
+        end = (times[size - 1], hashes[size - 1]) if len(hashes) > size else None
+        return Page(records=tuple(records), total=total, end=end)
 
     async def fetch(self, hashes: Sequence[str], parts: Parts | None = None) -> list[Record]:
         """Returns rows by their hashes, in that order; those that are not there are left out."""
