@@ -19,7 +19,7 @@ from clipsr._library_types import (
     StoredImage,
 )
 from clipsr._types import FailedImage, Fit, ImageSource, Route
-from clipsr._window import READ_AHEAD
+from clipsr._window import ADD_READ_AHEAD
 from clipsr.v1 import library_pb2, library_pb2_grpc
 
 __all__ = ["Library", "list_libraries"]
@@ -96,7 +96,7 @@ class Library:
         *,
         fit: Fit = "auto",
         route: Route = "auto",
-        read_ahead: int = READ_AHEAD,
+        read_ahead: int = ADD_READ_AHEAD,
         idle_timeout_s: float | None = None,
     ) -> Iterator[AddOutcome]:
         """Adds any number of images over one connection, in memory that does not grow with them.

@@ -12,10 +12,13 @@ from clipsr._codec import MAX_MESSAGE_BYTES, too_large, unreadable
 from clipsr._stream_codec import Answer, Item, Source, StreamCodec
 from clipsr._types import FailedImage
 
-__all__ = ["READ_AHEAD", "Window"]
+__all__ = ["ADD_READ_AHEAD", "READ_AHEAD", "Window"]
 
 READ_AHEAD = 64
 """Images of a stream that are read and not yet handed back; the service's Limits.max_stream_images."""
+
+ADD_READ_AHEAD = 2 * READ_AHEAD
+"""The same of a stream that adds images to a library, where half of them wait for their commit."""
 
 _MAX_BYTES = 64 * 1024 * 1024
 """Bytes of these images, unless a single one has more: as much as classify() holds, one full message."""

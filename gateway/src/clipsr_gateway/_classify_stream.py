@@ -67,17 +67,17 @@ class ClassifyStream:
             ShuttingDownError, StreamExpiredError: reading was stopped; everything that was read is answered.
             BackendUnavailableError, DeadlineExceededError: the images that are not answered would fare no better.
         """
-        inbox = Inbox(requests, draining=self._draining, max_age_s=self._max_age_s)
-        first = await inbox.read()
-        if first is not None:
-            prepared = await self._classifier.prepare(config_of(first).config, self._call)
-            await work_through(
-                inbox,
-                lambda message: self._answer_message(message, prepared),
-                size_of=lambda message: len(message.image.image.content),
-                max_items=self._limits.max_stream_images,
-                max_bytes=self._limits.max_message_bytes,
-            )
+        async with Inbox(requests, draining=self._draining, max_age_s=self._max_age_s) as inbox:
+            first = await inbox.read()
+            if first is not None:
+                prepared = await self._classifier.prepare(config_of(first).config, self._call)
+                await work_through(
+                    inbox,
+                    lambda message: self._answer_message(message, prepared),
+                    size_of=lambda message: len(message.image.image.content),
+                    max_items=self._limits.max_stream_images,
+                    max_bytes=self._limits.max_message_bytes,
+                )
         if inbox.is_stopped:
             raise inbox.stop_reason()
         config_of(first)

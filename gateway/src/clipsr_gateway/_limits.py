@@ -68,7 +68,7 @@ class Limits:
             message as PNG, and on two cores takes a minute or more.
         max_embed_texts: texts in one EmbedTexts request; none of them is cached.
         max_stream_images: images of one stream in the server at once; twice the places in Triton, so that answers on
-            their way do not leave any empty.
+            their way do not leave any empty. AddImages takes twice as many, as half of them wait for their commit.
         library: limits of image libraries; None where there are none.
     """
 

@@ -18,7 +18,7 @@ _M = TypeVar("_M", classifier_pb2.ClassifyStreamRequest, library_pb2.AddImagesRe
 
 
 class Inbox(Generic[_T]):
-    """The messages of a caller, until it closes its side or the server stops reading.
+    """The messages of a caller, until it closes its side or the server stops reading; to be entered before reading.
 
     Belongs to one task at a time.
 
@@ -31,9 +31,20 @@ class Inbox(Generic[_T]):
     def __init__(self, source: AsyncIterable[_T], *, draining: asyncio.Event, max_age_s: float) -> None:
         self._source = aiter(source)
         self._draining = draining
+        self._drained: asyncio.Future[bool] | None = None
         self._max_age_s = max_age_s
         self._expires_s = asyncio.get_running_loop().time() + max_age_s
         self._is_stopped = False
+
+    async def __aenter__(self) -> Inbox[_T]:
+        """Begins to listen for the server's stop."""
+        self._drained = asyncio.ensure_future(self._draining.wait())
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        """Listens no longer."""
+        if self._drained is not None:
+            await _cancel(self._drained)
 
     @property
     def is_stopped(self) -> bool:
@@ -50,19 +61,21 @@ class Inbox(Generic[_T]):
     async def read(self) -> _T | None:
         """Returns the next message; None at the end, and from the moment on that the server stops reading."""
         left_s = self._expires_s - asyncio.get_running_loop().time()
+        if self._drained is None:
+            raise RuntimeError("an inbox must be entered before it is read")
         if self._draining.is_set() or left_s <= 0:
             self._is_stopped = True
             return None
         reading = asyncio.ensure_future(self._next())
-        draining = asyncio.ensure_future(self._draining.wait())
         try:
-            await asyncio.wait((reading, draining), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((reading, self._drained), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
             if reading.done():
                 return reading.result()
             self._is_stopped = True
             return None
         finally:
-            await _cancel(reading, draining)
+            if not reading.done():
+                await _cancel(reading)
 
     async def _next(self) -> _T | None:
         try:
@@ -91,23 +104,38 @@ async def work_through(
         max_bytes: bytes of the messages in the server at which no further one is read; so the last may exceed it.
     """
     running: dict[asyncio.Future[None], int] = {}
+    running_bytes = 0
     reading: asyncio.Future[_T | None] | None = None
     is_open = True
+    # asyncio.wait() would look at everything that runs whenever one thing has changed.
+    ended: list[asyncio.Future[Any]] = []
+    has_changed = asyncio.Event()
+
+    def end(task: asyncio.Future[Any]) -> None:
+        ended.append(task)
+        has_changed.set()
+
     try:
         while is_open or running:
-            if is_open and reading is None and len(running) < max_items and sum(running.values()) < max_bytes:
+            if is_open and reading is None and len(running) < max_items and running_bytes < max_bytes:
                 reading = asyncio.ensure_future(inbox.read())
-            pending = [*running, *([reading] if reading else [])]
-            await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            for task in [task for task in running if task.done()]:
-                del running[task]
-                task.result()
+                reading.add_done_callback(end)
+            await has_changed.wait()
+            has_changed.clear()
+            for task in ended:
+                if task in running:  # else it was the reading of a message
+                    running_bytes -= running.pop(task)
+                    task.result()
+            ended.clear()
             if reading is not None and reading.done():
                 message, reading = reading.result(), None
                 if message is None:
                     is_open = False
                 else:
-                    running[asyncio.ensure_future(work(message))] = size_of(message)
+                    task = asyncio.ensure_future(work(message))
+                    task.add_done_callback(end)
+                    running[task] = size_of(message)
+                    running_bytes += running[task]
     finally:
         await _cancel(*running, *([reading] if reading else []))
 

@@ -133,8 +133,9 @@ class LibraryServiceServicer(object):
         Answers come as they are ready, not in order, one for each image, with the image's index. `added` and
         `already_present` mean that the image is in the library for good: row, vector and files are on disk. Images without
         an answer when a call breaks may or may not be there; add them again, for the same bytes are one image of a library.
-        At most Limits.max_stream_images of a stream are in the server at once, as in ClassifyStream, whose rules for the end
-        of a stream hold here too. Full storage ends the call with RESOURCE_EXHAUSTED; what was answered stays.
+        At most twice Limits.max_stream_images of a stream are in the server at once, as half of them wait to be written. The
+        rules of ClassifyStream for the end of a stream hold here too. Full storage ends the call with RESOURCE_EXHAUSTED;
+        what was answered stays.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

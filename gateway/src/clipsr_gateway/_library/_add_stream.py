@@ -13,6 +13,9 @@ from clipsr_gateway._stream import Inbox, check_image_message, config_of, work_t
 
 __all__ = ["AddStream"]
 
+# As many images of a stream as the models are kept busy with, and as many again that wait for their commit.
+_SHARES = 2
+
 
 class AddStream:
     """One call of AddImages.
@@ -57,17 +60,17 @@ class AddStream:
             LibraryError, BackendUnavailableError, DeadlineExceededError: the images that are not answered would fare no
                 better.
         """
-        inbox = Inbox(requests, draining=self._draining, max_age_s=self._max_age_s)
-        first = await inbox.read()
-        if first is not None:
-            options = await self._prepare(config_of(first).config)
-            await work_through(
-                inbox,
-                lambda message: self._answer_message(message, options),
-                size_of=lambda message: len(message.image.image.content),
-                max_items=self._limits.max_stream_images,
-                max_bytes=self._limits.max_message_bytes,
-            )
+        async with Inbox(requests, draining=self._draining, max_age_s=self._max_age_s) as inbox:
+            first = await inbox.read()
+            if first is not None:
+                options = await self._prepare(config_of(first).config)
+                await work_through(
+                    inbox,
+                    lambda message: self._answer_message(message, options),
+                    size_of=lambda message: len(message.image.image.content),
+                    max_items=_SHARES * self._limits.max_stream_images,
+                    max_bytes=self._limits.max_message_bytes,
+                )
         if inbox.is_stopped:
             raise inbox.stop_reason()
         config_of(first)

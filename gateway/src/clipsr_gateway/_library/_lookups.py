@@ -1,4 +1,4 @@
-"""Asks for many hashes at once, whoever wants to know: one query costs milliseconds, however many hashes it has."""
+"""Asks for many hashes at once, whoever wants to know: one query costs 4 ms and more, however many hashes it has."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ __all__ = ["Lookups"]
 # Hashes of one query.
 _MAX_HASHES = 256
 
+# How long the first question waits for others. Images of a stream come in bursts, whenever a commit made room for more.
+_MAX_WAIT_S = 0.05
+
+# Questions that wait for no others: as many as one commit answers.
+_MANY = 64
+
 
 class Lookups:
-    """Collects questions while one is being answered, and asks them together.
+    """Collects questions for a moment, and asks them together.
 
     Belongs to one event loop.
 
@@ -23,6 +29,7 @@ class Lookups:
     def __init__(self, present: Callable[[Sequence[str]], Awaitable[set[str]]]) -> None:
         self._present = present
         self._waiting: dict[str, asyncio.Future[bool]] = {}
+        self._are_many = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def is_present(self, sha256: str) -> bool:
@@ -34,6 +41,8 @@ class Lookups:
         answer = self._waiting.get(sha256)
         if answer is None:
             answer = self._waiting[sha256] = asyncio.get_running_loop().create_future()
+            if len(self._waiting) >= _MANY:
+                self._are_many.set()
         if self._task is None:
             self._task = asyncio.create_task(self._run())
         return await asyncio.shield(answer)
@@ -41,12 +50,21 @@ class Lookups:
     async def _run(self) -> None:
         try:
             while self._waiting:
+                await self._wait_for_more()
                 asked = dict(list(self._waiting.items())[:_MAX_HASHES])
                 for sha256 in asked:
                     del self._waiting[sha256]
                 await self._ask(asked)
         finally:
             self._task = None
+
+    async def _wait_for_more(self) -> None:
+        self._are_many.clear()
+        if len(self._waiting) < _MANY:
+            try:
+                await asyncio.wait_for(self._are_many.wait(), _MAX_WAIT_S)
+            except asyncio.TimeoutError:
+                return
 
     async def _ask(self, asked: dict[str, asyncio.Future[bool]]) -> None:
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from clipsr import Fit, Route
-from clipsr._window import READ_AHEAD
+from clipsr._window import ADD_READ_AHEAD
 from clipsr.cli._connection import connect, connection_options
 from clipsr.cli._exits import ExitCode
 from clipsr.cli.library._add import AddOptions, add_images
@@ -99,7 +99,7 @@ def create(name: str, no_originals: bool, thumbnail_side_px: int) -> ExitCode:
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
-    default=READ_AHEAD,
+    default=ADD_READ_AHEAD,
     show_default=True,
     metavar="N",
     help="Images read and sent at a time.",
