@@ -8,7 +8,8 @@ through the service. `--data` holds `cifar10/test.parquet` in the layout of the 
 
 - precision: images of CIFAR-10 are added; how many of the ten best hits show the class that was asked for, by the
   ten class names and by images of the library (each without itself).
-- adding: images a second that are embedded and kept, beside those that are only embedded; rounds of both in turn.
+- adding: images a second that are embedded and kept, beside those that are only embedded; rounds of both in turn, each
+  of them long beside the moments in which a stream begins and ends.
 - scale: real embeddings among synthetic ones around them and around random centres, indexed; latency of text searches
   from the client's side, and which of the ten nearest by brute force the index finds.
 """
@@ -23,7 +24,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ _MARK = "library"
 _TOP = 10
 _SEED = 7
 
-# Images of one EmbedImages call, and such calls at once: as many images in the server as a stream of AddImages has.
+# Images of one EmbedImages call, and such calls at once: twice as many images as Triton is given at a time.
 _EMBED_BATCH, _EMBED_CALLS = 32, 2
 
 # Rows that are written at once.
@@ -70,8 +71,8 @@ class Plan:
 
     images: int = 2_000
     queries: int = 500
-    rounds: int = 5
-    round_images: int = 400
+    rounds: int = 4
+    round_images: int = 1_000
     vectors: int = 200_000
     texts: int = 200
 
@@ -325,7 +326,10 @@ def _rows(results: dict[str, dict[str, Any]]) -> Iterator[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures and writes; returns the exit status."""
     arguments = _parser().parse_args(argv)
-    plan = QUICK if arguments.quick else Plan()
+    changed = {"images": arguments.images, "round_images": arguments.round_images}
+    plan = replace(
+        QUICK if arguments.quick else Plan(), **{name: count for name, count in changed.items() if count is not None}
+    )
     parts = arguments.parts.split(",")
     if unknown := sorted(set(parts) - set(_PARTS)):
         print(f"library: there is no part {', '.join(unknown)}; choose of {', '.join(_PARTS)}", file=sys.stderr)
@@ -345,7 +349,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     environment = describe_environment(_PACKAGES)
     table = markdown(results, environment)
     print(table)
-    if arguments.quick or set(parts) != set(_PARTS):
+    if plan != Plan() or set(parts) != set(_PARTS):
         print("library: not everything was measured; nothing was written", file=sys.stderr)
         return 0
     record = {
@@ -377,6 +381,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, required=True, help="folder of cifar10/")
     parser.add_argument("--parts", default=",".join(_PARTS), help="what to measure (default: all, and write it down)")
     parser.add_argument("--quick", action="store_true", help="does everything run? writes nothing")
+    parser.add_argument("--images", type=int, help="real images of precision and scale, for slow models")
+    parser.add_argument("--round-images", type=int, help="images of a round of adding; with either, nothing is written")
     parser.add_argument("--output", type=Path, default=_ROOT / "benchmarks" / "results", help="folder of the JSON")
     parser.add_argument("--page", type=Path, default=_ROOT / "docs" / "library.md", help="page to put the table into")
     return parser
