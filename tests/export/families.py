@@ -1,6 +1,7 @@
 """Small models of every kind that OpenCLIP has, registered under own names, and tokenizers made on the spot."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,15 +83,15 @@ _CORPUS = (
 )
 
 
-def register(folder: Path) -> None:
-    """Make OpenCLIP know the small models."""
-    for name, config in MODELS.items():
+def register(folder: Path, configs: Mapping[str, dict[str, Any]] = MODELS) -> None:
+    """Make OpenCLIP know small models by their names."""
+    for name, config in configs.items():
         (folder / f"{name}.json").write_text(json.dumps(config))
     open_clip.add_model_config(folder)
 
 
-def write_tokenizer(folder: Path, name: str, *, vocab_size: int = 256) -> Path:
-    """Write the files of a tokenizer, and of the text tower where it has some, as a hub has them.
+def write_tokenizer(folder: Path, name: str, *, vocab_size: int = 256, corpus: Sequence[str] = _CORPUS) -> Path:
+    """Write the files of a tokenizer for the texts of a corpus, and of the text tower where it has some, as a hub does.
 
     "tiny-siglip" gets one like T5's: lower case, an end token, which also pads. "tiny-xlm-roberta" gets one like
     XLM-RoBERTa's: start, end and padding tokens of their own.
@@ -106,7 +107,7 @@ def write_tokenizer(folder: Path, name: str, *, vocab_size: int = 256) -> Path:
         show_progress=False,
         special_tokens=[AddedToken(token, lstrip=token == "<mask>", special=True) for token in special],
     )
-    tokenizer.train_from_iterator(_CORPUS * 20, trainer)
+    tokenizer.train_from_iterator([*corpus] * 20, trainer)
     start = "" if is_siglip else "<s> "
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{start}$A </s>", special_tokens=[(token, special.index(token)) for token in special]
