@@ -167,6 +167,7 @@ def check_whole(number: int, row: Record) -> None:
         assert thumbnail.convert("RGB").tobytes() == sent.tobytes()
 
 
+@pytest.mark.slow
 def test_a_gateway_that_is_killed_keeps_what_it_acknowledged(repository, uri):
     rows: dict[int, Record] = {}
     offered: set[int] = set()
