@@ -265,7 +265,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", dest="n_rounds", type=_positive(int), metavar="N", help="rounds of the comparison")
     parser.add_argument("--seconds", dest="measure_s", type=_positive(float), metavar="S", help="of each load")
     parser.add_argument("--callers", type=_numbers, metavar="N,N", help="of the comparison, fewest first")
-    parser.add_argument("--stream", action="store_true", help="compare clipsr by ClassifyStream, a stream a caller")
+    parser.add_argument("--stream", action="store_true", help="ask clipsr by ClassifyStream, a stream a caller")
     parser.add_argument("--max-concurrent", type=_positive(int), metavar="N", help="of the gateway (its default)")
     parser.add_argument("--processes", type=_positive(int), metavar="N", help="of the load generator")
     parser.add_argument("--work", type=Path, default=_ROOT / ".bench", help="folder of weights, repositories and logs")

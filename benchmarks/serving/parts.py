@@ -48,7 +48,7 @@ class Bench:
         small: how the model that ships is started, instead of the random one.
         keep: called with a part and what it found; again if it found more.
         max_concurrent: of the gateway, None for its own.
-        is_stream: whether the comparison asks the service by streams.
+        is_stream: whether the service is asked by streams, a stream a caller.
     """
 
     def __init__(
@@ -86,6 +86,8 @@ class Bench:
 
     def _run_with_service(self, parts: Sequence[str]) -> None:
         with self._serve(self._folders, "clipsr") as own:
+            if self._is_stream:
+                own = replace(own, target=replace(own.target, kind="grpc-stream"))
             if {"compare", "sweep"} & set(parts):
                 self._run_with_others(own, parts)
             if "stages" in parts:
@@ -101,8 +103,6 @@ class Bench:
 
     def _run_with_others(self, own: Server, parts: Sequence[str]) -> None:
         native = replace(own, name=report.NATIVE, target=replace(own.target, route="native"))
-        if self._is_stream:
-            own, native = (replace(s, target=replace(s.target, kind="grpc-stream")) for s in (own, native))
         with ExitStack() as running:
             servers = [own, native, *self._start_others(running)]
             if "compare" in parts:
