@@ -31,7 +31,7 @@ class Inbox(Generic[_T]):
     def __init__(self, source: AsyncIterable[_T], *, draining: asyncio.Event, max_age_s: float) -> None:
         self._source = aiter(source)
         self._draining = draining
-        self._drained: asyncio.Future[bool] | None = None
+        self._drained: asyncio.Future[Any] | None = None
         self._max_age_s = max_age_s
         self._expires_s = asyncio.get_running_loop().time() + max_age_s
         self._is_stopped = False
