@@ -11,20 +11,24 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, TimeoutError, expect, sync_playwright
 
 COMMAND = [sys.executable, "-c", "import sys; from clipsr.cli import main; sys.exit(main())", "ui"]
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 WIDE = (1100, 820)
 PHONE = (375, 720)
 WAIT_MS = 90_000  # a busy machine takes half a minute to show the first page
+# Gradio draws parts of a page again when their data comes; what was typed or pressed just before may be lost.
+_SETTLING_MS = 300
+_DIALOGUE_MS = 3_000
+_TRIES = 10
 _ADDRESS = re.compile(r"clipsr is at (http://\S+?)/?\s")
 
 
@@ -86,11 +90,29 @@ class Visit:
         """Go to one of the tabs."""
         self.page.get_by_role("tab", name=name, exact=True).click()
 
-    def choose(self, *paths: Path, field: str = "Drop Image Here") -> None:
-        """Choose files as a person does: press the field, and pick them in the dialogue."""
-        with self.page.expect_file_chooser() as opened:
-            self.page.locator("button:visible").filter(has_text=field).first.click()
-        opened.value.set_files([str(path) for path in paths])
+    def fill(self, label: str, text: str, *, exact: bool = False) -> None:
+        """Type into a field, as a person does who sees what was typed vanish: again."""
+        typed = self.page.get_by_label(label, exact=exact).first
+        for _ in range(_TRIES):
+            typed.fill(text)
+            self.page.wait_for_timeout(_SETTLING_MS)
+            if typed.input_value() == text:
+                return
+        raise AssertionError(f"{label!r} does not keep {text!r}")
+
+    def choose(self, *paths: Path, field: str = "Drop Image Here", press: Callable[[], None] | None = None) -> None:
+        """Choose files as a person does: press the field, once more if nothing opens, and pick them in the dialogue."""
+        button = self.page.locator("button:visible").filter(has_text=field).first
+        for left in reversed(range(_TRIES)):
+            try:
+                with self.page.expect_file_chooser(timeout=_DIALOGUE_MS if left else None) as opened:
+                    (press or button.click)()
+            except TimeoutError:
+                if not left:
+                    raise
+            else:
+                opened.value.set_files([str(path) for path in paths])
+                return
 
     def upload(self, *paths: Path, field: str = "Drop Image Here") -> None:
         """The same, and wait until the server has them."""

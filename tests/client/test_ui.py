@@ -96,7 +96,7 @@ def classify(visit: Visit) -> Any:
 
 def test_an_image_is_classified_with_typed_labels(visit, service, photo):
     visit.upload(photo)
-    visit.page.get_by_label("Labels", exact=False).first.fill("cat, <b>dog</b>\nbird")
+    visit.fill("Labels", "cat, <b>dog</b>\nbird")
     outcome = classify(visit)
     rows = outcome.locator("table tbody tr")
     expect(rows).to_have_count(3)
@@ -178,9 +178,7 @@ def test_the_keyboard_is_enough(visit, service, photo):
     """No pointer: Tab from field to field, Enter to press."""
     page = visit.page
     tab_to(visit, lambda focused: "Drop an image" in focused)
-    with page.expect_file_chooser() as opened:
-        page.keyboard.press("Enter")
-    opened.value.set_files(str(photo))
+    visit.choose(photo, press=lambda: page.keyboard.press("Enter"))
     page.locator(".cs-input img").wait_for()  # there once the server has it
     tab_to(visit, lambda focused: focused.startswith("TEXTAREA"))
     page.keyboard.press("ControlOrMeta+A")
@@ -218,7 +216,7 @@ def test_images_are_found_by_words(visit, pets):
     expect(cards.first).to_contain_text("dog.png")
     expect(cards.first).to_contain_text("cosine 0.500")
     words.fill("狗")
-    visit.page.get_by_label("Tags").fill("pet, number-2")
+    visit.fill("Tags", "pet, number-2")
     visit.page.get_by_role("button", name="Search", exact=True).click()
     expect(visit.page.locator("#found")).to_contain_text("The model knows no word of it; ask in English.")
     expect(cards).to_have_count(1)
@@ -237,7 +235,7 @@ def test_images_are_found_by_an_example(visit, pets, tmp_path):
 def test_a_library_of_another_model_is_said_with_its_cure(visit, pets):
     pets.libraries["pets"].model_digest = "sha256:other"
     visit.show("Search")
-    visit.page.get_by_label("What the images show").fill("dog")
+    visit.fill("What the images show", "dog")
     visit.page.get_by_role("button", name="Search", exact=True).click()
     expect(visit.page.get_by_role("alert")).to_contain_text("clipsr-client library reembed pets")
 
@@ -246,7 +244,7 @@ def test_a_library_is_made_filled_thinned_and_dropped(visit, service, pets, tmp_
     page, said, cards = visit.page, visit.page.locator("#said"), visit.page.locator("#kept .cs-card")
     visit.show("Library")
     page.get_by_role("button", name="Make or drop a library").click()
-    page.get_by_label("Name of the new library").fill("birds")
+    visit.fill("Name of the new library", "birds")
     page.get_by_role("button", name="Make it").click()
     expect(said).to_contain_text("Made the library birds.")
     expect(page.get_by_label("Library", exact=True)).to_have_value("birds")
@@ -255,7 +253,7 @@ def test_a_library_is_made_filled_thinned_and_dropped(visit, service, pets, tmp_
         file.write_bytes(png(8 + index % 2))  # the third is the first again
     page.get_by_role("button", name="Add images").click()
     visit.upload(*files, field="Drop File Here")
-    page.get_by_label("Tags for these images").fill("bird, small")
+    visit.fill("Tags for these images", "bird, small")
     page.get_by_role("button", name="Add to the library").click()
     expect(said).to_contain_text("Added 2 images. 1 image had been there already.")
     expect(cards).to_have_count(2)
@@ -271,7 +269,7 @@ def test_a_library_is_made_filled_thinned_and_dropped(visit, service, pets, tmp_
     expect(cards).to_have_count(1)
     page.get_by_role("button", name="Drop it").click()
     expect(said).to_contain_text("Type the library's name, birds, to drop it")
-    page.get_by_label("Name of the library to drop").fill("birds")
+    visit.fill("Name of the library to drop", "birds")
     page.get_by_role("button", name="Drop it").click()
     expect(said).to_contain_text("Dropped the library birds with 1 image.")
     assert set(service.library.libraries) == {"pets"}

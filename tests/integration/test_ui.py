@@ -25,21 +25,21 @@ def visit(service):
 def test_classify_keep_search_and_delete(visit, client, repo_root, tmp_path):
     page, said = visit.page, visit.page.locator("#said")
     visit.upload(repo_root / "samples" / "cat.png")
-    page.get_by_label("Labels").first.fill("airplane, cat, horse")
+    visit.fill("Labels", "airplane, cat, horse")
     page.get_by_role("button", name="Classify", exact=True).click()
     expect(page.locator("#outcome tbody tr").first).to_contain_text("cat")
     expect(page.get_by_alt_text("As the model saw it, after super-resolution")).to_be_visible()
 
     visit.show("Library")
     page.get_by_role("button", name="Make or drop a library").click()
-    page.get_by_label("Name of the new library").fill("seen")
+    visit.fill("Name of the new library", "seen")
     page.get_by_role("button", name="Make it").click()
     expect(said).to_contain_text("Made the library seen.")
     notes = tmp_path / "notes.png"
     notes.write_bytes(b"these are notes")
     page.get_by_role("button", name="Add images").click()
     visit.upload(*(repo_root / "samples" / name for name in SAMPLES), notes, field="Drop File Here")
-    page.get_by_label("Tags for these images").fill("sample")
+    visit.fill("Tags for these images", "sample")
     page.get_by_role("button", name="Add to the library").click()
     expect(said).to_contain_text("Added 3 images. 1 image failed.")
     expect(said).to_contain_text("notes.png: ")  # with what is wrong with it
@@ -49,7 +49,7 @@ def test_classify_keep_search_and_delete(visit, client, repo_root, tmp_path):
     visit.show("Search")
     page.get_by_role("combobox", name="Library").click()
     page.get_by_role("option", name="seen").click()
-    page.get_by_label("What the images show").fill("a horse")
+    visit.fill("What the images show", "a horse")
     page.get_by_role("button", name="Search", exact=True).click()
     expect(page.locator("#found .cs-card").first).to_contain_text("horse.png")
     assert page.locator("#found img").first.evaluate("image => image.naturalWidth") > 0  # a browser reads thumbnails
