@@ -296,6 +296,16 @@ class TestOpenVinoParameters:
             difference = cut.run(inputs)["pixels"].astype(int) - whole.run(inputs)["pixels"]
             assert np.abs(difference).max() <= 1
 
+    def test_large_batches_run_in_parts(self, open_session, monkeypatch):
+        parts, whole = self.open_upscale(open_session, ROWS_AT_ONCE="3"), self.open_upscale(open_session)
+        sizes = []
+        run = parts._run
+        monkeypatch.setattr(parts, "_run", lambda inputs: sizes.append(len(inputs["box"])) or run(inputs))
+        rng = np.random.default_rng(0)
+        inputs = {"canvas": rng.integers(0, 256, (8, 3, 32, 32), np.uint8), "box": np.ones((8, 4), np.float32)}
+        np.testing.assert_array_equal(parts.run(inputs)["pixels"], whole.run(inputs)["pixels"])
+        assert sizes == [3, 3, 2]
+
     def test_bf16_up_to_a_tensor_that_is_not_there(self, open_session):
         if "BF16" not in openvino_backend.ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             pytest.skip("this processor has no bf16, so the parameter is not looked at")

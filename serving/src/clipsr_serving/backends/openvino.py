@@ -43,9 +43,11 @@ _HINT_BF16 = "HINT_BF16"  # NVIDIA's spelling of INFERENCE_PRECISION_HINT=bf16
 _BF16 = "BF16"  # openvino's word for what a processor can do
 # Ours: the name of a float tensor inside the graph. What leads to it runs in bf16, the rest in f32.
 _BF16_UP_TO = "BF16_UP_TO"
+# Ours: rows that run at once. A larger batch is run in parts, because memory for the largest that ever came is kept.
+_ROWS_AT_ONCE = "ROWS_AT_ONCE"
 # Known to NVIDIA's backend and without meaning here: batches and shapes are dynamic anyway.
 _WITHOUT_EFFECT = ("SKIP_OV_DYNAMIC_BATCHSIZE", "ENABLE_BATCH_PADDING", "RESHAPE_IO_LAYERS", "TARGET_DEVICE")
-_KNOWN = {*_PASSED_ON, _THREADS, _PRECISION, _HINT_BF16, _BF16_UP_TO, *_WITHOUT_EFFECT}
+_KNOWN = {*_PASSED_ON, _THREADS, _PRECISION, _HINT_BF16, _BF16_UP_TO, _ROWS_AT_ONCE, *_WITHOUT_EFFECT}
 
 
 class OpenVinoSession:
@@ -83,12 +85,24 @@ class OpenVinoSession:
         # openvino raises plain RuntimeError for a bad file and for a bad property alike.
         except Exception as error:
             raise ModelLoadError(f"model {spec.name!r}: openvino cannot load {spec.model_file}: {error}") from error
+        self._rows_at_once = spec.integer(_ROWS_AT_ONCE)
         self._request = self._compiled.create_infer_request()
         self._output_names = [tensor.name for tensor in spec.outputs]
         _log.info("model %s: openvino %s, bf16 up to %s", spec.name, properties, self._cut)
 
     def run(self, inputs: Tensors) -> dict[str, NDArray[np.generic]]:
-        """Run once; outputs are copies, as the runtime writes the next run's into the same memory."""
+        """Run a batch; outputs are copies, as the runtime writes the next run's into the same memory."""
+        rows = len(next(iter(inputs.values())))
+        if self._rows_at_once is None or rows <= self._rows_at_once:
+            return self._run(inputs)
+        starts = range(0, rows, self._rows_at_once)
+        parts = [
+            self._run({name: tensor[start : start + self._rows_at_once] for name, tensor in inputs.items()})
+            for start in starts
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in self._output_names}
+
+    def _run(self, inputs: Tensors) -> dict[str, NDArray[np.generic]]:
         tensors = dict(inputs)
         if self._head is not None and self._cut is not None:
             self._head.infer(tensors, share_inputs=True, share_outputs=True)
