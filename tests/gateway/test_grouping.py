@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,12 +57,23 @@ def test_everyone_gets_the_own_answer(numbers, limit):
         assert len(backend.requests) == expected
 
 
-@pytest.mark.parametrize("error", [BackendUnavailableError("x:1", "down"), DeadlineExceededError("late")])
-async def test_what_no_image_is_to_blame_for_ends_all_at_once(error):
+async def test_a_backend_that_is_away_ends_all_at_once():
     backend = Backend()
-    backend.error = error
+    error = backend.error = BackendUnavailableError("x:1", "down")
     assert await ask_all(backend, [2, 4, 6]) == [error] * 3
     assert backend.requests == [[2, 4, 6]]
+
+
+async def test_a_deadline_is_that_of_the_first_alone():
+    """Two callers may choose one id."""
+    backend, grouping = Backend(), Grouping[int, int]()
+
+    async def send_late(items: Sequence[int]) -> list[int]:
+        raise DeadlineExceededError("late")
+
+    asked = [grouping.ask("k", 1, send_late, limit=8), grouping.ask("k", 2, backend.send, limit=8)]
+    late, answer = await asyncio.gather(*asked, return_exceptions=True)
+    assert (type(late), answer) == (DeadlineExceededError, 4)
 
 
 async def test_whoever_remains_when_the_first_is_cancelled_asks_again(until):

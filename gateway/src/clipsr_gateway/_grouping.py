@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
-from clipsr_gateway.errors import BackendError, BackendUnavailableError, DeadlineExceededError
+from clipsr_gateway.errors import BackendError, BackendUnavailableError
 
 __all__ = ["Grouping"]
 
@@ -17,8 +17,9 @@ _Answer = TypeVar("_Answer")
 class Grouping(Generic[_Item, _Answer]):
     """Gathers items for one turn of the event loop, so that many that come together cost the backend one request.
 
-    Nothing waits longer for it: an item that comes alone is sent alone. Items are gathered where their keys are equal;
-    a key must hold the call, so that all of a group have one deadline and are cancelled together.
+    Nothing waits longer for it: an item that comes alone is sent alone. Items are gathered where their keys are equal.
+    A key holds the call's id, so that a group has one deadline and is cancelled as one; but callers choose ids, so
+    nobody fails for a deadline, a cancellation or an item that may be another's.
 
     Belongs to one event loop.
     """
@@ -38,8 +39,8 @@ class Grouping(Generic[_Item, _Answer]):
             limit: items in a group, at least 1.
 
         Raises:
-            BackendError, DeadlineExceededError: of `send`. An error that may be another item's fault never gets here:
-                the items of such a group are sent again, one by one.
+            BackendError, DeadlineExceededError: of `send`. One that may be another's fault never gets here: the items
+                of such a group are sent again, one by one.
         """
         group = self._open.get(key)
         if group is not None:
@@ -57,7 +58,7 @@ class Grouping(Generic[_Item, _Answer]):
             first, *others = await send(group.items)
             group.answer(others)
             return first
-        except (BackendUnavailableError, DeadlineExceededError) as error:
+        except BackendUnavailableError as error:
             group.fail(error)
             raise
         except BackendError:
