@@ -192,7 +192,8 @@ def serve(environment, tmp_path, repository):
     """Stops at the end whatever still runs."""
     service = Serve(environment, tmp_path, repository)
     yield service
-    service.run("down")
+    down = service.run("down")
+    assert down.returncode == 0, down.stderr
 
 
 def wait_for(condition, process=None, timeout_s=60):
@@ -629,6 +630,19 @@ class TestTritonCommand:
         assert (Path(libraries[1]) / find_libpython().name).is_file()
         assert environment["PATH"].split(":")[0] == str(Path(sys.executable).parent)
         assert "PYTHONHOME" not in environment
+
+    @pytest.mark.parametrize("kind", ["embedded", "path", "docker"])
+    def test_numpy_multiplies_in_one_thread_unless_told_otherwise(self, repository, tmp_path, wheel, monkeypatch, kind):
+        monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+        for name in ("tritonserver", "docker"):
+            self.put_on_path(tmp_path, name)
+        command = self.make(repository, tmp_path, triton=kind)
+        if kind == "docker":
+            assert "--env=OPENBLAS_NUM_THREADS=1" in command.argv
+            return
+        assert command.environment["OPENBLAS_NUM_THREADS"] == "1"
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
+        assert self.make(repository, tmp_path, triton=kind).environment["OPENBLAS_NUM_THREADS"] == "2"
 
     def test_the_backend_directory_holds_copies_of_all_three(self, wheel, tmp_path):
         (tmp_path / "backends" / "stale").mkdir(parents=True)

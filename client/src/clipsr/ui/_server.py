@@ -7,9 +7,9 @@ import os
 import signal
 import socket
 import tempfile
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from queue import SimpleQueue
 
 from starlette.middleware import Middleware
 
@@ -59,19 +59,20 @@ def serve(client: Client, options: UiOptions, *, announce: Callable[[str], None]
     Raises:
         AddressError: the address cannot be listened on.
     """
-    stopped = threading.Event()
+    # Not an Event: its set(), in a handler, could wait for ever for the lock that the interrupted wait() holds.
+    stops = SimpleQueue[None]()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda _number, _frame: stopped.set())
+        signal.signal(number, lambda _number, _frame: stops.put(None))
     port = _claim(options)
     with tempfile.TemporaryDirectory(prefix="clipsr-ui-", ignore_cleanup_errors=True) as uploads:
         # gradio takes these from the environment only.
         os.environ["GRADIO_TEMP_DIR"] = uploads
         os.environ["NO_PROXY"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), options.host, "localhost"]))
-        _run(client, options, port=port, announce=announce, stopped=stopped)
+        _run(client, options, port=port, announce=announce, stops=stops)
 
 
 def _run(
-    client: Client, options: UiOptions, *, port: int, announce: Callable[[str], None], stopped: threading.Event
+    client: Client, options: UiOptions, *, port: int, announce: Callable[[str], None], stops: SimpleQueue[None]
 ) -> None:
     hosts = frozenset({"127.0.0.1", "localhost", "[::1]", _in_url(options.host)}) if options.is_local else None
     pages = make_pages(client)
@@ -98,7 +99,7 @@ def _run(
     )
     try:
         announce(share_url or url)
-        stopped.wait()
+        stops.get()
     finally:
         pages.close(verbose=False)
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from types import FrameType
 
 from clipsr_serving.errors import LaunchError
 from clipsr_serving.launcher._checks import BackgroundCheck
@@ -22,6 +20,7 @@ from clipsr_serving.launcher._profiles import choose_profile, default_profile, r
 from clipsr_serving.launcher._reasons import explain_end, explain_gateway_log, explain_triton_log
 from clipsr_serving.launcher._repository import check_repository
 from clipsr_serving.launcher._state import State, StateDir
+from clipsr_serving.launcher._stop import StopRequest
 from clipsr_serving.launcher._triton import TritonCommand, choose_triton, make_triton_command, remove_leftovers
 from clipsr_serving.launcher._unit import Unit
 
@@ -52,8 +51,8 @@ def run_service(options: UpOptions, state_dir: StateDir) -> None:
     Raises:
         LaunchError: it could not start, or a process ended more often than the policy allows.
     """
-    stop = threading.Event()
-    _stop_on_signals(stop)
+    stop = StopRequest()
+    stop.listen()
     with state_dir.lock():
         _refuse_orphans(state_dir)
         manifest = check_repository(options.repository)
@@ -77,15 +76,6 @@ def run_service(options: UpOptions, state_dir: StateDir) -> None:
             state_dir.clear()
 
 
-def _stop_on_signals(stop: threading.Event) -> None:
-    def request_stop(number: int, frame: FrameType | None) -> None:
-        # A flag and no exception: an exception could fall between starting a process and remembering it.
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, request_stop)
-
-
 def _refuse_orphans(state_dir: StateDir) -> None:
     state = state_dir.read()
     alive = [child for child in state.children if child.is_alive] if state else []
@@ -98,7 +88,7 @@ class _Service:
     """The two processes and the order in which they live."""
 
     def __init__(
-        self, options: UpOptions, ports: Ports, command: TritonCommand, state_dir: StateDir, stop: threading.Event
+        self, options: UpOptions, ports: Ports, command: TritonCommand, state_dir: StateDir, stop: StopRequest
     ) -> None:
         self._options = options
         self._state_dir = state_dir
