@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 
 from clipsr_training.cli import main as train_main
 from clipsr_training.clip import load_clip, multi_positive_sigmoid_loss
-from clipsr_training.clip._checkpoint import build_clip, bundled_config
+from clipsr_training.clip._checkpoint import build_clip, bundled_config, save_clip
 from clipsr_training.clip._data import ClipBatchDataset, Phrases, TrainingSource, cut_out, split_validation
+from clipsr_training.clip._distillation import distillation_loss, load_teachers
 from clipsr_training.clip._optimizer import build_optimizer, lock_towers
 from clipsr_training.clip._recipes import RECIPES, ClipRecipe
 from clipsr_training.clip._rendering import RenderedOnTheFly, Renderer, Rendering, render_to_cache
@@ -22,6 +23,7 @@ from clipsr_training.data import PairSource, read_pairs
 from clipsr_training.liif import load_liif
 from tests.training.test_clip_sources import picture
 
+SHIPPED = Path("checkpoints/clipsr-small")
 LIIF_WEIGHTS = Path("checkpoints/liif-fast/liif.safetensors")
 
 
@@ -307,3 +309,123 @@ def test_data_that_cannot_be_used_is_one_line(tmp_path, capsys):
     error = capsys.readouterr().err
     assert error.startswith("clipsr-train: ")
     assert error.count("\n") == 1
+
+
+def changed_copy(folder: Path, *, seed: int, noise: float = 0.01) -> Path:
+    """A checkpoint folder of the shipped model with noise on its weights."""
+    checkpoint = load_clip(SHIPPED)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in checkpoint.model.parameters():
+            parameter += noise * parameter.std(correction=0) * torch.randn_like(parameter)
+    return save_clip(checkpoint, folder)
+
+
+def test_a_student_equal_to_its_teacher_has_nothing_to_learn():
+    """And one teacher's softened probabilities are those of its own cosines at a quarter of its scale."""
+    student = load_clip(SHIPPED)
+    teachers = load_teachers([SHIPPED], student, mirrors=True)
+    assert teachers is not None
+    pixels = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8, generator=torch.manual_seed(0))
+    tokens = student.tokenizer(["a photo of a cat.", "a photo of a ship."])
+    texts = teachers.encode_texts(tokens)
+    target = teachers.probabilities(pixels, texts)
+    normalized = (pixels / 255 - torch.tensor(student.mean).view(3, 1, 1)) / torch.tensor(student.std).view(3, 1, 1)
+    with torch.inference_mode():
+        images = torch.nn.functional.normalize(student.encode_image(normalized), dim=-1)
+    cosines = images @ texts[0].T
+    assert torch.allclose(target, (student.logit_scale * cosines / 4).softmax(dim=1), atol=1e-4)
+    scale = torch.tensor(student.logit_scale)
+    assert distillation_loss(images, texts[0], scale, target) < 1e-4
+    assert distillation_loss(texts[0][[0, 1, 0]], texts[0], scale, target) > 1e-1
+
+
+def test_teachers_give_the_mean_of_their_opinions_every_second_on_the_mirror_image(tmp_path):
+    student = load_clip(SHIPPED)
+    other = changed_copy(tmp_path / "other", seed=1)
+    pixels = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8, generator=torch.manual_seed(0))
+    tokens = student.tokenizer(["a photo of a cat.", "a photo of a ship."])
+
+    def opinion(folders: list[Path], seen: torch.Tensor, *, mirrors: bool) -> torch.Tensor:
+        teachers = load_teachers(folders, student, mirrors=mirrors)
+        assert teachers is not None
+        return teachers.probabilities(seen, teachers.encode_texts(tokens))
+
+    first = opinion([SHIPPED], pixels, mirrors=False)
+    for mirrors in (False, True):
+        second = opinion([other], pixels.flip(-1) if mirrors else pixels, mirrors=False)
+        both = opinion([SHIPPED, other], pixels, mirrors=mirrors)
+        assert torch.allclose(both, (first + second) / 2, atol=1e-6)
+        assert not torch.allclose(both, first, atol=1e-4)
+
+
+def test_a_student_comes_nearer_to_its_teacher(tmp_path, parquet):
+    """The real command with the teacher's opinion alone, from noise in both towers, the text tower learning."""
+    start = changed_copy(tmp_path / "start", seed=1, noise=1.0)
+    options = ["--teacher", str(SHIPPED), "--distillation", "1", "--lock-image"]
+    options += ["--lr", "1e-3", "--epochs", "6", "--batch-size", "6"]
+    command = ["clip", "--model", str(start), "--data", str(parquet), *options, "--output", str(tmp_path / "run")]
+    assert train_main(command) == 0
+    source = read_pairs(parquet)
+    cached = render_to_cache(source, Renderer(Rendering(), load_clip(SHIPPED)), tmp_path / "cache")
+    seen = torch.from_numpy(np.array(cached))
+
+    def distance(folder: Path) -> float:
+        """Divergence from the teacher on the training images."""
+        student = load_clip(folder)
+        teachers = load_teachers([SHIPPED], student, mirrors=False)
+        own = load_teachers([folder], student, mirrors=False)
+        assert teachers is not None
+        assert own is not None
+        tokens = student.tokenizer([f"a photo of a {name}." for name in source.phrases])
+        said = own.probabilities(seen, own.encode_texts(tokens))
+        target = teachers.probabilities(seen, teachers.encode_texts(tokens))
+        return float(torch.nn.functional.kl_div(said.log(), target, reduction="batchmean"))
+
+    before, after = distance(start), distance(tmp_path / "run" / "clip")
+    assert after < 0.5 * before
+
+
+def test_a_teacher_of_another_kind_is_refused(tmp_path, parquet, capsys):
+    config = bundled_config("clipsr-small")
+    config["model_cfg"]["vision_cfg"]["image_size"] = 32
+    folder = save_clip(build_clip(config), tmp_path / "small")
+    command = ["clip", "--data", str(parquet), "--teacher", str(folder), "--output", str(tmp_path / "run")]
+    assert train_main(command) == 1
+    assert "takes images of 32 px, the model 64" in capsys.readouterr().err
+    config = bundled_config("clipsr-small")
+    config["model_cfg"]["text_cfg"]["context_length"] = 16
+    folder = save_clip(build_clip(config), tmp_path / "short")
+    assert train_main([*command[:4], str(folder), *command[5:]]) == 1
+    assert "reads other tokens" in capsys.readouterr().err
+    assert train_main([*command[:4], str(tmp_path / "none"), *command[5:]]) == 1
+    assert "a CLIP checkpoint is a folder" in capsys.readouterr().err
+    assert train_main([*command[:3], "--distillation", "0.5", *command[5:]]) == 1
+    assert "name them with --teacher" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_mean_of_checkpoints_loads_and_lies_between_them(tmp_path, capsys):
+    folders = [changed_copy(tmp_path / str(seed), seed=seed) for seed in (1, 2)]
+    output = tmp_path / "mean"
+    assert train_main(["average", *map(str, folders), "--output", str(output)]) == 0
+    assert capsys.readouterr().out.strip() == str(output)
+    first, second, mean = (load_clip(folder).model.state_dict() for folder in (*folders, output))
+    assert any(not torch.equal(first[name], second[name]) for name in mean)
+    for name, value in mean.items():
+        if value.is_floating_point():
+            assert torch.allclose(value, (first[name] + second[name]) / 2, rtol=1e-3, atol=1e-6), name
+        else:
+            assert torch.equal(value, first[name]), name
+    assert train_main(["average", *map(str, folders), "--output", str(output)]) == 1
+    assert "holds a checkpoint already" in capsys.readouterr().err
+
+
+def test_only_equal_models_have_a_mean(tmp_path, capsys):
+    config = bundled_config("clipsr-small")
+    config["model_cfg"]["embed_dim"] = 128
+    other = save_clip(build_clip(config), tmp_path / "other")
+    for folders, expected in (([SHIPPED, other], "only equal models have a mean"), ([SHIPPED], "two checkpoints")):
+        assert train_main(["average", *map(str, folders), "--output", str(tmp_path / "mean")]) == 1
+        assert expected in capsys.readouterr().err
+    assert not (tmp_path / "mean").exists()

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from clipsr_training._arguments import HelpFormatter
 from clipsr_training._fit import FitOptions
 from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
+from clipsr_training.clip._average import average_clips
 from clipsr_training.clip._checkpoint import build_clip, bundled_config
 from clipsr_training.clip._recipes import OPTIMIZERS, ClipRecipe
 from clipsr_training.clip._recipes import RECIPES as CLIP_RECIPES
@@ -55,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_liif(commands)
     _add_clip(commands)
+    _add_average(commands)
     return parser
 
 
@@ -121,6 +123,18 @@ def _add_clip(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         metavar="N",
         dest="unlocked_text_layers",
         help="likewise the text tower, but for its last N layers",
+    )
+    model.add_argument(
+        "--teacher",
+        nargs="+",
+        default=(),
+        metavar="FOLDER",
+        dest="teachers",
+        help="checkpoint folders of models with the same image size and tokenizer: learn from their mean opinion as "
+        "well (distillation)",
+    )
+    model.add_argument(
+        "--distillation", type=float, metavar="0-1", help="weight of the teachers against the contrastive loss"
     )
     data = parser.add_argument_group("data")
     data.add_argument("--data", nargs="+", required=True, metavar="DATA", help=_PAIRS_HELP)
@@ -195,10 +209,26 @@ def _run_clip(arguments: argparse.Namespace) -> Path:
     recipe = CLIP_RECIPES[arguments.recipe or ("scratch" if is_untrained else "finetune")]
     names = [field.name for field in fields(ClipRecipe)]
     overrides = {name: value for name in names if (value := getattr(arguments, name, None)) is not None}
+    overrides["teachers"] = tuple(arguments.teachers)
+    if arguments.distillation is not None and not arguments.teachers:
+        raise ValueError("--distillation weighs what teachers say; name them with --teacher, or leave it out")
     recipe = replace(recipe, **overrides, rendering=Rendering(upscaler=upscaler, scale=arguments.scale))
     options.seed_everything()
     checkpoint = _clip_to_start_from(arguments.model, arguments.weights)
     return train_clip(checkpoint, arguments.data, recipe, options, data_options=_data_options(arguments))
+
+
+def _add_average(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "average",
+        help="average the weights of CLIP models",
+        description="Write the mean of the weights of CLIP models (a model soup) that went on from the same trained "
+        "weights, with other seeds or settings: often better than each of them, at the cost of one.",
+        formatter_class=HelpFormatter,
+    )
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="checkpoint folders of one model")
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where to write the mean")
+    parser.set_defaults(run=lambda arguments: average_clips(arguments.folders, arguments.output))
 
 
 def _data_options(arguments: argparse.Namespace) -> SetOptions:

@@ -32,7 +32,9 @@ class ClipRecipe:
         webp_quality: encode losslessly stored images as WebP of this quality first; see `PairSource`.
         rendering: how images reach the encoder's pixel grid.
         on_the_fly: render every image each time it is used, instead of all of them once to a cache on disk.
-        compiled: run the image tower through torch.compile, which needs a C++ compiler.
+        teachers: checkpoint folders of models to learn from as well; see `Teachers`.
+        distillation: weight of what they say against the contrastive loss, 0 to 1.
+        compiled: run the image towers through torch.compile, which needs a C++ compiler.
     """
 
     epochs: int = 25
@@ -54,6 +56,8 @@ class ClipRecipe:
     webp_quality: int | None = None
     rendering: Rendering = field(default_factory=Rendering)
     on_the_fly: bool = False
+    teachers: tuple[str, ...] = ()
+    distillation: float = 0.9
     compiled: bool = False
 
     def __post_init__(self) -> None:
@@ -65,8 +69,9 @@ class ClipRecipe:
                 raise ValueError(f"{name} must be at least 0, got {value}")
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"unknown optimizer {self.optimizer!r}; known: {', '.join(OPTIMIZERS)}")
-        if not 0 <= self.cutout <= 1:
-            raise ValueError(f"cutout must be 0 to 1, got {self.cutout}")
+        for name in ("cutout", "distillation"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be 0 to 1, got {getattr(self, name)}")
         if self.webp_quality is not None and not 1 <= self.webp_quality <= 100:
             raise ValueError(f"webp_quality must be 1 to 100, got {self.webp_quality}")
         if self.template_set not in prompts.template_sets():

@@ -25,6 +25,7 @@ from clipsr_training.clip._data import (
     TrainingSource,
     split_validation,
 )
+from clipsr_training.clip._distillation import Teachers, distillation_loss, load_teachers
 from clipsr_training.clip._loss import multi_positive_contrastive_loss, multi_positive_sigmoid_loss
 from clipsr_training.clip._optimizer import build_optimizer, lock_towers
 from clipsr_training.clip._recipes import ClipRecipe
@@ -49,6 +50,7 @@ class ClipTrainingModule(LightningModule):
         sources: Sequence[TrainingSource],
         phrases: Phrases,
         options: FitOptions,
+        teachers: Teachers | None = None,
     ) -> None:
         super().__init__()
         self.checkpoint = checkpoint
@@ -57,12 +59,20 @@ class ClipTrainingModule(LightningModule):
         self.sources = sources
         self.phrases = phrases
         self.options = options
+        self.teachers = teachers
         lock_towers(self.model, recipe)
         if recipe.compiled:
             # In place: the names of the weights stay as they are.
             self.model.visual.compile()
+            if teachers is not None:
+                teachers.compile()
         self.register_buffer("mean", torch.tensor(checkpoint.mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(checkpoint.std).view(1, 3, 1, 1) * 255, persistent=False)
+
+    def on_fit_start(self) -> None:
+        """Bring the teachers, which are no part of this module's weights, to where it trains."""
+        if self.teachers is not None:
+            self.teachers.to(self.device)
 
     def on_train_epoch_start(self) -> None:
         """Keep the statistics of a wholly locked image tower: its normalization must not follow the new images."""
@@ -127,7 +137,10 @@ class ClipTrainingModule(LightningModule):
         return ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
-        """Return the contrastive loss over the images and texts of all devices."""
+        """Return the contrastive loss over the images and texts of all devices, with that of the teachers if any.
+
+        Teachers judge this device's images among all texts, so the mean over the devices is that over all images.
+        """
         own_images = functional.normalize(self.model.encode_image(self.normalize(batch.pixels)).float(), dim=-1)
         own_texts = functional.normalize(self.model.encode_text(batch.tokens).float(), dim=-1)
         image_features = self._of_all_devices(own_images)
@@ -139,6 +152,13 @@ class ClipTrainingModule(LightningModule):
             loss = multi_positive_contrastive_loss(image_features, text_features, scale, batch.is_positive)
         else:
             loss = multi_positive_sigmoid_loss(image_features, text_features, scale, bias, batch.is_positive)
+        if self.teachers is not None:
+            n_texts, weight = batch.is_positive.shape[1], self.recipe.distillation
+            own = [self._of_all_devices(t)[:n_texts] for t in self.teachers.encode_texts(batch.tokens)]
+            target = self.teachers.probabilities(batch.pixels, own)
+            taught = distillation_loss(own_images, text_features, scale, target)
+            self.log("train/distillation", taught, prog_bar=True, batch_size=len(batch.pixels))
+            loss = (1 - weight) * loss + weight * taught
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.pixels))
         self.log("train/logit_scale", scale, batch_size=len(batch.pixels))
         return loss
@@ -198,8 +218,8 @@ def train_clip(
 
     Raises:
         FileNotFoundError: data or weights are missing.
-        ValueError: a source does not have the expected form, an image can't be decoded, or there are fewer images than
-            one batch takes.
+        ValueError: a source does not have the expected form, an image can't be decoded, there are fewer images than
+            one batch takes, or a teacher does not fit the model.
     """
     pairs = [read_pairs(spec, recipe.webp_quality, data_options) for spec in data]
     return train_on_pairs(checkpoint, pairs, recipe, options, cache=options.output / "rendered")
@@ -221,8 +241,11 @@ def train_on_pairs(
         The folder `clip` in the output folder.
 
     Raises:
-        ValueError: an image can't be decoded, or there are fewer images than one batch takes.
+        FileNotFoundError: a teacher is missing.
+        ValueError: an image can't be decoded, there are fewer images than one batch takes, or a teacher does not fit
+            the model.
     """
+    teachers = load_teachers(recipe.teachers, checkpoint, mirrors=recipe.augmented)
     phrases = Phrases([*prompts.template_sets()[recipe.template_set], "{}", "a low resolution photo of a {}."])
     renderer = Renderer(recipe.rendering, checkpoint)
     named = _with_own_names(pairs)
@@ -230,7 +253,7 @@ def train_on_pairs(
     n_images = sum(len(source.train) for source in sources)
     if n_images < recipe.batch_size:
         raise ValueError(f"{n_images} images to train on are fewer than one batch takes ({recipe.batch_size})")
-    module = ClipTrainingModule(checkpoint, recipe, sources, phrases, options)
+    module = ClipTrainingModule(checkpoint, recipe, sources, phrases, options, teachers)
     fit(module, options, max_epochs=recipe.epochs, accumulate=recipe.accumulate)
     folder = options.output / "clip"
     if module.trainer.is_global_zero:
