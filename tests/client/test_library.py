@@ -372,7 +372,7 @@ class TestReembedding:
 
     def test_it_can_be_ended_early(self, filled, kept):
         ended = threading.Event()
-        kept.on_reembed = lambda done, context: context.add_callback(ended.set)
+        kept.before = lambda request, context: context.add_callback(ended.set)
         progress = filled.reembed()
         next(progress)
         progress.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import cast
 
 import grpc
@@ -40,19 +42,51 @@ async def test_what_is_wrong_is_refused_each_time(start, request_of):
 
 
 def test_what_was_not_used_for_longest_is_forgotten():
-    cache = LabelCache(max_bytes=10)
+    cache = LabelCache(max_bytes=2 * 8192 + 10 * 20)  # two lists of five bytes
     cat, dog, bird = known("cat"), known("dog"), known("bird")
-    cache.put(b"cat.", cat)
-    cache.put(b"dog.", dog)
-    assert cache.get(b"cat.") is cat
-    cache.put(b"bird", bird)
-    assert cache.get(b"dog.") is None
-    assert cache.get(b"cat.") is cat
-    assert cache.get(b"bird") is bird
-    cache.put(b"bird", bird)  # again: counted once
+    cache.put(b"cat..", cat)
+    cache.put(b"dog..", dog)
+    assert cache.get(b"cat..") is cat
+    cache.put(b"bird.", bird)
+    assert cache.get(b"dog..") is None
+    assert cache.get(b"cat..") is cat
+    assert cache.get(b"bird.") is bird
+    cache.put(b"bird.", bird)  # again: counted once
     assert len(cache) == 2
-    cache.put(b"more than all of it", dog)
+    cache.put(b"more than all of it" * 100, dog)
     assert len(cache) == 0
+
+
+@pytest.mark.parametrize(("labels", "lists"), [(2, 4000), (200, 600)])
+def test_memory_stays_below_the_bound_whatever_the_length_of_the_lists(labels, lists):
+    """In a process of its own: three times as many lists as fit, one by one and in groups, by resident memory."""
+    program = f"""
+import os
+from clipsr.v1 import types_pb2
+from clipsr_gateway._label_cache import KnownLabels, LabelCache
+from clipsr_gateway._labels import LabelQuery
+from clipsr_gateway._triton import TritonLabels
+
+def resident_bytes():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+bound = 8 * 2**20
+cache = LabelCache(max_bytes=bound)
+before = resident_bytes()
+for number in range({lists}):
+    space = types_pb2.LabelSpace(labels=[f"thing {{number}} {{k}}" for k in range({labels})])
+    query = LabelQuery(labels=tuple(space.labels), templates=("a photo of a {{}}.",))
+    prepared = TritonLabels(connection=None, labels=query.labels, templates=query.templates)
+    for images in (1, 8, 3, 8):
+        prepared._inputs_of(images)
+    cache.put(space.SerializeToString(), KnownLabels(query=query, prepared=prepared))
+    if number == {lists} // 3:
+        assert len(cache) < number, len(cache)
+print((resident_bytes() - before) / bound)
+"""
+    completed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stderr
+    assert float(completed.stdout) < 1.25  # and what the allocator keeps
 
 
 def test_label_sizes_are_of_utf8_the_longest_first():

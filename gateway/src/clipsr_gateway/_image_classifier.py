@@ -147,13 +147,23 @@ def rank(scores: Scores, labels: tuple[str, ...], top_k: int) -> list[types_pb2.
 
     Ranks by cosine: probability is monotone in it, but in float32 the small ones all become 0.
     """
-    order: list[int] = np.argsort(-scores.cosine, kind="stable")[:top_k].tolist()
+    order: list[int] = _best(scores.cosine, top_k).tolist()
     cosine: list[float] = scores.cosine[order].tolist()
     probability: list[float] = scores.probability[order].tolist()
     return [
         types_pb2.Prediction(label=labels[index], cosine=cosine[place], probability=probability[place])
         for place, index in enumerate(order)
     ]
+
+
+def _best(cosine: npt.NDArray[np.float32], top_k: int) -> npt.NDArray[np.intp]:
+    """Return the places of the `top_k` greatest values; only those are sorted, as labels may be thousands."""
+    if top_k < len(cosine):
+        least = np.partition(cosine, -top_k)[-top_k]
+        candidates = np.flatnonzero(cosine >= least)  # more than top_k where values tie
+    else:
+        candidates = np.arange(len(cosine))
+    return candidates[np.argsort(-cosine[candidates], kind="stable")][:top_k]
 
 
 def encoder_input_png(pixels: npt.NDArray[np.uint8]) -> bytes:

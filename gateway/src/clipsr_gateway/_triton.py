@@ -231,7 +231,8 @@ class TritonLabels:
         self._templates = templates
         self._grouping = Grouping[bytes, Scores]()
         self._group_limit = max(1, min(_GROUP_LIMIT, _GROUP_STRINGS // (len(labels) + len(templates))))
-        self._inputs = {1: self._encode(1)}
+        self._inputs = self._encode(1)
+        self._group_inputs: tuple[int, list[InferInput]] = (1, self._inputs)
 
     async def classify(
         self,
@@ -277,10 +278,12 @@ class TritonLabels:
         return await self._grouping.ask(key, image, send, limit=self._group_limit)
 
     def _inputs_of(self, count: int) -> list[InferInput]:
-        """Labels and templates for a number of images; encoded at the first use."""
-        if count not in self._inputs:
-            self._inputs[count] = self._encode(count)
-        return self._inputs[count]
+        """Labels and templates for a number of images; kept for one image and for the group that was last."""
+        if count == 1:
+            return self._inputs
+        if count != self._group_inputs[0]:
+            self._group_inputs = (count, self._encode(count))
+        return self._group_inputs[1]
 
     def _encode(self, count: int) -> list[InferInput]:
         return [
