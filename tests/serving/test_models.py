@@ -9,6 +9,7 @@ import pytest
 from google.protobuf import json_format, text_format
 from PIL import Image
 from tritonclient.grpc.model_config_pb2 import ModelConfig
+from tritonclient.utils import serialize_byte_tensor
 
 
 def png(width, height, colour="red"):
@@ -107,6 +108,18 @@ def similarity_request(sizes, labels, templates=(b"@simple",)):
 
 
 class TestSimilarity:
+    def test_long_label_tensors_are_taken_apart_once(self, load, triton, encode):
+        """Triton's stub makes a tensor by the function that its module holds at that moment."""
+        load("similarity", "SimilarityModel", "similarity")
+        for length, is_kept in ((5, False), (200, True)):
+            labels = np.array([f"label {i}".encode() for i in range(length)], dtype=object)
+            encoded = serialize_byte_tensor(labels).item()
+            first, again = (triton.deserialize_bytes_tensor(np.frombuffer(encoded, np.int8)) for _ in range(2))
+            assert first.tolist() == labels.tolist()
+            assert (first is again) == is_kept
+        other = triton.deserialize_bytes_tensor(encoded[:-1] + b"x")
+        assert other.tolist() == [*labels.tolist()[:-1], b"label 19x"]
+
     def test_scores_and_counts(self, load, triton, encode, sizes):
         model = load("similarity", "SimilarityModel", "similarity")
         for _ in range(2):

@@ -18,7 +18,7 @@ from clipsr_serving.prompts import LabelSpace
 from clipsr_serving.scoring import Scorer, ScoreRequest, Scores
 from clipsr_serving.similarity import compute_cosine, compute_probability, l2_normalize
 from clipsr_serving.text_banks import TEXT_ENCODER_ARTIFACT, read_text_banks
-from clipsr_serving.text_cache import LruCache, MatrixCache, TextEmbeddingCache
+from clipsr_serving.text_cache import LruCache, SizedCache, TextEmbeddingCache
 from clipsr_serving.text_embedding import TextEmbedder
 from clipsr_serving.tokenization import Tokenizer
 
@@ -107,15 +107,15 @@ class TestLru:
                     model.move_to_end(key)
         assert len(cache) == len(model)
 
-    def test_matrices_are_bounded_in_bytes(self):
-        cache = MatrixCache(max_bytes=100)
-        for name, rows in (("a", 10), ("b", 10), ("a", 12)):
-            cache.put(name, np.zeros((rows, 1), np.float32))
-        assert cache.get("a") is not None
+    def test_a_sized_cache_is_bounded_in_bytes(self):
+        cache = SizedCache(max_bytes=100)
+        for name, size_bytes in (("a", 40), ("b", 40), ("a", 48)):
+            cache.put(name, name.upper(), size_bytes)
+        assert cache.get("a") == "A"
         assert len(cache) == 2
-        cache.put("c", np.zeros((10, 1), np.float32))
+        cache.put("c", "C", 40)
         assert cache.get("b") is None
-        cache.put("too large", np.zeros((26, 1), np.float32))
+        cache.put("too large", "", 101)
         assert len(cache) == 2
 
 
@@ -226,7 +226,7 @@ def make_scorer():
             raise InputError("LABEL_EMPTY", "bad.")
         return LabelSpace(labels=labels, templates=tuple(template.decode() for template in raw[1]))
 
-    scorer = Scorer(cache=cache, matrices=MatrixCache(1 << 20), parse=parse, scoring=SOFTMAX)
+    scorer = Scorer(cache=cache, matrices=SizedCache(1 << 20), parse=parse, scoring=SOFTMAX)
     return scorer, cache, encoder
 
 

@@ -12,7 +12,7 @@ from clipsr_serving.errors import InputError, ServingError
 from clipsr_serving.manifest import Scoring
 from clipsr_serving.prompts import LabelSpace
 from clipsr_serving.similarity import compute_cosine, compute_probability
-from clipsr_serving.text_cache import MatrixCache, TextEmbeddingCache
+from clipsr_serving.text_cache import SizedCache, TextEmbeddingCache
 
 __all__ = ["ParseLabelSpace", "RawLabelSpace", "ScoreRequest", "Scorer", "Scores"]
 
@@ -53,7 +53,7 @@ class Scorer:
         self,
         *,
         cache: TextEmbeddingCache,
-        matrices: MatrixCache[RawLabelSpace],
+        matrices: SizedCache[RawLabelSpace, Float32],
         parse: ParseLabelSpace,
         scoring: Scoring,
     ) -> None:
@@ -98,7 +98,7 @@ class Scorer:
         for space, matrix in zip(wanted, self._cache.look_up(list(wanted.values())), strict=True):
             matrices[space] = matrix
             if not isinstance(matrix, ServingError):
-                self._matrices.put(space, matrix)
+                self._matrices.put(space, matrix, matrix.nbytes)
         return matrices
 
     @staticmethod

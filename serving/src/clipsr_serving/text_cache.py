@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from clipsr_serving.errors import TextEncoderError
 from clipsr_serving.prompts import LabelSpace, TextKey
 
-__all__ = ["CacheCounters", "LruCache", "MatrixCache", "TextEmbeddingCache"]
+__all__ = ["CacheCounters", "LruCache", "SizedCache", "TextEmbeddingCache"]
 
 Float32 = NDArray[np.float32]
 K = TypeVar("K", bound=Hashable)
@@ -64,33 +64,34 @@ class LruCache(Generic[K, V]):
         return 1
 
 
-class MatrixCache(Generic[K]):
-    """Whole label lists, ready for one matrix product; bounded in bytes, least recent use first out."""
+class SizedCache(Generic[K, V]):
+    """A dictionary bounded in bytes that forgets what was used longest ago."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._entries: OrderedDict[K, Float32] = OrderedDict()
+        self._entries: OrderedDict[K, tuple[V, int]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, key: K) -> Float32 | None:
+    def get(self, key: K) -> V | None:
         """Look up, and mark as used."""
-        matrix = self._entries.get(key)
-        if matrix is not None:
-            self._entries.move_to_end(key)
-        return matrix
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        self._entries.move_to_end(key)
+        return entry[0]
 
-    def put(self, key: K, matrix: Float32) -> None:
-        """Store, unless the matrix alone is over the bound."""
-        if matrix.nbytes > self._max_bytes:
+    def put(self, key: K, value: V, size_bytes: int) -> None:
+        """Store, unless it alone is over the bound."""
+        if size_bytes > self._max_bytes:
             return
         replaced = self._entries.pop(key, None)
-        self._bytes += matrix.nbytes - (0 if replaced is None else replaced.nbytes)
-        self._entries[key] = matrix
+        self._bytes += size_bytes - (0 if replaced is None else replaced[1])
+        self._entries[key] = value, size_bytes
         while self._bytes > self._max_bytes:
-            self._bytes -= self._entries.popitem(last=False)[1].nbytes
+            self._bytes -= self._entries.popitem(last=False)[1][1]
 
 
 class TextEmbeddingCache:

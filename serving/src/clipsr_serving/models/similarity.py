@@ -13,7 +13,7 @@ from clipsr_serving.models._text import CountedEncoder, make_embedder, read_inte
 from clipsr_serving.prompts import LabelSpace, parse_label_space
 from clipsr_serving.scoring import RawLabelSpace, Scorer, ScoreRequest, Scores
 from clipsr_serving.text_banks import read_text_banks
-from clipsr_serving.text_cache import MatrixCache, TextEmbeddingCache
+from clipsr_serving.text_cache import SizedCache, TextEmbeddingCache
 
 __all__ = ["SimilarityModel"]
 
@@ -41,10 +41,11 @@ class SimilarityModel:
                 self._cache.pin(key, row)
         self._scorer = Scorer(
             cache=self._cache,
-            matrices=MatrixCache(read_integer_parameter(args, "matrix_cache_max_bytes")),
+            matrices=SizedCache(read_integer_parameter(args, "matrix_cache_max_bytes")),
             parse=self._parse,
             scoring=self._manifest.scoring,
         )
+        _triton.remember_strings(read_integer_parameter(args, "label_tensor_cache_max_bytes"))
         self._hits = _triton.Counter("clipsr_text_cache_hits_total", "Labels found in the text-embedding cache")
         self._misses = _triton.Counter("clipsr_text_cache_misses_total", "Labels that had to be encoded")
         self._evictions = _triton.Counter("clipsr_text_cache_evictions_total", "Labels that made room for others")
