@@ -1,8 +1,8 @@
 # The front door. `make help` lists the verbs; each one installs what it needs first, once.
 #
 # Variables: PYTHON (interpreter to build the environments with), TORCH_INDEX_URL (see scripts/install.sh),
-# DATA (where CIFAR and the super-resolution sets are), SCALE (of the experiment), ARGS (more options for the verb's
-# command).
+# DATA (where CIFAR and the super-resolution sets are), SCALE (of the experiment), WORKERS (processes that run the
+# tests), ARGS (more options for the verb's command).
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -14,6 +14,8 @@ VENV ?= .venv
 VENV_SERVE ?= .venv-serve
 DATA ?= ../shared/data
 SCALE ?= full
+# Tests mostly wait for the processes that they start, so two run at a time; 0: in one process, for --pdb.
+WORKERS ?= 2
 # Where CIFAR is not at hand, images of its size are made up.
 CIFAR_IMAGES = $(addprefix --images ,$(wildcard $(DATA)/cifar10/test.parquet))
 EXPERIMENT ?= runs/experiment-$(SCALE)
@@ -31,7 +33,9 @@ DEV_GPU := $(VENV)/.installed-gpu
 INSTALLER := scripts/install.sh constraints.txt
 
 MANIFEST := model_repository/manifest.json
-EXPORTED_FROM := $(shell find checkpoints export/src -type f -not -name '*.pyc' 2> /dev/null)
+# What is exported without ARGS: checkpoints/, and an int8 image encoder calibrated on the sample photos.
+BUNDLED := --int8 samples
+EXPORTED_FROM := $(shell find checkpoints export/src samples -type f -not -name '*.pyc' 2> /dev/null)
 GENERATED := $(MANIFEST) model_repository/*/1/model.onnx model_repository/*/1/model.onnx.data \
 	model_repository/*/1/model.int8.onnx model_repository/*/1/*.plan model_repository/tensorrt.json \
 	model_repository/text_encoder/tokenizer.json model_repository/similarity/text_banks
@@ -54,7 +58,7 @@ ui: $(UI) ## Show the web pages of a running service (ARGS='--url HOST:PORT')
 
 .PHONY: export
 export: $(EXPORT) ## Write the model repository's artifacts from checkpoints/
-	$(VENV)/bin/clipsr-export $(ARGS)
+	$(VENV)/bin/clipsr-export $(or $(ARGS),$(BUNDLED))
 
 .PHONY: train
 train: $(EXPORT) ## Train: make train ARGS='liif …' or ARGS='clip …'
@@ -105,7 +109,7 @@ bench-library: $(DEV) $(SERVE) $(MANIFEST) ## Measure image libraries: precision
 
 .PHONY: test
 test: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests, with a real Triton (12 minutes at most)
-	$(VENV)/bin/pytest -m 'not slow' $(ARGS)
+	$(VENV)/bin/pytest -m 'not slow' -n $(WORKERS) --dist loadfile $(ARGS)
 
 .PHONY: test-slow
 test-slow: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests that take minutes each
@@ -151,5 +155,5 @@ $(DEV_GPU): $(DEV)
 	@touch $@
 
 $(MANIFEST): $(EXPORTED_FROM) | $(EXPORT)
-	$(VENV)/bin/clipsr-export
+	$(VENV)/bin/clipsr-export $(BUNDLED)
 	@touch $@

@@ -12,3 +12,5 @@ LEVELS = 1
 COSINE = 1e-4
 # Cosines through the service (ONNX Runtime, fp32) and in PyTorch: one UINT8 level between the stages on either side.
 SERVICE_COSINE = 5e-3
+# Cosines under a profile and under cpu-onnx, of the bundled model: 8 bits of a mantissa, or 8 bits in all.
+PROFILE_COSINE = {"cpu-bf16": 1e-2, "cpu-int8": 3e-2}

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+import openvino
 import pytest
 from onnx import TensorProto
 from PIL import Image
@@ -15,6 +16,9 @@ from clipsr_export import _int8_command
 from clipsr_export._int8 import FILE_NAME, Agreement, measure_agreement
 from clipsr_export._manifest import digest_of, sha256
 from clipsr_export.cli import main
+from clipsr_training.clip import save_clip
+from clipsr_training.liif import save_liif
+from tests.export.tiny import SIZE_PX
 
 N_IMAGES = 16
 
@@ -76,13 +80,23 @@ def test_the_first_and_the_last_product_keep_fp32(quantized):
     assert products[-1].name == kept[1]
 
 
-def test_onnxruntime_runs_it_in_integers(quantized, tmp_path):
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    options.log_severity_level = 3  # that such a file belongs to one machine
-    onnxruntime.InferenceSession(quantized / "image_encoder" / "1" / FILE_NAME, options)
-    operators = {node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node}
-    assert operators & {"QLinearMatMul", "QGemm", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"}, operators
+def test_openvino_runs_it_in_integers(quantized):
+    compiled = openvino.Core().compile_model(str(quantized / "image_encoder" / "1" / FILE_NAME), "CPU")
+    infos = [operation.get_rt_info() for operation in compiled.get_runtime_model().get_ordered_ops()]
+    layers = [(info["layerType"], info["runtimePrecision"]) for info in infos]
+    products = [precision for layer, precision in layers if layer in ("Convolution", "FullyConnected", "MatMul")]
+    assert {"i8", "u8"} & set(products), layers
+
+
+def test_openvino_gives_what_onnxruntime_gives(quantized):
+    """It did not while L2 normalization left an Expand node: see `clipsr_export._graphs`."""
+    path = quantized / "image_encoder" / "1" / FILE_NAME
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 3, SIZE_PX, SIZE_PX), dtype=np.uint8)
+    (expected,) = onnxruntime.InferenceSession(path).run(None, {"pixels": pixels})
+    compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    assert (compiled(pixels)[0] * expected).sum(axis=1) == pytest.approx(1, abs=1e-3)
+    *_, before, last = onnx.load(path).graph.node
+    assert (before.op_type, last.op_type) == ("Clip", "Div")
 
 
 def test_the_manifest_holds_the_graph_and_what_it_costs(quantized, repository):
@@ -112,7 +126,7 @@ def test_an_encoder_agrees_with_itself(repository):
     pixels = np.random.default_rng(0).integers(0, 256, (3, 3, 32, 32), dtype=np.uint8)
     agreement = measure_agreement(path, path, pixels)
     assert agreement.n_images == 3
-    assert agreement.least == pytest.approx(1, abs=1e-5)
+    assert agreement.least == pytest.approx(1, abs=1e-3)  # bf16 beside fp32
 
 
 def test_a_graph_that_costs_too_much_is_refused_unless_forced(copy, images, monkeypatch, capsys):
@@ -125,6 +139,28 @@ def test_a_graph_that_costs_too_much_is_refused_unless_forced(copy, images, monk
     assert {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()} == before
     assert export(copy, images, "--force") == 0
     assert (copy / "image_encoder" / "1" / FILE_NAME).is_file()
+
+
+def test_a_folder_of_images_will_do_without_classes(copy, images, tmp_path, capsys):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for path in images.rglob("*.png"):
+        shutil.copy(path, flat)
+    (flat / "ATTRIBUTION.md").write_text("by nobody")
+    assert export(copy, flat, "--min-cosine", "0.5") == 0
+    assert json.loads((copy / "manifest.json").read_text())["int8"]["image_encoder"]["n_images"] == N_IMAGES
+
+
+def test_an_export_adds_it_at_once(clip, upscaler, images, repo_root, tmp_path):
+    save_clip(clip, tmp_path / "tiny-clip")
+    save_liif(upscaler, tmp_path / "liif.safetensors")
+    output = tmp_path / "repository"
+    words = ["--clip", tmp_path / "tiny-clip", "--upscaler", tmp_path / "liif.safetensors", "--output", output]
+    words += ["--template", repo_root / "model_repository", "--samples", repo_root / "samples", "--no-text-banks"]
+    assert main([str(word) for word in (*words, "--int8", tmp_path / "nowhere")]) == 1
+    assert not output.exists(), "said before anything is exported"
+    assert main([str(word) for word in (*words, "--int8", images)]) == 0
+    assert (output / "image_encoder" / "1" / FILE_NAME).is_file()
 
 
 def test_what_is_missing_is_said(copy, images, tmp_path, capsys):

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import pytest
+import tritonclient.utils
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
@@ -290,6 +291,7 @@ def triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
         TRITONSERVER_MEMORY_CPU=0,
         get_input_tensor_by_name=get,
         get_output_tensor_by_name=get,
+        deserialize_bytes_tensor=tritonclient.utils.deserialize_bytes_tensor,
         totals=family.totals,
         batches=[],
         encode=lambda tokens: np.zeros((len(tokens), D), np.float32),

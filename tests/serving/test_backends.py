@@ -254,7 +254,8 @@ class TestOpenVinoParameters:
 
     def open(self, open_session, **parameters):
         strings = {key: {"string_value": value} for key, value in parameters.items()}
-        return open_session("text_encoder", lambda config: config.update(parameters=strings))._compiled
+        session = open_session("text_encoder", lambda config: config.update(parameters=strings))
+        return session._alone._requests[0][0].get_compiled_model()
 
     def test_threads_and_streams(self, open_session):
         compiled = self.open(open_session, INFERENCE_NUM_THREADS="1", NUM_STREAMS="1", PERFORMANCE_HINT="LATENCY")
@@ -293,7 +294,9 @@ class TestOpenVinoParameters:
     def test_bf16_up_to_a_tensor_changes_nothing_but_the_rounding(self, open_session, capabilities):
         cut = self.open_upscale(open_session, BF16_UP_TO="features")
         whole = self.open_upscale(open_session)
-        assert (cut._head is not None) == ("BF16" in capabilities)
+        assert [gives for _, gives in cut._alone._requests] == (
+            ["features", None] if "BF16" in capabilities else [None]
+        )
         rng = np.random.default_rng(0)
         for batch, side in ((1, 32), (5, 64), (2, 32)):
             canvas = rng.integers(0, 256, (batch, 3, side, side), np.uint8)
@@ -301,15 +304,58 @@ class TestOpenVinoParameters:
             difference = cut.run(inputs)["pixels"].astype(int) - whole.run(inputs)["pixels"]
             assert np.abs(difference).max() <= 1
 
-    def test_large_batches_run_in_parts(self, open_session, monkeypatch):
-        parts, whole = self.open_upscale(open_session, ROWS_AT_ONCE="3"), self.open_upscale(open_session)
-        sizes = []
-        run = parts._run
-        monkeypatch.setattr(parts, "_run", lambda inputs: sizes.append(len(inputs["box"])) or run(inputs))
+    @pytest.mark.parametrize(("parts", "sizes"), [(1, [2, 3, 3]), (2, [1, 1, 1, 1, 2, 2])])
+    def test_large_batches_run_in_pieces(self, open_session, monkeypatch, parts, sizes):
         rng = np.random.default_rng(0)
         inputs = {"canvas": rng.integers(0, 256, (8, 3, 32, 32), np.uint8), "box": np.ones((8, 4), np.float32)}
-        np.testing.assert_array_equal(parts.run(inputs)["pixels"], whole.run(inputs)["pixels"])
-        assert sizes == [3, 3, 2]
+        expected = self.open_upscale(open_session).run(inputs)["pixels"]
+        session = self.open_upscale(
+            open_session,
+            PIXELS_AT_ONCE=str(3 * expected.shape[-1] ** 2 + 1),
+            PARTS_AT_ONCE=str(parts),
+            INFERENCE_NUM_THREADS="2",
+        )
+        seen = []
+        run = openvino_backend._Runner.run
+        monkeypatch.setattr(
+            openvino_backend._Runner,
+            "run",
+            lambda runner, inputs, names: seen.append(len(inputs["box"])) or run(runner, inputs, names),
+        )
+        pixels = session.run(inputs)["pixels"]
+        assert sorted(seen) == sizes
+        np.testing.assert_array_equal(pixels, expected)
+
+    def test_pieces_are_equal_and_as_many_for_each(self):
+        cut = openvino_backend._cut_rows
+        assert cut(8, 1, None) == [(0, 8)]
+        assert cut(8, 2, None) == [(0, 4), (4, 8)]
+        assert cut(9, 2, 8) == [(0, 2), (2, 4), (4, 6), (6, 9)]
+        assert cut(2, 2, 1) == [(0, 1), (1, 2)], "a row each, even if that is more than may run at once"
+        assert cut(3, 2, 2) == [(0, 1), (1, 2), (2, 3)]
+        assert cut(1, 1, 8) == [(0, 1)]
+
+    @pytest.mark.parametrize("cut", [{}, {"BF16_UP_TO": "features"}])
+    @pytest.mark.parametrize("threads", [1, 2, 3])
+    def test_parts_side_by_side_give_what_one_run_gives(self, open_session, threads, cut):
+        side_by_side = self.open_upscale(open_session, PARTS_AT_ONCE="2", INFERENCE_NUM_THREADS=str(threads), **cut)
+        whole = self.open_upscale(open_session, **cut)
+        assert len(side_by_side._side_by_side) == (2 if threads > 1 else 0)
+        rng = np.random.default_rng(0)
+        for rows, side in ((1, 32), (2, 32), (3, 64), (8, 32), (5, 32)):
+            canvas = rng.integers(0, 256, (rows, 3, side, side), np.uint8)
+            inputs = {"canvas": canvas, "box": rng.uniform(0, 9, (rows, 4)).astype(np.float32)}
+            pixels = side_by_side.run(inputs)["pixels"]
+            side_by_side.run({"canvas": 255 - canvas, "box": inputs["box"]})  # outputs are not overwritten
+            # Of one row, of several: another order of sums where features are in bf16.
+            np.testing.assert_allclose(pixels.astype(int), whole.run(inputs)["pixels"], atol=1 if cut else 0)
+
+    def test_a_part_that_fails_fails_the_batch_and_the_next_one_runs(self, open_session):
+        session = self.open_upscale(open_session, PARTS_AT_ONCE="2", INFERENCE_NUM_THREADS="2")
+        inputs = {"canvas": np.zeros((4, 3, 32, 32), np.uint8), "box": np.ones((4, 4), np.float32)}
+        with pytest.raises(RuntimeError):
+            session.run(inputs | {"canvas": np.zeros((4, 1, 32, 32), np.uint8)})
+        assert session.run(inputs)["pixels"].shape[0] == 4
 
     @pytest.mark.usefixtures("capabilities")
     @pytest.mark.parametrize("capabilities", [["FP32", "BF16"]], indirect=True)

@@ -159,6 +159,15 @@ def test_a_profile_for_gpus_leaves_no_graph_on_the_cpu(profile):
         assert all(group.kind == group.KIND_GPU for group in groups)
 
 
+def test_int8_changes_the_graph_of_the_image_encoder_and_nothing_else():
+    for model in ("upscale", "text_encoder", "image_encoder"):
+        int8, other = (parse(REPOSITORY / model / "configs" / f"{name}.pbtxt") for name in ("cpu-int8", "cpu"))
+        if model == "image_encoder":
+            assert (int8.default_model_filename, other.default_model_filename) == ("model.int8.onnx", "model.onnx")
+            int8.default_model_filename = other.default_model_filename
+        assert int8 == other, model
+
+
 def test_every_profile_says_which_one_it_is():
     for path in REPOSITORY.glob("*/configs/*.pbtxt"):
         assert f"--profile {path.stem}`" in path.read_text(encoding="utf-8").split("name:")[0], path

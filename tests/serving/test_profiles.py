@@ -38,10 +38,10 @@ class TestChoice:
     @pytest.mark.parametrize(
         ("cpu_flags", "config_name", "words"),
         [
-            (BF16, "cpu", "in bf16, as this processor has avx512_bf16"),
-            (frozenset({"amx_bf16"}), "cpu", "has amx_bf16"),
-            (VNNI, "cpu-int8", "in int8, as this processor has avx_vnni and no bf16"),
-            (PLAIN, "cpu", "in fp32, as this processor has no bf16, and no VNNI for int8"),
+            (BF16, "cpu-int8", "in int8, as it was exported and this processor has avx512_vnni"),
+            (VNNI, "cpu-int8", "this processor has avx_vnni"),
+            (frozenset({"amx_bf16"}), "cpu", "in bf16, as this processor has amx_bf16, and this processor has no VNNI"),
+            (PLAIN, "cpu", "in fp32, as this processor has no bf16, and this processor has no VNNI for int8"),
         ],
     )
     def test_cpu_takes_the_best_type_of_the_processor(self, repository, with_int8, cpu_flags, config_name, words):
@@ -49,10 +49,16 @@ class TestChoice:
         assert choice.config_name == config_name
         assert words in choice.sentence
 
-    def test_int8_is_never_chosen_where_nobody_exported_it(self, repository, manifest):
-        choice = choose_profile("cpu", repository, manifest, cpu_flags=VNNI)
+    @pytest.mark.parametrize(("cpu_flags", "precision"), [(VNNI, "fp32"), (BF16, "bf16")])
+    def test_int8_is_never_chosen_where_nobody_exported_it(self, repository, manifest, cpu_flags, precision):
+        manifest.artifacts.pop(INT8_ENCODER, None)
+        choice = choose_profile("cpu", repository, manifest, cpu_flags=cpu_flags)
         assert choice.config_name == "cpu"
+        assert f"image encoder in {precision}, " in choice.sentence
         assert choice.sentence.endswith("no int8 encoder was exported")
+
+    def test_bf16_can_be_had_beside_int8(self, repository, with_int8):
+        assert choose_profile("cpu-bf16", repository, with_int8, cpu_flags=BF16).config_name == "cpu"
 
     def test_the_plain_profile_is_config_pbtxt(self, repository, manifest):
         assert choose_profile("cpu-onnx", repository, manifest, cpu_flags=BF16).config_name is None
@@ -66,7 +72,9 @@ class TestChoice:
         assert default_profile(tmp_path, triton_kind="embedded") == "cpu-onnx"
 
     def test_an_unknown_profile_is_refused(self, repository, manifest):
-        with pytest.raises(LaunchError, match=r"no profile 'gpu'; .* have cpu, cpu-int8, cpu-onnx, gpu-onnx, gpu-tens"):
+        with pytest.raises(
+            LaunchError, match=r"no profile 'gpu'; .* have cpu, cpu-bf16, cpu-int8, cpu-onnx, gpu-onnx, gpu-t"
+        ):
             choose_profile("gpu", repository, manifest, cpu_flags=BF16)
 
     def test_int8_needs_its_graph(self, repository, manifest, with_int8):

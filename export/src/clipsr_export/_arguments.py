@@ -57,6 +57,11 @@ def add_clip_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do not embed the named label sets now; the service then does at their first use",
     )
+    parser.add_argument(
+        "--int8",
+        metavar="DATA",
+        help="add an int8 image encoder, calibrated on these images, as the command int8 does",
+    )
 
 
 def find_samples(folder: Path) -> tuple[Path, ...]:

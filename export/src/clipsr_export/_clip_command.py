@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipsr_export._arguments import add_clip_options, add_command, add_repository_options, find_samples
+from clipsr_export._int8_command import Int8Plan, export_int8, open_calibration
 from clipsr_export._repository import ExportPlan, export_repository
 from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
 from clipsr_training.liif import load_liif
@@ -101,6 +102,7 @@ def _run_clip(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace, clip: ClipCheckpoint, name: str) -> None:
+    calibration = open_calibration(arguments.int8) if arguments.int8 else None  # minutes before it is needed
     default_side = clip.config.get("clipsr_cfg", {}).get("native_min_side_px", clip.image_size_px // 2)
     plan = ExportPlan(
         name=arguments.name or name,
@@ -114,6 +116,8 @@ def _export(arguments: argparse.Namespace, clip: ClipCheckpoint, name: str) -> N
         report=_print,
     )
     export_repository(plan)
+    if calibration is not None:
+        export_int8(Int8Plan(repository=arguments.output, images=calibration, report=_print))
 
 
 def _print(line: str) -> None:

@@ -17,7 +17,7 @@ from clipsr_export._arguments import add_command
 from clipsr_export._errors import AgreementError, ExportError
 from clipsr_export._int8 import FILE_NAME, Agreement, Pixels, measure_agreement, quantize_encoder
 from clipsr_export._manifest import add_artifact, graph_file, read_manifest, write_manifest
-from clipsr_training.data import ImageSet, open_set
+from clipsr_training.data import IMAGE_ENDINGS, ImageSet, open_set
 from clipsr_training.evaluation.exported import OnnxBackend
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ _BATCH = 64
 # Cosine that 99 of 100 held-out images must exceed. It catches conversions that went wrong (0.95 is a turn by 18
 # degrees); what int8 costs in accuracy only labelled images can tell, and docs/export.md says how to measure it.
 DEFAULT_MIN_COSINE = 0.95
+DEFAULT_LIMIT = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ class Int8Plan:
 
     repository: Path
     images: ImageSet
-    limit: int
+    limit: int = DEFAULT_LIMIT
     min_cosine: float = DEFAULT_MIN_COSINE
     is_forced: bool = False
     report: Callable[[str], None] = lambda _: None
@@ -60,7 +61,8 @@ def add_parser(commands: "Commands") -> None:
         "int8",
         help_line="add an int8 image encoder to an exported repository, calibrated on your images",
         description="Quantize the image encoder of an exported repository to int8, calibrated on real images. It is "
-        "written beside the fp32 one and served by `clipsr-serve up --profile cpu-int8`.",
+        "written beside the fp32 one, and `clipsr-serve up` takes it from then on where the processor has VNNI; with "
+        "`--profile cpu-bf16` it does not.",
     )
     parser.add_argument(
         "--repository", type=Path, default=Path("model_repository"), metavar="DIR", help="an exported repository"
@@ -69,10 +71,12 @@ def add_parser(commands: "Commands") -> None:
         "--calibration",
         required=True,
         metavar="DATA",
-        help="real images like those to be served: a folder of class folders, Parquet file, table or shards, as "
-        "clipsr-eval takes them",
+        help="real images like those to be served: a folder of them, with or without class folders, a Parquet file or "
+        "a table, as clipsr-eval takes them",
     )
-    parser.add_argument("--limit", type=int, default=512, metavar="N", help="images to use; a quarter is held out")
+    parser.add_argument(
+        "--limit", type=int, default=DEFAULT_LIMIT, metavar="N", help="images to use; a quarter is held out"
+    )
     parser.add_argument(
         "--min-cosine",
         type=float,
@@ -87,13 +91,33 @@ def add_parser(commands: "Commands") -> None:
 def _run(arguments: argparse.Namespace) -> None:
     plan = Int8Plan(
         repository=arguments.repository,
-        images=open_set(arguments.calibration),
+        images=open_calibration(arguments.calibration),
         limit=arguments.limit,
         min_cosine=arguments.min_cosine,
         is_forced=arguments.force,
         report=lambda line: print(line, flush=True),
     )
     export_int8(plan)
+
+
+def open_calibration(spec: str) -> ImageSet:
+    """As `open_set`, but a folder of images will do without classes: calibration has no use for them.
+
+    Raises:
+        FileNotFoundError: there is no such thing.
+        ValueError: it is not what it should be; the message says what is wrong.
+    """
+    folder = Path(spec)
+    files = [path for path in sorted(folder.glob("*")) if path.suffix.lower() in IMAGE_ENDINGS]
+    if not files:
+        return open_set(spec)
+    return ImageSet(
+        name=folder.resolve().name,
+        classnames=("image",),
+        targets=np.zeros(len(files), dtype=np.int64),
+        names=[str(path) for path in files],
+        read=lambda i: files[i].read_bytes(),
+    )
 
 
 def export_int8(plan: Int8Plan) -> Agreement:
@@ -129,7 +153,7 @@ def export_int8(plan: Int8Plan) -> Agreement:
         target.replace(source.with_name(FILE_NAME))
     _record(plan, manifest, images, agreement)
     size_mb = source.with_name(FILE_NAME).stat().st_size / 1e6
-    plan.report(f"wrote {source.with_name(FILE_NAME)}: {size_mb:.1f} MB; serve it with --profile cpu-int8")
+    plan.report(f"wrote {source.with_name(FILE_NAME)}: {size_mb:.1f} MB; --profile cpu takes it now, cpu-bf16 does not")
     return agreement
 
 
@@ -159,6 +183,7 @@ def _record(plan: Int8Plan, manifest: dict[str, Any], images: ImageSet, agreemen
             "n_images": len(images),
             "cosine": asdict(agreement),
             "onnxruntime": version("onnxruntime"),
+            "openvino": version("openvino"),
         }
     }
     write_manifest(plan.repository, manifest)

@@ -100,7 +100,8 @@ class OnnxRuntimeSession:
         if _SHRINKAGE_KEY in spec.parameters:
             self._run_options.add_run_config_entry(_SHRINKAGE_KEY, spec.parameters[_SHRINKAGE_KEY])
         names = [name for name, _ in providers]
-        _log.info("model %s: onnxruntime %s, %d threads", spec.name, names, options.intra_op_num_threads)
+        n_threads = options.intra_op_num_threads
+        _log.info("model %s: onnxruntime, %s, %s, %d threads", spec.name, spec.model_file.name, names, n_threads)
 
     def run(self, inputs: Tensors) -> dict[str, NDArray[np.generic]]:
         """Run once; outputs are new arrays."""

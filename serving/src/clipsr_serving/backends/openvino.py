@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -43,11 +47,14 @@ _HINT_BF16 = "HINT_BF16"  # NVIDIA's spelling of INFERENCE_PRECISION_HINT=bf16
 _BF16 = "BF16"  # openvino's word for what a processor can do
 # Ours: the name of a float tensor inside the graph. What leads to it runs in bf16, the rest in f32.
 _BF16_UP_TO = "BF16_UP_TO"
-# Ours: rows that run at once. A larger batch is run in parts, because memory for the largest that ever came is kept.
-_ROWS_AT_ONCE = "ROWS_AT_ONCE"
+# Ours: output pixels (the last two sizes of the first output) of what runs at once. A larger batch is run in pieces,
+# because memory for the largest that ever came is kept.
+_PIXELS_AT_ONCE = "PIXELS_AT_ONCE"
+# Ours: pieces of a batch that run side by side, each on its share of the threads.
+_PARTS_AT_ONCE = "PARTS_AT_ONCE"
 # Known to NVIDIA's backend and without meaning here: batches and shapes are dynamic anyway.
 _WITHOUT_EFFECT = ("SKIP_OV_DYNAMIC_BATCHSIZE", "ENABLE_BATCH_PADDING", "RESHAPE_IO_LAYERS", "TARGET_DEVICE")
-_KNOWN = {*_PASSED_ON, _THREADS, _PRECISION, _HINT_BF16, _BF16_UP_TO, _ROWS_AT_ONCE, *_WITHOUT_EFFECT}
+_KNOWN = {*_PASSED_ON, _THREADS, _PRECISION, _HINT_BF16, _BF16_UP_TO, _PIXELS_AT_ONCE, _PARTS_AT_ONCE, *_WITHOUT_EFFECT}
 
 
 class OpenVinoSession:
@@ -67,7 +74,9 @@ class OpenVinoSession:
         core = ov.Core()
         capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         properties = _make_properties(spec, capabilities)
-        self._cut = spec.parameters.get(_BF16_UP_TO) if _BF16 in capabilities else None
+        self._rows_at_once = _rows_at_once(spec)
+        n_parts = min(spec.integer(_PARTS_AT_ONCE) or 1, int(properties[_THREADS]))
+        cut = spec.parameters.get(_BF16_UP_TO) if _BF16 in capabilities else None
         try:
             model = core.read_model(str(spec.model_file))
             check_signature(
@@ -75,40 +84,89 @@ class OpenVinoSession:
                 graph_inputs=[_describe(port) for port in model.inputs],
                 graph_outputs=[_describe(port) for port in model.outputs],
             )
-            self._head: ov.InferRequest | None = None
-            if self._cut is not None:
-                head, model = _cut_at(spec, model, self._cut)
-                self._head = core.compile_model(head, "CPU", properties | {_PRECISION: "bf16"}).create_infer_request()
-            self._compiled = core.compile_model(model, "CPU", properties)
+            steps = [_Step(model, properties)]
+            if cut is not None:
+                head, tail = _cut_at(spec, model, cut)
+                steps = [_Step(head, properties | {_PRECISION: "bf16"}, gives=cut), _Step(tail, properties)]
+            (self._alone,) = _compile(core, steps, 1)
+            self._side_by_side = _compile(core, steps, n_parts) if n_parts > 1 else []
         except ModelLoadError:
             raise
         # openvino raises plain RuntimeError for a bad file and for a bad property alike.
         except Exception as error:
             raise ModelLoadError(f"model {spec.name!r}: openvino cannot load {spec.model_file}: {error}") from error
-        self._rows_at_once = spec.integer(_ROWS_AT_ONCE)
-        self._request = self._compiled.create_infer_request()
+        self._threads = ThreadPoolExecutor(max_workers=n_parts, thread_name_prefix=spec.name)
         self._output_names = [tensor.name for tensor in spec.outputs]
-        _log.info("model %s: openvino %s, bf16 up to %s", spec.name, properties, self._cut)
+        _log.info("model %s: openvino, %s, %s, bf16 up to %s", spec.name, spec.model_file.name, properties, cut)
 
     def run(self, inputs: Tensors) -> dict[str, NDArray[np.generic]]:
         """Run a batch; outputs are copies, as the runtime writes the next run's into the same memory."""
         rows = len(next(iter(inputs.values())))
-        if self._rows_at_once is None or rows <= self._rows_at_once:
-            return self._run(inputs)
-        starts = range(0, rows, self._rows_at_once)
-        parts = [
-            self._run({name: tensor[start : start + self._rows_at_once] for name, tensor in inputs.items()})
-            for start in starts
+        runners = self._side_by_side[:rows] if rows > 1 and self._side_by_side else [self._alone]
+        pieces = [
+            {name: tensor[start:end] for name, tensor in inputs.items()}
+            for start, end in _cut_rows(rows, len(runners), self._rows_at_once)
         ]
-        return {name: np.concatenate([part[name] for part in parts]) for name in self._output_names}
+        if len(pieces) == 1:
+            return runners[0].run(pieces[0], self._output_names)
+        # All are waited for, good or bad: inputs are memory of Triton's that must outlive them.
+        shares = [pieces[i :: len(runners)] for i in range(len(runners))]
+        futures = [self._threads.submit(self._run_all, *pair) for pair in zip(runners, shares, strict=True)]
+        wait(futures)
+        results = [future.result() for future in futures]
+        in_order = [results[i % len(runners)][i // len(runners)] for i in range(len(pieces))]
+        return {name: np.concatenate([part[name] for part in in_order]) for name in self._output_names}
 
-    def _run(self, inputs: Tensors) -> dict[str, NDArray[np.generic]]:
+    def _run_all(self, runner: _Runner, pieces: Sequence[Tensors]) -> list[dict[str, NDArray[np.generic]]]:
+        return [runner.run(piece, self._output_names) for piece in pieces]
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A graph, how it is compiled, and the inner tensor that it gives to the next one, if it is not the last."""
+
+    model: ov.Model
+    properties: dict[str, str | int]
+    gives: str | None = None
+
+
+class _Runner:
+    """Runs a batch through the steps, one after the other, on its share of the threads."""
+
+    def __init__(self, requests: Sequence[tuple[ov.InferRequest, str | None]]) -> None:
+        self._requests = requests
+
+    def run(self, inputs: Tensors, output_names: Sequence[str]) -> dict[str, NDArray[np.generic]]:
         tensors = dict(inputs)
-        if self._head is not None and self._cut is not None:
-            self._head.infer(tensors, share_inputs=True, share_outputs=True)
-            tensors[self._cut] = self._head.get_output_tensor().data
-        results = self._request.infer(tensors, share_inputs=True, share_outputs=False)
-        return {name: results[name] for name in self._output_names}
+        for request, gives in self._requests:
+            request.infer(tensors, share_inputs=True, share_outputs=True)
+            if gives is not None:
+                tensors[gives] = request.get_output_tensor().data
+        last, _ = self._requests[-1]
+        return {name: np.array(last.get_tensor(name).data) for name in output_names}
+
+
+def _compile(core: ov.Core, steps: Sequence[_Step], count: int) -> list[_Runner]:
+    """Make runners that work side by side, each on its share of the threads.
+
+    Threads that share one batch wait for each other at every layer, and spin meanwhile; threads with a part each wait
+    once. A batch of one row has no parts, and is left to a graph compiled for all threads.
+    """
+    streams: dict[str, str | int] = {"NUM_STREAMS": count} if count > 1 else {}
+    compiled = [(core.compile_model(step.model, "CPU", step.properties | streams), step.gives) for step in steps]
+    return [_Runner([(model.create_infer_request(), gives) for model, gives in compiled]) for _ in range(count)]
+
+
+def _rows_at_once(spec: ModelSpec) -> int | None:
+    pixels = spec.integer(_PIXELS_AT_ONCE)
+    return None if pixels is None else max(1, pixels // math.prod(spec.outputs[0].shape[-2:]))
+
+
+def _cut_rows(rows: int, n_runners: int, at_once: int | None) -> list[tuple[int, int]]:
+    """Cut a batch into equal pieces, as many for each runner, that so many rows run at once: [(start, end), ...]."""
+    n_rounds = -(-rows // max(at_once, n_runners)) if at_once else 1
+    n = min(rows, n_rounds * n_runners)
+    return [(rows * i // n, rows * (i + 1) // n) for i in range(n)]
 
 
 def _cut_at(spec: ModelSpec, model: ov.Model, name: str) -> tuple[ov.Model, ov.Model]:

@@ -101,8 +101,9 @@ def _add_up_flags(up: argparse.ArgumentParser) -> None:
     up.add_argument(
         "--profile",
         metavar="NAME",
-        help="engine and processor: cpu (openvino, in the best type for this one), cpu-onnx, cpu-int8, gpu-onnx, "
-        "gpu-tensorrt, or another NAME of configs/NAME.pbtxt (cpu; cpu-onnx with NVIDIA's own Triton)",
+        help="engine and processor: cpu (openvino, in the fastest type that was exported and this one has), cpu-int8, "
+        "cpu-bf16, cpu-onnx, gpu-onnx, gpu-tensorrt, or another NAME of configs/NAME.pbtxt (cpu; cpu-onnx with "
+        "NVIDIA's own Triton)",
     )
     up.add_argument(
         "--triton",

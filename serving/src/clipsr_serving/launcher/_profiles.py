@@ -22,6 +22,7 @@ __all__ = [
     "ProfileChoice",
     "choose_profile",
     "default_profile",
+    "known_profiles",
     "read_cpu_flags",
     "require_machine",
 ]
@@ -31,6 +32,8 @@ PLANS_NAME = "tensorrt.json"  # written by `clipsr-export tensorrt`
 # onnxruntime on the CPU is what every config.pbtxt says: a name for it, and no file.
 _PLAIN = "cpu-onnx"
 _CPU, _INT8, _TENSORRT = "cpu", "cpu-int8", "gpu-tensorrt"
+# What `cpu` means without int8; its file is cpu.pbtxt.
+_BF16 = "cpu-bf16"
 _GPU_PREFIX = "gpu-"
 # Linux's names, /proc/cpuinfo. Without VNNI, int8 products of 8-bit values saturate in 16 bits, and gain little speed.
 _BF16_FLAGS = ("avx512_bf16", "amx_bf16")
@@ -75,7 +78,7 @@ def choose_profile(requested: str, repository: Path, manifest: Manifest, *, cpu_
     Raises:
         LaunchError: no model has the profile, or a file that it needs was not exported.
     """
-    known = sorted({_PLAIN, *(path.stem for path in repository.glob("*/configs/*.pbtxt"))})
+    known = sorted(known_profiles(repository))
     if requested not in known:
         raise LaunchError(f"There is no profile {requested!r}; the models in {repository} have {', '.join(known)}.")
     has_int8 = INT8_ENCODER in manifest.artifacts
@@ -86,27 +89,32 @@ def choose_profile(requested: str, repository: Path, manifest: Manifest, *, cpu_
         )
     if requested == _PLAIN:
         return ProfileChoice(config_name=None)
+    if requested == _BF16:
+        return ProfileChoice(config_name=_CPU)
     if requested == _CPU:
         return _choose_for_cpu(cpu_flags, has_int8=has_int8)
     return ProfileChoice(config_name=requested)
 
 
+def known_profiles(repository: Path) -> set[str]:
+    """The names that `--profile` takes for this model repository."""
+    names = {path.stem for path in repository.glob("*/configs/*.pbtxt")}
+    return {_PLAIN} | names | ({_BF16} if _CPU in names else set[str]())
+
+
 def _choose_for_cpu(cpu_flags: frozenset[str], *, has_int8: bool) -> ProfileChoice:
-    """bf16 first: it costs next to no accuracy. int8 only where somebody exported it, having seen what it costs."""
-    if bf16 := [flag for flag in _BF16_FLAGS if flag in cpu_flags]:
-        return ProfileChoice(
-            config_name=_CPU, sentence=f"profile cpu: image encoder in bf16, as this processor has {bf16[0]}"
-        )
-    vnni = [flag for flag in _VNNI_FLAGS if flag in cpu_flags]
+    """int8 where it was exported and VNNI makes it fast, else bf16 where the processor has it, else fp32.
+
+    Only `clipsr-export int8` makes the int8 encoder, and says how far it is from fp32; who ran it wants it.
+    """
+    vnni = next((flag for flag in _VNNI_FLAGS if flag in cpu_flags), None)
+    bf16 = next((flag for flag in _BF16_FLAGS if flag in cpu_flags), None)
     if has_int8 and vnni:
-        return ProfileChoice(
-            config_name=_INT8,
-            sentence=f"profile cpu: image encoder in int8, as this processor has {vnni[0]} and no bf16",
-        )
-    why = "no int8 encoder was exported" if vnni else "no VNNI for int8"
-    return ProfileChoice(
-        config_name=_CPU, sentence=f"profile cpu: image encoder in fp32, as this processor has no bf16, and {why}"
-    )
+        sentence = f"profile cpu: image encoder in int8, as it was exported and this processor has {vnni}"
+        return ProfileChoice(config_name=_INT8, sentence=sentence)
+    without = "this processor has no VNNI for int8" if has_int8 else "no int8 encoder was exported"
+    best = f"bf16, as this processor has {bf16}" if bf16 else "fp32, as this processor has no bf16"
+    return ProfileChoice(config_name=_CPU, sentence=f"profile cpu: image encoder in {best}, and {without}")
 
 
 def require_machine(config_name: str | None, repository: Path, manifest: Manifest, *, triton_kind: str) -> None:
