@@ -181,13 +181,14 @@ def judge_soak(samples: Sequence[dict[str, int]], *, codes: dict[str, int], requ
         middle = [sample[name] for sample in samples[half : half + tenth] if name in sample]
         end = [sample[name] for sample in samples[-tenth:] if name in sample]
         growth[name] = (sum(end) / len(end)) / (sum(middle) / len(middle)) - 1
-    worst = max(growth, key=lambda name: growth[name])
+    most = sorted(growth, key=lambda name: -growth[name])
     gone = sorted(set(samples[half]) ^ set(samples[-1]))
     return [
         Verdict(
             claim=f"{requests:,} requests with changing labels and sizes: no process grows 5 % over the second half",
-            measured=f"most: {worst} by {100 * growth[worst]:.1f} %, of {len(growth)} processes; {codes}"
+            measured=", ".join(f"{name} {100 * growth[name]:+.1f} %" for name in most[:3])
+            + f", the other {len(most[3:])} processes less; {codes}"
             + (f"; not there all the time: {gone}" if gone else ""),
-            holds=growth[worst] < 0.05 and not gone,
+            holds=growth[most[0]] < 0.05 and not gone,
         )
     ]

@@ -29,7 +29,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from benchmarks.baselines.engines import MODEL, ONNX_CUDA, TORCH, TORCH_CUDA, best_engine
+from benchmarks.baselines.engines import MODEL, ONNX_CUDA, OPENVINO_INT8, TORCH, TORCH_CUDA, float_engine
 from benchmarks.load.images import MADE_UP
 from benchmarks.pages import insert, require_marks
 from benchmarks.serving import systems
@@ -41,6 +41,9 @@ from benchmarks.serving.prepare import prepare
 from benchmarks.serving.record import Record, RecordError
 from benchmarks.serving.systems import Folders
 from benchmarks.serving.tables import headline, render
+from clipsr_serving.errors import ServingError
+from clipsr_serving.launcher._profiles import choose_profile, known_profiles, read_cpu_flags
+from clipsr_serving.manifest import read_manifest
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PAGE = _ROOT / "benchmarks" / "README.md"
@@ -52,6 +55,8 @@ _QUICK = Setting(
     n_rounds=2,
     measure_s=3.0,
     warm_up_s=1.0,
+    n_turns=3,
+    turn_s=1.0,
     callers=(1, 4),
     sweep_callers=(1, 4),
     load_shares=(0.8,),
@@ -67,9 +72,12 @@ _FLAGS = {"n_rounds": "rounds", "measure_s": "seconds"}
 def make_bench(folders: Folders, arguments: argparse.Namespace, setting: Setting, record: Record) -> Bench:
     """Return what carries out the parts, writing into the record."""
     is_gpu = arguments.device == "cuda"
+    served_as = configuration_of(folders.repository, arguments.profile)
+    is_int8 = served_as == "cpu-int8"
     engines = ()
     if not arguments.no_bare:
-        engines = (ONNX_CUDA, TORCH_CUDA) if is_gpu else (best_engine(), "onnxruntime fp32", TORCH)
+        on_cpu = (*((OPENVINO_INT8,) if is_int8 else ()), float_engine(), "onnxruntime fp32", TORCH)
+        engines = (ONNX_CUDA, TORCH_CUDA) if is_gpu else on_cpu
     environment = describe(folders.serve_bin, arguments.baselines)
     images = setting.images if setting.images == MADE_UP else "/".join(Path(setting.images).parts[-2:])
 
@@ -78,6 +86,7 @@ def make_bench(folders: Folders, arguments: argparse.Namespace, setting: Setting
             "command": command_of(arguments, part),
             "model": arguments.model,
             "profile": arguments.profile,
+            "served_as": served_as,
             "setting": asdict(replace(setting, images=images)),
             "environment": environment,
         }
@@ -87,6 +96,7 @@ def make_bench(folders: Folders, arguments: argparse.Namespace, setting: Setting
         folders=folders,
         setting=setting,
         profile=arguments.profile,
+        other_profile="cpu-bf16" if is_int8 else None,
         baselines={name: _BASELINES[name] for name in arguments.baselines},
         engines=engines,
         small=replace(folders, repository=arguments.small.resolve()),
@@ -94,6 +104,12 @@ def make_bench(folders: Folders, arguments: argparse.Namespace, setting: Setting
         max_concurrent=arguments.max_concurrent,
         is_stream=arguments.stream,
     )
+
+
+def configuration_of(repository: Path, profile: str) -> str:
+    """Return the name of the configurations that the profile means on this processor."""
+    choice = choose_profile(profile, repository, read_manifest(repository), cpu_flags=read_cpu_flags())
+    return choice.config_name or profile
 
 
 def command_of(arguments: argparse.Namespace, part: str) -> str:
@@ -143,13 +159,12 @@ def require_profile(repository: Path, profile: str) -> None:
     """Say that a profile is unknown, before minutes are spent.
 
     Raises:
-        StartError: the image encoder has no such profile.
+        StartError: no model has such a profile.
     """
-    folder = repository / "image_encoder" / "configs"
-    known = sorted({"cpu-onnx", *(path.stem for path in folder.glob("*.pbtxt"))})  # as clipsr-serve has them
+    known = sorted(known_profiles(repository))
     if profile not in known:
         raise systems.StartError(
-            f"there is no profile {profile!r}; {folder} has: {', '.join(known)}. Choose by --profile"
+            f"there is no profile {profile!r}; {repository} has: {', '.join(known)}. Choose by --profile"
         )
 
 
@@ -183,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.page = arguments.page or _PAGE
         try:
             return _run(arguments, setting)
-        except (systems.StartError, RecordError, RuntimeError, OSError, ValueError) as error:
+        except (systems.StartError, RecordError, ServingError, RuntimeError, OSError, ValueError) as error:
             print(f"bench: {error}", file=sys.stderr)
             return 1
 

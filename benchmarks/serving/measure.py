@@ -26,6 +26,7 @@ __all__ = [
     "compare",
     "first_answer_s",
     "label_costs",
+    "latency_alone",
     "make_known",
     "offered_load",
     "ratio",
@@ -47,7 +48,9 @@ class Setting:
         images: where the images come from, as `benchmarks.load.images` has it.
         n_rounds: rounds of the comparison.
         measure_s, warm_up_s: of each load.
-        callers: numbers of callers of the comparison: latency is read at the first, throughput at the last.
+        n_turns, turn_s, turn_warm_up_s: of one caller where differences of milliseconds count: turns so short that a
+            machine that drifts is the same within each.
+        callers: numbers of callers of the comparison: throughput is read at the last.
         sweep_callers: of the plot of throughput.
         load_shares: offered rates of the plot of latency, as shares of the capacity found.
         batches: of the bare engines.
@@ -61,6 +64,9 @@ class Setting:
     n_rounds: int = 5
     measure_s: float = 10.0
     warm_up_s: float = 3.0
+    n_turns: int = 20
+    turn_s: float = 2.0
+    turn_warm_up_s: float = 0.5
     callers: tuple[int, ...] = (1, 16)
     sweep_callers: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
     load_shares: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0)
@@ -168,22 +174,19 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def compare(
-    servers: Sequence[Server], bares: Sequence[BareSystem], setting: Setting
-) -> Iterator[tuple[list[Measurement], dict[str, float]]]:
+def compare(servers: Sequence[Server], bares: Sequence[BareSystem], setting: Setting) -> Iterator[list[Measurement]]:
     """Measure every system in every round; the order rotates, and only one works at a time.
 
     Yields:
-        After each round its measurements, and the milliseconds of the stages of the first bare engine (none without).
+        After each round its measurements.
     """
     systems: list[Server | BareSystem] = [*servers, *bares]
     for i in range(setting.n_rounds):
         began_s = time.monotonic()
-        stages = bares[0].ask(stages=True, seconds=setting.measure_s / 5) if bares else {}
         start = i % len(systems)
         found = [m for system in systems[start:] + systems[:start] for m in _turn(system, setting, i)]
         say(f"round {i + 1} of {setting.n_rounds}: {time.monotonic() - began_s:.0f} s")
-        yield found, stages
+        yield found
 
 
 def _turn(system: Server | BareSystem, setting: Setting, number: int) -> list[Measurement]:
@@ -284,16 +287,34 @@ def stage_times(server: Server, callers: int, setting: Setting) -> dict[str, dic
     return between(before, read_stages(server.pages))
 
 
+def latency_alone(servers: Sequence[Server], bare: BareSystem, setting: Setting) -> dict[str, Any]:
+    """What one caller waits for each server, and the bare engine's stages, in short turns."""
+    short = _short(setting)
+    p50_ms: dict[str, list[float]] = {server.name: [] for server in servers}
+    stages = []
+    for i in range(setting.n_turns):
+        stages.append(bare.ask(stages=True, seconds=setting.turn_s / 5))
+        for server in servers:
+            with server.working():
+                p50_ms[server.name].append(closed(server, 1, short, i).latency_ms["p50"])
+    return {"p50_ms": p50_ms, "bare_stages_ms": stages}
+
+
+def _short(setting: Setting) -> Setting:
+    return replace(setting, measure_s=setting.turn_s, warm_up_s=setting.turn_warm_up_s)
+
+
 def label_costs(server: Server, torch_bare: BareSystem | None, setting: Setting) -> dict[str, Any]:
-    """What cached labels cost one caller, and how long new ones take, beside PyTorch if given; in rounds."""
+    """What cached labels cost one caller, in short turns, and how long new ones take, beside PyTorch if given."""
+    short = _short(setting)
     p50_ms: dict[int, list[float]] = {n: [] for n in setting.label_counts}
     targets = {n: replace(server.target, labels=tuple(make_labels(n))) for n in setting.label_counts}
     for n, target in targets.items():
         took_s = make_known(replace(server, target=target), setting)
         say(f"{n} labels are cached after {took_s:.1f} s")
-    for i in range(setting.n_rounds):
+    for i in range(setting.n_turns):
         for n, target in targets.items():
-            p50_ms[n].append(closed(replace(server, target=target), 1, setting, i).latency_ms["p50"])
+            p50_ms[n].append(closed(replace(server, target=target), 1, short, i).latency_ms["p50"])
     new_s, torch_s = [], []
     for i in range(setting.n_new_rounds):
         if torch_bare is not None:

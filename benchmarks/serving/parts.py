@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
-from benchmarks.baselines.engines import TORCH
+from benchmarks.baselines.engines import OPENVINO_INT8, TORCH
 from benchmarks.serving import report, systems
 from benchmarks.serving.measure import (
     Setting,
@@ -20,6 +20,7 @@ from benchmarks.serving.measure import (
     compare,
     first_answer_s,
     label_costs,
+    latency_alone,
     offered_load,
     say,
     stage_times,
@@ -30,7 +31,7 @@ from benchmarks.serving.systems import BareSystem, Folders, Server
 
 __all__ = ["PARTS", "Bench"]
 
-PARTS = ("start", "compare", "sweep", "stages", "labels", "load", "small")
+PARTS = ("start", "compare", "sweep", "latency", "stages", "labels", "load", "small")
 # Starts that count; one before them fills the caches.
 _MOST_STARTS = 3
 _Baseline = Callable[[Folders], Any]
@@ -43,8 +44,9 @@ class Bench:
         folders: where things are.
         setting: how much is measured.
         profile: of the service.
+        other_profile: of the service, compared beside the first; None for none.
         baselines: that are compared, by name.
-        engines: bare ones; the service is held against the first.
+        engines: bare ones; the first is what the service runs, and its stages are those of one caller.
         small: how the model that ships is started, instead of the random one.
         keep: called with a part and what it found; again if it found more.
         max_concurrent: of the gateway, None for its own.
@@ -57,6 +59,7 @@ class Bench:
         folders: Folders,
         setting: Setting,
         profile: str,
+        other_profile: str | None = None,
         baselines: Mapping[str, _Baseline],
         engines: Sequence[str],
         small: Folders,
@@ -65,6 +68,7 @@ class Bench:
         is_stream: bool = False,
     ) -> None:
         self._folders, self._setting, self._profile, self._small_folders = folders, setting, profile, small
+        self._other_profile = other_profile
         self._baselines, self._engines, self._keep = baselines, engines, keep
         self._max_concurrent, self._is_stream = max_concurrent, is_stream
         self.failures: list[str] = []
@@ -78,7 +82,7 @@ class Bench:
         if "start" in parts:
             with self._attempt("start"):
                 self._start()
-        if {"compare", "sweep", "stages", "labels", "load"} & set(parts):
+        if {"compare", "sweep", "latency", "stages", "labels", "load"} & set(parts):
             self._run_with_service(parts)
         if "small" in parts:
             with self._attempt("small"):
@@ -90,21 +94,29 @@ class Bench:
                 own = replace(own, target=replace(own.target, kind="grpc-stream"))
             if {"compare", "sweep"} & set(parts):
                 self._run_with_others(own, parts)
+            if "latency" in parts:
+                with self._attempt("latency"):
+                    self._latency(own)
             if "stages" in parts:
                 with self._attempt("stages"):
                     callers = (1, self._setting.callers[-1])
                     self._keep("stages", {"stages": {str(n): stage_times(own, n, self._setting) for n in callers}})
             if "labels" in parts:
-                with self._attempt("labels"), self._bare_torch() as torch_bare:
+                with self._attempt("labels"), self._bare(TORCH) as torch_bare:
                     self._keep("labels", label_costs(own, torch_bare, self._setting))
             if "load" in parts:
                 with self._attempt("load"):
                     self._load(own)
 
     def _run_with_others(self, own: Server, parts: Sequence[str]) -> None:
-        native = replace(own, name=report.NATIVE, target=replace(own.target, route="native"))
         with ExitStack() as running:
-            servers = [own, native, *self._start_others(running)]
+            servers = [own, _by_native_route(own)]
+            if self._other_profile is not None:
+                name = f"clipsr, {self._other_profile}"
+                with self._attempt(name):
+                    other = running.enter_context(self._serve(self._folders, name, self._other_profile))
+                    servers.append(replace(other, target=replace(other.target, kind=own.target.kind)))
+            servers += self._start_others(running)
             if "compare" in parts:
                 with self._attempt("compare"):
                     self._compare(servers, running)
@@ -133,20 +145,24 @@ class Bench:
             bares.append(BareSystem(self._folders, engine))
             running.callback(bares[-1].close)
         found: list[dict[str, Any]] = []
-        stages: list[dict[str, float]] = []
         section = {
             "measurements": found,
-            "bare": bares[0].name if bares else "",
-            "bare_stages_ms": stages,
+            "bare": next((bare.name for bare in bares if not bare.name.endswith(OPENVINO_INT8)), ""),
             "start_s": {server.name: server.start_s for server in servers},
         }
-        for measured, stage in compare(servers, bares, self._setting):
+        for measured in compare(servers, bares, self._setting):
             found += [asdict(m) for m in measured]
-            stages += [stage] if stage else []
             n_done = found[-1]["round"] + 1
             is_done = n_done == self._setting.n_rounds
             unfinished = {"incomplete": f"{n_done} of {self._setting.n_rounds} rounds"}
             self._keep("compare", section if is_done else section | unfinished)
+
+    def _latency(self, own: Server) -> None:
+        with self._bare(self._engines[0] if self._engines else None) as bare:
+            if bare is None:
+                say("latency: nothing to compare with, by --no-bare")
+                return
+            self._keep("latency", latency_alone([own, _by_native_route(own)], bare, self._setting))
 
     def _load(self, own: Server) -> None:
         found = []
@@ -182,15 +198,17 @@ class Bench:
                 say(f"start {i}: {times[-1]:.1f} s")
         self._keep("start", {"first_answer_s": times[1:], "cold_s": times[0]})
 
-    def _serve(self, folders: Folders, name: str) -> Any:
-        return systems.clipsr(folders, profile=self._profile, name=name, max_concurrent=self._max_concurrent)
+    def _serve(self, folders: Folders, name: str, profile: str | None = None) -> Any:
+        profile = profile or self._profile
+        return systems.clipsr(folders, profile=profile, name=name, max_concurrent=self._max_concurrent)
 
     @contextmanager
-    def _bare_torch(self) -> Iterator[BareSystem | None]:
-        if not self._engines:
+    def _bare(self, engine: str | None) -> Iterator[BareSystem | None]:
+        """A bare engine for the time of the context; none where there are to be none."""
+        if engine is None or not self._engines:
             yield None
             return
-        bare = BareSystem(self._folders, TORCH)
+        bare = BareSystem(self._folders, engine)
         try:
             yield bare
         finally:
@@ -207,3 +225,7 @@ class Bench:
         except Exception as error:
             traceback.print_exc()
             self.failures.append(f"{what}: {error}")
+
+
+def _by_native_route(server: Server) -> Server:
+    return replace(server, name=report.NATIVE, target=replace(server.target, route="native"))

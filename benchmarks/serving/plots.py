@@ -37,6 +37,7 @@ def plot_throughput(found: Sequence[Measurement], path: Path) -> None:
         points = [(int(m.load.split()[0]), m.images_per_s) for m in found if m.system == system and m.latency_ms]
         axes.plot(*zip(*sorted(points), strict=True), marker="o", label=system)
     axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
     _save(figure, path)

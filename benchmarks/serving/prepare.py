@@ -16,7 +16,7 @@ __all__ = ["digest_of", "make_repository", "make_weights", "prepare"]
 
 _ROOT = Path(__file__).resolve().parents[2]
 # What a repository is made from, besides the weights: the exporter, the upscaler, and the models' own files.
-_SOURCES = ("export/src/**/*.py", "checkpoints/liif-fast/*")
+_SOURCES = ("export/src/**/*.py", "checkpoints/liif-fast/*", "samples/*")
 _TEMPLATES = ("*/config.pbtxt", "*/configs/*.pbtxt", "*/1/*.py", "*/warmup/*")
 
 
@@ -61,7 +61,8 @@ def make_repository(folders: Folders) -> None:
     shutil.rmtree(folders.repository, ignore_errors=True)
     export = [str(Path(sys.executable).with_name("clipsr-export")), "clip", "--model", folders.model]
     export += ["--weights", str(weights), "--name", f"{folders.model}-random"]
-    _run([*export, "--output", str(folders.repository)])
+    # Random weights have no accuracy to lose; real photos keep the ranges that int8 is calibrated on plausible.
+    _run([*export, "--output", str(folders.repository), "--int8", str(_ROOT / "samples")])
     stamp.write_text(digest, encoding="utf-8")
 
 

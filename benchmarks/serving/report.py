@@ -11,7 +11,6 @@ from benchmarks.serving.measure import Measurement, Range, ratio
 __all__ = ["CLIPSR", "NATIVE", "Aim", "aims", "measurements", "series"]
 
 CLIPSR, NATIVE = "clipsr", "clipsr, native route"
-_ALONE = "1 caller"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +65,8 @@ def aims(parts: Mapping[str, Any]) -> list[Aim]:
         section = parts["compare"]
         found = measurements(section)
         results += _throughput_aims(found, section["bare"])
-        results += _latency_aims(found, section["bare_stages_ms"])
+    if "latency" in parts:
+        results += _latency_aims(parts["latency"])
     if "labels" in parts:
         results += _label_aims(parts["labels"])
     if "small" in parts:
@@ -98,19 +98,17 @@ def _throughput_aims(found: Sequence[Measurement], bare: str) -> list[Aim]:
     return results
 
 
-def _latency_aims(found: Sequence[Measurement], stages: Sequence[Mapping[str, float]]) -> list[Aim]:
-    latencies = series([m for m in found if m.load == _ALONE], lambda m: m.latency_ms["p50"])
+def _latency_aims(section: Mapping[str, Any]) -> list[Aim]:
     parts = {
         CLIPSR: ("the bare stages", ("decode", "upscale", "image_encoder", "similarity")),
         NATIVE: ("the bare encoder", ("image_encoder",)),
     }
     results = []
     for system, (what, names) in parts.items():
-        own = latencies.get((system, _ALONE))
-        if own and stages:
-            over = [a - sum(b[n] for n in names) for a, b in zip(own, stages, strict=True)]
-            name = f"latency (p50), 1 caller, {system}: over {what}"
-            results.append(Aim(name=name, value=Range.of(over), limit=4.0, is_floor=False, unit=" ms", part="compare"))
+        turns = zip(section["p50_ms"][system], section["bare_stages_ms"], strict=True)
+        over = Range.of([own - sum(stages[n] for n in names) for own, stages in turns])
+        name = f"latency (p50), 1 caller, {system}: over {what}"
+        results.append(Aim(name=name, value=over, limit=4.0, is_floor=False, unit=" ms", part="latency"))
     return results
 
 

@@ -73,7 +73,7 @@ def headline(parts: Mapping[str, Any]) -> str:
     ratios = [aim for aim in aims({"compare": section}) if aim.unit == "×" and aim.limit is not None]
     load = ratios[0].name.partition(": ")[0].removeprefix("throughput, ") if ratios else found[0].load
     rate = Range.of([m.images_per_s for m in found if (m.system, m.load) == (CLIPSR, load)])
-    others = ", ".join(f"{aim.value.median:.2g}× {aim.name.partition(': against ')[2]}" for aim in ratios)
+    others = ", ".join(f"{aim.value.median:.3g}× {aim.name.partition(': against ')[2]}" for aim in ratios)
     return (
         f"{section['model']} with super-resolution, from image bytes to labels, {load} on "
         f"{section['environment']['cores']} CPU cores: {rate.median:.0f} images/s"
@@ -95,12 +95,18 @@ def _origin(parts: Mapping[str, Any]) -> str:
         rounds = "1 round" if setting["n_rounds"] == 1 else f"{setting['n_rounds']} rounds"
         line = (
             f"{section['model']} with random weights (`small`: the model that ships), {images}, 100 cached labels, "
-            f"profile `{section['profile']}`, {rounds} of {setting['measure_s']:g} s, ratios round by round; on "
+            f"profile {_profile(section)}, {rounds} of {setting['measure_s']:g} s, ratios round by round; on "
             f"{environment['processor']}, {environment['cores']} cores, callers included; load average "
             f"{environment['load_average_before']} before."
         )
         lines.setdefault(line, []).append(f"`{part}`")
     return "".join(f"{', '.join(names)}: {line}\n" for line, names in lines.items())
+
+
+def _profile(section: Mapping[str, Any]) -> str:
+    """The profile, and what it was on this machine where its name does not say it."""
+    name, served_as = section["profile"], section.get("served_as", section["profile"])
+    return f"`{name}`" if served_as == name else f"`{name}` (here `{served_as}`)"
 
 
 def aim_table(results: Sequence[Aim], commands: Mapping[str, str]) -> str:
