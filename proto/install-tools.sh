@@ -4,7 +4,8 @@
 #   proto/install-tools.sh protoc    a protoc with the Python generators (needs python3 with venv)
 #   proto/install-tools.sh buf       the linter (needs npm, which comes with Node.js)
 #
-# Does nothing if they are there already. The first use needs the package registries.
+# Does nothing if they are there already. The first use needs the package registries. Several may ask at once: one
+# installs, the others wait for it.
 set -euo pipefail
 
 # Stubs refuse to load under a protobuf runtime or a grpcio older than their generator, and tritonclient keeps us on
@@ -50,6 +51,11 @@ case ${1:-} in
 esac
 stamp=$tools/$1/.installed-$version
 if [ ! -e "$stamp" ]; then
-    "install_$1"
-    touch -- "$stamp"
+    mkdir -p -- "$tools"
+    exec {lock}> "$tools/.lock"
+    flock "$lock"
+    if [ ! -e "$stamp" ]; then # nobody else installed it meanwhile
+        "install_$1"
+        touch -- "$stamp"
+    fi
 fi
