@@ -126,9 +126,9 @@ def test_a_slow_source_does_not_hold_answers_back(client):
         assert gate.wait(30)
         yield b"second"
 
-    outcomes = client.classify_stream(images(), LABELS, idle_timeout_s=0.5)
+    outcomes = client.classify_stream(images(), LABELS, idle_timeout_s=1.5)
     assert next(outcomes)[0] == 0
-    time.sleep(0.7)  # nothing waits for an answer: no deadline runs
+    time.sleep(1.7)  # nothing waits for an answer: no deadline runs
     gate.set()
     assert [index for index, _ in outcomes] == [1]
 
