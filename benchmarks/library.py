@@ -72,7 +72,7 @@ class Plan:
     images: int = 2_000
     queries: int = 500
     rounds: int = 4
-    round_images: int = 1_000
+    round_images: int = 3_000
     vectors: int = 200_000
     texts: int = 200
 
@@ -162,15 +162,15 @@ def measure_precision(client: Client, images: Labelled, plan: Plan) -> dict[str,
 
 
 def measure_adding(client: Client, images: Labelled, plan: Plan) -> dict[str, object]:
-    """Embeds images, and adds others, in turn, after a warm-up."""
-    parts = iter(images.take(start, plan.round_images) for start in range(0, len(images.files), plan.round_images))
-    embed(client, next(parts).files)
+    """Embeds images and adds the same ones to a new library, in turn, after a warm-up."""
+    images = images.take(0, plan.round_images)
+    embed(client, images.files)
     embedding, adding = [], []
     for number in range(plan.rounds):
         began_s = time.perf_counter()
-        embed(client, next(parts).files)
+        embed(client, images.files)
         embedding.append(plan.round_images / (time.perf_counter() - began_s))
-        adding.append(plan.round_images / add(client, f"bench-adding-{number}", next(parts)))
+        adding.append(plan.round_images / add(client, f"bench-adding-{number}", images))
         client.library(f"bench-adding-{number}").drop()
     shares = [added / embedded for added, embedded in zip(adding, embedding, strict=True)]
     return {
@@ -336,7 +336,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     results: dict[str, dict[str, Any]] = {}
     try:
-        needed = max(plan.images, plan.round_images * (2 * plan.rounds + 1) if "adding" in parts else 0)
+        needed = max(plan.images, plan.round_images if "adding" in parts else 0)
         images = read_cifar(arguments.data, needed)
         with Client(arguments.url, timeout_s=300) as client:
             info = client.model_info()
