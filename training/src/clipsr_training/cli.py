@@ -127,7 +127,6 @@ def _add_clip(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     model.add_argument(
         "--teacher",
         nargs="+",
-        default=(),
         metavar="FOLDER",
         dest="teachers",
         help="checkpoint folders of models with the same image size and tokenizer: learn from their mean opinion as "
@@ -209,7 +208,7 @@ def _run_clip(arguments: argparse.Namespace) -> Path:
     recipe = CLIP_RECIPES[arguments.recipe or ("scratch" if is_untrained else "finetune")]
     names = [field.name for field in fields(ClipRecipe)]
     overrides = {name: value for name in names if (value := getattr(arguments, name, None)) is not None}
-    overrides["teachers"] = tuple(arguments.teachers)
+    overrides["teachers"] = tuple(arguments.teachers or ())
     if arguments.distillation is not None and not arguments.teachers:
         raise ValueError("--distillation weighs what teachers say; name them with --teacher, or leave it out")
     recipe = replace(recipe, **overrides, rendering=Rendering(upscaler=upscaler, scale=arguments.scale))
