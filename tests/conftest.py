@@ -9,14 +9,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
 SEED = 20260707
 
 
 def pytest_configure() -> None:
-    """Undo what a shell does to a run in the background: interrupts that it ignores, tests' processes would, too."""
+    """Set what every test relies on: interrupts, and examples that are the same each time."""
+    # A shell makes a run in the background ignore interrupts, and so would the tests' processes.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Hypothesis's own profile for CI: no deadline for an example, which a busy machine would miss.
+    settings.load_profile("ci")
 
 
 @pytest.fixture(autouse=True)

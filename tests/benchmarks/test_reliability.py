@@ -168,7 +168,7 @@ def test_requests_of_every_shape_are_messages(name):
     descriptor = next(file.DESCRIPTOR.message_types_by_name[name] for file in files
                       if name in file.DESCRIPTOR.message_types_by_name)  # fmt: skip
 
-    @settings(max_examples=30, database=None, deadline=None)
+    @settings(max_examples=30)
     @given(messages(descriptor))
     def check(message):
         assert message.FromString(message.SerializeToString()).DESCRIPTOR.name == name

@@ -26,7 +26,7 @@ from benchmarks.scaling.model import (
 from benchmarks.scaling.report import render
 from benchmarks.serving.measure import Measurement, Setting
 from benchmarks.serving.systems import Server
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 DEMANDS = (
@@ -75,7 +75,6 @@ class TestModel:
         assert sizing.million == pytest.approx(0.9 / (3600 * 500) * 1e6)
         assert size(POINT, Instance(cores=2), Load(peak=1)).hour is None
 
-    @settings(deadline=None)  # a busy machine is no fault of arithmetic
     @given(st.floats(0.1, 1e5), st.integers(1, 128))
     def test_more_load_never_takes_fewer_pods_and_more_cores_never_more(self, peak, cores):
         def pods(peak: float, cores: int) -> int:

@@ -280,6 +280,10 @@ class Running:
     library: Any
     health: Any
 
+    def queue_length(self) -> float | None:
+        """Requests that wait for a place in the backend."""
+        return self.gateway.operations.metrics.registry.get_sample_value("clipsr_gateway_queue_length")
+
 
 @pytest_asyncio.fixture
 async def start(repository: Path, backend: FakeBackend) -> AsyncIterator[Callable[..., Any]]:
@@ -327,7 +331,7 @@ def until() -> Callable[[Callable[[], object]], Awaitable[None]]:
             while not condition():
                 await asyncio.sleep(0.005)
 
-        await asyncio.wait_for(poll(), 10)
+        await asyncio.wait_for(poll(), 30)
 
     return wait
 

@@ -218,14 +218,15 @@ async def test_two_streams_and_a_single_image_share_the_places(start, backend, p
         for _ in range(2)
     ]
     await until(lambda: backend.in_flight == 2)
-    single = asyncio.ensure_future(one.stub.Classify(request_of()))
-    await asyncio.sleep(0.05)
+    await until(lambda: one.queue_length() == 118)
+    single = asyncio.ensure_future(one.stub.Classify(request_of(png(9))))
+    await until(lambda: one.queue_length() == 119)
     backend.hold.set()
     backend.hold = None
     await single
-    assert len(backend.user_calls()) < 20
     for stream in streams:
         assert len(await stream) == 60
+    assert [call["image"] for call in backend.user_calls()].index(png(9)) < 5
 
 
 def tasks_of_gateway() -> set[str]:
@@ -309,9 +310,9 @@ async def test_shutdown_answers_what_was_read_and_sends_the_caller_elsewhere(sta
     one = await start(max_concurrent=4, grace_s=10.0)
     call = await open_stream(one, [config(), *(image(png(), n) for n in range(12))])
     await until(lambda: backend.in_flight == 4)
-    await asyncio.sleep(0.1)  # the other eight are read and wait for a place
+    await until(lambda: one.queue_length() == 8)
     stopping = asyncio.ensure_future(one.gateway.stop())
-    await asyncio.sleep(0.05)
+    await until(one.gateway.operations.gate.draining.is_set)
     late = asyncio.ensure_future(call.write(image(png(), 99)))
     backend.hold.set()
     backend.hold = None

@@ -7,8 +7,9 @@ from typing import Any
 
 import grpc
 import pytest
+from tests.gateway.conftest import even_scores
 
-from clipsr_gateway import BackendFaultError, BackendUnavailableError
+from clipsr_gateway import BackendFaultError, BackendUnavailableError, Scores
 
 MANY = [f"thing {number}" for number in range(300)]
 
@@ -43,12 +44,22 @@ async def test_slow_portions_stay_small(start, backend, request_of):
 
 
 async def test_others_pass_between_portions(start, backend, request_of, until):
+    portions_before: list[int] = []
+
+    def answer(image: bytes, label_count: int) -> Scores:
+        portions_before.append(len(backend.warmed))
+        return even_scores(label_count)
+
+    backend.answer, backend.hold = answer, asyncio.Event()
     one = await start(max_concurrent=1)
     long = asyncio.ensure_future(_classify(one, request_of(labels=[f"{n}" for n in range(2000)], templates=["a {}"])))
     await until(lambda: backend.warmed)
-    await one.stub.Classify(request_of())
-    assert not long.done()
-    await long
+    short = asyncio.ensure_future(_classify(one, request_of()))
+    await until(lambda: one.queue_length() == 1)
+    backend.hold.set()
+    backend.hold = None
+    await asyncio.gather(long, short)
+    assert portions_before == [1, len(backend.warmed)]
 
 
 async def _classify(one: Any, request: Any) -> Any:

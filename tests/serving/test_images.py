@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -188,7 +188,7 @@ class TestRefuse:
     def test_32_bit_integers_without_a_range(self):
         assert reason_of(encode(Image.new("I", (4, 4), 1 << 20), "TIFF")) == "IMAGE_UNRECOGNIZED"
 
-    @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+    @settings(max_examples=150)
     @given(st.data())
     def test_damage_gives_an_image_or_a_reason_and_nothing_else(self, data):
         file_format = data.draw(st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]))
@@ -203,7 +203,7 @@ class TestRefuse:
         else:
             assert error.reason.startswith("IMAGE_")
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(st.binary(max_size=200))
     def test_any_bytes_give_a_reason(self, content):
         _, error = try_to_read(content)
@@ -214,7 +214,7 @@ sizes_hw = st.tuples(st.integers(1, 300), st.integers(1, 300))
 
 
 class TestCanvas:
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(sizes_hw, st.sampled_from(FITS))
     def test_the_box_lies_in_the_picture_and_the_picture_in_the_canvas(self, size_hw, fit):
         height, width = size_hw
@@ -233,7 +233,7 @@ class TestCanvas:
         assert canvas.dtype == np.uint8
         assert box.tolist() == pytest.approx(placement.box)
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(st.tuples(st.integers(1, 128), st.integers(1, 128)))
     def test_small_images_are_kept_whole_and_boxed_at_their_centre(self, size_hw):
         height, width = size_hw
@@ -244,7 +244,7 @@ class TestCanvas:
         whole = place(gradient(width, height), fit="squash", canvas_sizes_px=CANVASES)
         assert whole.box == (0, 0, height, width)
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(st.tuples(st.integers(1, 128), st.integers(1, 128)))
     def test_the_rest_of_the_canvas_repeats_the_edge(self, size_hw):
         pixels = np.asarray(gradient(size_hw[1], size_hw[0]))
@@ -346,7 +346,7 @@ class TestNative:
         assert np.array_equal(pixels[:, 48:], np.full((3, 16, 64), 9))
         assert np.array_equal(pixels[0, 16:48], np.full((32, 64), 255))
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(sizes_hw, st.sampled_from(FITS))
     def test_every_size_gives_a_full_square(self, size_hw, fit):
         pixels = make_native_pixels(gradient(size_hw[1], size_hw[0]), fit=fit, image_size_px=64)

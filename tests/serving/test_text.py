@@ -62,7 +62,7 @@ def expected_embedding(label, templates):
 
 
 class TestEmbedder:
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(st.integers(1, 7), st.integers(1, 5), st.integers(1, 9))
     def test_is_the_normalized_mean_of_normalized_texts(self, labels, templates, max_batch_size):
         embedder, encoder = make_embedder(max_batch_size)

@@ -74,7 +74,7 @@ def test_equal_images_and_images_without_an_inside():
         Convention().compare(flat, flat[1:], 2)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     lr_hw=st.tuples(st.integers(1, 20), st.integers(1, 20)),
     sr_hw=st.tuples(st.integers(1, 70), st.integers(1, 70)),

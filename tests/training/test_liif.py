@@ -26,7 +26,7 @@ SCALE = st.tuples(st.floats(1.1, 14), st.floats(1.1, 14))
 UNIT = st.floats(0, 1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(lr_hw=LR_HW, scale=SCALE, flags=FLAGS, batch=st.integers(1, 3))
 @torch.inference_mode()
 def test_exact_equals_reference(lr_hw, scale, flags, batch):
@@ -38,7 +38,7 @@ def test_exact_equals_reference(lr_hw, scale, flags, batch):
     assert difference.numel() == 0 or float(difference.max()) <= REWRITE
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     lr_hw=LR_HW,
     scale=SCALE,

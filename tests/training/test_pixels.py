@@ -44,7 +44,7 @@ def test_native_pixels_are_those_of_openclip(resize_mode, interpolation):
         assert torch.equal(torch.from_numpy(planar(preprocess(image))).float() / 255, reference(image))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(width=st.integers(1, 300), height=st.integers(1, 300), resize_mode=st.sampled_from(sorted(FIT_OF_RESIZE_MODE)))
 def test_a_canvas_is_the_services(width, height, resize_mode):
     image = picture(width, height)
