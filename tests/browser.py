@@ -90,11 +90,13 @@ class Visit:
         """Go to one of the tabs."""
         self.page.get_by_role("tab", name=name, exact=True).click()
 
-    def fill(self, label: str, text: str, *, exact: bool = False) -> None:
-        """Type into a field, as a person does who sees what was typed vanish: again."""
+    def fill(self, label: str, text: str, *, exact: bool = False, key: str | None = None) -> None:
+        """Type into a field, and press a key there, as a person does who sees what was typed vanish: again."""
         typed = self.page.get_by_label(label, exact=exact).first
         for _ in range(_TRIES):
             typed.fill(text)
+            if key is not None:
+                typed.press(key)
             self.page.wait_for_timeout(_SETTLING_MS)
             if typed.input_value() == text:
                 return

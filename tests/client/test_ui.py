@@ -115,9 +115,7 @@ def test_sets_templates_and_route_are_chosen(visit, service, photo):
     visit.page.get_by_label("Choose from").click()
     visit.page.get_by_role("option", name="@animals").click()
     visit.page.get_by_role("button", name="More options").click()
-    templates = visit.page.get_by_label("Prompt templates")
-    templates.fill("a tiny {}")
-    templates.press("Enter")
+    visit.fill("Prompt templates", "a tiny {}", key="Enter")
     visit.page.get_by_label("Plain resizing").check()
     expect(classify(visit).locator("table tbody tr")).to_have_count(3)
     request = service.requests[-1]
@@ -226,6 +224,7 @@ def test_images_are_found_by_an_example(visit, pets, tmp_path):
     example = tmp_path / "example.png"
     example.write_bytes(png(18))
     visit.show("Search")
+    expect(shown_library(visit)).to_have_value("pets")
     visit.page.get_by_role("radio", name="an image").check()
     visit.upload(example)
     visit.page.get_by_role("button", name="Search", exact=True).click()
@@ -235,9 +234,21 @@ def test_images_are_found_by_an_example(visit, pets, tmp_path):
 def test_a_library_of_another_model_is_said_with_its_cure(visit, pets):
     pets.libraries["pets"].model_digest = "sha256:other"
     visit.show("Search")
+    expect(shown_library(visit)).to_have_value("pets")
     visit.fill("What the images show", "dog")
     visit.page.get_by_role("button", name="Search", exact=True).click()
     expect(visit.page.get_by_role("alert")).to_contain_text("clipsr-client library reembed pets")
+
+
+def test_no_library_is_said_as_it_is(visit):
+    visit.show("Library")
+    expect(visit.page.locator("#kept")).to_contain_text("There is no library yet")
+    visit.page.get_by_role("button", name="Add images").click()
+    visit.page.get_by_role("button", name="Add to the library").click()
+    expect(visit.page.locator("#said")).to_contain_text("There is no library yet: make one on the page Library.")
+    visit.show("Search")
+    visit.page.get_by_role("button", name="Search", exact=True).click()
+    expect(visit.page.get_by_role("alert")).to_contain_text("There is no library yet: make one on the page Library.")
 
 
 def test_a_library_is_made_filled_thinned_and_dropped(visit, service, pets, tmp_path):

@@ -9,11 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipsr import AuthenticationError, DeadlineError, InvalidRequestError, Prediction, SearchHit, StoredImage
+from clipsr import (
+    AuthenticationError,
+    Client,
+    DeadlineError,
+    InvalidRequestError,
+    Prediction,
+    SearchHit,
+    ServiceUnavailableError,
+    StoredImage,
+)
 from clipsr._data_uri import data_uri
 from clipsr.cli._ui import parse_listen
 from clipsr.ui import _cards, _markup
 from clipsr.ui._guard import Guard
+from clipsr.ui._keeping import chosen_library
 from clipsr.ui._problems import FormError, explain, split_labels, split_words
 
 HOSTILE = '<img src=x onerror="alert(1)">&\'"'
@@ -112,6 +122,24 @@ def test_errors_name_the_options_of_this_command():
     assert "--timeout" in explain(DeadlineError("No answer.", timeout_s=1))
     assert "--api-key-file" in explain(AuthenticationError("Not you.", url="x:1", code="UNAUTHENTICATED"))
     assert explain(FormError("Choose a file.")) == "Choose a file."
+
+
+@pytest.mark.parametrize(
+    ("there", "error", "said"),
+    [
+        (["birds"], FormError, "Choose a library."),
+        ([], FormError, "There is no library yet: make one on the page Library."),
+        (None, ServiceUnavailableError, "Nobody answers at"),
+    ],
+    ids=["chosen none", "none there", "no service"],
+)
+def test_why_no_library_is_chosen_is_said(fake_service, there, error, said):
+    for name in there or ():
+        fake_service.library.create(name)
+    if there is None:
+        fake_service.stop()
+    with Client(fake_service.url, retries=0) as client, pytest.raises(error, match=said):
+        chosen_library(client, None)
 
 
 @pytest.mark.parametrize(

@@ -52,21 +52,14 @@ def library_update(client: Client, chosen: str | None, *, otherwise: str | None 
     return gr.update(choices=names, value=wanted)
 
 
-def share_choice(library: gr.Dropdown, chosen: gr.State) -> None:
+def share_choice(library: gr.Dropdown, chosen: gr.Textbox) -> None:
     """Let the other pages begin with the library that is chosen here, by the visitor or by what was made or dropped.
 
     Args:
         library: the page's field.
-        chosen: the name for all pages.
+        chosen: the name for all pages, which the browser sets itself: the visitor may be on the way to another one.
     """
-    library.change(
-        lambda name: name,
-        inputs=library,
-        outputs=chosen,
-        api_visibility="private",
-        show_progress="hidden",
-        queue=False,  # at once: the visitor may be on the way to another page
-    )
+    library.change(None, inputs=library, outputs=chosen, js="name => name ?? ''", api_visibility="private")
 
 
 def ask_model(client: Client) -> ModelInfo | None:

@@ -7,7 +7,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipsr import AddedImage, Client, ClipsrError, FailedImage, ImageFilter, LibraryInfo, Limits, NewImage
+from clipsr import (
+    AddedImage,
+    Client,
+    ClipsrError,
+    FailedImage,
+    ImageFilter,
+    Library,
+    LibraryInfo,
+    Limits,
+    NewImage,
+)
 from clipsr._description import format_bytes
 from clipsr.ui import _cards, _markup
 from clipsr.ui._problems import FormError, check_file, explain, split_words
@@ -17,6 +27,7 @@ __all__ = [
     "PageView",
     "Start",
     "add_images",
+    "chosen_library",
     "create_library",
     "delete_images",
     "drop_library",
@@ -56,6 +67,20 @@ def library_names(client: Client, *, timeout_s: float) -> list[str]:
         return []
 
 
+def chosen_library(client: Client, name: str | None) -> Library:
+    """Return the library that is chosen.
+
+    Raises:
+        FormError: none is; the sentence says whether there are any.
+        ClipsrError: the service cannot be asked.
+    """
+    if name:
+        return client.library(name)
+    if client.list_libraries():
+        raise FormError("Choose a library.")
+    raise FormError("There is no library yet: make one on the page Library.")
+
+
 def view_page(client: Client, name: str | None, *, tags: str, start: Start = FIRST_PAGE) -> PageView:
     """Return a page of a library, newest images first.
 
@@ -67,14 +92,12 @@ def view_page(client: Client, name: str | None, *, tags: str, start: Start = FIR
     """
     token, first = start
     try:
-        if not name:
-            names = client.list_libraries()
-            text = "Choose a library." if names else "There is no library yet: make one below."
-            return PageView(html=_markup.empty(text))
-        library = client.library(name)
+        library = chosen_library(client, name)
         info = library.info()
         where = ImageFilter(all_tags=split_words(tags))
         page = library.list_page(token, where=where, page_size=_PAGE_SIZE, newest_first=True, return_thumbnail=True)
+    except FormError as error:
+        return PageView(html=_markup.empty(str(error)))
     except ClipsrError as error:
         return PageView(html=_markup.alert(explain(error)))
     parts = [_describe(info)]
@@ -94,13 +117,12 @@ def add_images(client: Client, name: str | None, paths: Sequence[str], tags: str
     counts: Counter[str] = Counter()
     failures: list[str] = []
     try:
-        if not name:
-            raise FormError("There is no library: make one below.")
+        library = chosen_library(client, name)
         if not paths:
             raise FormError("There are no images: choose some files.")
         limits = client.model_info().limits
         words = split_words(tags)
-        for index, outcome in client.library(name).add(_new_image(path, words, limits) for path in paths):
+        for index, outcome in library.add(_new_image(path, words, limits) for path in paths):
             if isinstance(outcome, FailedImage):
                 failures.append(f"{Path(paths[index]).name}: {outcome.message}")
             counts["added" if isinstance(outcome, AddedImage) else type(outcome).__name__] += 1
@@ -135,11 +157,10 @@ def create_library(client: Client, name: str, *, keep_originals: bool) -> str:
 def drop_library(client: Client, name: str | None, *, confirmation: str) -> str:
     """Remove a library with everything in it, if its name was typed once more; return what came of it."""
     try:
-        if not name:
-            raise FormError("There is no library to drop.")
+        library = chosen_library(client, name)
         if confirmation.strip() != name:
             raise FormError(f"Type the library's name, {name}, to drop it with all of its images.")
-        count = client.library(name).drop()
+        count = library.drop()
     except (ClipsrError, FormError) as error:
         return _markup.alert(explain(error))
     return _markup.status(f"Dropped the library {name} with {_markup.count_images(count)}.")

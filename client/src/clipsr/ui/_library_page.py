@@ -51,7 +51,7 @@ class _Shelf:
         return [self.starts, self.number, self.kept, self.newer, self.older]
 
 
-def add_library_page(client: Client, tab: gr.Tab, chosen: gr.State) -> None:
+def add_library_page(client: Client, tab: gr.Tab, chosen: gr.Textbox) -> None:
     """Add the fields and what they do; all is asked for anew whenever the tab is opened.
 
     Args:

@@ -22,7 +22,9 @@ def make_pages(client: Client) -> gr.Blocks:
     """Return the pages; they ask `client` whenever somebody uses them, and nothing before."""
     with gr.Blocks(title="clipsr", analytics_enabled=False, delete_cache=_TIDY_S, fill_width=True) as pages:
         gr.HTML(_HEAD, apply_default_css=False)
-        chosen = gr.State(None)  # name of the library that was chosen last, on whichever page
+        # Name of the library that was chosen last, on whichever page. A field, since the browser holds what is in one:
+        # the next page has it at once.
+        chosen = gr.Textbox("", visible=False)
         with gr.Tabs():
             with gr.Tab("Classify"):
                 add_classify_page(client, pages)

@@ -17,7 +17,7 @@ _BY_TEXT, _BY_IMAGE = "words", "an image"
 _CALLS_AT_ONCE = 4  # of this page, all visitors together; gradio's default is 1
 
 
-def add_search_page(client: Client, tab: gr.Tab, chosen: gr.State) -> None:
+def add_search_page(client: Client, tab: gr.Tab, chosen: gr.Textbox) -> None:
     """Add the fields and what they do; the libraries to choose from are asked for whenever the tab is opened.
 
     Args:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from clipsr import Client, ClipsrError, ImageFilter, SearchResult
 from clipsr.ui import _cards, _markup
+from clipsr.ui._keeping import chosen_library
 from clipsr.ui._problems import FormError, check_file, explain, split_words
 
 __all__ = ["SearchForm", "answer_search"]
@@ -59,9 +60,7 @@ def answer_search(client: Client, form: SearchForm) -> str:
 
 
 def _search(client: Client, form: SearchForm) -> SearchResult:
-    if not form.library:
-        raise FormError("There is no library yet: make one on the page Library, and add images.")
-    library = client.library(form.library)
+    library = chosen_library(client, form.library)
     where = ImageFilter(all_tags=split_words(form.tags), source_prefix=form.source_prefix.strip())
     min_cosine = form.min_cosine if form.min_cosine > -1 else None
     if form.is_by_image:
