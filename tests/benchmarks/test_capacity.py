@@ -1,5 +1,6 @@
 """The parts of the capacity measurement that need no service; tests/integration measures a real one."""
 
+import threading
 import time
 
 import pytest
@@ -27,18 +28,35 @@ def test_the_capacity_is_the_highest_rate_that_callers_accept():
 
 
 def test_callers_ask_at_once():
-    """Each call takes 20 ms, whatever the others do; taking turns, three callers would be as slow as one."""
-    alone, together = (measure([lambda: time.sleep(0.02)] * callers, seconds=0.4, warm_up_s=0.1) for callers in (1, 3))
-    assert together.rate > 2 * alone.rate
-    assert alone.p50_ms >= 20
-    assert (alone.failed, together.failed) == (0, 0)
+    """Nobody is answered before three ask; callers who take turns would wait for ever."""
+    asked = threading.Semaphore(0)
+    all_three = threading.Event()
+
+    def ask() -> None:
+        asked.release()
+        assert all_three.wait(60)
+        time.sleep(0.02)
+
+    def open_once_all_ask() -> None:
+        for _ in range(3):
+            assert asked.acquire(timeout=60)
+        all_three.set()
+
+    opener = threading.Thread(target=open_once_all_ask)
+    opener.start()
+    together = measure([ask] * 3, seconds=1.0, warm_up_s=0.1)
+    opener.join()
+    assert together.callers == 3
+    assert together.rate > 0
+    assert together.p50_ms >= 20
+    assert together.failed == 0
 
 
 def test_failures_are_counted_and_make_no_rate():
     def fail():
         raise ClipsrError("refused")
 
-    refused = measure([fail], seconds=0.2, warm_up_s=0.1)
+    refused = measure([fail], seconds=1.0, warm_up_s=0.1)
     assert (refused.rate, refused.p99_ms) == (0, 0)
     assert refused.failed > 0
 

@@ -249,8 +249,8 @@ async def test_several_servers_are_asked_in_turn():
         server.start()
     url = "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports)
     async with connect(Target(kind="grpc", url=url), [b"x"], connections=1, timeout_s=10) as asks:
-        await asks[0](0)
-        await asyncio.sleep(1)  # until the second connection stands, too
+        while not all(service.n_calls for service in services):  # until both connections stand
+            await asks[0](0)
         for service in services:
             service.n_calls = 0
         assert {await asks[0](n) for n in range(20)} == {"OK"}

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -341,24 +342,30 @@ class TestUnreachable:
         assert time.monotonic() - started_s < 20
 
     def test_a_deadline_of_the_first_batch(self, run, folder, fake_service) -> None:
-        def sleep(request: classifier_pb2.ClassifyRequest) -> classifier_pb2.ClassifyResponse:
-            time.sleep(1.0)
+        ended = threading.Event()
+
+        def wait(request: classifier_pb2.ClassifyRequest) -> classifier_pb2.ClassifyResponse:
+            ended.wait(60)
             return make_answer(request)
 
-        fake_service.answer = sleep
+        fake_service.answer = wait
         done = run("classify", str(folder), "--labels", "cat,dog", "--timeout", "0.5", "--batch-size", "1")
+        ended.set()
         assert done.code == 3
         assert len(fake_service.requests) == 1
 
     def test_a_deadline_of_a_later_batch_fails_its_images_only(self, run, folder, fake_service) -> None:
-        def sleep(request: classifier_pb2.ClassifyRequest) -> classifier_pb2.ClassifyResponse:
+        ended = threading.Event()
+
+        def wait(request: classifier_pb2.ClassifyRequest) -> classifier_pb2.ClassifyResponse:
             if len(fake_service.requests) == 2:
-                time.sleep(2.0)
+                ended.wait(60)
             return make_answer(request)
 
-        fake_service.answer = sleep
-        arguments = ["--labels", "cat,dog", "--timeout", "1", "--batch-size", "1", "--format", "json"]
+        fake_service.answer = wait
+        arguments = ["--labels", "cat,dog", "--timeout", "3", "--batch-size", "1", "--format", "json"]
         done = run("classify", str(folder), *arguments)
+        ended.set()
         codes = [json.loads(line).get("error", {}).get("code") for line in done.out.splitlines()]
         assert done.code == 1
         assert codes == [None, "DEADLINE_EXCEEDED", None]
