@@ -5,11 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
-import pty
 import random
 import re
 import resource
-import select
 import signal
 import subprocess
 import sys
@@ -22,6 +20,7 @@ from typing import Any
 import grpc
 import pyarrow.parquet
 import pytest
+from tests.client.terminal import run_in_terminal
 
 from clipsr.cli._images import find_images, walk_images
 from clipsr.cli._journal import Journal, JournalError
@@ -377,26 +376,11 @@ class TestFullDisk:
 
 def test_a_terminal_shows_rate_and_remaining_time(photos, tmp_path, fake_service):
     fake_service.on_stream = lambda answered, context: time.sleep(0.005)
-    ours, theirs = pty.openpty()
-    environment = {**os.environ, "COLUMNS": "120", "TERM": "xterm-256color"}
-    process = subprocess.Popen(
-        command(photos, tmp_path / "results.csv", fake_service.url),
-        stderr=theirs,
-        stdout=subprocess.PIPE,
-        env=environment,
-    )
-    os.close(theirs)
-    shown = b""
-    while select.select([ours], [], [], WAIT_S)[0]:
-        try:
-            shown += os.read(ours, 65_536)
-        except OSError:  # EIO: Linux's end of file of a terminal
-            break
-    os.close(ours)
-    assert process.wait(WAIT_S) == 0
-    assert process.stdout.read().startswith(b"300 images: 300 classified; ")
-    process.stdout.close()
-    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
+    bulk = command(photos, tmp_path / "results.csv", fake_service.url)
+    done = run_in_terminal(bulk, timeout_s=WAIT_S, keeps_output=True)
+    assert done.code == 0
+    assert done.out.startswith(b"300 images: 300 classified; ")
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", done.shown)
     assert re.search(r"classifying .* \d+/300 [\d.,]+ images/s 0:00:0\d", text)
 
 

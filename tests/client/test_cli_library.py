@@ -6,8 +6,6 @@ import csv
 import hashlib
 import io
 import json
-import os
-import pty
 import signal
 import subprocess
 import sys
@@ -20,6 +18,7 @@ import grpc
 import pytest
 from google.rpc import code_pb2
 from tests.client.fake_library import THUMBNAIL, refuse
+from tests.client.terminal import run_in_terminal
 
 from clipsr.cli.library._export import file_name_of
 from clipsr.cli.library._thumbnails import detect_protocol, draw_picture
@@ -181,16 +180,12 @@ class TestAdding:
 
     def test_a_bar_on_a_terminal(self, tmp_path, folder, kept, fake_service):
         kept.on_add = lambda answered, context: time.sleep(0.3)
-        leader, follower = pty.openpty()
         command = [*COMMAND, "library", "add", str(folder), "--url", fake_service.url]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=follower, timeout=WAIT_S, check=False)
-        os.close(follower)
-        shown = os.read(leader, 100_000).decode()
-        os.close(leader)
-        assert done.stdout == b"3 images: 3 added; library default\n"
-        assert "adding" in shown
-        assert "3/3" in shown
-        assert "images/s" in shown
+        done = run_in_terminal(command, timeout_s=WAIT_S, keeps_output=True)
+        assert done.out == b"3 images: 3 added; library default\n"
+        assert "adding" in done.shown
+        assert "3/3" in done.shown
+        assert "images/s" in done.shown
 
 
 class TestSearching:
@@ -392,22 +387,19 @@ class TestPictures:
         assert all(len(part.partition(";")[2]) <= 4_096 for part in parts)
 
     @pytest.mark.parametrize("protocol", ["iterm2", "kitty"])
-    def test_above_each_line(self, tmp_path, kept, fake_service, protocol):
+    def test_above_each_line(self, tmp_path, kept, fake_service, protocol, monkeypatch):
         (tmp_path / "a.png").write_bytes(PNG)
         add = [*COMMAND, "library", "add", str(tmp_path / "a.png"), "--url", fake_service.url]
         assert subprocess.run(add, capture_output=True, timeout=WAIT_S, check=False).returncode == 0
-        environment = {name: value for name, value in os.environ.items() if name not in ("TMUX", "TERM_PROGRAM")}
+        for variable in ("TMUX", "TERM_PROGRAM"):
+            monkeypatch.delenv(variable, raising=False)
         is_kitty = protocol == "kitty"
-        environment |= {"TERM": "xterm-kitty"} if is_kitty else {"TERM": "xterm", "TERM_PROGRAM": "iTerm.app"}
-        leader, follower = pty.openpty()
+        environment = {"TERM": "xterm-kitty"} if is_kitty else {"TERM": "xterm", "TERM_PROGRAM": "iTerm.app"}
         search = [*COMMAND, "library", "search", "a", "--url", fake_service.url]
-        done = subprocess.run(search, stdout=follower, stderr=follower, env=environment, timeout=WAIT_S, check=False)
-        os.close(follower)
-        shown = os.read(leader, 100_000).decode()
-        os.close(leader)
-        assert done.returncode == 0
+        done = run_in_terminal(search, timeout_s=WAIT_S, environment=environment)
+        assert done.code == 0
         content = PNG if is_kitty else THUMBNAIL + PNG
-        picture, line = shown.replace("\r\n", "\n").splitlines()
+        picture, line = done.shown.replace("\r\n", "\n").splitlines()
         assert picture + "\n" == draw_picture(content, protocol)
         assert line.startswith("1.  0.500  ")
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
-import select
 import shlex
 import signal
 import subprocess
@@ -18,6 +16,7 @@ from typing import Any
 
 import pytest
 from rich.cells import cell_len
+from tests.client.terminal import run_in_terminal
 
 from clipsr.v1 import classifier_pb2
 
@@ -137,30 +136,11 @@ def test_a_terminal_gets_a_table_that_fits(photos, fake_service, width) -> None:
     long_path = photos / ("x" * 100 + "-the-end.png")
     long_path.write_bytes(b"x")
     fake_service.fail_image(b"3", message="A sentence that is too long for one line of a terminal. " * 4)
-    output = run_in_terminal(classify(photos, fake_service.url, "--labels", "猫,🐶 [red]"), width=width)
-    assert "\x1b[" in output  # colours
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", output).splitlines()
+    command = classify(photos, fake_service.url, "--labels", "猫,🐶 [red]")
+    done = run_in_terminal(command, timeout_s=WAIT_S, environment={"COLUMNS": str(width)})
+    assert done.code == 1
+    assert "\x1b[" in done.shown  # colours
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", done.shown).splitlines()
     assert all(cell_len(line) <= width for line in lines)
     assert any("…" in line and "-the-end.png" in line for line in lines)
     assert any("cat" in line for line in lines)
-
-
-def run_in_terminal(command: list[str], *, width: int) -> str:
-    """Return what the command prints on a terminal of that width."""
-    ours, theirs = pty.openpty()
-    environment = {**os.environ, "COLUMNS": str(width), "TERM": "xterm-256color"}
-    environment.pop("NO_COLOR", None)
-    process = subprocess.Popen(command, stdout=theirs, stderr=theirs, stdin=theirs, env=environment)
-    os.close(theirs)
-    chunks: list[bytes] = []
-    while select.select([ours], [], [], WAIT_S)[0]:
-        try:
-            chunk = os.read(ours, 65_536)
-        except OSError:  # EIO: Linux's end of file of a terminal
-            break
-        if not chunk:
-            break
-        chunks.append(chunk)
-    os.close(ours)
-    assert process.wait(WAIT_S) == 1
-    return b"".join(chunks).decode()
