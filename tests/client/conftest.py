@@ -149,6 +149,7 @@ class FakeService(
     answer: Callable[[classifier_pb2.ClassifyRequest], classifier_pb2.ClassifyResponse] | None = None
     _failures: dict[bytes, status_pb2.Status] = field(default_factory=dict)
     _abort: status_pb2.Status | None = None
+    _aborts_left: int | None = None
     _stopped: threading.Event = field(default_factory=threading.Event)
     _server: grpc.Server | None = None
 
@@ -163,9 +164,13 @@ class FakeService(
         """From now on, images of this content fail; among those to classify, their neighbours do not."""
         self._failures[content] = make_status(code, message, error_info(reason))
 
-    def abort(self, code: grpc.StatusCode, message: str, *details: Message) -> None:
-        """From now on, calls fail, those of health excepted; without details, no google.rpc.Status is sent."""
+    def abort(self, code: grpc.StatusCode, message: str, *details: Message, calls: int | None = None) -> None:
+        """From now on, so many calls fail, or all, those of health excepted.
+
+        Without details, no google.rpc.Status is sent.
+        """
         self._abort = make_status(code.value[0], message, *details)
+        self._aborts_left = calls
 
     def heal(self) -> None:
         """Ends what abort() began."""
@@ -320,12 +325,17 @@ class FakeService(
         self.metadata.append(sent)
         if self.keys and sent.get("authorization", "").removeprefix("Bearer ") not in self.keys:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "No such key.")
-        if self._abort is None:
+        status = self._abort
+        if status is None:
             return
-        if self._abort.details:
-            context.abort_with_status(rpc_status.to_status(self._abort))
-        code = next(code for code in grpc.StatusCode if code.value[0] == self._abort.code)
-        context.abort(code, self._abort.message)
+        if self._aborts_left is not None:
+            self._aborts_left -= 1
+            if self._aborts_left == 0:
+                self.heal()
+        if status.details:
+            context.abort_with_status(rpc_status.to_status(status))
+        code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
+        context.abort(code, status.message)
 
 
 @pytest.fixture
