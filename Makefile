@@ -115,6 +115,10 @@ test: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests, with a real Triton (12 minut
 test-slow: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests that take minutes each
 	$(VENV)/bin/pytest -m slow $(ARGS)
 
+.PHONY: test-stalls
+test-stalls: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests on a machine that stalls (twice as long; what fails counts on a moment)
+	$(VENV)/bin/python -m tests.stalls -m 'not slow' -n $(WORKERS) --dist loadfile $(ARGS)
+
 .PHONY: lint
 lint: $(DEV) ## Check format, style, types, imports between rooms, and the wire contract
 	PATH="$(abspath $(VENV))/bin:$$PATH" scripts/lint.sh
