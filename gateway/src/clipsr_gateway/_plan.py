@@ -53,6 +53,7 @@ class PlannedImage:
         number: its place in the request, or the caller's number in a stream; for logs.
         field: path of its bytes in the request.
         content: the file.
+        media_type: of the file, such as "image/jpeg".
         size_hw: rows and columns after EXIF orientation.
         route: the ensemble to run.
     """
@@ -60,6 +61,7 @@ class PlannedImage:
     number: int
     field: str
     content: bytes
+    media_type: str
     size_hw: tuple[int, int]
     route: Route
 
@@ -237,7 +239,14 @@ def plan_image(
         return Violation(field=field, reason=error.reason, sentence=error.sentence)
     is_native = min(header.size_hw) >= manifest.native_min_side_px
     route: Route = forced or ("native" if is_native else "upscaled")
-    return PlannedImage(number=number, field=field, content=content, size_hw=header.size_hw, route=route)
+    return PlannedImage(
+        number=number,
+        field=field,
+        content=content,
+        media_type=header.media_type,
+        size_hw=header.size_hw,
+        route=route,
+    )
 
 
 def _count_violations(images: Sequence[types_pb2.Image], limits: Limits) -> list[Violation]:

@@ -31,6 +31,11 @@ class ImageHeader:
     format: str
     size_hw: tuple[int, int]
 
+    @property
+    def media_type(self) -> str:
+        """Such as "image/jpeg"."""
+        return Image.MIME.get(self.format, "application/octet-stream")
+
 
 def check_image(content: bytes, *, limits: Limits) -> ImageHeader:
     """Checks all that can be known of an image file without decoding it.

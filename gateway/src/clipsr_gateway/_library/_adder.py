@@ -164,7 +164,7 @@ class Adder:
         if not isinstance(answered, Answered):
             return _refused(image, answered)
         try:
-            thumbnail, media_type = await self._reduce(answered.image, side_px=options.settings.thumbnail_side_px)
+            thumbnail = await self._reduce(answered.image, side_px=options.settings.thumbnail_side_px)
         except ImageRejectedError as error:
             violation = Violation(field=_CONTENT_FIELD, reason=error.reason, sentence=error.sentence)
             return _refused(image, _status.invalid_argument([violation]))
@@ -176,7 +176,7 @@ class Adder:
             metadata=dict(image.metadata),
             size_hw=answered.image.size_hw,
             size_bytes=len(content),
-            media_type=media_type,
+            media_type=answered.image.media_type,
             model_digest=self._manifest.digest,
             fit=options.fit,
             route=answered.image.route,
@@ -203,7 +203,7 @@ class Adder:
             ),
         )
 
-    async def _reduce(self, image: PlannedImage, *, side_px: int) -> tuple[bytes, str]:
+    async def _reduce(self, image: PlannedImage, *, side_px: int) -> bytes:
         height, width = image.size_hw
         if height * width <= _FEW_PIXELS:
             return await run_off_loop(len(image.content), make_thumbnail, image.content, side_px=side_px)

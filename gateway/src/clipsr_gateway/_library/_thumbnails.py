@@ -8,7 +8,6 @@ import numpy as np
 from PIL import Image
 
 from clipsr_gateway._decode import decode
-from clipsr_gateway._probe import FORMATS
 
 __all__ = ["make_thumbnail"]
 
@@ -22,7 +21,7 @@ _LOSSLESS_EFFORT = {"lossless": True, "method": 0, "quality": 0}
 _LOSSY = {"quality": 85}
 
 
-def make_thumbnail(content: bytes, *, side_px: int) -> tuple[bytes, str]:
+def make_thumbnail(content: bytes, *, side_px: int) -> bytes:
     """Reduces an image so that its longer side has at most `side_px` pixels; call it outside of the event loop.
 
     Args:
@@ -30,7 +29,7 @@ def make_thumbnail(content: bytes, *, side_px: int) -> tuple[bytes, str]:
         side_px: longest side of the result; smaller images keep their size.
 
     Returns:
-        The bytes of a WebP file, upright, with transparency if the image has some; and the media type of `content`.
+        The bytes of a WebP file, upright, with transparency if the image has some.
 
     Raises:
         ImageRejectedError: the file is damaged.
@@ -44,5 +43,4 @@ def make_thumbnail(content: bytes, *, side_px: int) -> tuple[bytes, str]:
     buffer = io.BytesIO()
     options = _LOSSLESS_EFFORT if max(image.size) <= _LOSSLESS_SIDE_PX else _LOSSY
     image.save(buffer, format="WEBP", icc_profile=picture.icc_profile or b"", **options)
-    with Image.open(io.BytesIO(content), formats=FORMATS) as header:
-        return buffer.getvalue(), Image.MIME.get(header.format or "", "application/octet-stream")
+    return buffer.getvalue()
