@@ -42,6 +42,7 @@ def png_of_size(width: int, height: int) -> bytes:
 def test_size_of_every_format(image_format):
     header = read_header(encode(Image.new("RGB", (7, 5)), image_format), max_pixels=MANY)
     assert (header.format, header.size_hw) == (image_format, (5, 7))
+    assert header.media_type == f"image/{image_format.lower()}"
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
