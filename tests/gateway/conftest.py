@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -259,6 +259,22 @@ def even_scores(label_count: int) -> Scores:
     return Scores(
         cosine=np.full(label_count, 0.25, np.float32), probability=np.full(label_count, 1 / label_count, np.float32)
     )
+
+
+async def ask(method: Any, messages: Iterable[Any]) -> Any:
+    """Opens a stream, writes messages, and leaves it open unless there are none; gives the call, to be read.
+
+    gRPC's asyncio client may lose the status of a call that ends while there is something to send, and the end of an
+    iterator of messages is sent, too.
+    """
+    call = method()
+    is_empty = True
+    for message in messages:
+        await call.write(message)
+        is_empty = False
+    if is_empty:
+        await call.done_writing()
+    return call
 
 
 @pytest.fixture

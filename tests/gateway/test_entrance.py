@@ -13,6 +13,7 @@ import pytest
 from google.protobuf import empty_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from tests.gateway.conftest import ask
 
 from clipsr.v1 import classifier_pb2, types_pb2
 from clipsr_gateway._admission import AdmissionConfig
@@ -102,7 +103,7 @@ async def test_a_message_that_is_none_is_the_callers_fault(start, detailed, capl
 async def test_a_broken_stream_message_is_the_callers_fault(start, detailed):
     one = await start()
     garbage = one.channel.stream_stream("/clipsr.v1.ClassifierService/ClassifyStream")
-    call = garbage(iter([b"\xff" * 10]))
+    call = await ask(garbage, [b"\xff" * 10])
     error = await refused(call.read())
     assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert detailed(error).reason == "MESSAGE_MALFORMED"
@@ -114,7 +115,7 @@ async def test_health_is_open_and_reflection_is_not(start, keys):
     await one.health.Check(health_pb2.HealthCheckRequest())
     reflection = reflection_pb2_grpc.ServerReflectionStub(one.channel)
     question = reflection_pb2.ServerReflectionRequest(list_services="")
-    error = await refused(reflection.ServerReflectionInfo(iter([question])).read())
+    error = await refused(reflection.ServerReflectionInfo().read())
     assert error.code() == grpc.StatusCode.UNAUTHENTICATED
     answer = await reflection.ServerReflectionInfo(iter([question]), metadata=bearer(key)).read()
     assert answer.list_services_response.service

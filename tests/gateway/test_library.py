@@ -20,7 +20,7 @@ import pytest_asyncio
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 from PIL import Image
-from tests.gateway.conftest import EMBED_DIM, embedding_of, take_apart
+from tests.gateway.conftest import EMBED_DIM, ask, embedding_of, take_apart
 
 from clipsr.v1 import classifier_pb2, library_pb2, types_pb2
 from clipsr_gateway import ImageRejectedError, Limits
@@ -381,11 +381,8 @@ async def test_streams_out_of_order_are_refused(stub):
         ([config, library_pb2.AddImagesRequest()], "MESSAGE_EMPTY"),
         ([library_pb2.AddImagesRequest(config=library_pb2.AddImagesConfig(library="no"))], "LIBRARY_UNKNOWN"),
     ):
-        call = stub.AddImages(iter(messages))
-        with pytest.raises(grpc.aio.AioRpcError) as raised:
-            async for _ in call:
-                pass
-        assert take_apart_error(raised.value).reason == reason
+        call = await ask(stub.AddImages, messages)
+        assert (await failure(call.read())).reason == reason
 
 
 async def test_a_library_of_another_model_is_refused_with_the_cure(start, library_uri, repository, document, backend):
@@ -401,7 +398,7 @@ async def test_a_library_of_another_model_is_refused_with_the_cure(start, librar
     for call in (
         new.library.SearchByText(request),
         new.library.SearchByImage(library_pb2.SearchByImageRequest(library="pets", sha256=listed[0])),
-        new.library.AddImages(iter([library_pb2.AddImagesRequest(config={"library": "pets"})])).read(),
+        (await ask(new.library.AddImages, [library_pb2.AddImagesRequest(config={"library": "pets"})])).read(),
     ):
         error = await failure(call)
         assert (error.code, error.reason) == (9, "LIBRARY_OF_OTHER_MODEL")
@@ -452,8 +449,7 @@ async def test_a_gateway_without_libraries_says_how_to_have_some(start):
     error = await failure(running.library.ListLibraries(library_pb2.ListLibrariesRequest()))
     assert (error.code, error.reason) == (12, "LIBRARIES_DISABLED")
     assert "--library-uri" in error.message
-    call = running.library.AddImages(iter([library_pb2.AddImagesRequest()]))
-    assert (await failure(call.read())).reason == "LIBRARIES_DISABLED"
+    assert (await failure(running.library.AddImages().read())).reason == "LIBRARIES_DISABLED"
     info = await running.stub.GetModelInfo(classifier_pb2.GetModelInfoRequest())
     assert not info.model_info.limits.HasField("library")
 
@@ -468,13 +464,9 @@ async def test_the_server_drains_with_what_was_read_written(start, library_uri):
     running = await start(library_uri=library_uri)
     await running.library.CreateLibrary(library_pb2.CreateLibraryRequest(name="pets"))
 
-    async def messages() -> AsyncIterator[library_pb2.AddImagesRequest]:
-        yield library_pb2.AddImagesRequest(config=library_pb2.AddImagesConfig(library="pets"))
-        for number in range(1000):
-            yield library_pb2.AddImagesRequest(image=new_image(number))
-            await asyncio.sleep(0.01)
-
-    call = running.library.AddImages(messages())
+    config = library_pb2.AddImagesRequest(config=library_pb2.AddImagesConfig(library="pets"))
+    images = [library_pb2.AddImagesRequest(image=new_image(number)) for number in range(100)]
+    call = await ask(running.library.AddImages, [config, *images])
     answers = [await call.read() for _ in range(3)]
     stopping = asyncio.create_task(running.gateway.stop())
 

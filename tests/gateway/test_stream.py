@@ -13,7 +13,7 @@ import pytest
 from clipsr.v1 import classifier_pb2, types_pb2
 from clipsr_gateway import BackendFaultError, BackendUnavailableError, ImageRejectedError, Limits
 
-from .conftest import EMBED_DIM
+from .conftest import EMBED_DIM, ask
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
@@ -141,7 +141,7 @@ async def test_a_bad_stream_is_refused_with_its_field(start, backend, detailed, 
     messages, reason, fields = BAD_STREAMS[name]
     one = await start()
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await answers(one.stub.ClassifyStream(iter(messages)))
+        await (await ask(one.stub.ClassifyStream, messages)).read()
     error = detailed(caught.value)
     assert (caught.value.code(), error.reason, error.fields) == (INVALID, reason, fields)
     assert backend.in_flight == 0
@@ -247,19 +247,11 @@ async def read_until_it_fails(call: Any) -> tuple[list[int], grpc.aio.AioRpcErro
     raise AssertionError("the stream ended well")
 
 
-async def open_stream(one: Any, messages: Iterable[classifier_pb2.ClassifyStreamRequest]) -> Any:
-    """A stream that stays open on the caller's side."""
-    call = one.stub.ClassifyStream()
-    for message in messages:
-        await call.write(message)
-    return call
-
-
 async def test_cancelling_stops_the_work_and_leaves_nothing(start, backend, png, until, caplog):
     one = await start(max_concurrent=3)
     backend.hold = asyncio.Event()
     with caplog.at_level(logging.INFO, logger="clipsr_gateway"):
-        call = await open_stream(one, [config(), *(image(png(), n) for n in range(10))])
+        call = await ask(one.stub.ClassifyStream, [config(), *(image(png(), n) for n in range(10))])
         await until(lambda: backend.in_flight == 3)
         call.cancel()
         await until(lambda: backend.in_flight == 0)
@@ -275,7 +267,7 @@ async def test_a_caller_that_goes_away_stops_the_work(start, backend, png, until
     one = await start(max_concurrent=3)
     backend.hold = asyncio.Event()
     with caplog.at_level(logging.INFO, logger="clipsr_gateway"):
-        await open_stream(one, [config(), *(image(png(), n) for n in range(10))])
+        await ask(one.stub.ClassifyStream, [config(), *(image(png(), n) for n in range(10))])
         await until(lambda: backend.in_flight == 3)
         await one.channel.close()  # the connection breaks
         await until(lambda: backend.in_flight == 0)
@@ -295,7 +287,7 @@ async def test_a_deadline_ends_the_stream(start, backend, png, until):
 async def test_a_backend_that_is_down_ends_the_stream(start, backend, png, detailed, until):
     one = await start()
     backend.errors[png(9)] = BackendUnavailableError("h:1", "Triton at h:1 does not answer; retry.")
-    call = await open_stream(one, [config(), image(png(), 1)])
+    call = await ask(one.stub.ClassifyStream, [config(), image(png(), 1)])
     assert (await call.read()).index == 1
     await call.write(image(png(9), 2))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -308,7 +300,7 @@ async def test_a_backend_that_is_down_ends_the_stream(start, backend, png, detai
 async def test_shutdown_answers_what_was_read_and_sends_the_caller_elsewhere(start, backend, png, detailed, until):
     backend.hold = asyncio.Event()
     one = await start(max_concurrent=4, grace_s=10.0)
-    call = await open_stream(one, [config(), *(image(png(), n) for n in range(12))])
+    call = await ask(one.stub.ClassifyStream, [config(), *(image(png(), n) for n in range(12))])
     await until(lambda: backend.in_flight == 4)
     await until(lambda: one.queue_length() == 8)
     stopping = asyncio.ensure_future(one.gateway.stop())
@@ -339,7 +331,7 @@ async def test_shutdown_ends_a_stream_that_waits_for_its_first_message(start, de
 async def test_a_stream_that_grows_old_ends_with_all_its_answers(start, png, detailed, monkeypatch):
     monkeypatch.setattr("clipsr_gateway._classifier.MAX_STREAM_AGE_S", 0.3)
     one = await start()
-    call = await open_stream(one, [config(), *(image(png(), n) for n in range(5))])
+    call = await ask(one.stub.ClassifyStream, [config(), *(image(png(), n) for n in range(5))])
     found, error = await read_until_it_fails(call)
     assert sorted(found) == list(range(5))
     assert error.code() == grpc.StatusCode.UNAVAILABLE
