@@ -116,7 +116,7 @@ test-slow: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests that take minutes each
 	$(VENV)/bin/pytest -m slow $(ARGS)
 
 .PHONY: test-stalls
-test-stalls: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests on a machine that stalls (twice as long; what fails counts on a moment)
+test-stalls: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests on a machine that stalls (a third longer; what fails counts on a moment)
 	$(VENV)/bin/python -m tests.stalls -m 'not slow' -n $(WORKERS) --dist loadfile $(ARGS)
 
 .PHONY: lint
