@@ -6,10 +6,13 @@ import os
 import random
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.ports import hold_port
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
 SEED = 20260707
@@ -37,6 +40,13 @@ def seed() -> int:
     if torch is not None and hasattr(torch, "manual_seed"):
         torch.manual_seed(SEED)
     return SEED
+
+
+@pytest.fixture
+def unused_port() -> Iterator[int]:
+    """A port on which nobody listens; see hold_port()."""
+    with hold_port() as port:
+        yield port
 
 
 @pytest.fixture(scope="session")

@@ -391,6 +391,8 @@ class AwaitingClient:
             self._loop.run_until_complete(outcomes.aclose())
 
     def close(self) -> None:
+        if self._loop.is_closed():
+            return
         self._loop.run_until_complete(self._client.close())
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
-import socket
+import time
 
 import grpc
+import psutil
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
@@ -29,12 +30,6 @@ from clipsr.v1 import classifier_pb2, types_pb2
 
 def numbered(count: int) -> list[bytes]:
     return [b"image %d" % index for index in range(count)]
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def test_a_classification_holds_what_the_service_sent(client, fake_service):
@@ -220,13 +215,55 @@ def test_health_asks_for_the_whole_server_unless_told_otherwise(client, fake_ser
     ],
     ids=["classify", "model_info", "health"],
 )
-def test_nobody_at_the_address(connect, call):
-    url = f"127.0.0.1:{free_port()}"
+def test_nobody_at_the_address(connect, unused_port, call):
+    url = f"127.0.0.1:{unused_port}"
     with pytest.raises(ServiceUnavailableError, match=f"Nobody answers at {url}.*clipsr-serve up") as caught:
         call(connect(url))
     assert caught.value.url == url
     assert caught.value.retry_after_s is None
     assert isinstance(caught.value.__cause__, grpc.RpcError)
+
+
+def test_a_new_client_does_not_wait_for_what_an_older_one_found(connect, fake_service, unused_port):
+    url = f"127.0.0.1:{unused_port}"
+    older = connect(url, retries=0)
+    with pytest.raises(ServiceUnavailableError):
+        older.model_info()
+    later = type(fake_service)()
+    later.start(port=unused_port)
+    try:
+        assert connect(url, retries=0).model_info()
+    finally:
+        later.stop()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.model_info(),
+        lambda client: list(client.classify_stream(numbered(3), ["cat"])),
+    ],
+    ids=["model_info", "classify_stream"],
+)
+def test_closing_ends_the_connection_even_if_an_error_is_kept(connect, fake_service, call):
+    client = connect(fake_service.url, retries=0)
+    fake_service.abort(grpc.StatusCode.UNAVAILABLE, "Down.")
+    with pytest.raises(ServiceUnavailableError) as kept:
+        call(client)
+    assert open_connections(fake_service.url)
+    client.close()
+    end_s = time.monotonic() + 10
+    while open_connections(fake_service.url):
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
+    assert isinstance(kept.value.__cause__, grpc.RpcError)
+
+
+def open_connections(url: str) -> list[int]:
+    """Ports from which this process is connected to that address."""
+    port = int(url.rpartition(":")[2])
+    connections = psutil.Process().net_connections("tcp")
+    return [each.laddr.port for each in connections if each.raddr and each.raddr.port == port]
 
 
 def test_a_service_that_cannot_work_says_when_to_come_back(client, fake_service):

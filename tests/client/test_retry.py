@@ -95,7 +95,7 @@ def test_a_service_that_comes_back_is_not_noticed(client, fake_service):
 @pytest.mark.parametrize("retries", [0, 2])
 def test_every_call_is_made_as_often_as_agreed(connect, fake_service, call, asked, retries):
     fake_service.abort(grpc.StatusCode.UNAVAILABLE, "Down.")
-    with pytest.raises(ServiceUnavailableError):
+    with pytest.raises(ServiceUnavailableError, match="Down"):
         call(connect(fake_service.url, retries=retries))
     assert len(getattr(fake_service, asked)) == 1 + retries
 
@@ -151,14 +151,12 @@ class TestWaitForReady:
         client.wait_for_ready()
         assert time.monotonic() - started_s >= 0.4
 
-    def test_waits_for_a_service_that_is_not_there_yet(self, connect, fake_service):
-        port = fake_service.url.rpartition(":")[2]
-        fake_service.stop()
+    def test_waits_for_a_service_that_is_not_there_yet(self, connect, fake_service, unused_port):
         later = type(fake_service)()
-        timer = threading.Timer(0.4, lambda: later.start(port=int(port)))
+        timer = threading.Timer(0.4, lambda: later.start(port=unused_port))
         timer.start()
         try:
-            connect(fake_service.url).wait_for_ready(timeout_s=20)
+            connect(f"127.0.0.1:{unused_port}").wait_for_ready(timeout_s=20)
         finally:
             timer.join()
             later.stop()

@@ -12,6 +12,7 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
+from tests.ports import hold_port
 
 import clipsr
 from clipsr import (
@@ -234,14 +235,15 @@ class TestConnections:
         port = int(fake_service.url.rpartition(":")[2])
         outcomes = client.classify_stream(numbered(300), LABELS, read_ahead=4)
         seen = [index for index, _ in itertools.islice(outcomes, 20)]
-        fake_service.stop()
-        restart = threading.Timer(0.3, lambda: other.start(port=port))
-        restart.start()
-        try:
-            seen += [index for index, _ in outcomes]
-        finally:
-            restart.join()
-            other.stop()
+        with hold_port(port):
+            fake_service.stop()
+            restart = threading.Timer(0.3, lambda: other.start(port=port))
+            restart.start()
+            try:
+                seen += [index for index, _ in outcomes]
+            finally:
+                restart.join()
+                other.stop()
         assert sorted(seen) == list(range(300))
 
 

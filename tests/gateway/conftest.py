@@ -315,7 +315,11 @@ async def start(repository: Path, backend: FakeBackend) -> AsyncIterator[Callabl
         port = await gateway.start()
         channel = grpc.aio.insecure_channel(
             f"127.0.0.1:{port}",
-            options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)],
+            options=[
+                ("grpc.use_local_subchannel_pool", 1),
+                ("grpc.max_receive_message_length", -1),
+                ("grpc.max_send_message_length", -1),
+            ],
         )
         stub = classifier_pb2_grpc.ClassifierServiceStub(channel)
         running.append(

@@ -22,26 +22,20 @@ from clipsr_gateway.cli import main
 START_S = 60.0  # imports on a busy machine
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def run(*options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "clipsr_gateway", *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=START_S, check=False)
 
 
 @pytest.fixture
-def spawn(repository: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[bytes], int]]]:
+def spawn(repository: Path, unused_port: int) -> Iterator[Callable[..., tuple[subprocess.Popen[bytes], int]]]:
     """Starts a gateway in front of a Triton that is not there, and waits until it listens."""
     processes: list[subprocess.Popen[bytes]] = []
 
     def start(*options: str) -> tuple[subprocess.Popen[bytes], int]:
         command = [sys.executable, "-m", "clipsr_gateway", "--listen", "127.0.0.1:0", "--repository", str(repository)]
         command += ["--metrics", "off"]  # the usual port may be taken by a gateway that runs here
-        command += ["--triton", f"127.0.0.1:{free_port()}", *options]
+        command += ["--triton", f"127.0.0.1:{unused_port}", *options]
         # Without a buffer: communicate() would not see lines that came together with one that was read.
         process = subprocess.Popen(command, stderr=subprocess.PIPE, bufsize=0)
         processes.append(process)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import struct
 import time
 from collections.abc import AsyncIterator
@@ -393,21 +392,18 @@ async def test_an_answer_that_breaks_the_contract_is_a_fault(connected, triton, 
         await classify(connected)
 
 
-async def test_no_triton_is_unavailable_fast_and_found_when_it_comes_back(triton):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-    backend = TritonBackend(f"127.0.0.1:{port}")
+async def test_no_triton_is_unavailable_fast_and_found_when_it_comes_back(triton, unused_port):
+    backend = TritonBackend(f"127.0.0.1:{unused_port}")
     began_s = time.perf_counter()
     with pytest.raises(BackendUnavailableError) as caught:
         await classify(backend, timeout_s=None)
     assert time.perf_counter() - began_s < 20
-    assert str(caught.value).startswith(f"Triton at 127.0.0.1:{port} does not answer;")
+    assert str(caught.value).startswith(f"Triton at 127.0.0.1:{unused_port} does not answer;")
     assert not await backend.is_ready(timeout_s=1)
 
     server = grpc.aio.server()
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(triton, server)
-    assert server.add_insecure_port(f"127.0.0.1:{port}") == port
+    assert server.add_insecure_port(f"127.0.0.1:{unused_port}") == unused_port
     await server.start()
     began_s = time.perf_counter()
     while not await backend.is_ready(timeout_s=1):

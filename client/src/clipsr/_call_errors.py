@@ -46,12 +46,15 @@ _status_of = cast(
 def of_call(error: grpc.RpcError, *, url: str, timeout_s: float) -> ClipsrError:
     """Returns the error to raise from `error`, with what its google.rpc details say.
 
+    `error` loses its traceback, which would hold the call for as long as somebody keeps the error: a channel of
+    grpc.aio stays connected, closed or not, until its last call is gone (https://github.com/grpc/grpc/issues/42125).
+
     Args:
         error: what a call raised, sync or async; both carry code(), details() and trailing_metadata().
         url: the address that was called.
         timeout_s: what the call was allowed.
     """
-    call = cast("Any", error)
+    call = cast("Any", error.with_traceback(None))
     code: grpc.StatusCode = call.code()
     sentence = str(call.details() or "").strip() or "The service gave no reason."
     details = _details(call)

@@ -14,6 +14,9 @@ _SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:")  # gRPC's own n
 _OPTIONS: tuple[tuple[str, int | str], ...] = (
     # Every address behind a name gets its share; gRPC's default is to stay with the first one that answers.
     ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
+    # gRPC would have all channels of a process share a connection, and with it the pause after a failed attempt: a new
+    # client would say of a service that is up again that nobody answers there.
+    ("grpc.use_local_subchannel_pool", 1),
     # Requests are cut to the service's limit before they are sent, and the caller's own top_k and labels decide how
     # large an answer is; gRPC's default of 4 MiB would refuse answers that the service was right to send.
     ("grpc.max_send_message_length", -1),
