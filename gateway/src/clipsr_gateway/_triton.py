@@ -61,11 +61,12 @@ _GROUP_STRINGS = 4096
 _CHANNEL_OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_send_message_length", -1),  # Triton has no limit; the gateway's own limits are checked before
     ("grpc.max_receive_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),  # what became of another backend's connection is nothing to this one
     ("grpc.keepalive_time_ms", 20_000),  # notices a Triton that died without closing the connection
     ("grpc.keepalive_timeout_ms", 10_000),
     # gRPC's default backs off up to two minutes: far too long after a restart of Triton beside us.
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 1_000),  # also the time a connection attempt may take
+    ("grpc.min_reconnect_backoff_ms", 5_000),  # in truth the time that an attempt may take; a busy machine needs some
     ("grpc.max_reconnect_backoff_ms", 2_000),
 ]
 
