@@ -72,7 +72,7 @@ def serve(client: Client, options: UiOptions, *, announce: Callable[[str], None]
 
 
 def _run(
-    client: Client, options: UiOptions, *, port: int, announce: Callable[[str], None], stops: SimpleQueue[None]
+    client: Client, options: UiOptions, *, port: int | None, announce: Callable[[str], None], stops: SimpleQueue[None]
 ) -> None:
     hosts = frozenset({"127.0.0.1", "localhost", "[::1]", _in_url(options.host)}) if options.is_local else None
     pages = make_pages(client)
@@ -104,8 +104,11 @@ def _run(
         pages.close(verbose=False)
 
 
-def _claim(options: UiOptions) -> int:
-    """Return the port to listen on, having seen that it is free; gradio would say less about why it is not."""
+def _claim(options: UiOptions) -> int | None:
+    """Return the port to listen on, having seen that it is free; gradio would say less about why it is not.
+
+    None leaves the choice to gradio, which goes on to another where somebody was faster.
+    """
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     with socket.socket(family) as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a server that ended just now does not count
@@ -113,7 +116,7 @@ def _claim(options: UiOptions) -> int:
             trial.bind((options.host, options.port))
         except OSError as error:
             raise AddressError(error.strerror) from error
-        return trial.getsockname()[1]
+    return options.port or None
 
 
 def _ask_max_file_bytes(client: Client) -> int:

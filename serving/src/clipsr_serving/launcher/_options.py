@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import random
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +14,9 @@ from clipsr_serving.launcher._restarts import RestartPolicy
 __all__ = ["Endpoint", "Ports", "UpOptions", "claim_ports", "parse_endpoint"]
 
 _GATEWAY_GRACE_S = 20.0  # clipsr-gateway --grace, its default
+_PICKED_PORTS = range(10_000, 30_000)
+"""Below those that Linux gives to connections by itself: it could give away one that a server restarts on."""
+
 _OWN_GATEWAY_OPTIONS = {
     "--listen": "give --listen before the `--`",
     "--triton": "it is the Triton that clipsr-serve starts",
@@ -168,17 +173,36 @@ def claim_ports(options: UpOptions) -> Ports:
 
 def _claim(sockets: list[socket.socket], host: str, port: int, flag: str) -> int:
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        held = socket.socket(family, socket.SOCK_STREAM)
-        sockets.append(held)
-        # As the servers do: a connection that lingers after a restart does not count as taken.
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        held.bind((host, port))
-        # Bound is not enough: two sockets with SO_REUSEADDR may bind, only one may listen.
-        held.listen(1)
+        held = _listen(host, port) if port else _listen_anywhere(host)
     except OSError as error:
         raise LaunchError(
             f"Port {port} of {host} cannot be used ({error.strerror}); stop what uses it, "
             f"or choose another with {flag}."
         ) from error
+    sockets.append(held)
     return int(held.getsockname()[1])
+
+
+def _listen_anywhere(host: str) -> socket.socket:
+    for port in random.SystemRandom().sample(_PICKED_PORTS, k=20):
+        try:
+            return _listen(host, port)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+    return _listen(host, 0)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # As the servers do: a connection that lingers after a restart does not count as taken.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        # Bound is not enough: two sockets with SO_REUSEADDR may bind, only one may listen.
+        listening.listen(1)
+    except OSError:
+        listening.close()
+        raise
+    return listening
