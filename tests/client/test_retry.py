@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -19,7 +20,9 @@ from clipsr import (
     RateLimitedError,
     ServiceError,
     ServiceUnavailableError,
+    _health,
 )
+from clipsr._health import Patience
 from clipsr._retry import Deadline, RetryPolicy
 
 AWAY = ServiceUnavailableError("down", url="x")
@@ -166,6 +169,21 @@ class TestWaitForReady:
         with pytest.raises(ServiceUnavailableError, match=r"was not ready within 1\.5 s: NOT_SERVING") as caught:
             client.wait_for_ready(timeout_s=1.5)
         assert caught.value.reason == "NOT_SERVING"
+
+    @pytest.mark.parametrize(
+        ("before_s", "answer_s", "said"), [(8.0, 9.9, "NOT_SERVING"), (2.0, 9.9, "it gave no answer")]
+    )
+    def test_a_question_that_is_cut_short_says_nothing(self, monkeypatch, before_s, answer_s, said):
+        now_s = 0.0
+        monkeypatch.setattr(_health, "time", SimpleNamespace(monotonic=lambda: now_s))
+        patience = Patience("x", timeout_s=10.0)
+        assert not patience.is_over("NOT_SERVING")
+        now_s = before_s
+        allowed_s = patience.ask_s()
+        assert allowed_s == min(5.0, 10.0 - before_s)
+        now_s = answer_s
+        with pytest.raises(ServiceUnavailableError, match=f"not ready within 10 s: {said}"):
+            patience.is_over(DeadlineError("late", timeout_s=allowed_s))
 
     def test_nobody_at_the_address(self, connect):
         with pytest.raises(ServiceUnavailableError, match="Nobody answers"):

@@ -39,6 +39,7 @@ def decode_status(response: bytes) -> str:
 
 _SERVING = _STATUSES[1]
 _PAUSE_S = 0.25  # between two questions; short beside the seconds that a model takes to load
+_NO_ANSWER = "it gave no answer"
 _ASK_S = 5.0  # for one answer; a health check that takes longer is not a healthy one's
 
 
@@ -53,10 +54,14 @@ class Patience:
     def __init__(self, url: str, timeout_s: float) -> None:
         self._url, self._timeout_s = url, timeout_s
         self._end_s = time.monotonic() + timeout_s
+        self._answer: str | ClipsrError = _NO_ANSWER
+        self._is_cut_short = False
 
     def ask_s(self) -> float:
         """Returns the deadline of the next question, in seconds."""
-        return min(_ASK_S, self._left_s())
+        left_s = self._left_s()
+        self._is_cut_short = left_s < _ASK_S
+        return min(_ASK_S, left_s)
 
     def pause_s(self) -> float:
         """Returns how long to wait before the next question, in seconds."""
@@ -69,16 +74,20 @@ class Patience:
             answer: what health() returned or raised.
 
         Raises:
-            ClipsrError: it is not, and another question would come too late: `answer`, or what the service said.
+            ClipsrError: it is not, and another question would come too late. A last question that was cut short by the
+                end of the time counts for nothing; what the service said before does.
         """
         if answer == _SERVING:
             return True
+        if not isinstance(answer, DeadlineError):
+            self._answer = answer
+        elif not self._is_cut_short:
+            self._answer = _NO_ANSWER
         if self._left_s() > _PAUSE_S:
             return False
-        if isinstance(answer, ClipsrError) and not isinstance(answer, DeadlineError):
-            raise answer
-        state = answer if isinstance(answer, str) else "it gave no answer"
-        raise not_ready(self._url, state=state, timeout_s=self._timeout_s)
+        if isinstance(self._answer, ClipsrError):
+            raise self._answer
+        raise not_ready(self._url, state=self._answer, timeout_s=self._timeout_s)
 
     def _left_s(self) -> float:
         return max(0.0, self._end_s - time.monotonic())
