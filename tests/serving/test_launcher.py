@@ -21,7 +21,7 @@ import pytest
 
 from clipsr_serving.errors import LaunchError
 from clipsr_serving.images import read_image
-from clipsr_serving.launcher import make_parser
+from clipsr_serving.launcher import _options, make_parser
 from clipsr_serving.launcher._options import Endpoint, Ports, UpOptions, claim_ports, parse_endpoint
 from clipsr_serving.launcher._probe import make_canary_body
 from clipsr_serving.launcher._reasons import explain_gateway_log, explain_triton_log
@@ -754,6 +754,16 @@ class TestOptions:
         numbers = [ports.gateway, ports.triton_http, ports.triton_grpc, ports.triton_metrics]
         assert len({*numbers}) == 4
         assert all(10_000 <= number < 30_000 for number in numbers)
+
+    def test_where_all_that_would_be_picked_are_taken_the_system_chooses(self, repository, monkeypatch):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            monkeypatch.setattr(_options, "_PICKED_PORTS", [taken.getsockname()[1]] * 20)
+            ports = claim_ports(up_options(repository))
+            assert taken.getsockname()[1] not in (ports.gateway, ports.triton_http, ports.triton_grpc)
+
+    def test_a_host_that_is_not_here(self, repository):
+        with pytest.raises(LaunchError, match=r"Port 0 of 192\.0\.2\.1 cannot be used .*--listen HOST:PORT"):
+            claim_ports(up_options(repository, listen=Endpoint(host="192.0.2.1", port=0)))
 
     def test_one_port_twice(self, repository):
         port = claim_ports(up_options(repository)).triton_http
