@@ -39,8 +39,8 @@ def decode_status(response: bytes) -> str:
 
 _SERVING = _STATUSES[1]
 _PAUSE_S = 0.25  # between two questions; short beside the seconds that a model takes to load
-_NO_ANSWER = "it gave no answer"
 _ASK_S = 5.0  # for one answer; a health check that takes longer is not a healthy one's
+_NO_ANSWER = "it gave no answer"
 
 
 class Patience:
