@@ -67,7 +67,7 @@ train: $(EXPORT) ## Train: make train ARGS='liif …' or ARGS='clip …'
 .PHONY: evaluate
 evaluate: $(DEV) $(SERVE) $(MANIFEST) ## Measure top-1 on CIFAR through the service, beside PyTorch (needs DATA)
 	scripts/with-service.sh $(VENV_SERVE)/bin bash -c \
-		'$(VENV)/bin/python -m benchmarks.evaluate --url "$$CLIPSR_URL" --data $(DATA) $(ARGS)'
+		'$(VENV)/bin/python -m benchmarks.accuracy --url "$$CLIPSR_URL" --data $(DATA) $(ARGS)'
 
 .PHONY: experiment
 experiment: $(EXPORT) ## Compare CLIP with and without LIIF: SCALE=full (an hour) or quick (needs DATA)
@@ -80,7 +80,7 @@ bench-liif: $(DEV) ## Time LIIF, its exact rewrite and the shipped upscaler besi
 
 .PHONY: bench-capacity
 bench-capacity: $(SERVE) ## Measure the images a second of a running service (ARGS='--url HOST:PORT --p99-ms 200')
-	$(VENV_SERVE)/bin/python -m benchmarks.capacity $(ARGS)
+	$(VENV_SERVE)/bin/python -m benchmarks.load.capacity $(ARGS)
 
 .PHONY: reliability
 reliability: $(DEV) $(SERVE) ## Measure one promise of docs/reliability.md (ARGS='overload --state-dir DIR')

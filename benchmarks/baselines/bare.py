@@ -26,7 +26,7 @@ import torch
 
 from benchmarks.baselines.engines import MODEL, ONNX_CUDA, OPENVINO_INT8, TORCH, TORCH_CUDA, float_engine
 from benchmarks.baselines.labels import make_labels
-from benchmarks.liif_graphs import Engine, Graph, prepare
+from benchmarks.liif.graphs import Engine, Graph, prepare
 from benchmarks.load.images import MADE_UP, read_images
 from clipsr_serving.backends._spec import ModelSpec, TensorSpec
 from clipsr_serving.backends.openvino import OpenVinoSession

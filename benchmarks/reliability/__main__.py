@@ -19,13 +19,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.environment import describe_environment
 from benchmarks.reliability._fuzz import fuzz_images, fuzz_requests
 from benchmarks.reliability._load import Target
 from benchmarks.reliability._overload import measure_mixed, measure_overload
 from benchmarks.reliability._processes import measure_drain, measure_kill, measure_soak
 from benchmarks.reliability._service import Service
 from benchmarks.reliability._verdict import Verdict, documented_reasons, render
+from benchmarks.reporting.environment import describe_environment
 
 _ERRORS_PAGE = Path(__file__).resolve().parents[2] / "docs" / "errors.md"
 

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.baselines.engines import MODEL
-from benchmarks.environment import describe_environment
 from benchmarks.load.generator import LoadError
 from benchmarks.load.images import MADE_UP
-from benchmarks.pages import insert, require_marks
+from benchmarks.reporting.environment import describe_environment
+from benchmarks.reporting.pages import insert, require_marks
 from benchmarks.scaling.measure import Kind, check_two_instances, measure_point
 from benchmarks.scaling.model import Instance, Load, ModelError, Point, choose_point, most_asked, size
 from benchmarks.scaling.report import render, sizing_text

@@ -31,7 +31,7 @@ from typing import Any
 
 from benchmarks.baselines.engines import MODEL, ONNX_CUDA, OPENVINO_INT8, TORCH, TORCH_CUDA, float_engine
 from benchmarks.load.images import MADE_UP
-from benchmarks.pages import insert, require_marks
+from benchmarks.reporting.pages import insert, require_marks
 from benchmarks.serving import systems
 from benchmarks.serving.environment import describe, machine
 from benchmarks.serving.measure import Setting, say
@@ -42,7 +42,7 @@ from benchmarks.serving.record import Record, RecordError
 from benchmarks.serving.systems import Folders
 from benchmarks.serving.tables import headline, render
 from clipsr_serving.errors import ServingError
-from clipsr_serving.launcher._profiles import choose_profile, known_profiles, read_cpu_flags
+from clipsr_serving.launcher._triton.profiles import choose_profile, known_profiles, read_cpu_flags
 from clipsr_serving.manifest import read_manifest
 
 _ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.environment import describe_environment
+from benchmarks.reporting.environment import describe_environment
 
 __all__ = ["describe", "machine"]
 

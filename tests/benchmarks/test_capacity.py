@@ -4,7 +4,7 @@ import threading
 import time
 
 import pytest
-from benchmarks.capacity import Load, find_capacity, main, measure, percentile
+from benchmarks.load.capacity import Load, find_capacity, main, measure, percentile
 
 from clipsr import ClipsrError
 

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from benchmarks import evaluate
+from benchmarks.accuracy import __main__ as evaluate
 from datasets import ClassLabel, Dataset, Features
 from datasets import Image as ImageColumn
 from PIL import Image
 
-from clipsr_training.evaluation._backend import Ranking
+from clipsr_training.evaluation._backends.base import Ranking
 
 LABELS = ("cat", "dog", "ship")
 N = 12

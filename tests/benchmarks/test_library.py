@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from benchmarks.library import main, markdown, synthesize
+from benchmarks.library.__main__ import main, markdown, synthesize
 
 
 def unit_rows(count: int, dim: int = 16) -> np.ndarray:

@@ -6,10 +6,10 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
-from benchmarks.liif import EXACT, PUBLISHED, Target, main
-from benchmarks.liif_graphs import ReferenceDecoderGraph, count_macs
-from benchmarks.pages import insert
-from benchmarks.timing import Spread, ratio, time_interleaved
+from benchmarks.liif.__main__ import EXACT, PUBLISHED, Target, main
+from benchmarks.liif.graphs import ReferenceDecoderGraph, count_macs
+from benchmarks.liif.timing import Spread, ratio, time_interleaved
+from benchmarks.reporting.pages import insert
 from onnx import TensorProto, helper
 
 from clipsr_training.liif import LIIF, ModulatedLIIF, save_liif

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from clipsr import FailedImage, ImageEmbedding, InvalidRequestError, TextEmbedding, _embed_codec
+from clipsr import FailedImage, ImageEmbedding, InvalidRequestError, TextEmbedding
+from clipsr._codecs import embed as embed_codec
 from clipsr.v1 import classifier_pb2, embedding_pb2, types_pb2
 
 
@@ -52,7 +53,7 @@ def test_nothing_to_embed_asks_nothing(client, fake_service):
 
 
 def test_the_limit_is_that_of_the_contract():
-    assert _embed_codec.MAX_TEXTS == 1_024
+    assert embed_codec.MAX_TEXTS == 1_024
 
 
 @pytest.mark.parametrize(

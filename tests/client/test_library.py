@@ -32,7 +32,7 @@ from clipsr import (
     ServiceUnavailableError,
     StoredImage,
 )
-from clipsr._library_codec import encode_deletions
+from clipsr._codecs.library_requests import encode_deletions
 from clipsr.v1 import library_pb2, types_pb2
 
 START = datetime.fromtimestamp(START_S, timezone.utc)

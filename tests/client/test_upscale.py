@@ -21,7 +21,7 @@ from clipsr import (
     UpscaleFormat,
     _upscale_codec,
 )
-from clipsr._upscale_codec import decode_upscaled, encode_upscale
+from clipsr._codecs.upscale import decode_upscaled, encode_upscale
 from clipsr.v1 import types_pb2, upscaler_pb2
 
 uint32 = st.integers(1, 2**32 - 1)

@@ -9,7 +9,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as config_pb2
 
-from clipsr_export._dims import fill_dims
+from clipsr_export._repository.dims import fill_dims
 
 # KServe names in the docs, Triton's in the configurations, ONNX's in the graphs.
 _TRITON_TYPES = {"BYTES": "TYPE_STRING", "UINT8": "TYPE_UINT8", "FP32": "TYPE_FP32", "INT64": "TYPE_INT64"}

@@ -10,7 +10,8 @@ import os
 from pathlib import Path
 from unittest import mock
 
-from clipsr_export import _clip_command, cli
+from clipsr_export import cli
+from clipsr_export._commands import clip
 from tests.help_pages import HELP_WIDTH, documented, fill, write_if_asked
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "export.md"
@@ -37,7 +38,7 @@ def test_the_page_shows_the_help_of_today():
 
 def test_a_drift_is_noticed(monkeypatch):
     page = PAGE.read_text("utf-8")
-    monkeypatch.setattr(_clip_command, "DEFAULT_COMMAND", "something")
+    monkeypatch.setattr(clip, "DEFAULT_COMMAND", "something")
     assert page != fill(page, {**commands(), "clipsr-export checkpoints": "something else"})
 
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from clipsr_export import ExportPlan, ParityError, TemplateError, export_repository
-from clipsr_export._check import check_graph
-from clipsr_export._dims import fill_dims
-from clipsr_export._graphs import UpscaleGraph
+from clipsr_export._graphs.check import check_graph
+from clipsr_export._graphs.modules import UpscaleGraph
+from clipsr_export._repository.dims import fill_dims
 from clipsr_export.cli import main
 from clipsr_training.clip import save_clip
 from clipsr_training.liif import ModulatedLIIF
@@ -126,7 +126,7 @@ def test_a_failed_export_leaves_the_repository_as_it_was(tmp_path, clip, upscale
     def refuse(*_: object) -> float:
         raise ParityError("upscale", "a pixel (levels)", 9, 1)
 
-    monkeypatch.setattr("clipsr_export._repository.check_graph", refuse)
+    monkeypatch.setattr("clipsr_export._repository.export.check_graph", refuse)
     plan = ExportPlan(
         name="x",
         clip=clip,

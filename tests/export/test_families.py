@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer
 
-from clipsr_export._check import check_graph
-from clipsr_export._graphs import ImageEncoderGraph, TextEncoderGraph
-from clipsr_export._onnx import write_onnx
-from clipsr_export._tokenizer import build_tokenizer
+from clipsr_export._graphs.check import check_graph
+from clipsr_export._graphs.modules import ImageEncoderGraph, TextEncoderGraph
+from clipsr_export._graphs.onnx import write_onnx
+from clipsr_export._tokenizer.build import build_tokenizer
 from clipsr_export.cli import main
 from clipsr_training.clip import ClipCheckpoint, load_open_clip
 from clipsr_training.liif import ModulatedLIIF, save_liif
@@ -60,7 +60,7 @@ def test_the_text_tower_in_onnx_computes_what_pytorch_does(tmp_path, checkpoint)
 
 
 def test_large_graphs_keep_their_weights_beside_them(tmp_path, folders, monkeypatch):
-    monkeypatch.setattr("clipsr_export._onnx.EXTERNAL_DATA_BYTES", 10_000)
+    monkeypatch.setattr("clipsr_export._graphs.onnx.EXTERNAL_DATA_BYTES", 10_000)
     graph = ImageEncoderGraph(load_open_clip("tiny-vit", "random"))
     pixels = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
     write_onnx(graph, {"pixels": pixels}, "image_embedding", tmp_path / "model.onnx", {"pixels": {0: "batch"}})

@@ -12,9 +12,9 @@ import pytest
 from onnx import TensorProto
 from PIL import Image
 
-from clipsr_export import _int8_command
-from clipsr_export._int8 import FILE_NAME, Agreement, measure_agreement
-from clipsr_export._manifest import digest_of, sha256
+from clipsr_export._commands import int8
+from clipsr_export._graphs.int8 import FILE_NAME, Agreement, measure_agreement
+from clipsr_export._repository.manifest import digest_of, sha256
 from clipsr_export.cli import main
 from clipsr_training.clip import save_clip
 from clipsr_training.liif import save_liif
@@ -89,7 +89,7 @@ def test_openvino_runs_it_in_integers(quantized):
 
 
 def test_openvino_gives_what_onnxruntime_gives(quantized):
-    """It did not while L2 normalization left an Expand node: see `clipsr_export._graphs`."""
+    """It did not while L2 normalization left an Expand node: see `clipsr_export._graphs.modules`."""
     path = quantized / "image_encoder" / "1" / FILE_NAME
     pixels = np.random.default_rng(0).integers(0, 256, (5, 3, SIZE_PX, SIZE_PX), dtype=np.uint8)
     (expected,) = onnxruntime.InferenceSession(path).run(None, {"pixels": pixels})
@@ -113,7 +113,7 @@ def test_the_manifest_holds_the_graph_and_what_it_costs(quantized, repository):
 
 def test_a_later_export_takes_it_away(quantized, clip, upscaler, tmp_path, repo_root):
     """It belongs to the graph that is replaced."""
-    from clipsr_export._repository import _put_in_place
+    from clipsr_export._repository.export import _put_in_place
 
     copied = Path(shutil.copytree(quantized, tmp_path / "repository"))
     (tmp_path / "staging").mkdir()
@@ -131,8 +131,8 @@ def test_an_encoder_agrees_with_itself(repository):
 
 def test_a_graph_that_costs_too_much_is_refused_unless_forced(copy, images, monkeypatch, capsys):
     poor = Agreement(n_images=4, mean=0.9, p1=0.8, least=0.8)
-    monkeypatch.setattr(_int8_command, "measure_agreement", lambda *_: poor)
-    monkeypatch.setattr(_int8_command, "quantize_encoder", lambda source, target, pixels: target.write_bytes(b"x"))
+    monkeypatch.setattr(int8, "measure_agreement", lambda *_: poor)
+    monkeypatch.setattr(int8, "quantize_encoder", lambda source, target, pixels: target.write_bytes(b"x"))
     before = {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()}
     assert export(copy, images) == 1
     assert "1 held-out image in 100 has a cosine with fp32 below 0.8000, and 0.95 is asked" in capsys.readouterr().err

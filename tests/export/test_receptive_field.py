@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from clipsr_export import ExportError
-from clipsr_export import _receptive_field as receptive_field
-from clipsr_export._receptive_field import measure_receptive_field
+from clipsr_export._graphs import receptive_field
+from clipsr_export._graphs.receptive_field import measure_receptive_field
 from clipsr_training.liif import LIIF, ModulatedLIIF, Upscaler
 from clipsr_training.liif._encoders import EDSR, RDN
 

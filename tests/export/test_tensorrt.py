@@ -16,11 +16,11 @@ import torch
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from clipsr_export._commands.tensorrt import PlanJob, build_plans
 from clipsr_export._errors import AgreementError, TemplateError
-from clipsr_export._half import write_half
-from clipsr_export._int8 import measure_agreement
-from clipsr_export._tensorrt import MODELS, max_batch_of, optimization_profiles, plan_name, read_configuration
-from clipsr_export._tensorrt_command import PlanJob, build_plans
+from clipsr_export._graphs.half import write_half
+from clipsr_export._graphs.int8 import measure_agreement
+from clipsr_export._tensorrt.plans import MODELS, max_batch_of, optimization_profiles, plan_name, read_configuration
 from clipsr_export.cli import main
 from tests.export.tiny import SIZE_PX
 
@@ -140,7 +140,7 @@ def test_without_tensorrt_or_a_gpu_the_command_says_what_to_do(copy, capsys, mon
     if importlib.util.find_spec("tensorrt") is None:
         assert main(["tensorrt", "--repository", str(copy)]) == 1
         assert "TensorRT is not installed here" in capsys.readouterr().err
-    monkeypatch.setattr("clipsr_export._tensorrt_build._import_tensorrt", lambda: None)
+    monkeypatch.setattr("clipsr_export._tensorrt.build._import_tensorrt", lambda: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(["tensorrt", "--repository", str(copy)]) == 1
     assert "PyTorch finds no CUDA device; plans are built on the machine that serves" in capsys.readouterr().err

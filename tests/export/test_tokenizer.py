@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from clipsr_export._errors import TokenizerError
-from clipsr_export._tokenizer import build_tokenizer
+from clipsr_export._tokenizer.build import build_tokenizer
 from clipsr_training import prompts
 from clipsr_training.clip import ClipCheckpoint
 

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from clipsr_export import ParityError, UpscalerPlan, export_upscaler
-from clipsr_export._check import check_graph
-from clipsr_export._graphs import UpscaleGraph
-from clipsr_export._onnx import write_onnx
+from clipsr_export._graphs.check import check_graph
+from clipsr_export._graphs.modules import UpscaleGraph
+from clipsr_export._graphs.onnx import write_onnx
 from clipsr_export._upscaler import DynamicUpscaleGraph
 from clipsr_export.cli import main
 from clipsr_training.liif import LIIF, ModulatedLIIF, Upscaler, load_liif, save_liif

@@ -10,15 +10,15 @@ from pathlib import Path
 from tests.gateway.conftest import FakeBackend
 
 from clipsr_gateway import Gateway, GatewayConfig, load_manifest
-from clipsr_gateway._library import _maintenance, _store
+from clipsr_gateway._library.store import maintenance, store
 
 
 def tidy_often() -> None:
     """Joins files and builds indexes all the time, so that a kill finds it doing so."""
-    _maintenance._MAX_COMMITS = 3
-    _maintenance._MIN_COMMITS_WHEN_IDLE = 2
-    _store.MaintenanceConfig = functools.partial(  # pyright: ignore[reportAttributeAccessIssue]
-        _maintenance.MaintenanceConfig, scalar_index_rows=100, vector_index_rows=300, idle_s=0.2
+    maintenance._MAX_COMMITS = 3
+    maintenance._MIN_COMMITS_WHEN_IDLE = 2
+    store.MaintenanceConfig = functools.partial(  # pyright: ignore[reportAttributeAccessIssue]
+        maintenance.MaintenanceConfig, scalar_index_rows=100, vector_index_rows=300, idle_s=0.2
     )
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from clipsr_gateway._library._maintenance import MaintenanceConfig
-from clipsr_gateway._library._records import LibrarySettings, Record
-from clipsr_gateway._library._store import LibraryStore
+from clipsr_gateway._library.store.maintenance import MaintenanceConfig
+from clipsr_gateway._library.store.records import LibrarySettings, Record
+from clipsr_gateway._library.store.store import LibraryStore
 
 DIM = 32
 DIGEST = "sha256:" + "ab" * 32

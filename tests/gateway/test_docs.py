@@ -13,7 +13,8 @@ from unittest import mock
 
 from tests.help_pages import HELP_WIDTH, documented, fill, write_if_asked
 
-from clipsr_gateway import _keys_cli, cli
+from clipsr_gateway import cli
+from clipsr_gateway._access import keys_cli
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
 
@@ -21,7 +22,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
 def commands() -> dict[str, str]:
     """The help of each command, by its full name."""
     with mock.patch.dict(os.environ, {"COLUMNS": str(HELP_WIDTH + 2)}):
-        keys = _keys_cli.build_keys_parser()
+        keys = keys_cli.build_keys_parser()
         (group,) = (action for action in keys._actions if isinstance(action, argparse._SubParsersAction))
         helps = {f"clipsr-gateway keys {name}": command.format_help() for name, command in group.choices.items()}
         return {"clipsr-gateway": cli.build_parser().format_help(), **helps}
@@ -38,7 +39,7 @@ def test_the_page_shows_the_help_of_today():
 
 def test_a_drift_is_noticed(monkeypatch):
     page = PAGE.read_text("utf-8")
-    monkeypatch.setattr(_keys_cli, "_EPILOG", "something else")
+    monkeypatch.setattr(keys_cli, "_EPILOG", "something else")
     assert page != fill(page, commands())
 
 

@@ -2,7 +2,7 @@
 
 import re
 
-from benchmarks.capacity import main
+from benchmarks.load.capacity import main
 
 
 def test_a_capacity_is_found_and_none_where_callers_ask_too_much(service, repo_root, capsys):

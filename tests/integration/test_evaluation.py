@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from clipsr_training.eval_cli import main
+from clipsr_training._cli.evaluate import main
 from tests.tolerances import SERVICE_COSINE
 
 _N_IMAGES = 300

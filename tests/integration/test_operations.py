@@ -16,7 +16,7 @@ import pytest
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from clipsr.v1 import classifier_pb2, classifier_pb2_grpc, types_pb2
-from clipsr_gateway._keys import KeyLimits, add_key
+from clipsr_gateway._access.keys import KeyLimits, add_key
 from tests.gateway.collector import Collector, collect, collect_json
 from tests.integration.conftest import serve
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipsr_training.eval_cli import main
+from clipsr_training._cli.evaluate import main
 from clipsr_training.evaluation import _low_resolution, _zero_shot
 from clipsr_training.evaluation._probe import fit_probe
 from clipsr_training.evaluation._zero_shot import ZeroShotResult, published_imagenet_top1, set_up_warning

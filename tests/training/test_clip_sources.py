@@ -13,7 +13,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dat
 from datasets import Image as ImageColumn
 from PIL import Image
 
-from clipsr_training.cli import main as train_main
+from clipsr_training._cli.train import main as train_main
 from clipsr_training.data import SetOptions, open_set, read_pairs
 from tests.training.made_images import class_folders
 

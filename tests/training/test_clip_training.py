@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from clipsr_training.cli import main as train_main
+from clipsr_training._cli.train import main as train_main
 from clipsr_training.clip import load_clip, multi_positive_sigmoid_loss
 from clipsr_training.clip._checkpoint import build_clip, bundled_config, save_clip
 from clipsr_training.clip._data import ClipBatchDataset, Phrases, TrainingSource, cut_out, split_validation
@@ -268,7 +268,17 @@ def test_fine_tuning_keeps_what_is_locked_and_moves_the_rest(tmp_path, parquet):
     options = ["--model", start, "--lock-image", "--epochs", "1", "--batch-size", "4", "--accumulate", "2"]
     options += ["--on-the-fly", "--upscaler", str(LIIF_WEIGHTS), "--lr", "1e-3", "--output", str(tmp_path / "run")]
     # In a process of its own, as a user runs it: workers are forked, and this process may hold open gRPC channels.
-    command = [sys.executable, "-W", "ignore", "-m", "clipsr_training.cli", "clip", "--data", str(parquet), *options]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "clipsr_training._cli.train",
+        "clip",
+        "--data",
+        str(parquet),
+        *options,
+    ]
     completed = subprocess.run(command, capture_output=True, text=True, check=False)
     assert completed.returncode == 0, completed.stderr
     before = load_file(Path(start) / "open_clip_model.safetensors")

@@ -12,7 +12,8 @@ from unittest import mock
 
 import pytest
 
-from clipsr_training import cli, eval_cli
+from clipsr_training._cli import evaluate as eval_cli
+from clipsr_training._cli import train as cli
 from clipsr_training.liif import _recipes
 from tests.help_pages import HELP_WIDTH, documented, fill, write_if_asked
 

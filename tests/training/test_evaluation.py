@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
+from clipsr_training._cli.evaluate import main
 from clipsr_training._files import write_atomically
-from clipsr_training.eval_cli import main
 from clipsr_training.liif import LIIF, ModulatedLIIF, save_liif
 from clipsr_training.liif._data import read_image, read_images
 from clipsr_training.liif._encoders import EDSR

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clipsr_training._cli.evaluate import main as eval_main
 from clipsr_training.clip._recipes import RECIPES
 from clipsr_training.data import read_pairs
-from clipsr_training.eval_cli import main as eval_main
 from clipsr_training.experiment._design import ARMS, CELLS, ExperimentDesign, draw
 from clipsr_training.experiment._report import ExperimentReport, plot_accuracy
 from clipsr_training.experiment._run import ExperimentResult

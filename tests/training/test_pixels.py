@@ -13,8 +13,8 @@ from clipsr_serving.images import FIT_OF_RESIZE_MODE
 from clipsr_serving.images import make_canvas as served_canvas
 from clipsr_training.clip._preprocess import Fitting, make_preprocess, planar
 from clipsr_training.data import decode
-from clipsr_training.evaluation._backend import Scoring, resolve_templates
-from clipsr_training.evaluation._pixels import (
+from clipsr_training.evaluation._backends.base import Scoring, resolve_templates
+from clipsr_training.evaluation._backends.pixels import (
     CANVAS_SIZES_PX,
     encode,
     make_canvas,

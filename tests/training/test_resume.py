@@ -17,7 +17,7 @@ DEADLINE_S = 600.0
 
 def start(images: Path, output: Path, *options: str) -> "subprocess.Popen[bytes]":
     """Start the command as a user does, in a process group of its own, so that its workers can be killed with it."""
-    command = [sys.executable, "-W", "ignore", "-m", "clipsr_training.cli", "liif", "--recipe", "fast"]
+    command = [sys.executable, "-W", "ignore", "-m", "clipsr_training._cli.train", "liif", "--recipe", "fast"]
     command += ["--data", str(images), "--output", str(output), "--steps", str(N_STEPS), "--batch-size", "1"]
     with (output.parent / f"{output.name}.log").open("ab") as log:
         return subprocess.Popen([*command, *options], stdout=log, stderr=log, start_new_session=True)

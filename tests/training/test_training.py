@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from clipsr_training import prompts
+from clipsr_training._cli.train import main as train_main
 from clipsr_training._torchvision_ops import define_missing_schemas
-from clipsr_training.cli import main as train_main
 from clipsr_training.clip import multi_positive_contrastive_loss
 from clipsr_training.clip._data import augment, render
 from clipsr_training.liif._data import PatchDataset, read_images
@@ -142,7 +142,7 @@ def test_render_without_upscaler_is_antialiased_bicubic():
 
 def run_training(*arguments: object) -> None:
     """Run the command in a process of its own, as a user does."""
-    command = [sys.executable, "-W", "ignore", "-m", "clipsr_training.cli", *map(str, arguments)]
+    command = [sys.executable, "-W", "ignore", "-m", "clipsr_training._cli.train", *map(str, arguments)]
     completed = subprocess.run(command, capture_output=True, text=True, check=False)
     assert completed.returncode == 0, completed.stderr
 

@@ -1,8 +1,7 @@
 """Client of clipsr: zero-shot classification, super-resolution and search of low-resolution images over gRPC."""
 
-from clipsr._async_client import AsyncClient
-from clipsr._async_library import AsyncLibrary
-from clipsr._client import Client
+from clipsr._async.client import AsyncClient
+from clipsr._async.library import AsyncLibrary
 from clipsr._errors import (
     AlreadyExistsError,
     AuthenticationError,
@@ -15,7 +14,6 @@ from clipsr._errors import (
     ServiceError,
     ServiceUnavailableError,
 )
-from clipsr._library import Library
 from clipsr._library_types import (
     AddedImage,
     ImageFilter,
@@ -29,6 +27,8 @@ from clipsr._library_types import (
     SearchResult,
     StoredImage,
 )
+from clipsr._sync.client import Client
+from clipsr._sync.library import Library
 from clipsr._types import (
     Artifact,
     CallerLimits,

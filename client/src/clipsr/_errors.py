@@ -18,19 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = [
-    "AlreadyExistsError",
-    "AuthenticationError",
-    "ClipsrError",
-    "DeadlineError",
-    "InvalidRequestError",
-    "ModelMismatchError",
-    "NotFoundError",
-    "RateLimitedError",
-    "ServiceError",
-    "ServiceUnavailableError",
-]
-
 
 class ClipsrError(Exception):
     """Base of all errors that the client raises about a call; its text says what to do."""

@@ -9,9 +9,6 @@ from typing import TypeVar
 
 from clipsr._types import FailedImage, ImageSource
 
-__all__ = ["as_iterable", "as_sequence", "describe_unreadable", "read_image", "read_images", "try_read_image"]
-
-
 _Images = TypeVar("_Images")
 
 

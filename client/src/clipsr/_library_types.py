@@ -8,21 +8,6 @@ from datetime import datetime
 
 from clipsr._types import FailedImage, ImageSource, RouteTaken
 
-__all__ = [
-    "AddOutcome",
-    "AddedImage",
-    "ImageFilter",
-    "ImagePage",
-    "LibraryInfo",
-    "NewImage",
-    "PresentImage",
-    "QueryWarning",
-    "ReembedProgress",
-    "SearchHit",
-    "SearchResult",
-    "StoredImage",
-]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LibraryInfo:

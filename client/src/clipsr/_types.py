@@ -7,25 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-__all__ = [
-    "Artifact",
-    "CallerLimits",
-    "Classification",
-    "FailedImage",
-    "Fit",
-    "ImageEmbedding",
-    "ImageSource",
-    "LibraryLimits",
-    "Limits",
-    "ModelInfo",
-    "Prediction",
-    "Route",
-    "RouteTaken",
-    "TextEmbedding",
-    "UpscaleFormat",
-    "UpscaledImage",
-]
-
 ImageSource = bytes | str | os.PathLike[str] | BinaryIO
 """An image file: its bytes, its path, or an open binary file, which is read from where it stands and not closed."""
 

@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from clipsr_export._check import check_graph
-from clipsr_export._onnx import write_onnx
+from clipsr_export._graphs.check import check_graph
+from clipsr_export._graphs.onnx import write_onnx
 from clipsr_training.liif import Upscaler, describe_upscaler
 
 InputType = Literal["uint8", "float32"]

@@ -8,12 +8,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from clipsr_export import _clip_command, _int8_command, _tensorrt_command, _upscaler_command
-from clipsr_export._arguments import HelpFormatter
+from clipsr_export._commands import clip, int8, tensorrt, upscaler
+from clipsr_export._commands.arguments import HelpFormatter
 from clipsr_export._errors import ExportError
 from clipsr_training.liif import CheckpointFormatError
 
-_COMMANDS = (_clip_command, _upscaler_command, _int8_command, _tensorrt_command)
+_COMMANDS = (clip, upscaler, int8, tensorrt)
 # What a user can cause; anything else is a defect and shows its traceback.
 _FAILURES = (ExportError, CheckpointFormatError, OSError, ValueError, RuntimeError)
 
@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="clipsr-export",
         description="Export checkpoints into a model repository that clipsr-serve runs. Without a command: "
-        f"'{_clip_command.DEFAULT_COMMAND}', which takes the options that come first.",
+        f"'{clip.DEFAULT_COMMAND}', which takes the options that come first.",
         formatter_class=HelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -46,4 +46,4 @@ def build_parser() -> argparse.ArgumentParser:
 def _with_command(argv: Sequence[str]) -> list[str]:
     """Name the default command where the first argument is an option of it."""
     is_bare = not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help"))
-    return [_clip_command.DEFAULT_COMMAND, *argv] if is_bare else list(argv)
+    return [clip.DEFAULT_COMMAND, *argv] if is_bare else list(argv)

@@ -1,13 +1,13 @@
 """The typed gRPC service of clipsr in front of a Triton server."""
 
-from clipsr_gateway._admission import AdmissionConfig
-from clipsr_gateway._health import HealthSchedule
+from clipsr_gateway._access.tls import TlsConfig
+from clipsr_gateway._admission.controller import AdmissionConfig
+from clipsr_gateway._backend.protocol import InferenceBackend, PreparedLabels, Scores
 from clipsr_gateway._limits import LibraryLimits, Limits
 from clipsr_gateway._manifest import Manifest, load_manifest
-from clipsr_gateway._operations import OperationsConfig
-from clipsr_gateway._server import Gateway, GatewayConfig, serve
-from clipsr_gateway._tls import TlsConfig
-from clipsr_gateway.backend import InferenceBackend, PreparedLabels, Scores
+from clipsr_gateway._server.gateway import Gateway, GatewayConfig, serve
+from clipsr_gateway._server.health import HealthSchedule
+from clipsr_gateway._server.operations import OperationsConfig
 from clipsr_gateway.errors import (
     BackendError,
     BackendFaultError,

@@ -7,8 +7,6 @@ from typing import Any
 
 from clipsr.v1 import types_pb2
 
-__all__ = ["LibraryLimits", "Limits"]
-
 _MIB = 1024 * 1024
 
 

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-__all__ = ["LEVELS", "configure_logging", "log_event"]
-
 LEVELS = ("debug", "info", "warning", "error")
 
 _LOGGER = logging.getLogger("clipsr_gateway")

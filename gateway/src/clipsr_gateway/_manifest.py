@@ -13,8 +13,6 @@ from clipsr.v1 import classifier_pb2, types_pb2
 from clipsr_gateway._limits import Limits
 from clipsr_gateway.errors import ManifestError
 
-__all__ = ["MANIFEST_NAME", "PLACEHOLDER", "SCHEMA_VERSION", "Manifest", "load_manifest"]
-
 MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = 1
 PLACEHOLDER = "{}"

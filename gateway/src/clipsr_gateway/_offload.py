@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-__all__ = ["run_off_loop"]
-
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 

@@ -15,8 +15,6 @@ import grpc
 
 from clipsr_gateway.errors import ConfigurationError
 
-__all__ = ["NO_TRACING", "CallSpan", "OpenTelemetry", "Tracing", "outgoing_headers"]
-
 _SERVICE_NAME = "clipsr-gateway"
 
 # What the caller sends of a trace. Source: W3C Trace Context, sections 3.2 and 3.3.

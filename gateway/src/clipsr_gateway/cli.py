@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from clipsr_gateway._admission import AdmissionConfig
-from clipsr_gateway._keys_cli import run_keys
+from clipsr_gateway._access.keys_cli import run_keys
+from clipsr_gateway._access.tls import TlsConfig
+from clipsr_gateway._admission.controller import AdmissionConfig
 from clipsr_gateway._logs import LEVELS, configure_logging
-from clipsr_gateway._operations import OperationsConfig
-from clipsr_gateway._server import GatewayConfig, serve
-from clipsr_gateway._tls import TlsConfig
+from clipsr_gateway._server.gateway import GatewayConfig, serve
+from clipsr_gateway._server.operations import OperationsConfig
 from clipsr_gateway.errors import ConfigurationError, GatewayError
 
 __all__ = ["main"]

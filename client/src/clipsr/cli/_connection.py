@@ -11,10 +11,8 @@ from typing import Any
 import click
 
 from clipsr import Client
-from clipsr._retry import DEFAULT_RETRIES
+from clipsr._rpc.retry import DEFAULT_RETRIES
 from clipsr.cli._exits import ExitCode
-
-__all__ = ["connect", "connection_options"]
 
 _DEFAULT_URL = "localhost:50051"  # the gateway's default port
 _KEY_VARIABLE = "CLIPSR_API_KEY"

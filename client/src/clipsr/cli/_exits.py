@@ -18,8 +18,6 @@ from clipsr import (
     NotFoundError,
 )
 
-__all__ = ["ExitCode", "QuietGroup", "report", "report_error"]
-
 _COMMAND = "clipsr-client"
 
 

@@ -10,10 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from clipsr import ModelInfo
-from clipsr._description import describe_libraries, describe_limits, describe_model, describe_sets, format_bytes
+from clipsr._display.description import describe_libraries, describe_limits, describe_model, describe_sets, format_bytes
 from clipsr.cli._text import escape_controls, measure
-
-__all__ = ["print_info", "to_json"]
 
 
 def print_info(info: ModelInfo, *, url: str, console: Console) -> None:

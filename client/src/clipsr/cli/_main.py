@@ -12,19 +12,17 @@ from click.core import ParameterSource
 from rich.console import Console
 
 from clipsr import Fit, Route, UpscaleFormat
-from clipsr._window import READ_AHEAD
-from clipsr.cli._bulk import BulkOptions, classify_in_bulk
-from clipsr.cli._classify import ClassifyOptions, classify_images
+from clipsr._rpc.window import READ_AHEAD
+from clipsr.cli._classify.batches import ClassifyOptions, classify_images
+from clipsr.cli._classify.bulk import BulkOptions, classify_in_bulk
+from clipsr.cli._classify.labels import make_label_space
 from clipsr.cli._connection import connect, connection_options
 from clipsr.cli._exits import ExitCode, QuietGroup, report
 from clipsr.cli._info import print_info, to_json
-from clipsr.cli._labels import make_label_space
+from clipsr.cli._library.commands import library
 from clipsr.cli._streams import configure_stream
 from clipsr.cli._ui import parse_listen, serve_pages
-from clipsr.cli._upscale import UpscaleOptions, parse_size, upscale_images
-from clipsr.cli.library import library
-
-__all__ = ["cli", "main"]
+from clipsr.cli._upscale.upscale import UpscaleOptions, parse_size, upscale_images
 
 _HEALTH_TIMEOUT_S = 5.0  # short enough for the health check of a container
 _CALL_TIMEOUT_S = 30.0  # the library's default

@@ -21,9 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from clipsr.cli._images import walk_images
-
-__all__ = ["count_beside", "make_progress"]
+from clipsr.cli._inputs import walk_images
 
 
 class _RateColumn(ProgressColumn):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 from typing import BinaryIO, TextIO, cast
 
-__all__ = ["configure_stream"]
-
 
 def configure_stream(stream: TextIO, *, encoding: str | None = None) -> None:
     """Write out what the encoding lacks instead of failing: a path that is not UTF-8, a label beyond the locale."""

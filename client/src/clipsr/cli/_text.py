@@ -6,8 +6,6 @@ import unicodedata
 
 from rich.cells import cell_len, set_cell_size
 
-__all__ = ["escape_controls", "fit_left", "fit_right", "measure"]
-
 _ELLIPSIS = "…"
 
 

@@ -7,8 +7,6 @@ import click
 from clipsr import Client
 from clipsr.cli._exits import ExitCode, report
 
-__all__ = ["parse_listen", "serve_pages"]
-
 
 def parse_listen(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[str, int]:
     """Return host and port of HOST:PORT; the host of IPv6 without its brackets.

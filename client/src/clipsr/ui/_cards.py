@@ -6,10 +6,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from clipsr import SearchHit, StoredImage
-from clipsr._data_uri import data_uri
-from clipsr._description import format_bytes
-
-__all__ = ["found_cards", "stored_cards"]
+from clipsr._display.data_uri import data_uri
+from clipsr._display.description import format_bytes
 
 _UNNAMED = "(no source)"
 _SHOWN_HASH = 12  # digits; enough to tell images apart, and what `clipsr-client library` shows

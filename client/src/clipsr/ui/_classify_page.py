@@ -10,10 +10,8 @@ import gradio as gr
 
 from clipsr import Client, Fit, Route
 from clipsr.ui import _markup
-from clipsr.ui._answers import ClassifyForm, answer_classify
-from clipsr.ui._fields import ask_model, image_field, template_choices
-
-__all__ = ["add_classify_page"]
+from clipsr.ui._classify_view import ClassifyForm, answer_classify
+from clipsr.ui._widgets import ask_model, image_field, template_choices
 
 _TYPED = ""  # in place of a label set's name: the labels are typed
 _CALLS_AT_ONCE = 4  # of this page, all visitors together; gradio's default is 1

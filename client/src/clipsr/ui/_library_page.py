@@ -12,10 +12,16 @@ import gradio as gr
 
 from clipsr import Client
 from clipsr.ui import _markup
-from clipsr.ui._fields import library_update, share_choice
-from clipsr.ui._keeping import FIRST_PAGE, Start, add_images, create_library, delete_images, drop_library, view_page
-
-__all__ = ["add_library_page"]
+from clipsr.ui._library_view import (
+    FIRST_PAGE,
+    Start,
+    add_images,
+    create_library,
+    delete_images,
+    drop_library,
+    view_page,
+)
+from clipsr.ui._widgets import library_update, share_choice
 
 _QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 _TICKED = (

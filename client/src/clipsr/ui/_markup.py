@@ -6,21 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from clipsr import Prediction
-from clipsr._data_uri import data_uri
-
-__all__ = [
-    "alert",
-    "bars",
-    "caution",
-    "count_images",
-    "empty",
-    "facts",
-    "heading",
-    "panel",
-    "picture",
-    "quiet",
-    "status",
-]
+from clipsr._display.data_uri import data_uri
 
 _PERCENT = 100
 

@@ -12,8 +12,6 @@ from clipsr.ui._library_page import add_library_page
 from clipsr.ui._search_page import add_search_page
 from clipsr.ui._service_page import add_service_page
 
-__all__ = ["make_pages"]
-
 _HEAD = "<header class='cs-head'><h1>clipsr</h1><p>What is in this low-resolution image?</p></header>"
 _TIDY_S = (600, 3600)  # every ten minutes, delete uploads older than an hour
 

@@ -8,10 +8,8 @@ import gradio as gr
 
 from clipsr import Client
 from clipsr.ui import _markup
-from clipsr.ui._fields import ask_model, image_field, library_update, share_choice, template_choices
-from clipsr.ui._searching import SearchForm, answer_search
-
-__all__ = ["add_search_page"]
+from clipsr.ui._search_view import SearchForm, answer_search
+from clipsr.ui._widgets import ask_model, image_field, library_update, share_choice, template_choices
 
 _BY_TEXT, _BY_IMAGE = "words", "an image"
 _CALLS_AT_ONCE = 4  # of this page, all visitors together; gradio's default is 1

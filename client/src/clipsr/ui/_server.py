@@ -14,11 +14,9 @@ from queue import SimpleQueue
 from starlette.middleware import Middleware
 
 from clipsr import Client, ClipsrError
-from clipsr.ui._guard import Guard
+from clipsr.ui._middleware import Guard
 from clipsr.ui._pages import make_pages
 from clipsr.ui._theme import make_css, make_theme
-
-__all__ = ["AddressError", "UiOptions", "serve"]
 
 _INFO_TIMEOUT_S = 5.0
 _MAX_FILE_BYTES = 16 << 20  # the gateway's default, while it cannot be asked

@@ -8,10 +8,8 @@ import gradio as gr
 
 from clipsr import Client
 from clipsr.ui import _markup
-from clipsr.ui._answers import describe_service
-from clipsr.ui._fields import INFO_TIMEOUT_S
-
-__all__ = ["add_service_page"]
+from clipsr.ui._classify_view import describe_service
+from clipsr.ui._widgets import INFO_TIMEOUT_S
 
 
 def add_service_page(client: Client, pages: gr.Blocks) -> None:

@@ -8,8 +8,6 @@ from importlib import resources
 
 from gradio import themes
 
-__all__ = ["make_css", "make_theme"]
-
 _SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Answer", "Run", "Tensors", "run_batched"]
-
 Tensors = Mapping[str, NDArray[np.generic]]
 Run = Callable[[Tensors], Tensors]
 """Runs a graph once. Its outputs belong to the caller: they are never overwritten by a later run."""

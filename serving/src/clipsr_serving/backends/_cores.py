@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["count_cores", "share_cores"]
-
 _CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 

@@ -10,8 +10,6 @@ from typing import Any
 
 from clipsr_serving.errors import ModelLoadError
 
-__all__ = ["Accelerator", "ModelSpec", "TensorSpec", "check_signature", "read_model_spec"]
-
 Shape = tuple[int, ...]
 """Sizes; -1 where any size is allowed."""
 

@@ -11,8 +11,6 @@ import triton_python_backend_utils as pb_utils  # pyright: ignore[reportMissingI
 from clipsr_serving.backends._batching import Answer, Tensors, run_batched
 from clipsr_serving.backends._spec import ModelSpec, read_model_spec
 
-__all__ = ["Session", "SessionModel"]
-
 _log = logging.getLogger(__name__)
 
 

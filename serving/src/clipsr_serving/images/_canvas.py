@@ -12,8 +12,6 @@ from PIL import Image
 
 from clipsr_serving.images._fit import CENTER_CROP, PAD
 
-__all__ = ["Placement", "make_canvas", "pad_to_canvas", "pick_canvas_size", "place"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:

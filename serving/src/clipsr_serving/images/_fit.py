@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from clipsr_serving.errors import InputError
 
-__all__ = ["CENTER_CROP", "FITS", "FIT_OF_RESIZE_MODE", "PAD", "SQUASH", "parse_fit"]
-
 CENTER_CROP = "center_crop"
 SQUASH = "squash"
 PAD = "pad"

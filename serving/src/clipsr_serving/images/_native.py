@@ -8,8 +8,6 @@ from PIL import Image
 
 from clipsr_serving.images._fit import PAD, SQUASH
 
-__all__ = ["INTERPOLATIONS", "make_native_pixels"]
-
 INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 # Beyond this aspect ratio the ends are cut before resizing. A 1 x 60,000,000 px image would otherwise be resized to

@@ -11,8 +11,6 @@ from PIL import Image
 from clipsr_serving.errors import InputError
 from clipsr_serving.limits import DEFAULT_LIMITS, Limits
 
-__all__ = ["FORMATS", "read_image"]
-
 # What the API promises. Pillow knows dozens more, each a parser that strangers could feed.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 

@@ -15,11 +15,9 @@ from clipsr_serving.launcher._detached import start_detached, stop_service
 from clipsr_serving.launcher._gateway import find_library_uri
 from clipsr_serving.launcher._logs import follow_logs, print_logs
 from clipsr_serving.launcher._options import Endpoint, UpOptions, parse_endpoint
-from clipsr_serving.launcher._restarts import RestartPolicy
 from clipsr_serving.launcher._state import LOG_NAMES, State, StateDir, find_state_dir
-from clipsr_serving.launcher._supervisor import run_service
-
-__all__ = ["main", "make_parser"]
+from clipsr_serving.launcher._supervisor.restarts import RestartPolicy
+from clipsr_serving.launcher._supervisor.service import run_service
 
 _DEFAULT_TIMEOUT_S = 300.0  # openvino compiles a ViT-L/14 in about a minute on two cores
 _NOT_RUNNING_EXIT_CODE = 3  # as systemctl status

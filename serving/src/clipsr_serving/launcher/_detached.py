@@ -10,11 +10,9 @@ import time
 from collections.abc import Sequence
 
 from clipsr_serving.errors import LaunchError
-from clipsr_serving.launcher._processes import end_session
 from clipsr_serving.launcher._state import State, StateDir
-from clipsr_serving.launcher._triton import remove_shared_memory
-
-__all__ = ["start_detached", "stop_service"]
+from clipsr_serving.launcher._supervisor.processes import end_session
+from clipsr_serving.launcher._triton.command import remove_shared_memory
 
 _POLL_S = 0.2
 # The supervisor itself gives up after --timeout; this much later something is wrong with the supervisor.

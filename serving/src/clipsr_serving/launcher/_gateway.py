@@ -11,15 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from clipsr_serving.launcher._options import Endpoint, UpOptions, parse_endpoint
-from clipsr_serving.launcher._probe import find_executable, is_gateway_serving
-
-__all__ = [
-    "find_gateway_programs",
-    "find_library_uri",
-    "make_gateway_argv",
-    "make_gateway_check",
-    "read_gateway_health",
-]
+from clipsr_serving.launcher._triton.probe import find_executable, is_gateway_serving
 
 _BLOCK_BYTES = 64 * 1024
 _CONNECT_TIMEOUT_S = 5

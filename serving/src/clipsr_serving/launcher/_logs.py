@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-__all__ = ["follow_logs", "print_logs"]
-
 _POLL_S = 0.3
 
 

@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clipsr_serving.errors import LaunchError
-from clipsr_serving.launcher._restarts import RestartPolicy
-
-__all__ = ["Endpoint", "Ports", "UpOptions", "claim_ports", "parse_endpoint"]
+from clipsr_serving.launcher._supervisor.restarts import RestartPolicy
 
 _GATEWAY_GRACE_S = 20.0  # clipsr-gateway --grace, its default
 _PICKED_PORTS = range(10_000, 30_000)

@@ -6,8 +6,6 @@ import re
 import signal
 from collections.abc import Callable
 
-__all__ = ["explain_end", "explain_gateway_log", "explain_triton_log"]
-
 _LOAD_FAILURE = re.compile(r"failed to load '(?P<model>[^']+)' version \d+: (?P<reason>.+)")
 # Triton puts its code's name, and Python the exception's, before the sentence that counts.
 _PREFIX = re.compile(r"^(?:(?:Internal|Invalid argument|Unavailable|Not found|Unsupported): )?(?:\w+Error: )?")

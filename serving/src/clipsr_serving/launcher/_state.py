@@ -12,8 +12,6 @@ from pathlib import Path
 
 from clipsr_serving.errors import LaunchError
 
-__all__ = ["LOG_NAMES", "Child", "State", "StateDir", "find_state_dir"]
-
 LOG_NAMES = ("serve", "triton", "gateway")
 _STATE_FILE = "state.json"
 _LOCK_FILE = "lock"

@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 from clipsr_serving.errors import ModelLoadError
 from clipsr_serving.manifest import Manifest
 from clipsr_serving.models import _triton
-from clipsr_serving.text_embedding import TextEmbedder
-from clipsr_serving.tokenization import TOKENIZER_FILE, Tokenizer
-
-__all__ = ["CountedEncoder", "make_embedder", "read_integer_parameter"]
+from clipsr_serving.text.embedder import TextEmbedder
+from clipsr_serving.text.tokenizer import TOKENIZER_FILE, Tokenizer
 
 
 class CountedEncoder:

@@ -12,20 +12,7 @@ import triton_python_backend_utils as pb_utils  # pyright: ignore[reportMissingI
 from numpy.typing import NDArray
 
 from clipsr_serving.errors import InputError, TextEncoderError
-from clipsr_serving.text_cache import SizedCache
-
-__all__ = [
-    "Answer",
-    "Counter",
-    "answer_each",
-    "call_text_encoder",
-    "find_repository",
-    "read_array",
-    "read_byte_rows",
-    "remember_strings",
-    "respond",
-    "set_up_logging",
-]
+from clipsr_serving.text.cache import SizedCache
 
 Answer = Mapping[str, NDArray[Any]] | Exception
 _log = logging.getLogger(__name__)

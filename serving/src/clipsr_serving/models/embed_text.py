@@ -8,7 +8,7 @@ from typing import Any
 from clipsr_serving.manifest import Manifest, read_manifest
 from clipsr_serving.models import _triton
 from clipsr_serving.models._text import CountedEncoder, make_embedder, read_integer_parameter
-from clipsr_serving.prompts import parse_label_space
+from clipsr_serving.text.prompts import parse_label_space
 
 __all__ = ["EmbedTextModel"]
 

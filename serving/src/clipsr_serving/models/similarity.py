@@ -10,10 +10,10 @@ import numpy as np
 from clipsr_serving.manifest import Manifest, read_manifest
 from clipsr_serving.models import _triton
 from clipsr_serving.models._text import CountedEncoder, make_embedder, read_integer_parameter
-from clipsr_serving.prompts import LabelSpace, parse_label_space
-from clipsr_serving.scoring import RawLabelSpace, Scorer, ScoreRequest, Scores
-from clipsr_serving.text_banks import read_text_banks
-from clipsr_serving.text_cache import SizedCache, TextEmbeddingCache
+from clipsr_serving.text.banks import read_text_banks
+from clipsr_serving.text.cache import SizedCache, TextEmbeddingCache
+from clipsr_serving.text.prompts import LabelSpace, parse_label_space
+from clipsr_serving.zero_shot import RawLabelSpace, Scorer, ScoreRequest, Scores
 
 __all__ = ["SimilarityModel"]
 

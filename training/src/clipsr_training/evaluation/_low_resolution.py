@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 
 from clipsr_training.data import ImageSet, decode
-from clipsr_training.evaluation._backend import Backend, Classifier
+from clipsr_training.evaluation._backends.base import Backend, Classifier
+from clipsr_training.evaluation._backends.pixels import Rendering, prepare_rendering, reduce_to
 from clipsr_training.evaluation._log import RunLog
-from clipsr_training.evaluation._pixels import Rendering, prepare_rendering, reduce_to
 from clipsr_training.evaluation._robustness import SetAccuracy, published_weights
 from clipsr_training.evaluation._statistics import Estimate, PairedTest, compare_paired, wilson
 

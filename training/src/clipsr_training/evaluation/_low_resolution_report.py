@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipsr_training._files import write_atomically
+from clipsr_training.evaluation._backends.pixels import Rendering
 from clipsr_training.evaluation._drawing import BLUE, GREY, ORANGE, new_figure, png_bytes, tidy
 from clipsr_training.evaluation._low_resolution import LOG_NAME, LowResolutionPlan, SetCurves, set_accuracies
-from clipsr_training.evaluation._pixels import Rendering
 from clipsr_training.evaluation._robustness import relative_robustness, sar, war
 
 _STYLE: dict[Rendering, tuple[str, str]] = {

@@ -14,8 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 
 from clipsr_training.data import ImageSet
-from clipsr_training.evaluation._backend import LocalBackend
-from clipsr_training.evaluation._pixels import Route
+from clipsr_training.evaluation._backends.base import LocalBackend
+from clipsr_training.evaluation._backends.pixels import Route
 from clipsr_training.evaluation._statistics import Estimate, mean_per_class, wilson
 
 # Radford et al. 2021, appendix A.3: L-BFGS for at most 1,000 iterations, a first sweep of C over these powers of ten,

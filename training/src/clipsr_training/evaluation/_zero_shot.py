@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from clipsr_training.data import ImageSet
-from clipsr_training.evaluation._backend import Backend
+from clipsr_training.evaluation._backends.base import Backend
+from clipsr_training.evaluation._backends.pixels import Route
 from clipsr_training.evaluation._log import RunLog, read_log
-from clipsr_training.evaluation._pixels import Route
 from clipsr_training.evaluation._statistics import Estimate, PairedTest, compare_paired, mean_per_class, wilson
 
 LOG_NAME = "images.jsonl"

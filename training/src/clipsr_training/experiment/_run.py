@@ -12,8 +12,8 @@ from clipsr_training._fit import FitOptions
 from clipsr_training.clip import load_clip
 from clipsr_training.clip._rendering import Renderer, render_to_cache
 from clipsr_training.clip._train import train_on_pairs
+from clipsr_training.evaluation._backends.torch import TorchBackend
 from clipsr_training.evaluation._log import RunLog
-from clipsr_training.evaluation._torch_backend import TorchBackend
 from clipsr_training.experiment._design import ARMS, CELLS, Arm, ExperimentDesign
 
 LOG_NAME = "models.jsonl"

@@ -2,7 +2,9 @@
 
 from clipsr_training.liif._checkpoint import CheckpointFormatError, describe_upscaler, load_liif, save_liif
 from clipsr_training.liif._grid import Box, full_box
-from clipsr_training.liif._model import LIIF, ModulatedLIIF, Upscaler
+from clipsr_training.liif._liif import LIIF
+from clipsr_training.liif._modulated import ModulatedLIIF
+from clipsr_training.liif._upscaler import Upscaler
 
 __all__ = [
     "LIIF",

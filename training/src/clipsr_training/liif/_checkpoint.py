@@ -12,7 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from clipsr_training.liif._encoders import EDSR, RDN, RDN_CONFIGURATIONS
-from clipsr_training.liif._model import LIIF, ModulatedLIIF, Upscaler
+from clipsr_training.liif._liif import LIIF
+from clipsr_training.liif._modulated import ModulatedLIIF
+from clipsr_training.liif._upscaler import Upscaler
 
 _SPEC_KEY = "clipsr.upscaler"
 

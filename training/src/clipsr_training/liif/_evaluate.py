@@ -11,8 +11,8 @@ from PIL import Image
 
 from clipsr_training.liif._data import IMAGE_SUFFIXES, read_image
 from clipsr_training.liif._metrics import Convention
-from clipsr_training.liif._model import Upscaler
 from clipsr_training.liif._strips import upscale_in_strips
+from clipsr_training.liif._upscaler import Upscaler
 
 Method = Literal["bicubic", "lanczos", "model"]
 METHODS: tuple[Method, ...] = get_args(Method)

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from clipsr_training.liif._encoders import EDSR, RDN
-from clipsr_training.liif._model import LIIF, ModulatedLIIF, Upscaler
+from clipsr_training.liif._liif import LIIF
+from clipsr_training.liif._modulated import ModulatedLIIF
+from clipsr_training.liif._upscaler import Upscaler
 
 
 @dataclass(frozen=True, kw_only=True)

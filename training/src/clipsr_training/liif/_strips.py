@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from clipsr_training.liif._model import Upscaler
+from clipsr_training.liif._upscaler import Upscaler
 
 # Output pixels rendered at once. LIIF holds some kilobytes for each (256 channels, four latent codes): 0.2 GB.
 _STRIP_PIXELS = 1 << 15

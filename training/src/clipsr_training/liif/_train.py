@@ -15,8 +15,8 @@ from clipsr_training._fit import FitOptions, fit
 from clipsr_training.liif._checkpoint import save_liif
 from clipsr_training.liif._data import PatchBatch, PatchDataset, read_images
 from clipsr_training.liif._evaluate import make_sample
-from clipsr_training.liif._model import Upscaler
 from clipsr_training.liif._recipes import LiifRecipe
+from clipsr_training.liif._upscaler import Upscaler
 
 # Published warm-up does not exist; with a peak rate of 1e-3 the first steps diverge without one.
 _WARMUP_STEPS = 200

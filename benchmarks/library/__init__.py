@@ -1,0 +1,1 @@
+"""Image libraries: precision, adding, large tables."""

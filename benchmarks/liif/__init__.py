@@ -1,0 +1,1 @@
+"""LIIF, its exact rewrite and the shipped upscaler, timed."""

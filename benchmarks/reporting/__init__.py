@@ -1,0 +1,1 @@
+"""Machine facts and generated parts of pages."""

@@ -1,0 +1,1 @@
+"""Between the public types and protobuf messages."""

@@ -1,0 +1,325 @@
+"""Values to messages and back; nothing here reads files or talks to anyone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar, get_args
+
+from google.rpc import code_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs] - its stubs lack a package file
+
+from clipsr._codecs.status_details import parse_details
+from clipsr._errors import InvalidRequestError, ServiceError
+from clipsr._types import (
+    Artifact,
+    CallerLimits,
+    Classification,
+    FailedImage,
+    Fit,
+    LibraryLimits,
+    Limits,
+    ModelInfo,
+    Prediction,
+    Route,
+    RouteTaken,
+)
+from clipsr.v1 import classifier_pb2, embedding_pb2, types_pb2
+
+MAX_IMAGES = 256
+"""Images of one message; the service's Limits.max_images."""
+
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+"""Bytes of one message; the service's Limits.max_message_bytes."""
+
+_MAX_TOP_K = 2**32 - 1  # uint32
+
+_Query = TypeVar("_Query", classifier_pb2.ClassifyRequest, embedding_pb2.EmbedImagesRequest)
+
+_FITS: dict[str, types_pb2.Fit] = {
+    "auto": types_pb2.FIT_UNSPECIFIED,
+    "center_crop": types_pb2.FIT_CENTER_CROP,
+    "squash": types_pb2.FIT_SQUASH,
+}
+_ROUTES: dict[str, types_pb2.Route] = {
+    "auto": types_pb2.ROUTE_UNSPECIFIED,
+    "upscaled": types_pb2.ROUTE_UPSCALED,
+    "native": types_pb2.ROUTE_NATIVE,
+}
+_ROUTES_TAKEN: dict[int, RouteTaken] = {types_pb2.ROUTE_UPSCALED: "upscaled", types_pb2.ROUTE_NATIVE: "native"}
+
+
+def encode_query(
+    *,
+    labels: Sequence[str],
+    label_set: str,
+    templates: Sequence[str],
+    top_k: int,
+    fit: Fit,
+    route: Route,
+    min_cosine: float | None = None,
+    min_probability: float | None = None,
+    return_embedding: bool = False,
+    return_encoder_input: bool = False,
+) -> classifier_pb2.ClassifyRequest:
+    """Returns a request that lacks nothing but its images.
+
+    Raises:
+        InvalidRequestError: an option is outside of its range, or a text cannot be written as UTF-8. Everything else
+            is the service's to judge.
+        TypeError: labels or templates are one string instead of a sequence of strings.
+    """
+    as_texts("labels", labels)
+    as_texts("templates", templates)
+    if not 0 <= top_k <= _MAX_TOP_K:
+        raise invalid("top_k", f"top_k is {top_k}; use 0 for all labels, or the number of the best ones.")
+    try:
+        label_space = types_pb2.LabelSpace(labels=labels, label_set=label_set, templates=templates)
+    except UnicodeEncodeError as error:
+        sentence = f"The text {error.object!r} holds half a surrogate pair, which UTF-8 cannot write; remove it."
+        raise invalid("label_space", sentence) from error
+    none_of_these = None
+    if min_cosine is not None or min_probability is not None:
+        none_of_these = classifier_pb2.NoneOfThese(min_cosine=min_cosine, min_probability=min_probability)
+    return classifier_pb2.ClassifyRequest(
+        label_space=label_space,
+        fit=encode_fit(fit),
+        route=encode_route(route),
+        top_k=top_k,
+        none_of_these=none_of_these,
+        return_embedding=return_embedding,
+        return_encoder_input=return_encoder_input,
+    )
+
+
+def encode_fit(fit: Fit) -> types_pb2.Fit:
+    """Returns the wire's word; raises InvalidRequestError for one that is not known."""
+    if fit not in _FITS:
+        raise invalid("fit", f"Fit {fit!r} is not known; use one of {_choices(Fit)}.", reason="FIT_UNKNOWN")
+    return _FITS[fit]
+
+
+def encode_route(route: Route) -> types_pb2.Route:
+    """Returns the wire's word; raises InvalidRequestError for one that is not known."""
+    if route not in _ROUTES:
+        raise invalid("route", f"Route {route!r} is not known; use one of {_choices(Route)}.")
+    return _ROUTES[route]
+
+
+def decode_route(route: int) -> RouteTaken:
+    """Returns the route taken; raises ServiceError for one that this version does not know."""
+    name = _ROUTES_TAKEN.get(route)
+    if name is None:
+        raise unreadable(f"route {route}")
+    return name
+
+
+def as_texts(name: str, texts: Sequence[str]) -> Sequence[str]:
+    """Returns the texts as they are.
+
+    Raises:
+        TypeError: they are one text, whose letters would pass for a sequence.
+    """
+    if isinstance(texts, (str, bytes)):
+        raise TypeError(f"{name} is one string; give a sequence of strings, such as [{texts!r}]")
+    return texts
+
+
+def split(
+    contents: Iterable[bytes],
+    query: _Query,
+    *,
+    max_images: int = MAX_IMAGES,
+    max_message_bytes: int = MAX_MESSAGE_BYTES,
+) -> Iterator[_Query | FailedImage]:
+    """Divides images among as few requests as their order allows; reads `contents` no further than it must.
+
+    Args:
+        contents: image files.
+        query: a request that lacks nothing but its images.
+        max_images: images in one request.
+        max_message_bytes: bytes of one request.
+
+    Yields:
+        Requests in the order of the images, and in its place a FailedImage for each image too large for any request.
+
+    Raises:
+        InvalidRequestError: labels and templates alone fill a request.
+    """
+    query_bytes = query.ByteSize()
+    if query_bytes >= max_message_bytes:
+        sentence = f"Labels and templates take {query_bytes} bytes of {max_message_bytes}; send fewer or shorter ones."
+        raise invalid("label_space", sentence)
+    request, size_bytes = _copy(query), query_bytes
+    for content in contents:
+        content_bytes = message_bytes(len(content))
+        fits_alone = query_bytes + content_bytes <= max_message_bytes
+        is_full = len(request.images) == max_images or size_bytes + content_bytes > max_message_bytes
+        if request.images and is_full:
+            yield request
+            request, size_bytes = _copy(query), query_bytes
+        if fits_alone:
+            request.images.add(content=content)
+            size_bytes += content_bytes
+        else:
+            yield too_large(len(content), max_message_bytes)
+    if request.images:
+        yield request
+
+
+def decode_results(
+    response: classifier_pb2.ClassifyResponse, *, image_count: int
+) -> list[Classification | FailedImage]:
+    """Returns one outcome an image, in their order.
+
+    Raises:
+        ServiceError: the answer does not fit the request, or says something that this version does not know.
+    """
+    if len(response.results) != image_count:
+        raise unreadable(f"{len(response.results)} results for {image_count} images")
+    return [decode_result(result) for result in response.results]
+
+
+def decode_model_info(response: classifier_pb2.GetModelInfoResponse) -> ModelInfo:
+    """Returns the description of the model."""
+    info = response.model_info
+    limits = info.limits
+    return ModelInfo(
+        name=info.name,
+        digest=info.digest,
+        image_architecture=info.image_architecture,
+        image_size_px=info.image_size_px,
+        embed_dim=info.embed_dim,
+        upscaler_architecture=info.upscaler_architecture,
+        canvas_sizes_px=tuple(info.canvas_sizes_px),
+        native_min_side_px=info.native_min_side_px,
+        logit_scale=info.logit_scale,
+        logit_bias=info.logit_bias,
+        scoring_function=info.scoring_function,
+        context_length=info.context_length,
+        default_templates=info.default_templates,
+        label_sets={named.name: tuple(named.values) for named in info.label_sets},
+        template_sets={named.name: tuple(named.values) for named in info.template_sets},
+        limits=Limits(
+            max_images=limits.max_images,
+            max_image_bytes=limits.max_image_bytes,
+            max_image_pixels=limits.max_image_pixels,
+            max_labels=limits.max_labels,
+            max_label_bytes=limits.max_label_bytes,
+            max_templates=limits.max_templates,
+            max_texts=limits.max_texts,
+            max_message_bytes=limits.max_message_bytes,
+            max_output_pixels=limits.max_output_pixels,
+            max_embed_texts=limits.max_embed_texts,
+            max_stream_images=limits.max_stream_images,
+            caller=_decode_caller(limits.caller) if limits.HasField("caller") else None,
+            library=_decode_library_limits(limits.library) if limits.HasField("library") else None,
+        ),
+        artifacts=tuple(
+            Artifact(path=artifact.path, sha256=artifact.sha256, size_bytes=artifact.size_bytes)
+            for artifact in info.artifacts
+        ),
+        gateway_version=info.gateway_version,
+    )
+
+
+def decode_result(result: classifier_pb2.ClassifyResult) -> Classification | FailedImage:
+    """Returns the outcome for one image.
+
+    Raises:
+        ServiceError: it says something that this version does not know.
+    """
+    outcome = result.WhichOneof("outcome")
+    if outcome == "error":
+        return decode_failure(result.error)
+    if outcome is None:
+        raise unreadable("a result without outcome")
+    found = result.classification
+    return Classification(
+        predictions=tuple(
+            Prediction(label=prediction.label, cosine=prediction.cosine, probability=prediction.probability)
+            for prediction in found.predictions
+        ),
+        input_hw=(found.input_size.height, found.input_size.width),
+        route=decode_route(found.route),
+        queue_ms=found.timing.queue_ms,
+        inference_ms=found.timing.inference_ms,
+        model_digest=found.model_digest,
+        none_of_these=found.none_of_these,
+        embedding=tuple(found.embedding) or None,
+        encoder_input=found.encoder_input or None,
+    )
+
+
+def _decode_caller(caller: types_pb2.CallerLimits) -> CallerLimits:
+    return CallerLimits(
+        items_per_second=caller.items_per_second,
+        burst=caller.burst,
+        max_concurrent_calls=caller.max_concurrent_calls,
+    )
+
+
+def _decode_library_limits(limits: types_pb2.LibraryLimits) -> LibraryLimits:
+    return LibraryLimits(
+        max_libraries=limits.max_libraries,
+        max_name_bytes=limits.max_name_bytes,
+        max_top_k=limits.max_top_k,
+        max_page_size=limits.max_page_size,
+        max_source_bytes=limits.max_source_bytes,
+        max_tags=limits.max_tags,
+        max_tag_bytes=limits.max_tag_bytes,
+        max_metadata=limits.max_metadata,
+        max_metadata_value_bytes=limits.max_metadata_value_bytes,
+        max_thumbnail_side_px=limits.max_thumbnail_side_px,
+        max_original_bytes=limits.max_original_bytes,
+        max_delete_hashes=limits.max_delete_hashes,
+    )
+
+
+def decode_failure(status: status_pb2.Status) -> FailedImage:
+    """Returns why one image failed; a code from the future is named by its number."""
+    known = status.code in code_pb2.Code.values()
+    code = code_pb2.Code.Name(status.code) if known else f"CODE_{status.code}"
+    return FailedImage(code=code, reason=parse_details(status).reason, message=status.message)
+
+
+def _copy(query: _Query) -> _Query:
+    request = type(query)()
+    request.CopyFrom(query)
+    return request
+
+
+def message_bytes(content_bytes: int) -> int:
+    """Returns what an image adds to a request: itself, and a tag and a length for each of the two messages around it.
+
+    Source: the encoding of length-delimited fields in the Protocol Buffers documentation; an empty field is not sent.
+    """
+    inner = 1 + _varint_bytes(content_bytes) + content_bytes if content_bytes else 0
+    return 1 + _varint_bytes(inner) + inner
+
+
+def _varint_bytes(number: int) -> int:
+    return max(1, -(-number.bit_length() // 7))
+
+
+def too_large(content_bytes: int, max_message_bytes: int) -> FailedImage:
+    """Returns the failure of an image that fits no request."""
+    return FailedImage(
+        code="INVALID_ARGUMENT",
+        reason="IMAGE_TOO_LARGE",
+        message=f"The file has {content_bytes} bytes and was not sent: a whole request has at most "
+        f"{max_message_bytes}. Make the image smaller.",
+    )
+
+
+def _choices(literal: object) -> str:
+    return ", ".join(repr(choice) for choice in get_args(literal))
+
+
+def invalid(field: str, sentence: str, *, reason: str = "") -> InvalidRequestError:
+    """Returns the error of one wrong field."""
+    return InvalidRequestError(sentence, reason=reason, violations=((field, sentence),))
+
+
+def unreadable(what: str) -> ServiceError:
+    """Returns the error of an answer that this version does not understand."""
+    sentence = f"The service's answer holds {what}; it may be newer than this client: upgrade clipsr."
+    return ServiceError(sentence, code="INTERNAL")

@@ -1,0 +1,283 @@
+"""The messages of LibraryService, to and from values; of what a caller gives, only image files are read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TypeVar
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from clipsr import _images
+from clipsr._codecs.classify import (
+    as_texts,
+    decode_failure,
+    decode_route,
+    encode_fit,
+    encode_route,
+    invalid,
+    message_bytes,
+    unreadable,
+)
+from clipsr._codecs.stream import MESSAGE_OVERHEAD_BYTES, StreamCodec
+from clipsr._library_types import AddedImage, AddOutcome, ImageFilter, NewImage, PresentImage
+from clipsr._types import FailedImage, Fit, ImageSource, Route
+from clipsr.v1 import library_pb2, types_pb2
+
+AddSource = ImageSource | NewImage
+"""An image to add; of a path, the path becomes the source."""
+
+_MAX_HASHES = 1_000  # of one deletion; below the service's LibraryLimits.max_delete_hashes
+_MAX_UINT32 = 2**32 - 1
+
+_Request = TypeVar("_Request", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """An image that was read, and what is said of it."""
+
+    content: bytes
+    described: library_pb2.NewImage  # without its content, which would be copied twice
+
+
+def add_codec(name: str, *, fit: Fit, route: Route) -> StreamCodec[AddSource, _Held, AddedImage | PresentImage]:
+    """Returns the codec of AddImages.
+
+    Raises:
+        InvalidRequestError: an option is not known.
+    """
+    config = library_pb2.AddImagesConfig(library=_name(name), fit=encode_fit(fit), route=encode_route(route))
+    return StreamCodec(
+        config=library_pb2.AddImagesRequest(config=config),
+        read=_read,
+        content_bytes=lambda held: len(held.content),
+        measure=lambda held: message_bytes(len(held.content)) + held.described.ByteSize() + MESSAGE_OVERHEAD_BYTES,
+        encode=_encode_image,
+        decode=_decode_answer,
+    )
+
+
+def encode_create(name: str, *, keep_originals: bool, thumbnail_side_px: int) -> library_pb2.CreateLibraryRequest:
+    """Returns the request for a new library.
+
+    Raises:
+        InvalidRequestError: a value that no message can hold.
+    """
+    return library_pb2.CreateLibraryRequest(
+        name=_name(name),
+        discard_originals=not keep_originals,
+        thumbnail_side_px=_uint32("thumbnail_side_px", thumbnail_side_px),
+    )
+
+
+def encode_parts(*, thumbnail: bool, original: bool, embedding: bool) -> library_pb2.ImageParts:
+    """Returns what is sent along with images."""
+    return library_pb2.ImageParts(thumbnail=thumbnail, original=original, embedding=embedding)
+
+
+def encode_search_options(
+    *,
+    top_k: int,
+    where: ImageFilter | None,
+    parts: library_pb2.ImageParts,
+    min_cosine: float | None,
+    is_exact: bool,
+) -> library_pb2.SearchOptions:
+    """Returns what holds for both kinds of search; raises as encode_filter()."""
+    return library_pb2.SearchOptions(
+        top_k=_uint32("top_k", top_k),
+        filter=_encode_filter(where),
+        parts=parts,
+        min_cosine=min_cosine,
+        is_exact=is_exact,
+    )
+
+
+def encode_search_text(
+    name: str, text: str, *, templates: Sequence[str], options: library_pb2.SearchOptions
+) -> library_pb2.SearchByTextRequest:
+    """Returns the request of a search by words.
+
+    Raises:
+        InvalidRequestError: a text cannot be written as UTF-8.
+        TypeError: templates are one string instead of a sequence of strings.
+    """
+    as_texts("templates", templates)
+    try:
+        return library_pb2.SearchByTextRequest(library=_name(name), text=text, templates=templates, options=options)
+    except UnicodeEncodeError as error:
+        raise _not_utf8("text", error) from error
+
+
+def encode_search_image(
+    name: str,
+    content: bytes | None,
+    *,
+    sha256: str | None,
+    fit: Fit,
+    route: Route,
+    exclude_query: bool,
+    options: library_pb2.SearchOptions,
+) -> library_pb2.SearchByImageRequest:
+    """Returns the request of a search by example.
+
+    Raises:
+        InvalidRequestError: there is not exactly one of image and sha256, or an option is not known.
+    """
+    if (content is None) == (sha256 is None):
+        raise invalid("query", "Give either an image, or the sha256 of an image of the library.")
+    request = library_pb2.SearchByImageRequest(
+        library=_name(name),
+        fit=encode_fit(fit),
+        route=encode_route(route),
+        options=options,
+        exclude_query=exclude_query,
+    )
+    if sha256 is not None:
+        request.sha256 = sha256
+    elif content is not None:
+        request.image.content = content
+    return request
+
+
+def encode_list(
+    name: str,
+    *,
+    where: ImageFilter | None,
+    page_size: int,
+    page_token: str,
+    newest_first: bool,
+    parts: library_pb2.ImageParts,
+) -> library_pb2.ListImagesRequest:
+    """Returns the request for a page; raises InvalidRequestError for a value that no message can hold."""
+    return library_pb2.ListImagesRequest(
+        library=_name(name),
+        page_size=_uint32("page_size", page_size),
+        page_token=page_token,
+        filter=_encode_filter(where),
+        parts=parts,
+        newest_first=newest_first,
+    )
+
+
+def encode_get(name: str, sha256: str, *, parts: library_pb2.ImageParts) -> library_pb2.GetImageRequest:
+    """Returns the request for one image."""
+    return library_pb2.GetImageRequest(library=_name(name), sha256=sha256, parts=parts)
+
+
+def encode_deletions(
+    name: str, hashes: Sequence[str], *, where: ImageFilter | None
+) -> Iterator[library_pb2.DeleteImagesRequest]:
+    """Yields the requests that delete images: by their names in as few as possible, or one by a filter.
+
+    Raises:
+        InvalidRequestError: there is not exactly one of hashes and filter.
+        TypeError: hashes are one string instead of a sequence of strings.
+    """
+    as_texts("hashes", hashes)
+    if hashes and where is not None:
+        raise invalid("selection", "Give either hashes or a filter: what shall be deleted?")
+    if where is not None:
+        yield library_pb2.DeleteImagesRequest(library=_name(name), filter=_encode_filter(where))
+    for start in range(0, len(hashes), _MAX_HASHES):
+        part = library_pb2.ImageHashes(sha256=hashes[start : start + _MAX_HASHES])
+        yield library_pb2.DeleteImagesRequest(library=_name(name), hashes=part)
+
+
+def _encode_filter(where: ImageFilter | None) -> library_pb2.ImageFilter | None:
+    if where is None:
+        return None
+    as_texts("all_tags", where.all_tags)
+    as_texts("any_tags", where.any_tags)
+    try:
+        return library_pb2.ImageFilter(
+            all_tags=where.all_tags,
+            any_tags=where.any_tags,
+            metadata=where.metadata,
+            added_from=_encode_time("added_from", where.added_from),
+            added_before=_encode_time("added_before", where.added_before),
+            source_prefix=where.source_prefix,
+        )
+    except UnicodeEncodeError as error:
+        raise _not_utf8("filter", error) from error
+
+
+def _encode_time(field: str, time: datetime | None) -> Timestamp | None:
+    if time is None:
+        return None
+    if time.tzinfo is None:
+        raise invalid(field, f"{field} has no time zone: give one, such as datetime(2026, 1, 1, tzinfo=timezone.utc).")
+    stamp = Timestamp()
+    stamp.FromDatetime(time.astimezone(timezone.utc))
+    return stamp
+
+
+def _read(source: AddSource | FailedImage) -> _Held | FailedImage:
+    """Return what is held of an image until it is answered, or why it cannot be added; raises TypeError for others."""
+    new = source if isinstance(source, (NewImage, FailedImage)) else NewImage(content=source, source=_name_of(source))
+    if isinstance(new, FailedImage):
+        return new
+    as_texts("tags", new.tags)
+    content = _images.try_read_image(new.content)
+    if isinstance(content, FailedImage):
+        return content
+    try:
+        described = library_pb2.NewImage(source=new.source, tags=new.tags, metadata=new.metadata)
+    except UnicodeEncodeError as error:
+        return FailedImage(code="INVALID_ARGUMENT", reason="", message=str(_not_utf8("source", error)))
+    return _Held(content, described)
+
+
+def _name_of(source: ImageSource) -> str:
+    """Return a path as its image's source; a name that is not UTF-8 is written with escapes."""
+    if isinstance(source, (str, os.PathLike)):
+        return os.fsencode(source).decode("utf-8", "backslashreplace")
+    return ""
+
+
+def _encode_image(index: int, held: _Held) -> library_pb2.AddImagesRequest:
+    image = library_pb2.NewImage(index=index, image=types_pb2.Image(content=held.content))
+    image.MergeFrom(held.described)
+    return library_pb2.AddImagesRequest(image=image)
+
+
+def _decode_answer(response: library_pb2.AddImagesResponse) -> AddOutcome:
+    outcome = response.WhichOneof("outcome")
+    if outcome == "error":
+        return response.index, decode_failure(response.error)
+    if outcome == "already_present":
+        return response.index, PresentImage(sha256=response.already_present.sha256)
+    if outcome is None:
+        raise unreadable("an answer without outcome")
+    added = response.added
+    return response.index, AddedImage(
+        sha256=added.sha256,
+        size_hw=(added.size.height, added.size.width),
+        route=decode_route(added.route),
+        has_original=added.has_original,
+        queue_ms=added.timing.queue_ms,
+        inference_ms=added.timing.inference_ms,
+    )
+
+
+def _name(name: str) -> str:
+    """Return a library's name as it is; raises InvalidRequestError for an empty one, whoever else judges the rest."""
+    if not name:
+        raise invalid("library", "The library's name is empty: give the name of a library.")
+    return name
+
+
+def _uint32(field: str, value: int) -> int:
+    if not 0 <= value <= _MAX_UINT32:
+        raise invalid(field, f"{field} is {value}; give a number of at least 0.")
+    return value
+
+
+def _not_utf8(field: str, error: UnicodeEncodeError) -> Exception:
+    return invalid(
+        field, f"The text {error.object!r} holds half a surrogate pair, which UTF-8 cannot write; remove it."
+    )

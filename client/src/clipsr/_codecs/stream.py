@@ -1,0 +1,75 @@
+"""What differs between the calls that stream images: their messages. The window and the two streams do the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.message import Message
+
+from clipsr import _images
+from clipsr._codecs.classify import decode_result, message_bytes
+from clipsr._types import Classification, FailedImage, ImageSource
+from clipsr.v1 import classifier_pb2, types_pb2
+
+MESSAGE_OVERHEAD_BYTES = 32
+"""What a stream's message adds around an image (ClassifyStreamRequest, StreamImage): tags, lengths and a uint64."""
+
+Source = TypeVar("Source")
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+Outcome = tuple[int, Classification | FailedImage]
+"""The image's place among the images, from 0, and what became of it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StreamCodec(Generic[Source, Item, Answer]):
+    """The messages of one call, and how a caller's image becomes one.
+
+    Attributes:
+        config: the first message of each connection.
+        read: returns what is held of a source until it is answered, or why it cannot be read.
+        content_bytes: of the item's image file.
+        measure: at most so many bytes has the item's message.
+        encode: returns the message of an item, which carries its index.
+        decode: returns the index and the outcome of an answer; raises ServiceError for one that cannot be understood.
+    """
+
+    config: Message
+    read: Callable[[Source | FailedImage], Item | FailedImage]
+    content_bytes: Callable[[Item], int]
+    measure: Callable[[Item], int]
+    encode: Callable[[int, Item], Message]
+    decode: Callable[[Any], tuple[int, Answer | FailedImage]]
+
+
+def classify_stream_codec(query: classifier_pb2.ClassifyRequest) -> StreamCodec[ImageSource, bytes, Classification]:
+    """Returns the codec of ClassifyStream, from what encode_query() returned."""
+    config = classifier_pb2.ClassifyStreamConfig(
+        label_space=query.label_space,
+        fit=query.fit,
+        route=query.route,
+        top_k=query.top_k,
+        none_of_these=query.none_of_these if query.HasField("none_of_these") else None,
+        return_embedding=query.return_embedding,
+        return_encoder_input=query.return_encoder_input,
+    )
+    return StreamCodec(
+        config=classifier_pb2.ClassifyStreamRequest(config=config),
+        read=_images.try_read_image,
+        content_bytes=len,
+        measure=lambda content: message_bytes(len(content)) + MESSAGE_OVERHEAD_BYTES,
+        encode=_encode_image,
+        decode=_decode_answer,
+    )
+
+
+def _encode_image(index: int, content: bytes) -> classifier_pb2.ClassifyStreamRequest:
+    image = types_pb2.Image(content=content)
+    return classifier_pb2.ClassifyStreamRequest(image=classifier_pb2.StreamImage(index=index, image=image))
+
+
+def _decode_answer(response: classifier_pb2.ClassifyStreamResponse) -> Outcome:
+    return response.index, decode_result(response.result)

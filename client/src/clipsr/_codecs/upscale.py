@@ -1,0 +1,76 @@
+"""UpscaleRequest and UpscaleResponse, to and from values; nothing here reads files or talks to anyone."""
+
+from __future__ import annotations
+
+import math
+from typing import get_args
+
+from clipsr._codecs.classify import MAX_MESSAGE_BYTES, invalid, unreadable
+from clipsr._types import UpscaledImage, UpscaleFormat
+from clipsr.v1 import types_pb2, upscaler_pb2
+
+_FORMATS: dict[str, upscaler_pb2.ImageFormat] = {
+    "png": upscaler_pb2.IMAGE_FORMAT_PNG,
+    "jpeg": upscaler_pb2.IMAGE_FORMAT_JPEG,
+    "webp": upscaler_pb2.IMAGE_FORMAT_WEBP,
+    "tiff": upscaler_pb2.IMAGE_FORMAT_TIFF,
+    "bmp": upscaler_pb2.IMAGE_FORMAT_BMP,
+}
+_FORMAT_NAMES: dict[int, UpscaleFormat] = {
+    _FORMATS[name]: name
+    for name in get_args(UpscaleFormat)  # a format that is declared and not listed above fails at import
+}
+
+_MAX_SIDE = 2**32 - 1  # uint32
+
+
+def encode_upscale(
+    content: bytes, *, scale: float | None, size_hw: tuple[int, int] | None, output_format: UpscaleFormat
+) -> upscaler_pb2.UpscaleRequest:
+    """Returns the request for one image.
+
+    Raises:
+        InvalidRequestError: there is not exactly one of scale and size_hw, one of them is outside of its range, the
+            format is not known, or the image is larger than any request. Everything else is the service's to judge.
+    """
+    if output_format not in _FORMATS:
+        choices = ", ".join(map(repr, _FORMATS))
+        sentence = f"Format {output_format!r} is not known; use one of {choices}."
+        raise invalid("format", sentence, reason="FORMAT_UNKNOWN")
+    if (scale is None) == (size_hw is None):
+        sentence = "Give either scale or size_hw: how large shall the output be?"
+        raise invalid("scale", sentence, reason="TARGET_MISSING")
+    if scale is not None and not (math.isfinite(scale) and scale >= 1):
+        raise invalid("scale", f"Scale {scale:g} is not at least 1; give 2 or 3.5.", reason="SCALE_OUT_OF_RANGE")
+    if size_hw is not None and not all(0 < side <= _MAX_SIDE for side in size_hw):
+        sentence = f"size_hw is {size_hw}; give the output's rows and columns, above 0."
+        raise invalid("size", sentence, reason="SIZE_TOO_SMALL")
+    request = upscaler_pb2.UpscaleRequest(image=types_pb2.Image(content=content), format=_FORMATS[output_format])
+    if size_hw is not None:
+        request.size.CopyFrom(types_pb2.Size(height=size_hw[0], width=size_hw[1]))
+    elif scale is not None:
+        request.scale = scale
+    if request.ByteSize() > MAX_MESSAGE_BYTES:
+        sentence = f"The file has {len(content):,} bytes; a request holds {MAX_MESSAGE_BYTES:,}. Make it smaller."
+        raise invalid("image.content", sentence, reason="IMAGE_TOO_LARGE")
+    return request
+
+
+def decode_upscaled(response: upscaler_pb2.UpscaleResponse) -> UpscaledImage:
+    """Returns the upscaled image.
+
+    Raises:
+        ServiceError: the answer has a format that this version does not know.
+    """
+    name = _FORMAT_NAMES.get(response.format)
+    if name is None:
+        raise unreadable(f"format {response.format}")
+    return UpscaledImage(
+        content=response.content,
+        format=name,
+        input_hw=(response.input_size.height, response.input_size.width),
+        output_hw=(response.output_size.height, response.output_size.width),
+        queue_ms=response.timing.queue_ms,
+        inference_ms=response.timing.inference_ms,
+        model_digest=response.model_digest,
+    )

@@ -1,0 +1,85 @@
+"""The description of a model in rows of two cells, for the command line and the web pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from clipsr._types import CallerLimits, ModelInfo
+
+_SHOWN_VALUES = 4  # of a set; `clipsr-client info --format json` has all
+_KIB = 1024
+
+
+def format_bytes(size_bytes: int) -> str:
+    """Return a size as a person reads it: bytes, KiB, MiB or GiB."""
+    size, unit = float(size_bytes), "bytes"
+    for larger in ("KiB", "MiB", "GiB"):
+        if size < _KIB:
+            break
+        size, unit = size / _KIB, larger
+    return f"{size:,.0f} {unit}" if unit == "bytes" or size.is_integer() else f"{size:,.1f} {unit}"
+
+
+def describe_model(info: ModelInfo) -> Iterator[tuple[str, str]]:
+    """Yield what answers: each of its properties and what it is."""
+    side = info.image_size_px
+    canvases = ", ".join(f"{size} × {size}" for size in info.canvas_sizes_px)
+    bias = f" and bias {info.logit_bias:g}" if info.logit_bias else ""
+    yield "image encoder", f"{info.image_architecture}, {side} × {side} px, embeddings of {info.embed_dim}"
+    yield "upscaler", f"{info.upscaler_architecture}, canvases of {canvases} px"
+    yield "route", f"native where the shorter side is at least {info.native_min_side_px} px, upscaled below"
+    yield "text encoder", f"the first {info.context_length} tokens of a text"
+    yield "probability", f"{info.scoring_function} of the cosines at scale {info.logit_scale:g}{bias}"
+    yield "default templates", info.default_templates
+    yield "digest", info.digest
+    yield "gateway", f"version {info.gateway_version}"
+
+
+def describe_sets(sets: Mapping[str, tuple[str, ...]]) -> Iterator[tuple[str, str]]:
+    """Yield each named set with its size and its first values."""
+    for name, values in sets.items():
+        more = ", …" if len(values) > _SHOWN_VALUES else ""
+        yield f"@{name}", f"{len(values)}: " + ", ".join(values[:_SHOWN_VALUES]) + more
+    if not sets:
+        yield "none", ""
+
+
+def describe_limits(info: ModelInfo) -> Iterator[tuple[str, str]]:
+    """Yield what one request may hold at most."""
+    limits = info.limits
+    yield "images", f"{limits.max_images:,}"
+    yield "one image", f"{format_bytes(limits.max_image_bytes)}, {limits.max_image_pixels:,} pixels"
+    yield "labels", f"{limits.max_labels:,} of at most {format_bytes(limits.max_label_bytes)}"
+    yield "templates", f"{limits.max_templates:,}"
+    yield "labels × templates", f"{limits.max_texts:,}"
+    yield "message", format_bytes(limits.max_message_bytes)
+    yield "upscaled image", f"{limits.max_output_pixels:,} pixels"
+    if limits.max_embed_texts:
+        yield "texts to embed", f"{limits.max_embed_texts:,}"
+    if limits.caller is not None:
+        yield "calls with your key", "; ".join(_describe_caller(limits.caller)) or "unlimited"
+
+
+def describe_libraries(info: ModelInfo) -> Iterator[tuple[str, str]]:
+    """Yield what libraries may hold at most, and what one request about them may ask for."""
+    limits = info.limits.library
+    if limits is None:
+        yield "none", "the service keeps no libraries"
+        return
+    yield "libraries", f"{limits.max_libraries:,}"
+    yield "name", f"{limits.max_name_bytes:,} of a-z, 0-9, - and _, beginning with a letter or digit"
+    yield "file that is kept", f"{format_bytes(limits.max_original_bytes)}; of larger ones only thumbnail and embedding"
+    yield "thumbnail", f"{limits.max_thumbnail_side_px:,} px a side"
+    yield "source", format_bytes(limits.max_source_bytes)
+    yield "tags of an image", f"{limits.max_tags:,} of at most {format_bytes(limits.max_tag_bytes)}"
+    yield "values of an image", f"{limits.max_metadata:,} of at most {format_bytes(limits.max_metadata_value_bytes)}"
+    yield "images found", f"{limits.max_top_k:,}"
+    yield "images of a page", f"{limits.max_page_size:,}"
+    yield "hashes to delete", f"{limits.max_delete_hashes:,}"
+
+
+def _describe_caller(caller: CallerLimits) -> Iterator[str]:
+    if caller.items_per_second:
+        yield f"{caller.items_per_second:,g} images or texts a second, {caller.burst:,} at once"
+    if caller.max_concurrent_calls:
+        yield f"{caller.max_concurrent_calls:,} at a time"

@@ -1,0 +1,1 @@
+"""Channels, credentials, retries, errors of calls, health and flow control, for both clients."""

@@ -1,0 +1,87 @@
+"""Addresses and the options of a channel."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+
+from clipsr._errors import InvalidRequestError
+
+_SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:")  # gRPC's own names of resolvers
+
+_OPTIONS: tuple[tuple[str, int | str], ...] = (
+    # Every address behind a name gets its share; gRPC's default is to stay with the first one that answers.
+    ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
+    # gRPC would have all channels of a process share a connection, and with it the pause after a failed attempt: a new
+    # client would say of a service that is up again that nobody answers there.
+    ("grpc.use_local_subchannel_pool", 1),
+    # Requests are cut to the service's limit before they are sent, and the caller's own top_k and labels decide how
+    # large an answer is; gRPC's default of 4 MiB would refuse answers that the service was right to send.
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # Finds a service that vanished while a call waits for it; the gateway allows a ping every 10 s.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # After a lost connection the first attempt of a retried call finds a new one; gRPC's default is a second.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    # The default of two minutes would keep a client from noticing for long that the service is back.
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+)
+
+
+def target_of(url: str) -> str:
+    """Returns the gRPC target for HOST:PORT; a host name is resolved again whenever its addresses may have changed.
+
+    Raises:
+        InvalidRequestError: `url` is not HOST:PORT, nor a target of one of gRPC's own schemes.
+    """
+    if url.startswith(_SCHEMES):
+        return url
+    host, port = _split(url)
+    address = _ip_address(host)
+    if address is None:
+        return f"dns:///{host}:{port}"
+    return f"ipv6:[{host}]:{port}" if address.version == 6 else f"ipv4:{host}:{port}"
+
+
+def channel_options(url: str) -> list[tuple[str, int | str]]:
+    """Returns the options of a channel to `url`."""
+    if _is_loopback(url):
+        # gRPC would hand even calls to this very machine to the proxy that the environment names.
+        return [*_OPTIONS, ("grpc.enable_http_proxy", 0)]
+    return list(_OPTIONS)
+
+
+def is_local(url: str) -> bool:
+    """Returns whether what is sent to `url` stays on this machine."""
+    return url.startswith(("unix:", "unix-abstract:")) or _is_loopback(url)
+
+
+def _split(url: str) -> tuple[str, int]:
+    host, colon, port = url.rpartition(":")
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    if is_bracketed:
+        host = host[1:-1]
+    is_plain = host != "" and "/" not in host and (is_bracketed or ":" not in host) and not host.isspace()
+    if not colon or not is_plain or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
+        sentence = (
+            f"The address {url!r} cannot be used; give HOST:PORT without a scheme, such as localhost:50051 or "
+            f"[::1]:50051."
+        )
+        raise InvalidRequestError(sentence, violations=(("url", sentence),))
+    return host, int(port)
+
+
+def _is_loopback(url: str) -> bool:
+    if url.startswith(_SCHEMES):
+        return False
+    host, _ = _split(url)
+    address = _ip_address(host)
+    return host == "localhost" if address is None else address.is_loopback
+
+
+def _ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None

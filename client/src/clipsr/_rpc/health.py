@@ -1,0 +1,91 @@
+"""The standard health service, grpc.health.v1, without a package of its own.
+
+Its request is one string in field 1 and its answer one enum in field 1, which on the wire are what the well-known
+wrappers StringValue and Int32Value are. Generated stubs would collide with those of grpcio-health-checking, which the
+gateway has in the same process: a protobuf pool takes a name only once.
+
+Source: the gRPC Health Checking Protocol.
+"""
+
+from __future__ import annotations
+
+import time
+
+from google.protobuf import wrappers_pb2
+
+from clipsr._errors import ClipsrError, DeadlineError
+from clipsr._rpc.errors import not_ready
+
+CHECK = "/grpc.health.v1.Health/Check"
+
+SERVICE_UNKNOWN = "SERVICE_UNKNOWN"
+"""What Watch answers about a service that the server does not have; Check fails with NOT_FOUND instead."""
+
+_STATUSES = ("UNKNOWN", "SERVING", "NOT_SERVING", SERVICE_UNKNOWN)  # HealthCheckResponse.ServingStatus, from 0
+
+
+def encode_service(service: str) -> bytes:
+    """Returns a HealthCheckRequest; "" asks for the server as a whole."""
+    return wrappers_pb2.StringValue(value=service).SerializeToString()
+
+
+def decode_status(response: bytes) -> str:
+    """Returns the name of a HealthCheckResponse's status; numbers without a name are UNKNOWN."""
+    number = wrappers_pb2.Int32Value.FromString(response).value
+    return _STATUSES[number] if 0 <= number < len(_STATUSES) else "UNKNOWN"
+
+
+_SERVING = _STATUSES[1]
+_PAUSE_S = 0.25  # between two questions; short beside the seconds that a model takes to load
+_ASK_S = 5.0  # for one answer; a health check that takes longer is not a healthy one's
+_NO_ANSWER = "it gave no answer"
+
+
+class Patience:
+    """Decides whether waiting for a service is over; asks nobody itself.
+
+    Args:
+        url: the address, for errors.
+        timeout_s: how long to wait, in seconds.
+    """
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        self._url, self._timeout_s = url, timeout_s
+        self._end_s = time.monotonic() + timeout_s
+        self._answer: str | ClipsrError = _NO_ANSWER
+        self._is_cut_short = False
+
+    def ask_s(self) -> float:
+        """Returns the deadline of the next question, in seconds."""
+        left_s = self._left_s()
+        self._is_cut_short = left_s < _ASK_S
+        return min(_ASK_S, left_s)
+
+    def pause_s(self) -> float:
+        """Returns how long to wait before the next question, in seconds."""
+        return min(_PAUSE_S, self._left_s())
+
+    def is_over(self, answer: str | ClipsrError) -> bool:
+        """Returns whether the service is ready.
+
+        Args:
+            answer: what health() returned or raised.
+
+        Raises:
+            ClipsrError: it is not, and another question would come too late. A last question that was cut short by the
+                end of the time counts for nothing; what the service said before does.
+        """
+        if answer == _SERVING:
+            return True
+        if not isinstance(answer, DeadlineError):
+            self._answer = answer
+        elif not self._is_cut_short:
+            self._answer = _NO_ANSWER
+        if self._left_s() > _PAUSE_S:
+            return False
+        if isinstance(self._answer, ClipsrError):
+            raise self._answer
+        raise not_ready(self._url, state=self._answer, timeout_s=self._timeout_s)
+
+    def _left_s(self) -> float:
+        return max(0.0, self._end_s - time.monotonic())

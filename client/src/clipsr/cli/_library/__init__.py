@@ -1,0 +1,1 @@
+"""`clipsr-client library`: keep images, find them by words or by example."""

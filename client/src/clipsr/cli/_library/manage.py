@@ -1,0 +1,86 @@
+"""What `clipsr-client library create`, `delete`, `drop` and `reembed` do once their options are understood."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from clipsr import Client, ClipsrError, ImageFilter
+from clipsr.cli._exits import ExitCode, report
+from clipsr.cli._inputs import STDIN
+from clipsr.cli._progress import make_progress
+
+
+def create_library(client: Client, name: str, *, keep_originals: bool, thumbnail_side_px: int) -> ExitCode:
+    """Create a library and say so."""
+    created = client.library(name).create(keep_originals=keep_originals, thumbnail_side_px=thumbnail_side_px)
+    print(f"library {created.name} is there, for model {created.model_digest}", flush=True)
+    return ExitCode.OK
+
+
+def drop_library(client: Client, name: str, *, is_confirmed: bool) -> ExitCode:
+    """Remove a library once the caller has said yes."""
+    library = client.library(name)
+    if not is_confirmed:
+        count = library.info().image_count
+        _confirm(f"Remove library {name} with its {count:,} images for good?")
+    print(f"library {name} is removed, with {library.drop():,} images", flush=True)
+    return ExitCode.OK
+
+
+def delete_images(
+    client: Client, name: str, hashes: Sequence[str], *, where: ImageFilter | None, is_confirmed: bool
+) -> ExitCode:
+    """Delete images by their hashes ("-" reads them from standard input), or by a filter once the caller has said yes.
+
+    Raises:
+        click.UsageError: there are both, or neither.
+    """
+    if hashes and where is not None:
+        raise click.UsageError("Give either SHA256... or filters such as --tag: which images?")
+    if not hashes and where is None:
+        raise click.UsageError(
+            "Say which images: SHA256..., - to read them from standard input, or filters such as --tag. "
+            "`library drop` removes everything."
+        )
+    library = client.library(name)
+    if where is not None:
+        count = library.list_page(where=where, page_size=1).total_count
+        if count and not is_confirmed:
+            _confirm(f"Delete {count:,} images of library {name} for good?")
+    names = sys.stdin.read().split() if list(hashes) == [STDIN] else list(hashes)
+    deleted = library.delete_images(names, where=where)
+    missing = f", {len(names) - deleted:,} were not there" if names and deleted < len(names) else ""
+    print(f"{deleted:,} images deleted{missing}; library {name}", flush=True)
+    return ExitCode.OK
+
+
+def reembed_library(client: Client, name: str, *, drop_without_original: bool) -> ExitCode:
+    """Embed a library with the model that is served, and show how far it is."""
+    last = None
+    with make_progress() as progress:
+        task = progress.add_task("embedding", total=None)
+        try:
+            for last in client.library(name).reembed(drop_without_original=drop_without_original):
+                progress.update(task, completed=last.done_count, total=last.total_count)
+        except (ClipsrError, KeyboardInterrupt):
+            if last is not None:
+                report(f"{last.done_count:,} of {last.total_count:,} images are embedded; the same command goes on")
+            raise
+    if last is None or last.library is None:
+        report("the service ended the work without saying how; the same command goes on with it")
+        return ExitCode.UNREACHABLE
+    dropped = f", {last.dropped_count:,} left out" if last.dropped_count else ""
+    print(
+        f"{last.done_count:,} images embedded{dropped}; library {name}, model {last.library.model_digest}", flush=True
+    )
+    return ExitCode.OK
+
+
+def _confirm(question: str) -> None:
+    """Go on if the caller says yes; raises click.UsageError where nobody can be asked, click.Abort for a no."""
+    if not sys.stdin.isatty():
+        raise click.UsageError("Nobody can be asked whether this is meant: give --yes.")
+    click.confirm(question, abort=True, err=True)

@@ -1,0 +1,160 @@
+"""Where `upscale` writes what: planned as a whole, before the first image is sent, so that nothing is overwritten."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+
+from clipsr import FailedImage, UpscaleFormat
+from clipsr.cli._inputs import STDIN, Item
+
+FORMAT_OF_ENDING: dict[str, UpscaleFormat] = {
+    ".bmp": "bmp",
+    ".jfif": "jpeg",
+    ".jpe": "jpeg",
+    ".jpeg": "jpeg",
+    ".jpg": "jpeg",
+    ".png": "png",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+    ".webp": "webp",
+}
+"""What an ending stands for, in lower case."""
+
+_ENDING_OF_FORMAT: dict[UpscaleFormat, str] = {
+    "bmp": ".bmp",
+    "jpeg": ".jpg",
+    "png": ".png",
+    "tiff": ".tiff",
+    "webp": ".webp",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One image to upscale.
+
+    Attributes:
+        item: what is read; its failure says why there is nothing to do.
+        output: what is written.
+        output_format: the kind of file.
+    """
+
+    item: Item
+    output: Path
+    output_format: UpscaleFormat
+
+
+def plan_outputs(
+    items: Sequence[Item], source: str, target: str, *, output_format: UpscaleFormat | None, is_forced: bool
+) -> list[Job]:
+    """Decide for each image where it goes.
+
+    Images of a folder keep their names and subfolders. What is wrong with one of them becomes its failure.
+
+    Args:
+        items: what find_images() found.
+        source: IN of the command line.
+        target: OUT of the command line.
+        output_format: the kind of all files of a folder; None goes by their endings.
+        is_forced: whether files that exist are replaced.
+
+    Raises:
+        click.UsageError: IN is one image, and OUT cannot be used for it.
+    """
+    is_folder = Path(source).is_dir()
+    if is_folder:
+        if Path(target).exists() and not Path(target).is_dir():
+            raise click.UsageError(f"{target!r} is a file, and {source!r} is a folder: name a folder to write into.")
+        outputs = [Path(target, Path(item.path).relative_to(source)) for item in items]
+    else:
+        outputs = [_output_of_one(source, target)]
+        if output_format is not None and not Path(target).is_dir():
+            raise click.UsageError("--format is for folders: the ending of OUT decides what is written.")
+    jobs = [_plan_job(item, output, output_format) for item, output in zip(items, outputs, strict=True)]
+    jobs = _protect(jobs, is_forced=is_forced)
+    if not is_folder and (failure := jobs[0].item.failure) is not None:
+        raise click.UsageError(failure.message)
+    return jobs
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that is there in full or not at all; folders on the way are made.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.parent / f".{os.getpid()}-{secrets.token_hex(4)}.part"  # a name of its own, as long names have limits
+    try:
+        with part.open("xb") as file:
+            file.write(content)
+        part.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+
+
+def _output_of_one(source: str, target: str) -> Path:
+    path = Path(target)
+    if path.is_dir():
+        if source == STDIN:
+            raise click.UsageError(f"{target!r} is a folder, and standard input has no name: name a file to write.")
+        return path / Path(source).name
+    if not path.parent.is_dir():
+        raise click.UsageError(f"There is no folder {str(path.parent)!r} to write into: make it, or correct OUT.")
+    return path
+
+
+def _plan_job(item: Item, output: Path, output_format: UpscaleFormat | None) -> Job:
+    if item.failure is not None:
+        return Job(item=item, output=output, output_format="png")
+    if output_format is not None:
+        ending = output.suffix
+        if FORMAT_OF_ENDING.get(ending.lower()) != output_format:
+            output = output.with_suffix(_ENDING_OF_FORMAT[output_format])
+        return Job(item=item, output=output, output_format=output_format)
+    found = FORMAT_OF_ENDING.get(output.suffix.lower())
+    if found is None:
+        known = ", ".join(ending.removeprefix(".") for ending in FORMAT_OF_ENDING)
+        message = f"{str(output)!r} does not end in {known}: use one of these, or --format for a folder."
+        item = replace(item, failure=_refuse("INVALID_ARGUMENT", message))
+    return Job(item=item, output=output, output_format=found or "png")
+
+
+def _protect(jobs: Sequence[Job], *, is_forced: bool) -> list[Job]:
+    """Refuse outputs that are inputs, that another image has taken, or that exist."""
+    inputs = {_identify(Path(job.item.path)) for job in jobs if job.item.path != STDIN}
+    taken: set[Path] = set()
+    checked: list[Job] = []
+    for job in jobs:
+        output = _identify(job.output)
+        failure = job.item.failure
+        if failure is None and output in inputs:
+            message = f"{str(job.output)!r} is an input and is never overwritten: choose another OUT."
+            failure = _refuse("INVALID_ARGUMENT", message)
+        elif failure is None and output in taken:
+            message = f"{str(job.output)!r} is written for another image already: rename one of the two."
+            failure = _refuse("ALREADY_EXISTS", message)
+        elif failure is None and job.output.exists() and not is_forced:
+            message = f"{str(job.output)!r} exists: remove it, or give --force to replace it."
+            failure = _refuse("ALREADY_EXISTS", message)
+        taken.add(output)
+        checked.append(replace(job, item=replace(job.item, failure=failure)))
+    return checked
+
+
+def _identify(path: Path) -> Path:
+    """Return the path that all names of a file have in common; it need not exist."""
+    return Path(os.path.realpath(path))
+
+
+def _refuse(code: str, message: str) -> FailedImage:
+    return FailedImage(code=code, reason="", message=message)

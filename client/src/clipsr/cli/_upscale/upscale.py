@@ -1,0 +1,152 @@
+"""What `clipsr-client upscale` does once its options are understood."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from clipsr import (
+    Client,
+    DeadlineError,
+    FailedImage,
+    InvalidRequestError,
+    ServiceError,
+    UpscaledImage,
+    UpscaleFormat,
+)
+from clipsr.cli._exits import ExitCode, report
+from clipsr.cli._inputs import find_images, read_batches
+from clipsr.cli._text import escape_controls
+from clipsr.cli._upscale.outputs import Job, plan_outputs, write_atomically
+
+_SIZE = re.compile(r"([0-9]{1,9})[xX×]([0-9]{1,9})")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UpscaleOptions:
+    """What to make of each image.
+
+    Attributes:
+        scale: factor on width and height; None where size_hw says it.
+        size_hw: rows and columns of the output; None where scale says it.
+        output_format: the kind of all files of a folder; None goes by their endings.
+        is_forced: whether files that exist are replaced.
+    """
+
+    scale: float | None
+    size_hw: tuple[int, int] | None
+    output_format: UpscaleFormat | None
+    is_forced: bool
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Return rows and columns of WIDTHxHEIGHT.
+
+    Raises:
+        click.BadParameter: it is written otherwise, or a side is 0.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    size_hw = (int(match[2]), int(match[1])) if match else (0, 0)
+    if 0 in size_hw:
+        raise click.BadParameter(f"{text!r} is not WIDTHxHEIGHT in pixels: write it as 512x384.")
+    return size_hw
+
+
+def upscale_images(client: Client, source: str, target: str, options: UpscaleOptions) -> ExitCode:
+    """Upscale one image or a folder of them, print where each went, and return how it ended.
+
+    Raises:
+        click.UsageError: a path cannot be used.
+        ClipsrError: the service could not be asked.
+    """
+    items = find_images([source])
+    jobs = plan_outputs(items, source, target, output_format=options.output_format, is_forced=options.is_forced)
+    limits = client.model_info().limits
+    batches = read_batches([job.item for job in jobs], limits, batch_size=1)
+    session = _Session(client, options)
+    with _make_progress(len(jobs)) as progress:
+        task = progress.add_task("upscaling", total=len(jobs))
+        for job, batch in zip(jobs, batches, strict=True):
+            session.run(job, batch.outcomes[0])
+            progress.advance(task)
+    if len(jobs) > 1:
+        failed = f", {session.failed} failed" if session.failed else ""
+        _say(f"\n{len(jobs)} images: {len(jobs) - session.failed} upscaled{failed}")
+    return ExitCode.SOME_FAILED if session.failed else ExitCode.OK
+
+
+class _Session:
+    """Upscales one image after another and counts those that failed."""
+
+    def __init__(self, client: Client, options: UpscaleOptions) -> None:
+        self.failed = 0
+        self._client = client
+        self._options = options
+        self._has_answer = False
+
+    def run(self, job: Job, content: bytes | FailedImage) -> None:
+        """Upscale one image that was read, and print what became of it."""
+        outcome = self._ask(content, job.output_format) if isinstance(content, bytes) else content
+        if isinstance(outcome, UpscaledImage):
+            outcome = self._write(job, outcome)
+        if isinstance(outcome, FailedImage):
+            self.failed += 1
+            report(escape_controls(f"{job.item.path}: {outcome.code}: {outcome.message}"))
+
+    def _ask(self, content: bytes, output_format: UpscaleFormat) -> UpscaledImage | FailedImage:
+        options = self._options
+        try:
+            answer = self._client.upscale(
+                content, scale=options.scale, size_hw=options.size_hw, output_format=output_format
+            )
+        except InvalidRequestError as error:
+            return FailedImage(code="INVALID_ARGUMENT", reason=error.reason, message=str(error))
+        except DeadlineError as error:
+            if not self._has_answer:  # nothing suggests that the next image would be faster
+                raise
+            return FailedImage(code="DEADLINE_EXCEEDED", reason="", message=f"{error} (--timeout)")
+        except ServiceError as error:
+            return FailedImage(code=error.code, reason=error.reason, message=str(error))
+        self._has_answer = True
+        return answer
+
+    def _write(self, job: Job, answer: UpscaledImage) -> FailedImage | None:
+        try:
+            write_atomically(job.output, answer.content)
+        except OSError as error:
+            code = "PERMISSION_DENIED" if isinstance(error, PermissionError) else "FAILED_PRECONDITION"
+            message = f"{str(job.output)!r} could not be written: {error.strerror}."
+            return FailedImage(code=code, reason="", message=message)
+        (height, width), (rows, columns) = answer.input_hw, answer.output_hw
+        _say(escape_controls(f"{job.item.path} -> {job.output}  {width} x {height} -> {columns} x {rows}"))
+        return None
+
+
+def _make_progress(count: int) -> Progress:
+    """Return a bar on standard error, shown on a terminal if there are several images."""
+    is_shown = count > 1 and sys.stderr.isatty()
+    columns: Sequence[TextColumn | BarColumn | MofNCompleteColumn | TimeRemainingColumn] = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    # What is printed on the same terminal must go above the bar; what goes into a file must stay there.
+    return Progress(
+        *columns,
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=is_shown and sys.stdout.isatty(),
+        redirect_stderr=is_shown,
+        disable=not is_shown,
+    )
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

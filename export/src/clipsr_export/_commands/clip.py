@@ -1,0 +1,124 @@
+"""`clipsr-export clip` and `clipsr-export checkpoints`: a CLIP model and an upscaler into a model repository."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clipsr_export._commands.arguments import add_clip_options, add_command, add_repository_options, find_samples
+from clipsr_export._commands.int8 import Int8Plan, export_int8, open_calibration
+from clipsr_export._repository.export import ExportPlan, export_repository
+from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
+from clipsr_training.liif import load_liif
+
+if TYPE_CHECKING:
+    from clipsr_export._commands.arguments import Commands
+
+# What runs where no command is given, and `make export` with it.
+DEFAULT_COMMAND = "checkpoints"
+
+_RANDOM_WARNING = (
+    "clipsr-export: WARNING: the weights are RANDOM. Every answer of this model will be meaningless; "
+    "it can measure speed and memory, and nothing else. Its name ends in -random."
+)
+
+
+def add_parser(commands: "Commands") -> None:
+    """Add both commands."""
+    _add_checkpoints(commands)
+    _add_clip(commands)
+
+
+def _add_checkpoints(commands: "Commands") -> None:
+    parser = add_command(
+        commands,
+        DEFAULT_COMMAND,
+        help_line="export a CLIP folder and an upscaler, by default those that come with clipsr",
+        description="Export a CLIP checkpoint folder (open_clip_config.json beside its weights) and a LIIF.",
+    )
+    parser.add_argument(
+        "--clip",
+        type=Path,
+        default=Path("checkpoints/clipsr-small"),
+        metavar="DIR",
+        help="checkpoint in OpenCLIP's layout",
+    )
+    add_clip_options(parser)
+    add_repository_options(parser)
+    parser.set_defaults(run=_run_checkpoints)
+
+
+def _add_clip(commands: "Commands") -> None:
+    parser = add_command(
+        commands,
+        "clip",
+        help_line="export a model that OpenCLIP knows by name, with your weights",
+        description="Export a model that OpenCLIP knows by name, with weights from a file or from a hub.",
+    )
+    parser.add_argument("--model", required=True, metavar="NAME", help="OpenCLIP model name, for example ViT-B-32")
+    parser.add_argument(
+        "--weights",
+        required=True,
+        metavar="PATH|TAG",
+        help="file of its weights (OpenAI's archive, OpenCLIP's .pt, .safetensors), a tag that OpenCLIP downloads "
+        "(laion2b_s34b_b79k), or 'random': untrained weights, for measuring speed only",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="DIR",
+        help="folder with tokenizer.json, tokenizer_config.json and, for a text tower of transformers, config.json "
+        "(default: from the hub; CLIP's own tokenizer needs none)",
+    )
+    parser.add_argument(
+        "--preprocess",
+        metavar="TAG",
+        help="published weights whose images are prepared as for the given file (default: where all published weights "
+        "of the model agree, as they do)",
+    )
+    add_clip_options(parser)
+    add_repository_options(parser)
+    parser.set_defaults(run=_run_clip)
+
+
+def _run_checkpoints(arguments: argparse.Namespace) -> None:
+    _export(arguments, load_clip(arguments.clip), arguments.clip.resolve().name)
+
+
+def _run_clip(arguments: argparse.Namespace) -> None:
+    clip = load_open_clip(
+        arguments.model,
+        arguments.weights,
+        tokenizer=arguments.tokenizer,
+        preprocess=arguments.preprocess,
+        report=_print,
+    )
+    name = arguments.model.replace("/", "-")
+    if clip.is_random:
+        name = f"{name}-random"
+        arguments.name = f"{arguments.name}-random" if arguments.name else None
+        print(_RANDOM_WARNING, file=sys.stderr)
+    _export(arguments, clip, name)
+
+
+def _export(arguments: argparse.Namespace, clip: ClipCheckpoint, name: str) -> None:
+    calibration = open_calibration(arguments.int8) if arguments.int8 else None  # minutes before it is needed
+    default_side = clip.config.get("clipsr_cfg", {}).get("native_min_side_px", clip.image_size_px // 2)
+    plan = ExportPlan(
+        name=arguments.name or name,
+        clip=clip,
+        upscaler=load_liif(arguments.upscaler),
+        template=arguments.template,
+        output=arguments.output,
+        samples=find_samples(arguments.samples),
+        native_min_side_px=arguments.native_min_side or default_side,
+        has_text_banks=not arguments.no_text_banks,
+        report=_print,
+    )
+    export_repository(plan)
+    if calibration is not None:
+        export_int8(Int8Plan(repository=arguments.output, images=calibration, report=_print))
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)

@@ -1,0 +1,189 @@
+"""`clipsr-export int8`: an int8 image encoder beside the fp32 one of an exported repository."""
+
+# numpy ships partial types: what comes out of it is unknown to the checker.
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clipsr_export._commands.arguments import add_command
+from clipsr_export._errors import AgreementError, ExportError
+from clipsr_export._graphs.int8 import FILE_NAME, Agreement, Pixels, measure_agreement, quantize_encoder
+from clipsr_export._repository.manifest import add_artifact, graph_file, read_manifest, write_manifest
+from clipsr_training.data import IMAGE_ENDINGS, ImageSet, open_set
+from clipsr_training.evaluation.exported import OnnxBackend
+
+if TYPE_CHECKING:
+    from clipsr_export._commands.arguments import Commands
+
+# One image in four is kept from calibration, to measure the agreement on.
+_HELD_OUT = 4
+_LEAST_IMAGES = 8
+_BATCH = 64
+# Cosine that 99 of 100 held-out images must exceed. It catches conversions that went wrong (0.95 is a turn by 18
+# degrees); what int8 costs in accuracy only labelled images can tell, and docs/export.md says how to measure it.
+DEFAULT_MIN_COSINE = 0.95
+DEFAULT_LIMIT = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Int8Plan:
+    """What is converted, and on what it is measured.
+
+    Attributes:
+        repository: an exported model repository; the graph goes beside its fp32 one.
+        images: real images, like those that will be served.
+        limit: how many of them are used, drawn at random.
+        min_cosine: what 99 of 100 held-out images must exceed.
+        is_forced: write the graph whatever the agreement.
+        report: called with one line about every step.
+    """
+
+    repository: Path
+    images: ImageSet
+    limit: int = DEFAULT_LIMIT
+    min_cosine: float = DEFAULT_MIN_COSINE
+    is_forced: bool = False
+    report: Callable[[str], None] = lambda _: None
+
+
+def add_parser(commands: "Commands") -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "int8",
+        help_line="add an int8 image encoder to an exported repository, calibrated on your images",
+        description="Quantize the image encoder of an exported repository to int8, calibrated on real images. It is "
+        "written beside the fp32 one, and `clipsr-serve up` takes it from then on where the processor has VNNI; with "
+        "`--profile cpu-bf16` it does not.",
+    )
+    parser.add_argument(
+        "--repository", type=Path, default=Path("model_repository"), metavar="DIR", help="an exported repository"
+    )
+    parser.add_argument(
+        "--calibration",
+        required=True,
+        metavar="DATA",
+        help="real images like those to be served: a folder of them, with or without class folders, a Parquet file or "
+        "a table, as clipsr-eval takes them",
+    )
+    parser.add_argument(
+        "--limit", type=int, default=DEFAULT_LIMIT, metavar="N", help="images to use; a quarter is held out"
+    )
+    parser.add_argument(
+        "--min-cosine",
+        type=float,
+        default=DEFAULT_MIN_COSINE,
+        metavar="C",
+        help="refuse if not 99 of 100 held-out images keep at least this cosine with fp32",
+    )
+    parser.add_argument("--force", action="store_true", help="write it even so")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    plan = Int8Plan(
+        repository=arguments.repository,
+        images=open_calibration(arguments.calibration),
+        limit=arguments.limit,
+        min_cosine=arguments.min_cosine,
+        is_forced=arguments.force,
+        report=lambda line: print(line, flush=True),
+    )
+    export_int8(plan)
+
+
+def open_calibration(spec: str) -> ImageSet:
+    """As `open_set`, but a folder of images will do without classes: calibration has no use for them.
+
+    Raises:
+        FileNotFoundError: there is no such thing.
+        ValueError: it is not what it should be; the message says what is wrong.
+    """
+    folder = Path(spec)
+    files = [path for path in sorted(folder.glob("*")) if path.suffix.lower() in IMAGE_ENDINGS]
+    if not files:
+        return open_set(spec)
+    return ImageSet(
+        name=folder.resolve().name,
+        classnames=("image",),
+        targets=np.zeros(len(files), dtype=np.int64),
+        names=[str(path) for path in files],
+        read=lambda i: files[i].read_bytes(),
+    )
+
+
+def export_int8(plan: Int8Plan) -> Agreement:
+    """Quantize, compare with fp32 on images that calibration has not seen, then put the graph in place.
+
+    Raises:
+        RepositoryError: nothing was exported into the repository.
+        ExportError: there are too few images.
+        AgreementError: the embeddings differ by too much; the repository is as it was.
+    """
+    manifest = read_manifest(plan.repository)
+    source = graph_file(plan.repository, manifest, "image_encoder")
+    images = plan.images.sample(plan.limit)
+    if len(images) < _LEAST_IMAGES:
+        raise ExportError(f"{len(images)} images are too few to calibrate on; give at least {_LEAST_IMAGES}")
+    pixels = _render(OnnxBackend(plan.repository), images)
+    is_held_out = np.arange(len(pixels)) % _HELD_OUT == 0
+    plan.report(f"calibrating on {int((~is_held_out).sum())} images of {images.name}")
+    # Beside its place, so that the last step is a renaming.
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=plan.repository.resolve().parent) as folder:
+        target = Path(folder) / FILE_NAME
+        quantize_encoder(source, target, pixels[~is_held_out])
+        agreement = measure_agreement(source, target, pixels[is_held_out])
+        plan.report(_describe(agreement))
+        if agreement.p1 < plan.min_cosine and not plan.is_forced:
+            raise AgreementError(
+                f"int8 costs too much: 1 held-out image in 100 has a cosine with fp32 below {agreement.p1:.4f}, and "
+                f"{plan.min_cosine:g} is asked for; calibrate on more images like those to be served (--calibration, "
+                "--limit), lower --min-cosine, or write it even so (--force)",
+                measured=agreement.p1,
+                bound=plan.min_cosine,
+            )
+        target.replace(source.with_name(FILE_NAME))
+    _record(plan, manifest, images, agreement)
+    size_mb = source.with_name(FILE_NAME).stat().st_size / 1e6
+    plan.report(f"wrote {source.with_name(FILE_NAME)}: {size_mb:.1f} MB; --profile cpu takes it now, cpu-bf16 does not")
+    return agreement
+
+
+def _render(backend: OnnxBackend, images: ImageSet) -> Pixels:
+    """Return what the encoder sees of the images in service: small ones go through `upscale`, others are resized."""
+    batches = [range(i, min(i + _BATCH, len(images))) for i in range(0, len(images), _BATCH)]
+    return np.concatenate(
+        [
+            backend.render([images.read(i) for i in rows], [images.names[i] for i in rows], route="auto")
+            for rows in batches
+        ]
+    )
+
+
+def _describe(agreement: Agreement) -> str:
+    return (
+        f"cosine with fp32 on {agreement.n_images} held-out images: mean {agreement.mean:.4f}, "
+        f"99 of 100 at least {agreement.p1:.4f}, least {agreement.least:.4f}"
+    )
+
+
+def _record(plan: Int8Plan, manifest: dict[str, Any], images: ImageSet, agreement: Agreement) -> None:
+    add_artifact(plan.repository, manifest, f"image_encoder/1/{FILE_NAME}")
+    manifest["int8"] = {
+        "image_encoder": {
+            "calibration": images.name,
+            "n_images": len(images),
+            "cosine": asdict(agreement),
+            "onnxruntime": version("onnxruntime"),
+            "openvino": version("openvino"),
+        }
+    }
+    write_manifest(plan.repository, manifest)

@@ -1,0 +1,1 @@
+"""The model repository: what is written, and its manifest."""

@@ -1,0 +1,303 @@
+"""The whole export: graphs, tokenizer, text banks, manifest and configurations, checked and then put in place."""
+
+# torch, onnx, onnxruntime and Pillow ship partial types: what comes out of them is unknown to the checker.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from clipsr_export._errors import TemplateError, TokenizerError
+from clipsr_export._graphs.check import check_graph
+from clipsr_export._graphs.modules import FEATURES, ImageEncoderGraph, TextEncoderGraph, UpscaleGraph
+from clipsr_export._graphs.onnx import write_onnx
+from clipsr_export._graphs.receptive_field import measure_receptive_field
+from clipsr_export._repository.dims import fill_dims
+from clipsr_export._repository.manifest import describe_file, digest_of, sha256, write_manifest
+from clipsr_export._tokenizer.build import build_tokenizer, pad_token_id
+from clipsr_training import prompts
+from clipsr_training.clip import ClipCheckpoint
+from clipsr_training.liif import Upscaler, describe_upscaler
+
+SCHEMA_VERSION = 1
+# Canvas sides that requests are padded to, so that images of different sizes share a batch.
+CANVAS_SIZES_PX = (32, 64, 128)
+# What the graph is checked on besides: upscaling sends windows of any shape, down to a single pixel.
+_OTHER_CANVASES_HW = ((57, 41), (1, 1), (5, 1))
+DEFAULT_TEMPLATES = "@simple"
+_BANK_TEMPLATE_SETS = ("simple", "cifar")
+# Texts that a text tower encodes at once: at width 1,024, the activations of one layer are then 100 MB.
+_TEXT_BATCH = 64
+# What cleaning, special tokens, cutting and padding could each get wrong.
+_HARD_TEXTS = (
+    "",
+    " a\tb\n",
+    "a very long caption, " * 100,
+    "Ｆｕｌｌ “width” ﬁ",
+    "一只猫",
+    "🐈‍⬛ x",
+    "a\x07b",
+    "don't_do.it!",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportPlan:
+    """What is exported, and where to.
+
+    Attributes:
+        name: the manifest's model name.
+        clip: the CLIP checkpoint.
+        upscaler: the super-resolution model.
+        template: a model repository whose configurations are taken.
+        output: the repository to fill; may be the template itself.
+        samples: real images that the graphs are checked on, besides random ones.
+        native_min_side_px: shorter side from which images skip super-resolution.
+        has_text_banks: whether embeddings of the named label sets are computed now, and not at their first use.
+        report: called with one line about every step.
+    """
+
+    name: str
+    clip: ClipCheckpoint
+    upscaler: Upscaler
+    template: Path
+    output: Path
+    samples: tuple[Path, ...]
+    native_min_side_px: int
+    has_text_banks: bool = True
+    report: Callable[[str], None] = lambda _: None
+
+
+def export_repository(plan: ExportPlan) -> dict[str, Any]:
+    """Export into a temporary folder, check everything, then move it into place.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        TemplateError: the template is not a model repository.
+        ParityError: a graph does not compute what PyTorch computes; the output is unchanged.
+    """
+    configurations = _configurations(plan)
+    plan.output.mkdir(parents=True, exist_ok=True)
+    # Beside the repository, on its file system: inside, Triton would take the folder for a model.
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=plan.output.resolve().parent) as folder:
+        staging = Path(folder)
+        _write_graphs(plan, staging)
+        tokenizer = _write_tokenizer(plan, staging)
+        banks = _write_text_banks(plan, staging) if plan.has_text_banks else []
+        manifest = _manifest(plan, staging, banks, pad_token_id(tokenizer))
+        write_manifest(staging, manifest)
+        _copy_models(plan)
+        for path, text in configurations.items():
+            (plan.output / path).write_text(text, encoding="utf-8")
+        _put_in_place(staging, plan.output)
+    plan.report(f"wrote {plan.output} ({plan.name}, {manifest['digest'][:19]})")
+    return manifest
+
+
+def _configurations(plan: ExportPlan) -> dict[Path, str]:
+    """Return every configuration of the template, filled in, by path inside the repository."""
+    paths = sorted([*plan.template.glob("*/config.pbtxt"), *plan.template.glob("*/configs/*.pbtxt")])
+    if not paths:
+        raise TemplateError(
+            f"{plan.template} holds no <model>/config.pbtxt; name clipsr's model_repository with --template"
+        )
+    sizes = {"R": plan.clip.image_size_px, "D": plan.clip.embed_dim, "L": plan.clip.context_length}
+    return {p.relative_to(plan.template): fill_dims(p.read_text(encoding="utf-8"), sizes) for p in paths}
+
+
+def _write_graphs(plan: ExportPlan, staging: Path) -> None:
+    size = plan.clip.image_size_px
+    batch = {0: "batch"}
+    # Two symbols: classification sends squares, upscaling of whole images any shape.
+    canvas_axes = {"canvas": {0: "batch", 2: "canvas_height", 3: "canvas_width"}, "box": batch}
+    graphs: list[
+        tuple[str, nn.Module, Callable[[], Iterator[dict[str, npt.NDArray[Any]]]], str, dict[str, dict[int, str]]]
+    ] = [
+        ("upscale", UpscaleGraph(plan.upscaler, size), lambda: _canvases(plan), "pixels", canvas_axes),
+        ("image_encoder", ImageEncoderGraph(plan.clip), lambda: _pixels(plan), "image_embedding", {"pixels": batch}),
+        ("text_encoder", TextEncoderGraph(plan.clip), lambda: _tokens(plan), "text_embedding", {"tokens": batch}),
+    ]
+    for name, module, samples, output, axes in graphs:
+        path = staging / name / "1" / "model.onnx"
+        path.parent.mkdir(parents=True)
+        example = {key: torch.from_numpy(array) for key, array in next(samples()).items()}
+        inner = (FEATURES,) if name == "upscale" else ()
+        write_onnx(module, example, output, path, axes, inner=inner)
+        difference = check_graph(name, module, path, samples())
+        plan.report(f"{name}: {path.stat().st_size / 1e6:.1f} MB, largest difference from PyTorch {difference:.2g}")
+
+
+def _canvases(plan: ExportPlan) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """Yield random canvases and boxes of every bucket and of other shapes, then real images."""
+    rng = np.random.default_rng(0)
+    for side in CANVAS_SIZES_PX:
+        canvas = rng.integers(0, 256, (3, 3, side, side), dtype=np.uint8)
+        boxes = [[0, 0, side, side], [0.5, 3, side - 5.5, side - 5.5], [0, 0, 16, 11]]
+        yield {"canvas": canvas, "box": np.array(boxes, dtype=np.float32)}
+    for height, width in _OTHER_CANVASES_HW:
+        canvas = rng.integers(0, 256, (2, 3, height, width), dtype=np.uint8)
+        boxes = [[0, 0, height, width], [0.25, 0.5, height, 1.5]]
+        yield {"canvas": canvas, "box": np.array(boxes, dtype=np.float32)}
+    for path in plan.samples:
+        side = CANVAS_SIZES_PX[1]
+        with Image.open(path) as image:
+            array = np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC))
+        canvas = np.ascontiguousarray(array.transpose(2, 0, 1)[None])
+        yield {"canvas": canvas, "box": np.array([[0, 0, side, side]], dtype=np.float32)}
+
+
+def _pixels(plan: ExportPlan) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """Yield random pixels, then real images."""
+    rng = np.random.default_rng(0)
+    size = plan.clip.image_size_px
+    yield {"pixels": rng.integers(0, 256, (3, 3, size, size), dtype=np.uint8)}
+    for path in plan.samples:
+        with Image.open(path) as image:
+            array = np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
+        yield {"pixels": np.ascontiguousarray(array.transpose(2, 0, 1)[None])}
+
+
+def _tokens(plan: ExportPlan) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """Yield token ids of real prompts, one of them longer than the context."""
+    texts = [prompts.expand(t, "cat") for t in prompts.template_sets()["cifar"]]
+    yield {"tokens": plan.clip.tokenizer(texts).numpy()}
+    yield {"tokens": plan.clip.tokenizer(["a very long caption, " * 40]).numpy()}
+
+
+def _write_tokenizer(plan: ExportPlan, staging: Path) -> Tokenizer:
+    """Write the tokenizer file after comparing it with the checkpoint's own tokenizer on every known prompt."""
+    tokenizer = build_tokenizer(plan.clip)
+    labels = sorted({label for labels in prompts.label_sets().values() for label in labels})
+    texts = [prompts.expand(t, label) for t in prompts.template_sets()["imagenet"] for label in labels]
+    texts += _HARD_TEXTS
+    actual = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+    for text, ids, expected in zip(texts, actual, plan.clip.tokenizer(texts).tolist(), strict=True):
+        if ids != expected:
+            raise TokenizerError(f"the tokenizers file gives other token ids than the checkpoint's own for {text!r}")
+    tokenizer.save(str(staging / "text_encoder" / "tokenizer.json"))
+    return tokenizer
+
+
+@torch.inference_mode()
+def _write_text_banks(plan: ExportPlan, staging: Path) -> list[dict[str, str]]:
+    """Write embeddings of the named label sets; returns the manifest's list of banks."""
+    folder = staging / "similarity" / "text_banks"
+    folder.mkdir(parents=True)
+    embedding = _embed_prompts(plan)
+    digest = sha256(staging / "text_encoder" / "1" / "model.onnx")
+    banks: list[dict[str, str]] = []
+    for label_set, labels in prompts.label_sets().items():
+        for template_set in _BANK_TEMPLATE_SETS:
+            templates = prompts.template_sets()[template_set]
+            rows = [torch.stack([embedding[prompts.expand(t, label)] for t in templates]) for label in labels]
+            mean = torch.stack(rows).mean(dim=1)
+            mean = nn.functional.normalize(mean, dim=-1).numpy().astype(np.float32)
+            path = folder / f"{label_set}-{template_set}.npz"
+            np.savez(
+                path,
+                labels=np.array(labels),
+                templates=np.array(templates),
+                text_embedding=mean,
+                digest=np.array(digest),
+            )
+            file = path.relative_to(staging).as_posix()
+            banks.append({"file": file, "label_set": label_set, "templates": f"@{template_set}"})
+    plan.report(f"text banks: {', '.join(bank['file'].rsplit('/')[-1] for bank in banks)}")
+    return banks
+
+
+def _embed_prompts(plan: ExportPlan) -> dict[str, Tensor]:
+    """Embed each prompt of the banks once, though several sets share it."""
+    templates = [t for name in _BANK_TEMPLATE_SETS for t in prompts.template_sets()[name]]
+    labels = [label for labels in prompts.label_sets().values() for label in labels]
+    texts = list(dict.fromkeys(prompts.expand(t, label) for label in labels for t in templates))
+    graph = TextEncoderGraph(plan.clip)
+    chunks = plan.clip.tokenizer(texts).split(_TEXT_BATCH)
+    return dict(zip(texts, torch.cat([graph(chunk) for chunk in chunks]), strict=True))
+
+
+def _manifest(plan: ExportPlan, staging: Path, banks: list[dict[str, str]], pad_id: int) -> dict[str, Any]:
+    files = sorted(p for p in staging.rglob("*") if p.is_file())
+    artifacts = {p.relative_to(staging).as_posix(): describe_file(p) for p in files}
+    clip = plan.clip
+    upscaler = describe_upscaler(plan.upscaler)
+    packages = ("clipsr-export", "clipsr-training", "torch", "onnx", "onnxscript", "open_clip_torch", "tokenizers")
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": plan.name,
+        "digest": digest_of(artifacts),
+        "weights": "random" if clip.is_random else "trained",
+        "image_encoder": {
+            "architecture": clip.architecture,
+            "image_size_px": clip.image_size_px,
+            "embed_dim": clip.embed_dim,
+            "mean": list(clip.mean),
+            "std": list(clip.std),
+            "interpolation": clip.interpolation,
+            "resize_mode": clip.resize_mode,
+            "fill_color": clip.fill_color,
+        },
+        "text_encoder": {
+            "context_length": clip.context_length,
+            "vocab_size": clip.vocab_size,
+            "pad_token_id": pad_id,
+        },
+        "upscaler": {
+            "architecture": f"{upscaler['name']} ({upscaler['args']['encoder_spec']['name']})",
+            "canvas_sizes_px": list(CANVAS_SIZES_PX),
+            "scale_max": plan.upscaler.scale_max,
+            "receptive_field_px": measure_receptive_field(plan.upscaler),
+        },
+        "scoring": {
+            "function": "softmax" if clip.logit_bias is None else "sigmoid",
+            "logit_scale": clip.logit_scale,
+            "logit_bias": clip.logit_bias or 0.0,
+        },
+        "native_min_side_px": plan.native_min_side_px,
+        "default_templates": DEFAULT_TEMPLATES,
+        "template_sets": prompts.template_sets(),
+        "label_sets": prompts.label_sets(),
+        "text_banks": banks,
+        "artifacts": artifacts,
+        "versions": {name: version(name) for name in packages},
+    }
+
+
+def _copy_models(plan: ExportPlan) -> None:
+    """Copy what the template holds beside configurations and generated files, unless it is the output itself."""
+    if plan.template.resolve() == plan.output.resolve():
+        return
+    generated = shutil.ignore_patterns(
+        "model.onnx*", "model.int8.onnx", "*.plan", "tensorrt.json", "manifest.json", "tokenizer.json", "text_banks"
+    )
+    shutil.copytree(plan.template, plan.output, ignore=generated, dirs_exist_ok=True)
+
+
+def _put_in_place(staging: Path, output: Path) -> None:
+    """Replace generated files one by one, the manifest last: a reader never sees one that names files not there yet."""
+    shutil.rmtree(output / "similarity" / "text_banks", ignore_errors=True)
+    for stale in output.glob("*/1/model.onnx.data"):
+        if not (staging / stale.relative_to(output)).exists() and (staging / stale.relative_to(output).parent).exists():
+            stale.unlink()
+    # Converted from graphs that are replaced now.
+    for stale in [*output.glob("*/1/model.int8.onnx"), *output.glob("*/1/*.plan"), *output.glob("tensorrt.json")]:
+        stale.unlink()
+    files = sorted((p for p in staging.rglob("*") if p.is_file()), key=lambda p: p.name == "manifest.json")
+    for path in files:
+        target = output / path.relative_to(staging)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)

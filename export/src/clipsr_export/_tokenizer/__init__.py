@@ -1,0 +1,1 @@
+"""A tokenizer as a `tokenizers` file."""

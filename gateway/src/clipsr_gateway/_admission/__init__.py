@@ -1,0 +1,1 @@
+"""Admission control: how much work is accepted, and fair turns between calls."""

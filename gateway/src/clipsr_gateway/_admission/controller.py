@@ -1,0 +1,333 @@
+"""Decides which calls to take on, so that those taken are answered in time and the rest is told so at once.
+
+Work is counted in units: what a small image with a few labels costs. Calls share the places in Triton fairly, each
+getting a turn (FairSlots), so a call of c units waits for at most c units of every other call:
+
+    estimate_s(c) = (sum over calls of min(units left, c) + c) / units per second
+
+A call is taken on if that is at most `max_slowdown` times what it would take on an idle service,
+
+    max_slowdown * max(alone_s, c / units per second)
+
+and within its deadline. So one rule serves single images and bulk calls, on any hardware: both rates are measured on
+the requests themselves. `alone_s` comes only from requests that had Triton to themselves: overload never raises it.
+Source: processor sharing, Kleinrock 1976, Queueing Systems volume 2, section 4.4.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import statistics
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+from clipsr_gateway.errors import DeadlineExceededError, OverloadedError
+
+_MIB = 1024 * 1024
+
+# Decoding a megapixel costs about as much as embedding a small image: 10 to 20 ms on one core.
+_PIXELS_PER_UNIT = 1_000_000
+
+# Rendering an encoder's input of 224 x 224 pixels costs about half of what embedding it does.
+_RENDERED_PIXELS_PER_UNIT = 100_000
+
+# Serializing and ranking a thousand labels: some 10 ms for each image.
+_LABELS_PER_UNIT = 1_000
+
+# A pass through the text encoder, beside one through the image encoder.
+_TEXTS_PER_UNIT = 4
+
+# Before anything is measured; what a small model takes on a few cores.
+_ALONE_S = 0.05
+
+# The median of so many requests counts: the first ones find cold caches, and some are easier than they look.
+_ALONE_SAMPLES = 32
+
+# Least that Triton is believed to do, as a share of what it does with one request at a time.
+_LEAST_RATE = 0.25
+
+# A request of more units is heavy: it keeps one of a model's two or so instances busy for a long time.
+_HEAVY_UNITS = 8.0
+
+# Heavy requests in Triton at once; one leaves the other instances to everybody else.
+_HEAVY_AT_ONCE = 1
+
+# Busy seconds after which a measurement of the rate counts half.
+_RATE_HALF_LIFE_S = 1.0
+
+_MIN_RETRY_S, _MAX_RETRY_S = 0.1, 30.0
+
+
+def image_units(*, pixels: int, labels: int = 0) -> float:
+    """Returns what an image of `pixels` costs when compared with `labels`, in units."""
+    return 1 + pixels / _PIXELS_PER_UNIT + labels / _LABELS_PER_UNIT
+
+
+def upscale_units(source_hw: tuple[int, int], target_hw: tuple[int, int]) -> float:
+    """Returns what it costs to upscale an image, in units."""
+    return source_hw[0] * source_hw[1] / _PIXELS_PER_UNIT + target_hw[0] * target_hw[1] / _RENDERED_PIXELS_PER_UNIT
+
+
+def text_units(texts: int) -> float:
+    """Returns what so many passes through the text encoder cost, in units."""
+    return texts / _TEXTS_PER_UNIT
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdmissionConfig:
+    """How much the gateway takes on.
+
+    Attributes:
+        max_slowdown: how many times longer than alone a call may be expected to take.
+        min_calls: calls that are always taken on, whatever the estimate.
+        max_calls: calls at once, streams included; bounds what a call costs besides its message.
+        max_queued_bytes: messages of calls in progress, streams not counted; one call may always exceed it.
+        max_reading: calls whose message is being received at once. Together with `max_queued_bytes` this bounds the
+            memory of messages: at most max_reading * Limits.max_message_bytes + max_queued_bytes.
+        read_timeout_s: how long a message may take to arrive once it is its turn.
+    """
+
+    max_slowdown: float = 8.0
+    min_calls: int = 8
+    max_calls: int = 1024
+    max_queued_bytes: int = 256 * _MIB
+    max_reading: int = 32
+    read_timeout_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        """Refuses what would refuse every call.
+
+        Raises:
+            ValueError: naming the attribute.
+        """
+        if not self.max_slowdown >= 1:
+            raise ValueError(f"max_slowdown must be at least 1; it is {self.max_slowdown}.")
+        for name in ("min_calls", "max_calls", "max_queued_bytes", "max_reading", "read_timeout_s"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive; it is {getattr(self, name)}.")
+
+
+class Ticket:
+    """One call that was taken on.
+
+    Attributes:
+        units: work of the call that is not done yet.
+    """
+
+    def __init__(self) -> None:
+        self.units = 0.0
+
+    def done(self, units: float) -> None:
+        """Part of the work is done."""
+        self.units = max(0.0, self.units - units)
+
+
+class Admission:
+    """Takes calls on, measures how fast Triton is, and refuses what would come too late.
+
+    Belongs to one event loop.
+
+    Args:
+        config: how much to take on.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, config: AdmissionConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._config = config
+        self._tickets: set[Ticket] = set()
+        self._calls = 0
+        self._queued_bytes = 0
+        self._speed = _Speed(clock)
+        self._heavy = asyncio.Semaphore(_HEAVY_AT_ONCE)
+
+    @property
+    def calls(self) -> int:
+        """Calls in progress."""
+        return self._calls
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes of the messages of calls in progress."""
+        return self._queued_bytes
+
+    @property
+    def units(self) -> float:
+        """Work taken on and not done."""
+        return sum(ticket.units for ticket in self._tickets)
+
+    @property
+    def units_per_second(self) -> float:
+        """How fast Triton works, as measured."""
+        return self._speed.units_per_second
+
+    @property
+    def alone_s(self) -> float:
+        """How long one unit takes on an idle service, as measured."""
+        return self._speed.alone_s
+
+    def estimate_s(self, units: float) -> float:
+        """Returns how long a call of so many units would take if it came now."""
+        ahead = sum(min(ticket.units, units) for ticket in self._tickets)
+        return (ahead + units) / self._speed.units_per_second
+
+    @contextmanager
+    def call(self) -> Generator[None]:
+        """Counts a call, before its message is read.
+
+        Raises:
+            OverloadedError: there are too many.
+        """
+        if self._calls >= self._config.max_calls:
+            sentence = f"This service has {self._calls:,} calls in progress, as many as it takes; try again later."
+            raise OverloadedError(sentence, retry_s=_spread(self.estimate_s(1.0)))
+        self._calls += 1
+        try:
+            yield
+        finally:
+            self._calls -= 1
+
+    @contextmanager
+    def message(self, size_bytes: int) -> Generator[None]:
+        """Holds a message's bytes.
+
+        Raises:
+            OverloadedError: with those of other calls they are too many.
+        """
+        if self._queued_bytes and self._queued_bytes + size_bytes > self._config.max_queued_bytes:
+            sentence = "This service holds as many bytes of other requests as it may; try again later."
+            raise OverloadedError(sentence, retry_s=_spread(self.estimate_s(1.0)))
+        self._queued_bytes += size_bytes
+        try:
+            yield
+        finally:
+            self._queued_bytes -= size_bytes
+
+    def check(self, units: float = 1.0, *, time_remaining_s: float | None = None) -> None:
+        """Refuses a call of so many units if it would come too late; takes nothing on.
+
+        Raises:
+            OverloadedError: saying when to try again.
+        """
+        waiting = sum(1 for ticket in self._tickets if ticket.units)
+        if waiting < self._config.min_calls:
+            return
+        estimate_s = self.estimate_s(units)
+        allowed_s = self._config.max_slowdown * max(self._speed.alone_s, units / self._speed.units_per_second)
+        if estimate_s > allowed_s:
+            sentence = f"This service is busy: an answer would take about {estimate_s:.2f} s; try again later."
+            raise OverloadedError(sentence, retry_s=_spread(estimate_s - allowed_s))
+        if time_remaining_s is not None and estimate_s > time_remaining_s:
+            sentence = (
+                f"This service is busy: an answer would take about {estimate_s:.2f} s, and the deadline is in "
+                f"{time_remaining_s:.2f} s; set a later one, or try again."
+            )
+            raise OverloadedError(sentence, retry_s=_spread(estimate_s - time_remaining_s))
+
+    @contextmanager
+    def ticket(self) -> Generator[Ticket]:
+        """The work of one call, none at first; what is left at the end is forgotten."""
+        ticket = Ticket()
+        self._tickets.add(ticket)
+        try:
+            yield ticket
+        finally:
+            self._tickets.discard(ticket)
+
+    def take_on(self, ticket: Ticket, units: float, *, time_remaining_s: float | None) -> None:
+        """Adds work to a call.
+
+        Raises:
+            OverloadedError: it would come too late.
+            DeadlineExceededError: it has come too late already.
+        """
+        if time_remaining_s is not None and time_remaining_s <= 0:
+            raise DeadlineExceededError("The deadline passed before the request was read.")
+        if not ticket.units:  # a call is refused as a whole or not at all
+            self.check(units, time_remaining_s=time_remaining_s)
+        ticket.units += units
+
+    @asynccontextmanager
+    async def lane(self, units: float) -> AsyncGenerator[None]:
+        """Lets one heavy request through at a time; to be entered before a place in Triton is taken."""
+        if units <= _HEAVY_UNITS:
+            yield
+            return
+        async with self._heavy:
+            yield
+
+    @contextmanager
+    def work(self, ticket: Ticket | None, units: float) -> Generator[None]:
+        """Measures one request in Triton, and takes it off its call's work when it has come back."""
+        request = self._speed.begin()
+        is_done = False
+        try:
+            yield
+            is_done = True
+        finally:
+            self._speed.end(request, units if is_done else 0.0)
+            if ticket is not None:
+                ticket.done(units)
+
+
+@dataclass(eq=False)
+class _Request:
+    """In Triton now."""
+
+    sent_s: float
+    is_alone: bool
+
+
+class _Speed:
+    """How fast Triton works: when many requests keep it busy, and with one alone."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._running: set[_Request] = set()
+        self._since_s = 0.0
+        self._busy_s = 0.0
+        self._units = 0.0
+        self._alone: deque[float] = deque(maxlen=_ALONE_SAMPLES)
+
+    @property
+    def alone_s(self) -> float:
+        return statistics.median(self._alone) if self._alone else _ALONE_S
+
+    @property
+    def units_per_second(self) -> float:
+        # Requests that fail take time and do no work; nothing must be refused because of them alone.
+        least = _LEAST_RATE / self.alone_s
+        return max(least, self._units / self._busy_s) if self._busy_s and self._units else least
+
+    def begin(self) -> _Request:
+        self._account()
+        for other in self._running:
+            other.is_alone = False
+        request = _Request(sent_s=self._clock(), is_alone=not self._running)
+        self._running.add(request)
+        return request
+
+    def end(self, request: _Request, units: float) -> None:
+        self._account()
+        self._running.discard(request)
+        self._units += units
+        if request.is_alone and units:
+            self._alone.append((self._clock() - request.sent_s) / units)
+
+    def _account(self) -> None:
+        """Adds the time since the last change, if anything ran, and lets the past fade."""
+        now_s = self._clock()
+        if self._running:
+            elapsed_s = now_s - self._since_s
+            fading = 2.0 ** (-elapsed_s / _RATE_HALF_LIFE_S)
+            self._busy_s = self._busy_s * fading + elapsed_s
+            self._units *= fading
+        self._since_s = now_s
+
+
+def _spread(retry_s: float) -> float:
+    """Returns a delay that differs from call to call, so that those refused together do not come back together."""
+    return min(_MAX_RETRY_S, max(_MIN_RETRY_S, retry_s) * random.uniform(1.0, 1.5))

@@ -1,0 +1,199 @@
+"""The seam between the gateway and whatever computes: Triton in production, a fake in tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+# Empty: the checkpoint's own, which the models read from the manifest.
+Fit = Literal["", "center_crop", "squash"]
+Route = Literal["upscaled", "native"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """What the models say about one image.
+
+    Attributes:
+        cosine: [K] float32 in [-1, 1], in the order of the labels.
+        probability: [K] float32 in [0, 1], in the order of the labels.
+        image_embedding: [D] float32, L2-normalized; None unless asked for.
+        pixels: [3, R, R] uint8 RGB, what the image encoder received; None unless asked for.
+    """
+
+    cosine: npt.NDArray[np.float32]
+    probability: npt.NDArray[np.float32]
+    image_embedding: npt.NDArray[np.float32] | None = None
+    pixels: npt.NDArray[np.uint8] | None = None
+
+    def fault(self, *, label_count: int, embed_dim: int | None = None, side_px: int | None = None) -> str | None:
+        """Returns what makes these scores unusable, or None if they are sound.
+
+        Args:
+            label_count: K.
+            embed_dim: D where the embedding was asked for.
+            side_px: R where the pixels were asked for.
+        """
+        if self.cosine.shape != (label_count,) or self.probability.shape != (label_count,):
+            return (
+                f"{label_count} labels were sent, but cosine has shape {self.cosine.shape} "
+                f"and probability {self.probability.shape}"
+            )
+        if not (np.isfinite(self.cosine).all() and np.isfinite(self.probability).all()):
+            return "cosine or probability is not finite"
+        if embed_dim is not None and (fault := embedding_fault(self.image_embedding, (embed_dim,))):
+            return fault
+        if side_px is not None and (self.pixels is None or self.pixels.shape != (3, side_px, side_px)):
+            shape = None if self.pixels is None else self.pixels.shape
+            return f"pixels of shape (3, {side_px}, {side_px}) were expected, {shape} came"
+        return None
+
+
+def embedding_fault(values: npt.NDArray[np.float32] | None, shape: tuple[int, ...]) -> str | None:
+    """Returns what makes embeddings unusable that should have a shape, or None if they are sound."""
+    if values is None or values.shape != shape:
+        return f"embeddings of shape {shape} were expected, {None if values is None else values.shape} came"
+    return None if np.isfinite(values).all() else "an embedding is not finite"
+
+
+class PreparedLabels(Protocol):
+    """Labels and templates, encoded once for all images of a call."""
+
+    async def classify(
+        self,
+        image: bytes,
+        *,
+        fit: Fit,
+        route: Route,
+        request_id: str,
+        timeout_s: float | None,
+        size_hw: tuple[int, int] | None = None,
+        wants_embedding: bool = False,
+        wants_pixels: bool = False,
+    ) -> Scores:
+        """Classifies one image.
+
+        Args:
+            image: an encoded image file.
+            fit: how an image that is not square meets the square input; empty for the checkpoint's own way.
+            route: which ensemble runs.
+            request_id: that of the call; shown in the backend's own log.
+            timeout_s: seconds until the caller stops waiting; None waits forever.
+            size_hw: rows and columns of the image. Small images of one call, one size and one moment are sent together;
+                None sends the image alone.
+            wants_embedding: whether `Scores.image_embedding` is needed.
+            wants_pixels: whether `Scores.pixels` is needed.
+
+        Raises:
+            BackendUnavailableError: the backend does not answer or has not loaded the ensemble.
+            DeadlineExceededError: `timeout_s` passed.
+            ImageRejectedError: the image is at fault.
+            BackendFaultError: anything else.
+        """
+        ...
+
+    async def warm(self, *, embed_dim: int, request_id: str, timeout_s: float | None) -> None:
+        """Makes the backend know the embeddings of these labels, so that requests with images find them.
+
+        Args:
+            embed_dim: D, width of an embedding.
+            request_id: shown in the backend's own log.
+            timeout_s: seconds until the caller stops waiting; None waits forever.
+
+        Raises:
+            BackendError, DeadlineExceededError: as classify.
+        """
+        ...
+
+
+class InferenceBackend(Protocol):
+    """Runs the models."""
+
+    @property
+    def target(self) -> str:
+        """Where the backend is, as shown in messages: HOST:PORT."""
+        ...
+
+    async def is_ready(self, *, timeout_s: float) -> bool:
+        """Says whether the backend and all models are ready; False, never an error, for one that is down."""
+        ...
+
+    def prepare(self, *, labels: Sequence[str], templates: Sequence[str]) -> PreparedLabels:
+        """Encodes labels and templates for any number of images. Pure computation; may run in any thread."""
+        ...
+
+    async def embed_image(
+        self,
+        image: bytes,
+        *,
+        fit: Fit,
+        route: Route,
+        request_id: str,
+        timeout_s: float | None,
+        size_hw: tuple[int, int] | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Embeds one image; arguments and errors are those of PreparedLabels.classify.
+
+        Returns:
+            [D] L2-normalized.
+        """
+        ...
+
+    async def embed_texts(
+        self, texts: Sequence[str], *, templates: Sequence[str], request_id: str, timeout_s: float | None
+    ) -> npt.NDArray[np.float32]:
+        """Embeds texts, each as the mean over the templates.
+
+        Args:
+            texts: N texts.
+            templates: each with exactly one "{}".
+            request_id: shown in the backend's own log.
+            timeout_s: seconds until the caller stops waiting; None waits forever.
+
+        Returns:
+            [N, D] L2-normalized.
+
+        Raises:
+            BackendError, DeadlineExceededError: as PreparedLabels.classify.
+        """
+        ...
+
+    async def max_tiles(self, *, timeout_s: float | None) -> int:
+        """Returns how many tiles one call of `upscale` may hold, at least 1.
+
+        Raises:
+            BackendError, DeadlineExceededError: as PreparedLabels.classify.
+        """
+        ...
+
+    async def upscale(
+        self,
+        canvas: npt.NDArray[np.uint8],
+        box: npt.NDArray[np.float32],
+        *,
+        request_id: str,
+        timeout_s: float | None,
+    ) -> npt.NDArray[np.uint8]:
+        """Renders regions of low-resolution images.
+
+        Args:
+            canvas: [N, 3, H, W] RGB, N at most `max_tiles`.
+            box: [N, 4] (top, left, height, width) of each region, in canvas pixels.
+            request_id: shown in the backend's own log.
+            timeout_s: seconds until the caller stops waiting; None waits forever.
+
+        Returns:
+            [N, 3, R, R] RGB.
+
+        Raises:
+            BackendError, DeadlineExceededError: as PreparedLabels.classify.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Releases connections; calls in progress fail."""
+        ...

@@ -1,0 +1,372 @@
+"""The only module that knows Triton: tensors of the ensembles, of `embed_text` and of `upscale`, and its errors.
+
+The tensors are those of docs/tensor-contract.md, with a batch dimension in front: the images of a group, or N tiles.
+"""
+
+# tritonclient has no annotations; what leaves this module has.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, NoReturn, cast
+
+import numpy as np
+import numpy.typing as npt
+from tritonclient.grpc import InferInput, InferRequestedOutput
+from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from clipsr_gateway._backend.grouping import Grouping
+from clipsr_gateway._backend.protocol import Fit, Route, Scores
+from clipsr_gateway._tracing import outgoing_headers
+from clipsr_gateway.errors import (
+    BackendFaultError,
+    BackendUnavailableError,
+    DeadlineExceededError,
+    ImageRejectedError,
+)
+
+# The ensemble that serves each route.
+MODELS: dict[Route, str] = {"upscaled": "classify", "native": "classify_native"}
+
+# The same with `image_embedding` and `pixels`; Triton wants all outputs of these to be asked for.
+DETAILED_MODELS: dict[Route, str] = {"upscaled": "classify_detailed", "native": "classify_native_detailed"}
+
+# Their first parts.
+EMBED_IMAGE_MODELS: dict[Route, str] = {"upscaled": "embed_image", "native": "embed_image_native"}
+
+EMBED_TEXT_MODEL = "embed_text"
+SIMILARITY_MODEL = "similarity"
+UPSCALE_MODEL = "upscale"
+
+# `upscale` is a part of the ensembles, which are ready when their parts are.
+_READY_MODELS = (*MODELS.values(), *DETAILED_MODELS.values(), *EMBED_IMAGE_MODELS.values(), EMBED_TEXT_MODEL)
+
+# Python models prefix what is meant for the caller; an ensemble may wrap it in its own sentence. The reason's prefix
+# is checked too: only an image can still be at fault once the gateway has checked the rest of the request.
+_REJECTION = re.compile(r"clipsr:(IMAGE_[A-Z_]+): ([^\n]*)")
+
+# Images of a call that are ready at the same moment share a request: a request costs the gateway, Triton and each model
+# more than decoding such an image does. `decode` works through a request one by one in one of its two processes, so
+# groups stay small, and so do their images: none above the largest canvas, which is 128 px by default.
+_GROUP_LIMIT = 8
+_GROUP_SIDE_PX = 128
+# Each image brings all labels and templates; beyond this the strings outweigh the request.
+_GROUP_STRINGS = 4096
+
+_CHANNEL_OPTIONS: list[tuple[str, int]] = [
+    ("grpc.max_send_message_length", -1),  # Triton has no limit; the gateway's own limits are checked before
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),  # what became of another backend's connection is nothing to this one
+    ("grpc.keepalive_time_ms", 20_000),  # notices a Triton that died without closing the connection
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # gRPC's default backs off up to two minutes: far too long after a restart of Triton beside us.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 5_000),  # in truth the time that an attempt may take; a busy machine needs some
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+]
+
+
+class _Connection:
+    """Sends requests, and gives every failure its type."""
+
+    def __init__(self, *, target: str, client: InferenceServerClient) -> None:
+        self._target = target
+        self._client = client
+
+    async def infer(
+        self,
+        model_name: str,
+        *,
+        inputs: Sequence[InferInput],
+        outputs: Sequence[str],
+        request_id: str,
+        timeout_s: float | None,
+    ) -> Any:
+        """Runs a model. Cancelling the caller cancels the request in Triton.
+
+        Raises:
+            BackendUnavailableError: Triton does not answer, or has not loaded the model.
+            DeadlineExceededError: `timeout_s` passed.
+            ImageRejectedError: a model refused the image.
+            BackendFaultError: anything else.
+        """
+        try:
+            return await self._client.infer(
+                model_name,
+                inputs=inputs,
+                outputs=[InferRequestedOutput(name) for name in outputs],
+                request_id=request_id,
+                client_timeout=timeout_s,
+                headers=outgoing_headers(),
+            )
+        except InferenceServerException as error:
+            _raise_typed(error, target=self._target, model_name=model_name)
+
+
+class TritonBackend:
+    """Computes through a Triton server's gRPC endpoint.
+
+    Must be created inside a running event loop and used there only (`prepare` excepted).
+    """
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._client = InferenceServerClient(target, channel_args=_CHANNEL_OPTIONS)
+        self._connection = _Connection(target=target, client=self._client)
+        self._grouping = Grouping[bytes, npt.NDArray[np.float32]]()
+
+    @property
+    def target(self) -> str:
+        """HOST:PORT of Triton's gRPC endpoint."""
+        return self._target
+
+    async def is_ready(self, *, timeout_s: float) -> bool:
+        """Says whether the server and all models are ready; False on any error."""
+        try:
+            if not await self._client.is_server_ready(client_timeout=timeout_s):
+                return False
+            for model_name in _READY_MODELS:
+                if not await self._client.is_model_ready(model_name, client_timeout=timeout_s):
+                    return False
+        except InferenceServerException:
+            return False
+        return True
+
+    def prepare(self, *, labels: Sequence[str], templates: Sequence[str]) -> TritonLabels:
+        """Serializes labels and templates once for all images of a call."""
+        return TritonLabels(connection=self._connection, labels=labels, templates=templates)
+
+    async def embed_image(
+        self,
+        image: bytes,
+        *,
+        fit: Fit,
+        route: Route,
+        request_id: str,
+        timeout_s: float | None,
+        size_hw: tuple[int, int] | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Embeds one image; see InferenceBackend.embed_image. Cancelling the caller cancels the request in Triton."""
+
+        async def send(images: Sequence[bytes]) -> list[npt.NDArray[np.float32]]:
+            result = await self._connection.infer(
+                EMBED_IMAGE_MODELS[route],
+                inputs=_image_inputs(images, fit),
+                outputs=["image_embedding"],
+                request_id=request_id,
+                timeout_s=timeout_s,
+            )
+            return list(_float_output(result, "image_embedding", rank=1, count=len(images)))
+
+        if not _may_share(size_hw):
+            return (await send([image]))[0]
+        return await self._grouping.ask((request_id, route, fit, size_hw), image, send, limit=_GROUP_LIMIT)
+
+    async def embed_texts(
+        self, texts: Sequence[str], *, templates: Sequence[str], request_id: str, timeout_s: float | None
+    ) -> npt.NDArray[np.float32]:
+        """Embeds texts; see InferenceBackend.embed_texts. Cancelling the caller cancels the request in Triton."""
+        result = await self._connection.infer(
+            EMBED_TEXT_MODEL,
+            inputs=[_bytes_input("texts", [texts]), _bytes_input("templates", [templates])],
+            outputs=["text_embedding"],
+            request_id=request_id,
+            timeout_s=timeout_s,
+        )
+        return _float_output(result, "text_embedding", rank=2)[0]
+
+    async def max_tiles(self, *, timeout_s: float | None) -> int:
+        """Returns `max_batch_size` of `upscale`, as it is configured now.
+
+        Raises:
+            BackendUnavailableError, DeadlineExceededError, BackendFaultError: as TritonLabels.classify.
+        """
+        try:
+            answer = cast("Any", await self._client.get_model_config(UPSCALE_MODEL, client_timeout=timeout_s))
+        except InferenceServerException as error:
+            _raise_typed(error, target=self._target, model_name=UPSCALE_MODEL)
+        size = int(answer.config.max_batch_size)
+        if size < 1:
+            raise BackendFaultError(
+                f"model {UPSCALE_MODEL!r} has max_batch_size {size}, and the contract wants batches"
+            )
+        return size
+
+    async def upscale(
+        self,
+        canvas: npt.NDArray[np.uint8],
+        box: npt.NDArray[np.float32],
+        *,
+        request_id: str,
+        timeout_s: float | None,
+    ) -> npt.NDArray[np.uint8]:
+        """Renders tiles; see InferenceBackend.upscale. Cancelling the caller cancels the request in Triton."""
+        result = await self._connection.infer(
+            UPSCALE_MODEL,
+            inputs=[
+                InferInput("canvas", list(canvas.shape), "UINT8").set_data_from_numpy(canvas),
+                InferInput("box", list(box.shape), "FP32").set_data_from_numpy(box),
+            ],
+            outputs=["pixels"],
+            request_id=request_id,
+            timeout_s=timeout_s,
+        )
+        return _pixel_output(result, count=len(canvas))
+
+    async def close(self) -> None:
+        """Closes the channel."""
+        await self._client.close()
+
+
+class TritonLabels:
+    """Labels and templates as tensors that any number of requests share."""
+
+    def __init__(self, *, connection: _Connection, labels: Sequence[str], templates: Sequence[str]) -> None:
+        self._connection = connection
+        self._labels = labels
+        self._templates = templates
+        self._grouping = Grouping[bytes, Scores]()
+        self._group_limit = max(1, min(_GROUP_LIMIT, _GROUP_STRINGS // (len(labels) + len(templates))))
+        self._inputs = self._encode(1)
+        self._group_inputs: tuple[int, list[InferInput]] = (1, self._inputs)
+
+    async def classify(
+        self,
+        image: bytes,
+        *,
+        fit: Fit,
+        route: Route,
+        request_id: str,
+        timeout_s: float | None,
+        size_hw: tuple[int, int] | None = None,
+        wants_embedding: bool = False,
+        wants_pixels: bool = False,
+    ) -> Scores:
+        """Runs one ensemble on one image; see PreparedLabels.classify."""
+        is_detailed = wants_embedding or wants_pixels
+
+        async def send(images: Sequence[bytes]) -> list[Scores]:
+            count = len(images)
+            result = await self._connection.infer(
+                DETAILED_MODELS[route] if is_detailed else MODELS[route],
+                inputs=[*_image_inputs(images, fit), *self._inputs_of(count)],
+                outputs=["cosine", "probability", *(("image_embedding", "pixels") if is_detailed else ())],
+                request_id=request_id,
+                timeout_s=timeout_s,
+            )
+            cosine = _float_output(result, "cosine", rank=1, count=count)
+            probability = _float_output(result, "probability", rank=1, count=count)
+            embedding = _float_output(result, "image_embedding", rank=1, count=count) if wants_embedding else None
+            pixels = _pixel_output(result, count=count) if wants_pixels else None
+            return [
+                Scores(
+                    cosine=cosine[row],
+                    probability=probability[row],
+                    image_embedding=None if embedding is None else embedding[row],
+                    pixels=None if pixels is None else pixels[row],
+                )
+                for row in range(count)
+            ]
+
+        if not _may_share(size_hw):
+            return (await send([image]))[0]
+        key = (request_id, route, fit, size_hw, wants_embedding, wants_pixels)
+        return await self._grouping.ask(key, image, send, limit=self._group_limit)
+
+    def _inputs_of(self, count: int) -> list[InferInput]:
+        """Labels and templates for a number of images; kept for one image and for the group that was last."""
+        if count == 1:
+            return self._inputs
+        if count != self._group_inputs[0]:
+            self._group_inputs = (count, self._encode(count))
+        return self._group_inputs[1]
+
+    def _encode(self, count: int) -> list[InferInput]:
+        return [
+            _bytes_input("labels", [self._labels] * count),
+            _bytes_input("templates", [self._templates] * count),
+        ]
+
+    async def warm(self, *, embed_dim: int, request_id: str, timeout_s: float | None) -> None:
+        """Compares the labels with a vector that is no image's; see PreparedLabels.warm."""
+        vector = np.zeros((1, embed_dim), dtype=np.float32)
+        vector[0, 0] = 1
+        await self._connection.infer(
+            SIMILARITY_MODEL,
+            inputs=[
+                InferInput("image_embedding", list(vector.shape), "FP32").set_data_from_numpy(vector),
+                *self._inputs_of(1),
+            ],
+            outputs=["cosine"],
+            request_id=request_id,
+            timeout_s=timeout_s,
+        )
+
+
+def _may_share(size_hw: tuple[int, int] | None) -> bool:
+    """Whether an image may go with others of its size; all of one size get the canvas that each would have alone."""
+    return size_hw is not None and max(size_hw) <= _GROUP_SIDE_PX
+
+
+def _image_inputs(images: Sequence[bytes], fit: Fit) -> list[InferInput]:
+    return [_bytes_input("image", [[image] for image in images]), _bytes_input("fit", [[fit]] * len(images))]
+
+
+def _bytes_input(name: str, rows: Sequence[Sequence[str] | Sequence[bytes]]) -> InferInput:
+    """Returns a BYTES tensor of rows of equal length; strings are encoded in UTF-8."""
+    tensor = np.empty((len(rows), len(rows[0])), dtype=np.object_)
+    for number, values in enumerate(rows):
+        tensor[number, :] = values
+    return InferInput(name, list(tensor.shape), "BYTES").set_data_from_numpy(tensor)
+
+
+def _float_output(result: Any, name: str, *, rank: int, count: int = 1) -> npt.NDArray[np.float32]:
+    """Returns an output with its batch dimension.
+
+    Raises:
+        BackendFaultError: the output is absent or is not FP32 with a batch of `count` before `rank` dimensions.
+    """
+    tensor: npt.NDArray[Any] | None = result.as_numpy(name)
+    if tensor is None:
+        raise BackendFaultError(f"Triton's answer has no output {name!r}")
+    if tensor.dtype != np.float32 or tensor.ndim != 1 + rank or tensor.shape[0] != count:
+        expected = f"float32 ({count}{', N' * rank})"
+        raise BackendFaultError(f"Triton's output {name!r} is {tensor.dtype} {tensor.shape}, expected {expected}")
+    return tensor
+
+
+def _pixel_output(result: Any, *, count: int) -> npt.NDArray[np.uint8]:
+    """Returns `pixels`.
+
+    Raises:
+        BackendFaultError: it is absent or is not UINT8 of shape [count, 3, R, R].
+    """
+    pixels: npt.NDArray[Any] | None = result.as_numpy("pixels")
+    if pixels is None:
+        raise BackendFaultError("Triton's answer has no output 'pixels'")
+    is_square = pixels.ndim == 4 and pixels.shape[2] == pixels.shape[3]
+    if pixels.dtype != np.uint8 or not is_square or pixels.shape[:2] != (count, 3):
+        expected = f"uint8 ({count}, 3, R, R)"
+        raise BackendFaultError(f"Triton's output 'pixels' is {pixels.dtype} {pixels.shape}, expected {expected}")
+    return pixels
+
+
+def _raise_typed(error: InferenceServerException, *, target: str, model_name: str) -> NoReturn:
+    """Maps tritonclient's one exception to the error of the decision it calls for."""
+    status = str(error.status()).removeprefix("StatusCode.")
+    message = str(error.message())
+    rejection = _REJECTION.search(message)
+    if rejection:
+        raise ImageRejectedError(rejection.group(1), rejection.group(2).strip()) from error
+    if status == "UNAVAILABLE" and "model" not in message.lower():
+        sentence = f"Triton at {target} does not answer; it is down or still starting. Retry, or look at its log."
+        raise BackendUnavailableError(target, sentence) from error
+    if status in ("UNAVAILABLE", "NOT_FOUND"):
+        sentence = f"Triton at {target} has not loaded model {model_name!r}; it is still starting or failed to load it."
+        raise BackendUnavailableError(target, sentence) from error
+    if status == "DEADLINE_EXCEEDED":
+        raise DeadlineExceededError("The deadline passed while the request was in Triton.") from error
+    raise BackendFaultError(f"Triton answered {status}: {message}") from error

@@ -1,0 +1,1 @@
+"""What every call shares: the interceptor, one log line, statuses, streams and limits of responses."""

@@ -1,0 +1,207 @@
+"""The server's entrance: who calls, whether there is room, and only then what the message says.
+
+gRPC's own handlers receive and parse a message before any code of a service runs. Here a call of one message is served
+as if its caller streamed, which the wire does not tell apart: the message stays with the caller, held back by HTTP/2's
+flow control, until the key is known to be good and memory for it is there; a refused call costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, cast
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from clipsr_gateway._access.authentication import Authenticator
+from clipsr_gateway._admission.controller import Admission, AdmissionConfig
+from clipsr_gateway._calls.call import Call, CallGate
+from clipsr_gateway._offload import run_off_loop
+from clipsr_gateway.errors import DeadlineExceededError, InvalidRequestError, UnauthenticatedError, Violation
+
+# Load balancers and orchestrators ask for health, and have no key.
+_OPEN_SERVICES = ("/grpc.health.v1.Health/",)
+
+# Streams that wait for questions for as long as the caller likes; a drain does not wait for them.
+_REFLECTION_SERVICES = ("/grpc.reflection.",)
+
+# Methods that compute nothing, so that an overload is no reason to refuse them.
+_FREE_METHODS = (
+    "GetModelInfo",
+    "CreateLibrary",
+    "DropLibrary",
+    "ListLibraries",
+    "ListImages",
+    "GetImage",
+    "DeleteImages",
+)
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Entrance(grpc.aio.ServerInterceptor):
+    """Lets calls of all services in but health's, which is open.
+
+    Args:
+        gate: counts calls, logs them, and turns errors into statuses.
+        authenticator: knows the keys.
+        admission: knows how much there is to do.
+        config: how many messages may be received at once, and for how long.
+    """
+
+    def __init__(
+        self, *, gate: CallGate, authenticator: Authenticator, admission: Admission, config: AdmissionConfig
+    ) -> None:
+        self._gate = gate
+        self._authenticator = authenticator
+        self._admission = admission
+        self._read_timeout_s = config.read_timeout_s
+        self._reading = asyncio.Semaphore(config.max_reading)
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Returns a handler that stands before the method's own; None, as gRPC wants it, for an unknown method."""
+        found = cast("Any", await continuation(handler_call_details))
+        path = str(cast("Any", handler_call_details).method)  # annotated as bytes by some releases' stubs, never bytes
+        if found is None or path.startswith(_OPEN_SERVICES):
+            return found
+        method = path.rpartition("/")[2]
+        if path.startswith(_REFLECTION_SERVICES):
+            return self._guard_reflection(method, found)
+        if found.request_streaming:
+            return self._guard_stream(method, found)
+        return self._guard_message(method, found)
+
+    def _guard_message(self, method: str, found: Any) -> grpc.RpcMethodHandler[Any, Any]:
+        behavior = found.unary_stream if found.response_streaming else found.unary_unary
+
+        async def serve(messages: AsyncIterator[bytes], context: _Context) -> Any:
+            async def handle(call: Call) -> Any:
+                self._let_in(call, context)
+                try:
+                    with self._admission.call(), self._admission.ticket() as ticket:
+                        if method not in _FREE_METHODS:
+                            self._admission.check(time_remaining_s=call.time_remaining_s())
+                        call.admit(self._admission, ticket)
+                        raw = await self._receive(messages, time_remaining_s=call.time_remaining_s())
+                        with self._admission.message(len(raw)):
+                            request = await run_off_loop(len(raw), _parse, raw, found.request_deserializer)
+                            del raw
+                            return await behavior(request, context)
+                finally:
+                    self._let_out(call)
+
+            return await self._gate.run(method, context, handle)
+
+        # A method that streams its answers writes them itself.
+        guarded = (
+            grpc.stream_stream_rpc_method_handler if found.response_streaming else grpc.stream_unary_rpc_method_handler
+        )
+        return guarded(serve, response_serializer=found.response_serializer)
+
+    def _guard_stream(self, method: str, found: Any) -> grpc.RpcMethodHandler[Any, Any]:
+        behavior = found.stream_stream
+
+        async def serve(messages: AsyncIterator[Any], context: _Context) -> None:
+            async def handle(call: Call) -> None:
+                self._let_in(call, context)
+                try:
+                    with self._admission.call(), self._admission.ticket() as ticket:
+                        self._admission.check(time_remaining_s=call.time_remaining_s())
+                        call.admit(self._admission, ticket)
+                        await _stream(behavior, messages, context)
+                finally:
+                    self._let_out(call)
+
+            await self._gate.run(method, context, handle)
+
+        def deserialize(raw: bytes) -> Any:
+            return _parse(raw, found.request_deserializer)
+
+        return grpc.stream_stream_rpc_method_handler(
+            serve, request_deserializer=deserialize, response_serializer=found.response_serializer
+        )
+
+    def _guard_reflection(self, method: str, found: Any) -> grpc.RpcMethodHandler[Any, Any]:
+        async def serve(messages: AsyncIterator[Any], context: _Context) -> None:
+            try:
+                self._authenticator.authenticate(cast("Any", context.invocation_metadata()))
+            except UnauthenticatedError as error:
+                await self._gate.refuse(method, context, error)
+            else:
+                await _stream(found.stream_stream, messages, context)
+
+        return grpc.stream_stream_rpc_method_handler(
+            serve, request_deserializer=found.request_deserializer, response_serializer=found.response_serializer
+        )
+
+    def _let_in(self, call: Call, context: _Context) -> None:
+        """Finds out who calls.
+
+        Raises:
+            UnauthenticatedError: nobody that is known.
+            TooManyCallsError: somebody who has enough calls in progress.
+        """
+        try:
+            caller = self._authenticator.authenticate(cast("Any", context.invocation_metadata()))
+        except UnauthenticatedError:
+            call.fields["peer"] = context.peer()  # the only name there is for a stranger
+            raise
+        if caller is not None:
+            call.fields["key"] = caller.name
+            caller.enter()
+            call.caller = caller
+
+    def _let_out(self, call: Call) -> None:
+        if call.caller is not None:
+            call.caller.leave()
+
+    async def _receive(self, messages: AsyncIterator[bytes], *, time_remaining_s: float | None) -> bytes:
+        """Returns the one message of a call.
+
+        Raises:
+            DeadlineExceededError: it takes longer to arrive than any sensible sender needs.
+            InvalidRequestError: there is none.
+        """
+        # A call with a nearer deadline is ended by gRPC; a clock of ours would cost it a task and a timer.
+        is_bounded = time_remaining_s is not None and time_remaining_s <= self._read_timeout_s
+        async with self._reading:
+            message = anext(aiter(messages))
+            try:
+                return await (message if is_bounded else asyncio.wait_for(message, self._read_timeout_s))
+            except asyncio.TimeoutError as cause:
+                sentence = f"The request did not arrive within {self._read_timeout_s:g} s."
+                raise DeadlineExceededError(sentence) from cause
+            except StopAsyncIteration as cause:
+                raise _malformed("The call holds no request message.") from cause
+
+
+async def _stream(behavior: Callable[..., Any], messages: AsyncIterator[Any], context: _Context) -> None:
+    """Runs a streaming method, which may write its answers or yield them."""
+    if inspect.isasyncgenfunction(behavior):
+        async for answer in behavior(messages, context):
+            await context.write(answer)
+    else:
+        await behavior(messages, context)
+
+
+def _parse(raw: bytes, deserialize: Callable[[bytes], Any]) -> Any:
+    """Parses a message.
+
+    Raises:
+        InvalidRequestError: it is none; gRPC itself would answer UNKNOWN with a Python exception's text.
+    """
+    try:
+        return deserialize(raw)
+    except DecodeError as cause:
+        raise _malformed("The request is not a message of this method; it cannot be decoded.") from cause
+
+
+def _malformed(sentence: str) -> InvalidRequestError:
+    return InvalidRequestError([Violation(field="", reason="MESSAGE_MALFORMED", sentence=sentence)])

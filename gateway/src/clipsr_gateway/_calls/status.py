@@ -1,0 +1,135 @@
+"""google.rpc.Status messages, with the details that let a program act on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from google.protobuf.message import Message
+from google.rpc import (  # pyright: ignore[reportMissingTypeStubs] - its stubs lack a package file
+    code_pb2,
+    error_details_pb2,
+    status_pb2,
+)
+
+from clipsr_gateway.errors import (
+    BackendUnavailableError,
+    DeadlineExceededError,
+    GatewayError,
+    InvalidRequestError,
+    LibrariesDisabledError,
+    LibraryError,
+    LibraryExistsError,
+    LibraryStateError,
+    LimitedError,
+    NotInLibraryError,
+    ShuttingDownError,
+    StorageFullError,
+    StorageUnavailableError,
+    StreamExpiredError,
+    UnauthenticatedError,
+    Violation,
+)
+
+ERROR_DOMAIN = "clipsr"
+
+# gRPC peers refuse trailing metadata beyond 8 KiB by default; the status travels there, base64-encoded.
+_MAX_VIOLATIONS = 8
+
+# Triton restarts in seconds; a client that waits less only adds load.
+_RETRY_DELAY = timedelta(seconds=1)
+
+_UNAVAILABLE_REASONS: dict[type[GatewayError], str] = {
+    BackendUnavailableError: "BACKEND_UNAVAILABLE",
+    ShuttingDownError: "SHUTTING_DOWN",
+    StreamExpiredError: "STREAM_EXPIRED",
+}
+
+_LIBRARY_CODES: dict[type[LibraryError], int] = {
+    LibrariesDisabledError: code_pb2.UNIMPLEMENTED,
+    NotInLibraryError: code_pb2.NOT_FOUND,
+    LibraryExistsError: code_pb2.ALREADY_EXISTS,
+    LibraryStateError: code_pb2.FAILED_PRECONDITION,
+    StorageFullError: code_pb2.RESOURCE_EXHAUSTED,
+    StorageUnavailableError: code_pb2.UNAVAILABLE,
+}
+
+
+def invalid_argument(violations: Sequence[Violation]) -> status_pb2.Status:
+    """Returns INVALID_ARGUMENT with a BadRequest that lists the fields and an ErrorInfo for the first of them.
+
+    Only the first few violations are listed: all details of a status must fit the trailing metadata.
+    """
+    listed = violations[:_MAX_VIOLATIONS]
+    sentence = listed[0].sentence
+    if len(violations) > 1:
+        more = len(violations) - 1
+        sentence += f" ({more} more {'field is' if more == 1 else 'fields are'} wrong.)"
+    bad_request = error_details_pb2.BadRequest(
+        field_violations=[
+            error_details_pb2.BadRequest.FieldViolation(
+                field=violation.field, description=violation.sentence, reason=violation.reason
+            )
+            for violation in listed
+        ]
+    )
+    return _status(code_pb2.INVALID_ARGUMENT, sentence, _error_info(listed[0].reason), bad_request)
+
+
+def internal(request_id: str) -> status_pb2.Status:
+    """Returns INTERNAL that tells the caller nothing but the id under which the cause is logged."""
+    return _status(
+        code_pb2.INTERNAL,
+        f"The server failed on this; its log has the cause under request id {request_id}.",
+        _error_info("INTERNAL"),
+        error_details_pb2.RequestInfo(request_id=request_id),
+    )
+
+
+def of_error(error: GatewayError, request_id: str) -> status_pb2.Status:
+    """Returns the status that answers a whole call which failed with `error`."""
+    if isinstance(error, InvalidRequestError):
+        return invalid_argument(error.violations)
+    if isinstance(error, UnauthenticatedError):
+        return _status(code_pb2.UNAUTHENTICATED, str(error), _error_info(error.reason))
+    if isinstance(error, LimitedError):
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromTimedelta(timedelta(seconds=error.retry_s))
+        return _status(code_pb2.RESOURCE_EXHAUSTED, str(error), _error_info(error.reason), retry)
+    if isinstance(error, DeadlineExceededError):
+        return _status(code_pb2.DEADLINE_EXCEEDED, str(error), _error_info("DEADLINE_EXCEEDED"))
+    if isinstance(error, (BackendUnavailableError, ShuttingDownError, StreamExpiredError)):
+        reason = _UNAVAILABLE_REASONS[type(error)]
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromTimedelta(_RETRY_DELAY)
+        return _status(code_pb2.UNAVAILABLE, str(error), _error_info(reason), retry)
+    if isinstance(error, LibraryError):
+        return of_library_error(error)
+    return internal(request_id)
+
+
+def of_library_error(error: LibraryError) -> status_pb2.Status:
+    """Returns the status of what a library cannot do; one that retrying may cure says when."""
+    details: list[Message] = [_error_info(error.reason)]
+    if isinstance(error, StorageUnavailableError):
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromTimedelta(_RETRY_DELAY)
+        details.append(retry)
+    return _status(_LIBRARY_CODES[type(error)], str(error), *details)
+
+
+def reason_of(status: status_pb2.Status) -> str:
+    """Returns the reason in a status's ErrorInfo; empty if it has none."""
+    info = error_details_pb2.ErrorInfo()
+    return next((info.reason for detail in status.details if detail.Unpack(info)), "")
+
+
+def _error_info(reason: str) -> error_details_pb2.ErrorInfo:
+    return error_details_pb2.ErrorInfo(reason=reason, domain=ERROR_DOMAIN)
+
+
+def _status(code: int, message: str, *details: Message) -> status_pb2.Status:
+    status = status_pb2.Status(code=code, message=message)
+    for detail in details:
+        status.details.add().Pack(detail)
+    return status

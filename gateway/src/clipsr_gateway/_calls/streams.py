@@ -1,0 +1,176 @@
+"""What a stream of messages needs, whatever they hold: reading until told to stop, and bounded work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Awaitable, Callable
+from typing import Any, Generic, TypeVar
+
+from clipsr.v1 import classifier_pb2, library_pb2
+from clipsr_gateway.errors import InvalidRequestError, ShuttingDownError, StreamExpiredError, Violation
+
+_T = TypeVar("_T")
+
+_ConfigOrImage = classifier_pb2.ClassifyStreamRequest | library_pb2.AddImagesRequest
+_M = TypeVar("_M", classifier_pb2.ClassifyStreamRequest, library_pb2.AddImagesRequest)
+
+
+class Inbox(Generic[_T]):
+    """The messages of a caller, until it closes its side or the server stops reading; to be entered before reading.
+
+    Belongs to one task at a time.
+
+    Args:
+        source: the messages.
+        draining: set when the server wants to stop.
+        max_age_s: seconds after which it stops reading anyway.
+    """
+
+    def __init__(self, source: AsyncIterable[_T], *, draining: asyncio.Event, max_age_s: float) -> None:
+        self._source = aiter(source)
+        self._draining = draining
+        self._drained: asyncio.Future[Any] | None = None
+        self._max_age_s = max_age_s
+        self._expires_s = asyncio.get_running_loop().time() + max_age_s
+        self._is_stopped = False
+
+    async def __aenter__(self) -> Inbox[_T]:
+        """Begins to listen for the server's stop."""
+        self._drained = asyncio.ensure_future(self._draining.wait())
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        """Listens no longer."""
+        if self._drained is not None:
+            await _cancel(self._drained)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the server stopped reading: there may be messages that it never saw."""
+        return self._is_stopped
+
+    def stop_reason(self) -> ShuttingDownError | StreamExpiredError:
+        """Returns why the server stopped reading, as the error that ends the call."""
+        rest = "every image that it read is answered; send the others on a new stream."
+        if self._draining.is_set():
+            return ShuttingDownError(f"This server is shutting down and has stopped reading the stream; {rest}")
+        return StreamExpiredError(f"The server reads a stream for {self._max_age_s:,.0f} s at most; {rest}")
+
+    async def read(self) -> _T | None:
+        """Returns the next message; None at the end, and from the moment on that the server stops reading."""
+        left_s = self._expires_s - asyncio.get_running_loop().time()
+        if self._drained is None:
+            raise RuntimeError("an inbox must be entered before it is read")
+        if self._draining.is_set() or left_s <= 0:
+            self._is_stopped = True
+            return None
+        reading = asyncio.ensure_future(self._next())
+        try:
+            await asyncio.wait((reading, self._drained), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                return reading.result()
+            self._is_stopped = True
+            return None
+        finally:
+            if not reading.done():
+                await _cancel(reading)
+
+    async def _next(self) -> _T | None:
+        try:
+            return await anext(self._source)
+        except StopAsyncIteration:
+            return None
+
+
+async def work_through(
+    inbox: Inbox[_T],
+    work: Callable[[_T], Awaitable[None]],
+    *,
+    size_of: Callable[[_T], int],
+    max_items: int,
+    max_bytes: int,
+) -> None:
+    """Does `work` on every message, on several at once, and reads no further than there is room for.
+
+    The first error ends all work, as a cancellation does.
+
+    Args:
+        inbox: the messages.
+        work: done when the answer has left.
+        size_of: bytes of a message.
+        max_items: messages in the server at once.
+        max_bytes: bytes of the messages in the server at which no further one is read; so the last may exceed it.
+    """
+    running: dict[asyncio.Future[None], int] = {}
+    running_bytes = 0
+    reading: asyncio.Future[_T | None] | None = None
+    is_open = True
+    # asyncio.wait() would look at everything that runs whenever one thing has changed.
+    ended: list[asyncio.Future[Any]] = []
+    has_changed = asyncio.Event()
+
+    def end(task: asyncio.Future[Any]) -> None:
+        ended.append(task)
+        has_changed.set()
+
+    try:
+        while is_open or running:
+            if is_open and reading is None and len(running) < max_items and running_bytes < max_bytes:
+                reading = asyncio.ensure_future(inbox.read())
+                reading.add_done_callback(end)
+            await has_changed.wait()
+            has_changed.clear()
+            for task in ended:
+                if task in running:  # else it was the reading of a message
+                    running_bytes -= running.pop(task)
+                    task.result()
+            ended.clear()
+            if reading is not None and reading.done():
+                message, reading = reading.result(), None
+                if message is None:
+                    is_open = False
+                else:
+                    task = asyncio.ensure_future(work(message))
+                    task.add_done_callback(end)
+                    running[task] = size_of(message)
+                    running_bytes += running[task]
+    finally:
+        await _cancel(*running, *([reading] if reading else []))
+
+
+def config_of(message: _M | None) -> _M:
+    """Returns the first message of a stream, which holds the configuration.
+
+    Raises:
+        InvalidRequestError: there is none, or it holds something else.
+    """
+    if message is None:
+        raise _refuse("config", "CONFIG_MISSING", "The stream ended before its first message, the configuration.")
+    if not message.HasField("config"):
+        sentence = "The first message of a stream must be its configuration; set config, and send images after it."
+        raise _refuse("config", "CONFIG_MISSING", sentence)
+    return message
+
+
+def check_image_message(message: _ConfigOrImage) -> None:
+    """Refuses anything but an image.
+
+    Raises:
+        InvalidRequestError: the stream is out of order.
+    """
+    if message.HasField("config"):
+        sentence = "The configuration came twice; a stream has one, its first message. Open another stream."
+        raise _refuse("config", "CONFIG_REPEATED", sentence)
+    if not message.HasField("image"):
+        sentence = "A message of the stream holds nothing; after the configuration, set image in every message."
+        raise _refuse("image", "MESSAGE_EMPTY", sentence)
+
+
+def _refuse(field: str, reason: str, sentence: str) -> InvalidRequestError:
+    return InvalidRequestError([Violation(field=field, reason=reason, sentence=sentence)])
+
+
+async def _cancel(*tasks: asyncio.Future[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,1 @@
+"""ClassifierService: zero-shot classification of single requests and streams."""

@@ -1,0 +1,1 @@
+"""EmbeddingService: embeddings of images and texts."""

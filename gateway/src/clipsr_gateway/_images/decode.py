@@ -1,0 +1,141 @@
+"""An image file becomes planes of pixels, nothing of it thrown away that the model could render."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from clipsr_gateway._images.header import FORMATS
+from clipsr_gateway.errors import ImageRejectedError
+
+# Pixels around what is visible that take on its colours. Interpolation reaches two pixels; the encoder looks further,
+# but its result fades with distance.
+_BLEED_PX = 8
+
+# Modes whose embedded colour profile still describes the pixels after conversion to grey or RGB.
+_PROFILED_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """Decoded pixels.
+
+    Attributes:
+        color: UINT8 [3, H, W] RGB, or [1, H, W] grey; straight, not multiplied by alpha.
+        alpha: UINT8 [1, H, W], 255 is opaque; None if the file has no transparency.
+        icc_profile: the embedded colour profile, if it describes `color`.
+    """
+
+    color: npt.NDArray[np.uint8]
+    alpha: npt.NDArray[np.uint8] | None
+    icc_profile: bytes | None
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.color.shape[1], self.color.shape[2]
+
+    @property
+    def is_opaque(self) -> bool:
+        """Whether nothing is lost without the alpha."""
+        return self.alpha is None or bool((self.alpha == 255).all())
+
+
+def decode(content: bytes) -> Picture:
+    """Decodes a file whose header `check_image` has accepted.
+
+    The first frame of animations; EXIF orientation applied; 16-bit scaled to 8-bit; palettes and CMYK become RGB. The
+    colours of pixels that cannot be seen at all, often black, give way to those of their visible neighbours: upscaled,
+    they would show as a fringe.
+
+    Raises:
+        ImageRejectedError: IMAGE_TRUNCATED or IMAGE_UNRECOGNIZED.
+    """
+    image = _upright(_load(content))
+    profile = image.info.get("icc_profile") if image.mode in _PROFILED_MODES else None
+    try:
+        image = _from_16_bit(image) if image.mode.startswith("I") else image
+        has_alpha, is_grey = image.has_transparency_data, image.mode in ("1", "L", "LA", "La")
+        if image.mode == "F":
+            raise ValueError("floating-point pixels have no defined range")
+        planes = np.asarray(image.convert("RGBA" if has_alpha else "RGB"), dtype=np.uint8).transpose(2, 0, 1)
+    except ValueError as cause:
+        sentence = f"Pixels of the kind {image.mode!r} cannot be upscaled; save the image with 8 bits a channel."
+        raise ImageRejectedError("IMAGE_UNRECOGNIZED", sentence) from cause
+    color, alpha = planes[: 1 if is_grey else 3], planes[3:] if has_alpha else None
+    if alpha is not None:
+        color = _bleed(color, alpha[0])
+    return Picture(color=color, alpha=alpha, icc_profile=profile)
+
+
+def _load(content: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(content), formats=FORMATS)
+    try:
+        image.load()
+    except Exception as cause:  # plugins raise whatever damaged bytes provoke
+        sentence = f"The {image.format} file is damaged or cut short and cannot be decoded; send it again in full."
+        raise ImageRejectedError("IMAGE_TRUNCATED", sentence) from cause
+    return image
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged metadata says nothing of the pixels, which decoded well
+        return image
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    """Returns 8 bits a channel, with an alpha channel where the file names one grey value as transparent.
+
+    Raises:
+        ValueError: the values are not those of 16 bits.
+    """
+    values: npt.NDArray[Any] = np.asarray(image)
+    if values.size and (int(values.min()) < 0 or int(values.max()) > 65535):
+        raise ValueError("32-bit values have no defined range")
+    # 65535 / 257 = 255 exactly; 128 rounds to the nearest.
+    grey = Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
+    transparent = cast("int | None", image.info.get("transparency"))
+    if transparent is not None:
+        grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _bleed(color: npt.NDArray[np.uint8], alpha: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Gives fully transparent pixels near visible ones the mean colour of their neighbours, ring by ring.
+
+    Args:
+        color: [C, H, W].
+        alpha: [H, W].
+    """
+    known = alpha > 0
+    if known.all() or not known.any():
+        return color
+    filled = color.copy()
+    for _ in range(_BLEED_PX):
+        count = _sum_of_neighbours(known.astype(np.uint8))
+        ring = (count > 0) & ~known
+        if not ring.any():
+            break
+        for plane in filled:
+            total = _sum_of_neighbours(np.where(known, plane, 0).astype(np.uint16))
+            plane[ring] = (total[ring] // count[ring]).astype(np.uint8)
+        known |= ring
+    return filled
+
+
+def _sum_of_neighbours(plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Returns the sum over the 3x3 neighbourhood, zero beyond the border, in the type of `plane`."""
+    rows, columns = plane.shape
+    padded = np.pad(plane, 1)
+    shifts = [(row, column) for row in range(3) for column in range(3)]
+    total = np.zeros_like(plane)
+    for row, column in shifts:
+        total += padded[row : row + rows, column : column + columns]
+    return total

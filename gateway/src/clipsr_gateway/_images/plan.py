@@ -1,0 +1,139 @@
+"""Plans images before any is computed: what can be refused by a header is refused, and each image gets its route."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from clipsr.v1 import classifier_pb2, embedding_pb2, library_pb2, types_pb2
+from clipsr_gateway._admission.controller import image_units
+from clipsr_gateway._backend.protocol import Fit, Route
+from clipsr_gateway._images.header import check_image
+from clipsr_gateway._limits import Limits
+from clipsr_gateway._manifest import Manifest
+from clipsr_gateway.errors import ImageRejectedError, InvalidRequestError, Violation
+
+# Opening an image file and reading its header: about as long as parsing so many bytes.
+_OPENING_BYTES = 16 * 1024
+
+FITS: dict[int, Fit] = {
+    types_pb2.FIT_UNSPECIFIED: "",
+    types_pb2.FIT_CENTER_CROP: "center_crop",
+    types_pb2.FIT_SQUASH: "squash",
+}
+ROUTES: dict[int, Route | None] = {
+    types_pb2.ROUTE_UNSPECIFIED: None,
+    types_pb2.ROUTE_UPSCALED: "upscaled",
+    types_pb2.ROUTE_NATIVE: "native",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedImage:
+    """An image that passed all checks that need no decoding.
+
+    Attributes:
+        number: its place in the request, or the caller's number in a stream; for logs.
+        field: path of its bytes in the request.
+        content: the file.
+        media_type: of the file, such as "image/jpeg".
+        size_hw: rows and columns after EXIF orientation.
+        route: the ensemble to run.
+    """
+
+    number: int
+    field: str
+    content: bytes
+    media_type: str
+    size_hw: tuple[int, int]
+    route: Route
+
+    def units(self, *, labels: int = 0) -> float:
+        """Returns what it costs to ask about it, as admission counts."""
+        return image_units(pixels=self.size_hw[0] * self.size_hw[1], labels=labels)
+
+
+def plan_options(
+    request: library_pb2.AddImagesConfig | library_pb2.SearchByImageRequest, *, path: str
+) -> tuple[Fit, Route | None]:
+    """Returns the fit, and the route that the caller forces, of images that a request is about.
+
+    Raises:
+        InvalidRequestError: as `plan_question`.
+    """
+    if violations := list(option_violations(request, path)):
+        raise InvalidRequestError(violations)
+    return FITS[request.fit], ROUTES[request.route]
+
+
+def planning_bytes(images: Sequence[types_pb2.Image]) -> int:
+    """Returns how much there is to look at, for `run_off_loop`: bytes of files, and what opening each is worth."""
+    return sum(len(image.content) + _OPENING_BYTES for image in images)
+
+
+def plan_images(
+    images: Sequence[types_pb2.Image], *, forced: Route | None, manifest: Manifest, limits: Limits
+) -> tuple[PlannedImage | Violation, ...]:
+    """Checks the images of a request by their headers; takes milliseconds for hundreds."""
+    return tuple(
+        plan_image(
+            image.content,
+            number=index,
+            field=f"images[{index}].content",
+            forced=forced,
+            manifest=manifest,
+            limits=limits,
+        )
+        for index, image in enumerate(images)
+    )
+
+
+def plan_image(
+    content: bytes, *, number: int, field: str, forced: Route | None, manifest: Manifest, limits: Limits
+) -> PlannedImage | Violation:
+    """Checks one image by its header and decides its route."""
+    try:
+        header = check_image(content, limits=limits)
+    except ImageRejectedError as error:
+        return Violation(field=field, reason=error.reason, sentence=error.sentence)
+    is_native = min(header.size_hw) >= manifest.native_min_side_px
+    route: Route = forced or ("native" if is_native else "upscaled")
+    return PlannedImage(
+        number=number,
+        field=field,
+        content=content,
+        media_type=header.media_type,
+        size_hw=header.size_hw,
+        route=route,
+    )
+
+
+def total_units(images: Sequence[PlannedImage | Violation], *, labels: int = 0) -> float:
+    """Returns what it costs to ask about all images that are not refused, as admission counts."""
+    return sum(image.units(labels=labels) for image in images if isinstance(image, PlannedImage))
+
+
+def count_violations(images: Sequence[types_pb2.Image], limits: Limits) -> list[Violation]:
+    if not images:
+        sentence = "There are no images; send at least one."
+        return [Violation(field="images", reason="IMAGES_EMPTY", sentence=sentence)]
+    if len(images) > limits.max_images:
+        sentence = f"{len(images):,} images are too many; send at most {limits.max_images:,} in one request."
+        return [Violation(field="images", reason="TOO_MANY_IMAGES", sentence=sentence)]
+    return []
+
+
+def option_violations(
+    request: classifier_pb2.ClassifyRequest
+    | classifier_pb2.ClassifyStreamConfig
+    | embedding_pb2.EmbedImagesRequest
+    | library_pb2.AddImagesConfig
+    | library_pb2.SearchByImageRequest,
+    path: str,
+) -> Iterator[Violation]:
+    if request.fit not in FITS:
+        sentence = f"Fit {request.fit} is unknown; use FIT_CENTER_CROP or FIT_SQUASH."
+        yield Violation(field=f"{path}fit", reason="FIT_UNKNOWN", sentence=sentence)
+    if request.route not in ROUTES:
+        sentence = f"Route {request.route} is unknown; use ROUTE_UPSCALED or ROUTE_NATIVE, or leave it unspecified."
+        yield Violation(field=f"{path}route", reason="ROUTE_UNKNOWN", sentence=sentence)

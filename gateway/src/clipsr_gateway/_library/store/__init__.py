@@ -1,0 +1,1 @@
+"""LanceDB: tables, schema, writes, membership queries and clean-up."""

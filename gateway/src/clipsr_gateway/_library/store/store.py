@@ -1,0 +1,213 @@
+"""All libraries below one folder or object-store URI."""
+
+# pyarrow ships no types and lancedb partial ones: what comes out of them is unknown.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import lancedb
+from lancedb import AsyncConnection
+
+from clipsr_gateway._library.store.lookups import Lookups
+from clipsr_gateway._library.store.maintenance import Maintenance, MaintenanceConfig
+from clipsr_gateway._library.store.records import LibraryInfo, LibrarySettings, Record
+from clipsr_gateway._library.store.schema import schema_of
+from clipsr_gateway._library.store.storage_errors import storage_errors
+from clipsr_gateway._library.store.table import LibraryTable
+from clipsr_gateway._library.store.writer import BatchWriter
+from clipsr_gateway.errors import LibraryExistsError, LibraryStateError
+
+# Between a library's name and what a table beside it is for; no name has it.
+_SUFFIX_MARK = "."
+
+
+class LibraryStore:
+    """Opens, creates and drops libraries, and keeps what belongs to open ones.
+
+    Belongs to one event loop. Other processes may use the same storage at the same time.
+
+    Args:
+        uri: a folder, or an object store such as s3://bucket/folder, whose credentials LanceDB takes from the
+            environment.
+        max_libraries: how many there may be.
+        maintenance: when tables are tidied.
+    """
+
+    def __init__(self, uri: str, *, max_libraries: int, maintenance: MaintenanceConfig | None = None) -> None:
+        self._uri = uri if "://" in uri else str(Path(uri).absolute())  # a bare word would be a cloud's database
+        self._max_libraries = max_libraries
+        self._connection: AsyncConnection | None = None
+        self._connecting = asyncio.Lock()
+        self._tables: dict[str, LibraryTable] = {}
+        self._writers: dict[str, BatchWriter] = {}
+        self._lookups: dict[str, Lookups] = {}
+        self._reembedding: set[str] = set()
+        self._maintenance = Maintenance(maintenance or MaintenanceConfig())
+
+    async def names(self) -> list[str]:
+        """Returns the names of all libraries, sorted."""
+        return sorted(name for name in await self._table_names() if _SUFFIX_MARK not in name)
+
+    async def create(self, name: str, settings: LibrarySettings) -> LibraryInfo:
+        """Creates an empty library.
+
+        Raises:
+            LibraryExistsError: there is one of that name.
+            LibraryStateError: there are as many as there may be.
+        """
+        names = await self.names()
+        if name in names:
+            raise LibraryExistsError(name)
+        if len(names) >= self._max_libraries:
+            sentence = f"There are {len(names)} libraries, as many as this server keeps; drop one first."
+            raise LibraryStateError("TOO_MANY_LIBRARIES", sentence)
+        await self._create_table(name, settings)
+        return await (await self.open(name)).info()
+
+    async def open(self, name: str) -> LibraryTable:
+        """Returns a library.
+
+        Raises:
+            NotInLibraryError: there is none of that name.
+            LibraryStateError: a table of that name is no library, or one of another version.
+        """
+        table = self._tables.get(name)
+        if table is None:
+            table = await self._open_table(name)
+            await table.settings()
+            self._tables[name] = table
+        return table
+
+    async def drop(self, name: str) -> int:
+        """Removes a library with everything in it; returns how many images that were."""
+        count = await (await self.open(name)).count()
+        self._forget(name)
+        connection = await self._connect()
+        with storage_errors(name):
+            await connection.drop_table(name)
+        await self.drop_beside(name)
+        return count
+
+    async def add(self, name: str, record: Record) -> bool:
+        """Adds a row, together with those of other calls; see BatchWriter.add."""
+        table = await self.open(name)
+        writer = self._writers.get(name)
+        if writer is None:
+            writer = self._writers[name] = BatchWriter(
+                table.insert, committed=lambda rows: self._maintenance.committed(table, rows)
+            )
+        return await writer.add(record)
+
+    async def has(self, name: str, sha256: str) -> bool:
+        """Says whether an image is in a library; see Lookups."""
+        table = await self.open(name)
+        lookups = self._lookups.get(name)
+        if lookups is None:
+            lookups = self._lookups[name] = Lookups(table.present)
+        return await lookups.is_present(sha256)
+
+    async def open_anew(self, name: str) -> LibraryTable:
+        """Returns a library by a handle of its own, which may be turned to another version."""
+        return await self._open_table(name)
+
+    async def open_beside(self, name: str, settings: LibrarySettings) -> LibraryTable:
+        """Returns the table that holds a library's rows while they are embedded anew; makes it if need be.
+
+        One that was begun with other settings is begun again.
+        """
+        beside = _beside(name)
+        if beside in await self._table_names():
+            table = await self._open_table(beside, called=name)
+            if (await table.settings()).model_digest == settings.model_digest:
+                return table
+            await self.drop_beside(name)
+        await self._create_table(beside, settings)
+        return await self._open_table(beside, called=name)
+
+    async def drop_beside(self, name: str) -> None:
+        """Removes the table that `open_beside` made, if there is one."""
+        connection = await self._connect()
+        with storage_errors(name):
+            await connection.drop_table(_beside(name), ignore_missing=True)
+
+    @contextmanager
+    def reembedding(self, name: str) -> Generator[None]:
+        """Lets one call at a time embed a library anew.
+
+        Raises:
+            LibraryStateError: another one does so already.
+        """
+        if name in self._reembedding:
+            sentence = f'Library "{name}" is being embedded anew already; wait until that is done.'
+            raise LibraryStateError("LIBRARY_BUSY", sentence)
+        self._reembedding.add(name)
+        try:
+            yield
+        finally:
+            self._reembedding.discard(name)
+
+    def changed(self, table: LibraryTable) -> None:
+        """Hears that a library's rows were replaced or deleted, so that it is tidied."""
+        self._maintenance.committed(table, 0)
+
+    async def close(self) -> None:
+        """Waits for what is being written, and stops what goes on in the background."""
+        for writer in list(self._writers.values()):
+            await writer.close()
+        await self._maintenance.close()
+        self._tables.clear()
+        if self._connection is not None:
+            self._connection.close()
+
+    def _forget(self, name: str) -> None:
+        self._tables.pop(name, None)
+        self._writers.pop(name, None)
+        self._lookups.pop(name, None)
+        self._maintenance.forget(name)
+
+    async def _connect(self) -> AsyncConnection:
+        async with self._connecting:
+            if self._connection is None:
+                with storage_errors(self._uri):
+                    # Every use looks for newer versions: another process may have written.
+                    self._connection = await lancedb.connect_async(self._uri, read_consistency_interval=timedelta(0))
+        return self._connection
+
+    async def _table_names(self) -> list[str]:
+        connection = await self._connect()
+        names: list[str] = []
+        token: str | None = None
+        with storage_errors(self._uri):
+            while True:
+                listed = await connection.list_tables(page_token=token)
+                names += listed.tables
+                token = listed.page_token
+                if not token:
+                    return names
+
+    async def _open_table(self, name: str, *, called: str | None = None) -> LibraryTable:
+        """Opens a table, whose errors speak of the library `called` so, or else as the table."""
+        connection = await self._connect()
+        with storage_errors(called or name):
+            return LibraryTable(called or name, await connection.open_table(name))
+
+    async def _create_table(self, name: str, settings: LibrarySettings) -> None:
+        connection = await self._connect()
+        try:
+            with storage_errors(name):
+                await connection.create_table(name, schema=schema_of(settings))
+        except ValueError as cause:
+            if "already exists" in str(cause):
+                raise LibraryExistsError(name) from cause
+            raise
+
+
+def _beside(name: str) -> str:
+    return f"{name}{_SUFFIX_MARK}reembedding"

@@ -1,0 +1,153 @@
+"""What an operator sees and decides: keys, how much is taken on, metrics and traces, put together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clipsr_gateway._access.authentication import Authenticator
+from clipsr_gateway._access.tls import TlsConfig
+from clipsr_gateway._admission.controller import Admission, AdmissionConfig
+from clipsr_gateway._admission.fair_slots import FairSlots
+from clipsr_gateway._calls.call import CallGate
+from clipsr_gateway._calls.interceptor import Entrance
+from clipsr_gateway._logs import log_event
+from clipsr_gateway._manifest import Manifest
+from clipsr_gateway._server.health import HealthService
+from clipsr_gateway._server.metrics import Metrics, MetricsServer
+from clipsr_gateway._tracing import NO_TRACING, OpenTelemetry
+from clipsr_gateway.errors import ConfigurationError, ListenError
+
+_LOOPBACK = ("127.", "[::1]", "localhost", "unix:")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperationsConfig:
+    """How the gateway is guarded and watched.
+
+    Attributes:
+        api_keys: the key file; None asks for no key.
+        tls: certificates; None serves without TLS.
+        metrics: HOST:PORT of the Prometheus page, port 0 takes a free one; None has none.
+        is_metrics_optional: whether a metrics port that is taken is a warning and no error.
+        otlp_endpoint: URL of an OpenTelemetry collector; None has no traces.
+        admission: how much is taken on at once.
+    """
+
+    api_keys: Path | None = None
+    tls: TlsConfig | None = None
+    metrics: str | None = None
+    is_metrics_optional: bool = False
+    otlp_endpoint: str | None = None
+    admission: AdmissionConfig = field(default_factory=AdmissionConfig)
+
+    def __post_init__(self) -> None:
+        """Refuses an address that cannot work.
+
+        Raises:
+            ConfigurationError: naming the option.
+        """
+        host, _, port = (self.metrics or "h:0").rpartition(":")
+        if not host or not port.isdecimal() or int(port) > 65_535:
+            raise ConfigurationError(
+                f"--metrics must be HOST:PORT, for example 127.0.0.1:9464, or off; it is {self.metrics!r}."
+            )
+
+
+class Operations:
+    """Guards and watches one server. Must be created inside a running event loop.
+
+    Args:
+        config: what is wanted.
+        manifest: what is served.
+        slots: places in Triton.
+        health: what callers are told.
+        gateway_version: shown with the metrics.
+
+    Attributes:
+        admission: knows how much there is to do.
+        metrics: what is counted, served or not.
+        gate: every call goes through it.
+        entrance: the server's interceptor.
+
+    Raises:
+        KeyFileError: the key file is wrong.
+        ConfigurationError: traces cannot be sent.
+    """
+
+    def __init__(
+        self,
+        config: OperationsConfig,
+        *,
+        manifest: Manifest,
+        slots: FairSlots,
+        health: HealthService,
+        gateway_version: str,
+    ) -> None:
+        self._config = config
+        self._authenticator = Authenticator(config.api_keys)
+        self._tracing = OpenTelemetry(config.otlp_endpoint) if config.otlp_endpoint else NO_TRACING
+        self.admission = Admission(config.admission)
+        self.metrics = Metrics(
+            info={"version": gateway_version, "model": manifest.name, "digest": manifest.digest},
+            queue=slots,
+            admission=self.admission,
+            is_serving=lambda: health.is_serving,
+        )
+        self._metrics_server: MetricsServer | None = None
+        self._no_metrics: str | None = None
+        self.gate = CallGate((self.metrics,), tracing=self._tracing)
+        self.entrance = Entrance(
+            gate=self.gate, authenticator=self._authenticator, admission=self.admission, config=config.admission
+        )
+        self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def metrics_address(self) -> str | None:
+        """HOST:PORT of the Prometheus page; None if there is none."""
+        return self._metrics_server.address if self._metrics_server else None
+
+    def start(self) -> None:
+        """Serves metrics and watches the key file.
+
+        Raises:
+            ListenError: the metrics' address cannot be bound.
+        """
+        if self._config.metrics is not None:
+            try:
+                self._metrics_server = MetricsServer(self._config.metrics, self.metrics)
+            except ListenError as error:
+                if not self._config.is_metrics_optional:
+                    raise
+                self._no_metrics = str(error)
+        self._watch = asyncio.create_task(self._authenticator.watch())
+
+    def warn(self, address: str) -> None:
+        """Says in the log what an operator may not expect: no metrics, or that anybody on the network may call."""
+        if self._no_metrics is not None:
+            log_event("no_metrics", {"cause": self._no_metrics}, level=logging.WARNING)
+        if address.startswith(_LOOPBACK):
+            return
+        if self._authenticator.is_open:
+            sentence = "anybody who reaches this address may call; give --api-keys FILE"
+            log_event("no_api_keys", {"address": address, "cause": sentence}, level=logging.WARNING)
+        elif self._config.tls is None:
+            sentence = "API keys travel readable over the network; give --tls-cert and --tls-key, or end TLS before"
+            log_event("no_tls", {"address": address, "cause": sentence}, level=logging.WARNING)
+
+    def reload_keys(self) -> None:
+        """Reads the key file again, as SIGHUP asks for."""
+        self._authenticator.reload()
+
+    async def stop(self) -> None:
+        """Stops watching; sends the last spans."""
+        if self._watch is not None:
+            self._watch.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watch
+        if self._metrics_server is not None:
+            await asyncio.to_thread(self._metrics_server.close)
+        await asyncio.to_thread(self._tracing.close)

@@ -1,0 +1,1 @@
+"""Labels, templates and texts: checked, resolved, cached and warmed."""

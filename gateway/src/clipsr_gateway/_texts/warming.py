@@ -1,0 +1,105 @@
+"""Makes the backend know long label lists before images are compared with them, a few labels at a time.
+
+The model `similarity` encodes the labels that it does not know while everybody else's requests to it wait. Ten thousand
+at once take it many seconds; in portions, other requests pass in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from clipsr_gateway._admission.fair_slots import FairSlots
+from clipsr_gateway._backend.protocol import InferenceBackend
+from clipsr_gateway._calls.call import Call
+from clipsr_gateway._texts.labels import LabelQuery
+from clipsr_gateway.errors import BackendFaultError, DeadlineExceededError
+
+# One batch of the text encoder (`text_encoder_max_batch_size` in similarity's configuration): not worth a portion.
+_FEW_TEXTS = 64
+
+# Texts of a portion, which adapts in between: labels that are known already go faster, and need no small portions.
+_LEAST_TEXTS, _MOST_TEXTS = 16, 512
+
+# A portion should take about this long: little beside the answer that somebody else waits for.
+_SHORT_S, _LONG_S = 0.01, 0.03
+
+# Lists that are believed to be known. The model keeps 50,000 labels, five of the longest lists, and has its own rule of
+# which to forget, so a list is believed for a while only; at worst somebody waits for it.
+_LISTS = 16
+_BELIEVED_S = 300.0
+
+
+class LabelWarmer:
+    """Sends long label lists ahead, each one once.
+
+    Args:
+        backend: what computes.
+        embed_dim: D, width of an embedding.
+        slots: places for requests in the backend.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        *,
+        backend: InferenceBackend,
+        embed_dim: int,
+        slots: FairSlots,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._backend = backend
+        self._embed_dim = embed_dim
+        self._slots = slots
+        self._clock = clock
+        self._known: OrderedDict[LabelQuery, float] = OrderedDict()
+        # One portion at a time: several would be computed as one.
+        self._turn = asyncio.Semaphore(1)
+
+    def forget(self) -> None:
+        """The backend may have been restarted."""
+        self._known.clear()
+
+    async def warm(self, query: LabelQuery, call: Call) -> None:
+        """Returns when the backend knows the labels, or at once if they are few.
+
+        Raises:
+            BackendUnavailableError, DeadlineExceededError: the call fails.
+        """
+        if len(query.labels) * len(query.templates) <= _FEW_TEXTS:
+            return
+        if self._known.get(query, -_BELIEVED_S) > self._clock() - _BELIEVED_S:
+            self._known.move_to_end(query)
+            return
+        try:
+            await self._send_portions(query, call)
+        except BackendFaultError:
+            return  # the images' own requests meet the same fault, and report it
+        self._known[query] = self._clock()
+        if len(self._known) > _LISTS:
+            self._known.popitem(last=False)
+
+    async def _send_portions(self, query: LabelQuery, call: Call) -> None:
+        texts, start = _LEAST_TEXTS, 0
+        while start < len(query.labels):
+            end = start + max(1, texts // len(query.templates))
+            took_s = await self._send(LabelQuery(labels=query.labels[start:end], templates=query.templates), call)
+            start = end
+            if took_s < _SHORT_S:
+                texts = min(_MOST_TEXTS, texts * 2)
+            elif took_s > _LONG_S:
+                texts = max(_LEAST_TEXTS, texts // 2)
+
+    async def _send(self, portion: LabelQuery, call: Call) -> float:
+        prepared = self._backend.prepare(labels=portion.labels, templates=portion.templates)
+        async with self._turn, call.place(self._slots):
+            if call.is_past_deadline():
+                raise DeadlineExceededError("The deadline passed before all labels were encoded; send fewer, or wait.")
+            began_s = self._clock()
+            with call.stage("labels"):
+                await prepared.warm(
+                    embed_dim=self._embed_dim, request_id=call.request_id, timeout_s=call.time_remaining_s()
+                )
+            return self._clock() - began_s

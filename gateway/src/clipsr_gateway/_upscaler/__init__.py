@@ -1,0 +1,1 @@
+"""UpscalerService: images rendered larger, tile by tile."""

@@ -1,0 +1,126 @@
+"""What an UpscaleRequest asks for: everything that the header of the image can refuse is refused here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from clipsr.v1 import upscaler_pb2
+from clipsr_gateway._images.encode import OUTPUT_FORMATS, OutputFormat
+from clipsr_gateway._images.header import check_image
+from clipsr_gateway._limits import Limits
+from clipsr_gateway.errors import ImageRejectedError, InvalidRequestError, Violation
+
+CONTENT_FIELD = "image.content"
+"""Path of the image's bytes in the request."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpscalePlan:
+    """A checked request.
+
+    Attributes:
+        format_number: what is written, as the wire calls it; never unspecified.
+        output: the same, as the encoder knows it.
+        source_hw: rows and columns of the image by its header, after EXIF orientation.
+        target_hw: rows and columns of the output.
+    """
+
+    format_number: upscaler_pb2.ImageFormat
+    output: OutputFormat
+    source_hw: tuple[int, int]
+    target_hw: tuple[int, int]
+
+
+def plan_upscale(request: upscaler_pb2.UpscaleRequest, *, limits: Limits) -> UpscalePlan:
+    """Checks a request without decoding its image.
+
+    Raises:
+        InvalidRequestError: with one violation for every wrong field.
+    """
+    violations: list[Violation] = []
+    output = OUTPUT_FORMATS.get(request.format)
+    if output is None:
+        sentence = f"Format {request.format} is unknown; use one of {', '.join(_names())}."
+        violations.append(Violation(field="format", reason="FORMAT_UNKNOWN", sentence=sentence))
+    target = request.WhichOneof("target")
+    if target is None:
+        sentence = "Nothing says how large the output is; set scale or size."
+        violations.append(Violation(field="scale", reason="TARGET_MISSING", sentence=sentence))
+    source_hw = target_hw = (0, 0)
+    try:
+        source_hw = check_image(request.image.content, limits=limits).size_hw
+        if target is not None:
+            target_hw = resolve_target(request, source_hw, limits=limits)
+    except ImageRejectedError as error:
+        violations.append(Violation(field=CONTENT_FIELD, reason=error.reason, sentence=error.sentence))
+    except InvalidRequestError as error:
+        violations += error.violations
+    if output is None or violations:
+        raise InvalidRequestError(violations)
+    _check_sides(target_hw, output)
+    number = request.format or upscaler_pb2.IMAGE_FORMAT_PNG
+    return UpscalePlan(format_number=number, output=output, source_hw=source_hw, target_hw=target_hw)
+
+
+def resolve_target(
+    request: upscaler_pb2.UpscaleRequest, source_hw: tuple[int, int], *, limits: Limits
+) -> tuple[int, int]:
+    """Returns rows and columns of the output for an image of `source_hw`.
+
+    Raises:
+        InvalidRequestError: SCALE_OUT_OF_RANGE, SIZE_TOO_SMALL or OUTPUT_TOO_LARGE.
+    """
+    field = request.WhichOneof("target") or "scale"
+    if field == "scale":
+        if not (math.isfinite(request.scale) and request.scale >= 1):
+            raise _invalid(field, "SCALE_OUT_OF_RANGE", f"Scale {request.scale:g} is not at least 1; give 2 or 3.5.")
+        sides = [side * request.scale for side in source_hw]
+    else:
+        sides = [float(request.size.height), float(request.size.width)]
+    height, width = sides
+    if height < source_hw[0] or width < source_hw[1]:
+        sentence = (
+            f"An output of {width:g} x {height:g} pixels is smaller than the image ({source_hw[1]} x {source_hw[0]}); "
+            "give at least the image's own width and height, as upscaling reduces neither."
+        )
+        raise _invalid(field, "SIZE_TOO_SMALL", sentence)
+    if height * width < 4 * limits.max_output_pixels:  # beyond, what follows might not even be a sensible integer
+        rows, columns = (math.floor(side + 0.5) for side in sides)
+        if rows * columns <= limits.max_output_pixels:
+            return rows, columns
+    sentence = (
+        f"The output would have {width:,.6g} x {height:,.6g} pixels, more than the {limits.max_output_pixels:,} that "
+        "GetModelInfo (`clipsr-client info`) gives as the limit; ask for a smaller scale or size."
+    )
+    raise _invalid(field, "OUTPUT_TOO_LARGE", sentence)
+
+
+def lacks_alpha(output: OutputFormat) -> InvalidRequestError:
+    """Returns the error of an image with transparency and a format without."""
+    others = " or ".join(each.title for each in _known().values() if each.holds_alpha)
+    sentence = f"The image has transparent pixels, and {output.title} cannot hold them; ask for {others}."
+    return _invalid("format", "FORMAT_WITHOUT_ALPHA", sentence)
+
+
+def _check_sides(target_hw: tuple[int, int], output: OutputFormat) -> None:
+    if output.max_side_px is not None and max(target_hw) > output.max_side_px:
+        others = " or ".join(each.title for each in _known().values() if each.max_side_px is None)
+        sentence = (
+            f"{output.title} holds at most {output.max_side_px:,} pixels a side, and the output would have "
+            f"{target_hw[1]:,} x {target_hw[0]:,}; ask for {others}."
+        )
+        raise _invalid("format", "FORMAT_SIDE_TOO_LONG", sentence)
+
+
+def _known() -> dict[int, OutputFormat]:
+    unspecified = upscaler_pb2.IMAGE_FORMAT_UNSPECIFIED
+    return {number: output for number, output in OUTPUT_FORMATS.items() if number != unspecified}
+
+
+def _names() -> list[str]:
+    return [upscaler_pb2.ImageFormat.Name(number) for number in _known()]
+
+
+def _invalid(field: str, reason: str, sentence: str) -> InvalidRequestError:
+    return InvalidRequestError([Violation(field=field, reason=reason, sentence=sentence)])

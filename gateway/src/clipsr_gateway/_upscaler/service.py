@@ -1,0 +1,270 @@
+"""UpscalerService: decodes an image, renders it in tiles through the backend, and encodes the result."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import grpc.aio
+import numpy as np
+import numpy.typing as npt
+
+from clipsr.v1 import types_pb2, upscaler_pb2, upscaler_pb2_grpc
+from clipsr_gateway._admission.controller import upscale_units
+from clipsr_gateway._admission.fair_slots import FairSlots
+from clipsr_gateway._backend.protocol import InferenceBackend
+from clipsr_gateway._calls.call import Call, CallGate, gather_or_cancel
+from clipsr_gateway._images.decode import Picture, decode
+from clipsr_gateway._images.encode import encode
+from clipsr_gateway._images.run import size_message
+from clipsr_gateway._limits import Limits
+from clipsr_gateway._logs import log_event
+from clipsr_gateway._manifest import Manifest
+from clipsr_gateway._upscaler.plan import CONTENT_FIELD, UpscalePlan, lacks_alpha, plan_upscale, resolve_target
+from clipsr_gateway._upscaler.tiles import Tile, TilePlan, plan_tiles
+from clipsr_gateway.errors import (
+    BackendFaultError,
+    DeadlineExceededError,
+    ImageRejectedError,
+    InvalidRequestError,
+    Violation,
+)
+
+MAX_REQUEST_PIXELS = 32 * 128 * 128
+"""Canvas pixels in one request to the backend: what a full batch of the largest canvas has when images are classified,
+which the models' warm-up proves to fit."""
+
+# One group of tiles computes while the next one travels; more would only push other callers back.
+_REQUESTS_IN_FLIGHT = 2
+
+# Calls that hold decoded pixels at once; the largest output takes 64 MiB, and as much again while it is encoded.
+_CALLS_AT_ONCE = 4
+
+# What the wire adds to the file: tags, lengths, sizes, timing, a digest of 71 characters.
+_RESPONSE_OVERHEAD_BYTES = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layer:
+    """A plane or three that go through the model together.
+
+    Attributes:
+        source: UINT8 [3, H, W]; a single plane stands three times.
+        target: UINT8 [C, rows, columns] that the tiles are written into; C is 1 for a single plane.
+    """
+
+    source: npt.NDArray[np.uint8]
+    target: npt.NDArray[np.uint8]
+
+
+class _Clock:
+    """Tells waiting for a place from computing, in seconds."""
+
+    def __init__(self) -> None:
+        self._waiting_since_s = time.perf_counter()
+        self._queued_s = 0.0
+        self._first_sent_s: float | None = None
+        self._last_answered_s = 0.0
+
+    def wait(self) -> None:
+        """Waiting begins again."""
+        self._waiting_since_s = time.perf_counter()
+
+    def proceed(self) -> None:
+        """Waiting has ended."""
+        self._queued_s += time.perf_counter() - self._waiting_since_s
+
+    def send(self) -> None:
+        """Tiles are sent; of the first ones' waiting this is the end."""
+        if self._first_sent_s is None:
+            self._first_sent_s = time.perf_counter()
+            self.proceed()
+
+    def receive(self) -> None:
+        """Tiles came back."""
+        self._last_answered_s = time.perf_counter()
+
+    def timing(self) -> types_pb2.Timing:
+        """Returns what a response says."""
+        inference_s = self._last_answered_s - (self._first_sent_s or self._last_answered_s)
+        return types_pb2.Timing(queue_ms=self._queued_s * 1000, inference_ms=inference_s * 1000)
+
+
+class UpscalerService(upscaler_pb2_grpc.UpscalerServiceServicer):
+    """Implements clipsr.v1.UpscalerService over an inference backend.
+
+    Args:
+        backend: what computes.
+        manifest: what is served.
+        limits: what a request may hold.
+        slots: places for requests in the backend, over all calls.
+        gate: counts the calls.
+    """
+
+    def __init__(
+        self,
+        *,
+        backend: InferenceBackend,
+        manifest: Manifest,
+        limits: Limits,
+        slots: FairSlots,
+        gate: CallGate,
+    ) -> None:
+        self._backend = backend
+        self._manifest = manifest
+        self._limits = limits
+        self._slots = slots
+        self._gate = gate
+        self._room = asyncio.Semaphore(_CALLS_AT_ONCE)
+
+    async def Upscale(  # noqa: N802 - the name in the proto
+        self,
+        request: upscaler_pb2.UpscaleRequest,
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> upscaler_pb2.UpscaleResponse:
+        """Upscales one image; see upscaler.proto."""
+        return await self._gate.run("Upscale", context, lambda call: self._upscale(request, call))
+
+    async def _upscale(self, request: upscaler_pb2.UpscaleRequest, call: Call) -> upscaler_pb2.UpscaleResponse:
+        plan = await asyncio.to_thread(plan_upscale, request, limits=self._limits)
+        call.take_on(items=1, units=upscale_units(plan.source_hw, plan.target_hw))
+        clock = _Clock()
+        try:
+            async with self._room:
+                clock.proceed()
+                with call.stage("decode"):
+                    picture, plan = await asyncio.to_thread(self._decode, request, plan)
+                call.fields["input_hw"], call.fields["output_hw"] = picture.size_hw, plan.target_hw
+                rendered = await self._render(picture, plan.target_hw, call, clock)
+                with call.stage("encode"):
+                    content = await asyncio.to_thread(self._encode, rendered, plan)
+        except ImageRejectedError as error:
+            raise _refuse(CONTENT_FIELD, error.reason, error.sentence) from error
+        except BackendFaultError as error:
+            fields = {"request_id": call.request_id, "cause": str(error)}
+            log_event("backend_fault", fields, level=logging.ERROR)
+            raise
+        return upscaler_pb2.UpscaleResponse(
+            content=content,
+            format=plan.format_number,
+            input_size=size_message(picture.size_hw),
+            output_size=size_message(plan.target_hw),
+            timing=clock.timing(),
+            model_digest=self._manifest.digest,
+        )
+
+    def _decode(self, request: upscaler_pb2.UpscaleRequest, plan: UpscalePlan) -> tuple[Picture, UpscalePlan]:
+        """Decodes, and refuses what only the pixels tell."""
+        picture = decode(request.image.content)
+        if not picture.is_opaque and not plan.output.holds_alpha:
+            raise lacks_alpha(plan.output)
+        if picture.size_hw != plan.source_hw:  # metadata behind the pixels turned it
+            target_hw = resolve_target(request, picture.size_hw, limits=self._limits)
+            plan = replace(plan, source_hw=picture.size_hw, target_hw=target_hw)
+        return picture, plan
+
+    def _encode(self, picture: Picture, plan: UpscalePlan) -> bytes:
+        content = encode(picture, plan.output)
+        if len(content) + _RESPONSE_OVERHEAD_BYTES > self._limits.max_message_bytes:
+            sentence = (
+                f"The output takes {len(content):,} bytes as {plan.output.title}; a message holds "
+                f"{self._limits.max_message_bytes:,}. Ask for a smaller scale or size, or for a more compact format."
+            )
+            raise _refuse("format", "RESPONSE_TOO_LARGE", sentence)
+        return content
+
+    async def _render(self, picture: Picture, target_hw: tuple[int, int], call: Call, clock: _Clock) -> Picture:
+        """Renders all planes of a picture."""
+        tiles = plan_tiles(
+            picture.size_hw,
+            target_hw,
+            tile_px=self._manifest.image_size_px,
+            reach_px=self._manifest.receptive_field_px,
+        )
+        _check_window(tiles)
+        color = _Layer(source=_as_rgb(picture.color), target=_blank(picture.color, target_hw))
+        layers, alpha = [color], None
+        if picture.alpha is not None:
+            alpha = _blank(picture.alpha, target_hw)
+            if picture.alpha.min() == picture.alpha.max():
+                alpha[...] = picture.alpha[0, 0, 0]  # a constant needs no model, which might be off by a level
+            else:
+                layers.append(_Layer(source=_as_rgb(picture.alpha), target=alpha))
+        call.fields["tiles"] = len(layers) * len(tiles)
+        most = min(
+            await self._backend.max_tiles(timeout_s=call.time_remaining_s()),
+            max(1, MAX_REQUEST_PIXELS // tiles.window_pixels),
+        )
+        groups = _group([(layer, tile) for layer in layers for tile in tiles], most)
+
+        clock.wait()
+
+        async def work() -> None:
+            for group in groups:  # shared: each worker takes the next one
+                await self._render_group(group, tiles, call, clock)
+
+        await gather_or_cancel(work() for _ in range(_REQUESTS_IN_FLIGHT))
+        return replace(picture, color=color.target, alpha=alpha)
+
+    async def _render_group(
+        self, group: Sequence[tuple[_Layer, Tile]], tiles: TilePlan, call: Call, clock: _Clock
+    ) -> None:
+        units = len(group) * upscale_units((0, 0), (tiles.tile_px, tiles.tile_px))
+        async with call.place(self._slots, units):
+            if call.is_past_deadline():
+                raise DeadlineExceededError("The deadline passed before all tiles were sent to Triton.")
+            clock.send()
+            with call.inference(units):
+                pixels = await self._backend.upscale(
+                    np.stack([tiles.window(layer.source, tile) for layer, tile in group]),
+                    np.array([tiles.box(tile) for _, tile in group], dtype=np.float32),
+                    request_id=call.request_id,
+                    timeout_s=call.time_remaining_s(),
+                )
+            clock.receive()
+        expected = (len(group), 3, tiles.tile_px, tiles.tile_px)
+        if pixels.shape != expected:
+            raise BackendFaultError(f"tiles of shape {expected} were expected, {pixels.shape} came")
+        for (layer, tile), rendered in zip(group, pixels, strict=True):
+            tiles.paste(layer.target, tile, rendered if len(layer.target) == 3 else _mean(rendered))
+
+
+def _check_window(tiles: TilePlan) -> None:
+    """Refuses what would need more memory than classification ever does.
+
+    Raises:
+        InvalidRequestError: IMAGE_TOO_MANY_PIXELS.
+    """
+    if tiles.window_pixels > MAX_REQUEST_PIXELS:
+        sentence = (
+            f"This model must see {tiles.window_pixels:,} pixels of the image at once, more than the "
+            f"{MAX_REQUEST_PIXELS:,} that fit; reduce the image, ask for a larger scale, or export the model again."
+        )
+        raise _refuse(CONTENT_FIELD, "IMAGE_TOO_MANY_PIXELS", sentence)
+
+
+def _group(items: Sequence[tuple[_Layer, Tile]], size: int) -> Iterator[Sequence[tuple[_Layer, Tile]]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _as_rgb(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Returns [3, H, W] of [3, H, W], or of one plane three times; a view."""
+    return np.broadcast_to(planes, (3, *planes.shape[1:]))
+
+
+def _blank(planes: npt.NDArray[np.uint8], target_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    return np.empty((len(planes), *target_hw), dtype=np.uint8)
+
+
+def _mean(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Returns [1, R, R] of the three channels that a grey image is rendered in; they differ by little."""
+    return ((pixels.sum(axis=0, keepdims=True, dtype=np.uint16) + 1) // 3).astype(np.uint8)
+
+
+def _refuse(field: str, reason: str, sentence: str) -> InvalidRequestError:
+    return InvalidRequestError([Violation(field=field, reason=reason, sentence=sentence)])

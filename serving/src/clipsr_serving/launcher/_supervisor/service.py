@@ -1,0 +1,270 @@
+"""Runs Triton and the gateway until told to stop, and starts the one that ends again."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from clipsr_serving.errors import LaunchError
+from clipsr_serving.launcher._gateway import find_gateway_programs, make_gateway_argv, make_gateway_check
+from clipsr_serving.launcher._logs import follow_logs
+from clipsr_serving.launcher._options import Endpoint, Ports, UpOptions, claim_ports
+from clipsr_serving.launcher._reasons import explain_end, explain_gateway_log, explain_triton_log
+from clipsr_serving.launcher._state import State, StateDir
+from clipsr_serving.launcher._supervisor.checks import BackgroundCheck
+from clipsr_serving.launcher._supervisor.processes import InstanceWatch, ManagedProcess
+from clipsr_serving.launcher._supervisor.stop import StopRequest
+from clipsr_serving.launcher._supervisor.unit import Unit
+from clipsr_serving.launcher._triton.command import TritonCommand, choose_triton, make_triton_command, remove_leftovers
+from clipsr_serving.launcher._triton.probe import is_triton_ready, run_canary
+from clipsr_serving.launcher._triton.profiles import choose_profile, default_profile, read_cpu_flags, require_machine
+from clipsr_serving.launcher._triton.repository import check_repository
+
+_POLL_S = 0.2
+# How much log to keep, twice at most: a container's /tmp is memory, and a request leaves about 300 bytes.
+_MAX_LOG_BYTES = 16 * 1024 * 1024
+# After the gateway's own grace, for its streams to end and its process to go.
+_STOP_MARGIN_S = 10
+# Triton has its own --exit-timeout-secs, and unloads models after it.
+_TRITON_STOP_TIMEOUT_S = 30
+_TRITON_ABORT_TIMEOUT_S = 3
+# Triton fills every core under load; the gateway needs little, but at once, to refuse what comes too late.
+_TRITON_NICENESS = 5
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+class _StopRequestedError(Exception):
+    """A signal asked to stop while something was awaited."""
+
+
+def run_service(options: UpOptions, state_dir: StateDir) -> None:
+    """Start everything, wait for the end, stop everything.
+
+    Returns after SIGTERM, SIGINT or SIGHUP.
+
+    Raises:
+        LaunchError: it could not start, or a process ended more often than the policy allows.
+    """
+    stop = StopRequest()
+    stop.listen()
+    with state_dir.lock():
+        _refuse_orphans(state_dir)
+        manifest = check_repository(options.repository)
+        kind = choose_triton(options)
+        requested = options.profile or default_profile(options.repository, triton_kind=kind)
+        choice = choose_profile(requested, options.repository, manifest, cpu_flags=read_cpu_flags())
+        options = replace(options, profile=choice.config_name)
+        ports = claim_ports(options)
+        command = make_triton_command(options, ports=ports, state_dir=state_dir.path)
+        require_machine(options.profile, options.repository, manifest, triton_kind=kind)
+        if choice.sentence:
+            _say(choice.sentence)
+        service = _Service(options, ports, command, state_dir, stop)
+        try:
+            service.start()
+            service.watch()
+        except _StopRequestedError:
+            pass
+        finally:
+            service.stop()
+            state_dir.clear()
+
+
+def _refuse_orphans(state_dir: StateDir) -> None:
+    state = state_dir.read()
+    alive = [child for child in state.children if child.is_alive] if state else []
+    if alive:
+        names = " and ".join(f"{child.name} (pid {child.pid})" for child in alive)
+        raise LaunchError(f"{names} of a clipsr-serve that was killed still run; stop them with `clipsr-serve down`.")
+
+
+class _Service:
+    """The two processes and the order in which they live."""
+
+    def __init__(
+        self, options: UpOptions, ports: Ports, command: TritonCommand, state_dir: StateDir, stop: StopRequest
+    ) -> None:
+        self._options = options
+        self._state_dir = state_dir
+        self._stop = stop
+        self._deadline = time.monotonic() + options.timeout_s
+        self._phase = "starting"
+        self._written: State | None = None
+        self._followed: set[str] = set()
+        self._is_crash_forgiven = False
+        self._addresses = {
+            name: _reachable(address, port)
+            for name, address, port in (
+                ("http", options.triton_address, ports.triton_http),
+                ("grpc", options.triton_address, ports.triton_grpc),
+                ("metrics", options.metrics_address, ports.triton_metrics),
+            )
+        }
+        self._listen = None if ports.gateway is None else replace(options.listen, port=ports.gateway)
+        self._url = None if self._listen is None else _reachable(self._listen.host, self._listen.port)
+        self._command = command
+        self._triton = self._make_triton()
+        self._gateway = self._make_gateway(self._listen, self._url) if self._listen and self._url else None
+        self._units = (self._triton,) if self._gateway is None else (self._triton, self._gateway)
+
+    def _make_triton(self) -> Unit:
+        return Unit(
+            "triton",
+            spawn=lambda: self._spawn("triton", self._command.argv, self._command.environment),
+            is_ready=lambda: _is_triton_working(self._addresses["http"]),
+            find_fault=InstanceWatch().find_lost,
+            explain_end=lambda process: _explain(process, explain_triton_log),
+            clean=lambda: remove_leftovers(self._command, self._state_dir.path),
+            policy=self._options.restart,
+            timeout_s=self._options.timeout_s,
+            say=_say,
+        )
+
+    def _make_gateway(self, listen: Endpoint, url: str) -> Unit:
+        # Looked for now: to find out after Triton's start that one is missing would waste the user's time.
+        program, client = find_gateway_programs()
+        argv = make_gateway_argv(program, self._options, listen=listen, triton=self._addresses["grpc"])
+        return Unit(
+            "gateway",
+            spawn=lambda: self._spawn("gateway", argv, os.environ),
+            is_ready=make_gateway_check(client, self._options, url=url, log=self._state_dir.log("gateway")),
+            find_fault=lambda process: None,
+            explain_end=lambda process: _explain(process, explain_gateway_log),
+            clean=lambda: None,
+            policy=self._options.restart,
+            timeout_s=self._options.timeout_s,
+            say=_say,
+        )
+
+    def _spawn(self, name: str, argv: Sequence[str], environment: Mapping[str, str]) -> ManagedProcess:
+        niceness = _TRITON_NICENESS if name == "triton" else 0
+        process = ManagedProcess(name, argv, environment, self._state_dir.log(name), niceness=niceness)
+        if self._options.verbose and name not in self._followed:
+            threading.Thread(target=follow_logs, args=([process.log], sys.stderr), daemon=True).start()
+            self._followed.add(name)
+        return process
+
+    def start(self) -> None:
+        """Triton first, then the gateway; returns when the service answers a real request.
+
+        Raises:
+            LaunchError: a process ended, or is not ready in time.
+        """
+        began = time.monotonic()
+        remove_leftovers(self._command, self._state_dir.path)  # of a supervisor that was killed with all its children
+        self._start(self._triton)
+        _say(f"Triton ({self._command.kind}) is starting; its log is {self._state_dir.log('triton')}")
+        self._wait(lambda: is_triton_ready(self._addresses["http"]), "Triton")
+        if self._gateway is not None:
+            self._start(self._gateway)
+            self._wait(self._gateway.ask, "The gateway")
+        else:
+            run_canary(self._addresses["http"])
+        for unit in self._units:
+            unit.accept()
+        self._enter("ready")
+        triton = ", ".join(f"{name} {address}" for name, address in self._addresses.items())
+        _say(f"ready after {time.monotonic() - began:.1f} s: {self._url or 'no gateway'} (Triton: {triton})")
+
+    def _start(self, unit: Unit) -> None:
+        unit.start()
+        self._enter("starting")
+
+    def _wait(self, is_ready: Callable[[], bool], what: str) -> None:
+        check = BackgroundCheck(is_ready)
+        while not check.poll():
+            self._forgive_crash()
+            for unit in self._units:
+                unit.raise_if_ended()
+            if self._stop.wait(_POLL_S):
+                raise _StopRequestedError
+            if time.monotonic() > self._deadline:
+                raise LaunchError(
+                    f"{what} is not ready after {self._options.timeout_s:g} s; see {self._state_dir.path}/*.log, "
+                    "or give it more time with --timeout."
+                )
+
+    def _forgive_crash(self) -> None:
+        """Start Triton once more if it crashed while it loaded its models.
+
+        Seen with 24.10 on a machine without free processor time, a few times in a hundred starts: a model process
+        crashes, and Triton with it (`boost::interprocess::lock_exception`; triton-inference-server/server issue 8882).
+        """
+        if self._triton.has_crashed and not self._is_crash_forgiven and self._options.restart.max_restarts != 0:
+            self._is_crash_forgiven = True
+            self._triton.start_after_crash()
+            self._enter("starting")
+
+    def watch(self) -> None:
+        """Start again what ends; return when told to stop.
+
+        Raises:
+            LaunchError: a process ended more often than the policy allows.
+        """
+        away_since = 0.0
+        while not self._stop.wait(_POLL_S):
+            self._triton.tick()
+            if self._gateway is not None:
+                self._gateway.tick(can_work=self._triton.is_ready)
+            is_ready = all(unit.is_ready for unit in self._units)
+            if self._phase == "ready" and not is_ready:
+                away_since = time.monotonic()
+            elif self._phase != "ready" and is_ready:
+                _say(f"ready again after {time.monotonic() - away_since:.1f} s")
+            self._enter("ready" if is_ready else "restarting")
+            for unit in self._units:
+                if unit.process is not None:
+                    unit.process.limit_log(_MAX_LOG_BYTES)
+
+    def stop(self) -> None:
+        """The gateway first, so that it drains into a Triton that still answers."""
+        if self._written is None:
+            return
+        self._enter("stopping")
+        if self._gateway is not None:
+            self._gateway.stop(self._options.gateway_grace_s + _STOP_MARGIN_S)
+        # One that is still loading has nothing to finish, and would first load all its models.
+        self._triton.stop(_TRITON_STOP_TIMEOUT_S if self._triton.is_ready else _TRITON_ABORT_TIMEOUT_S)
+        _say("stopped")
+
+    def _enter(self, phase: str) -> None:
+        """Write the state, if it is another than before."""
+        self._phase = phase
+        state = State(
+            pid=os.getpid(),
+            phase=phase,
+            url=self._url,
+            triton=self._addresses,
+            triton_kind=self._command.kind,
+            profile=self._options.profile,
+            repository=str(self._options.repository),
+            children=tuple(child for unit in self._units for child in unit.describe()),
+            restarts={unit.name: unit.restarts for unit in self._units},
+        )
+        if state != self._written:
+            self._state_dir.write(state)
+            self._written = state
+
+
+def _is_triton_working(http_address: str) -> bool:
+    if not is_triton_ready(http_address):
+        return False
+    run_canary(http_address)
+    return True
+
+
+def _explain(process: ManagedProcess, explain_log: Callable[[str], str]) -> str:
+    return explain_end(process.exit_code or 0, process.read_log(), explain_log)
+
+
+def _reachable(host: str, port: int) -> str:
+    """An address that a local client can connect to, also where the server listens on all."""
+    return str(Endpoint(host=_WILDCARDS.get(host, host), port=port))
+
+
+def _say(sentence: str) -> None:
+    print(f"clipsr-serve: {sentence}", file=sys.stderr, flush=True)

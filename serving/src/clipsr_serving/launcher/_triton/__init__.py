@@ -1,0 +1,1 @@
+"""Triton's command line, profiles, model repository and readiness."""

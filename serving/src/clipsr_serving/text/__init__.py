@@ -1,0 +1,1 @@
+"""Labels and templates: prompts, tokens, embeddings, cache and text banks."""

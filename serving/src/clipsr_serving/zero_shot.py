@@ -1,0 +1,119 @@
+"""Scores a batch of requests: the whole of the ``similarity`` model without Triton."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsr_serving.errors import InputError, ServingError
+from clipsr_serving.manifest import Scoring
+from clipsr_serving.similarity import compute_cosine, compute_probability
+from clipsr_serving.text.cache import SizedCache, TextEmbeddingCache
+from clipsr_serving.text.prompts import LabelSpace
+
+__all__ = ["ParseLabelSpace", "RawLabelSpace", "ScoreRequest", "Scorer", "Scores"]
+
+Float32 = NDArray[np.float32]
+
+RawLabelSpace = tuple[tuple[bytes, ...], tuple[bytes, ...]]
+"""Labels and templates of one row as they came, the key of whole label lists."""
+
+ParseLabelSpace = Callable[[RawLabelSpace], LabelSpace]
+"""Checks and expands a row's labels and templates; raises InputError."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreRequest:
+    """One request of N rows; rows may differ in labels, though not in how many.
+
+    Attributes:
+        image_embedding: FP32 [N, D], L2-normalized.
+        spaces: N label spaces, as they came.
+    """
+
+    image_embedding: Float32
+    spaces: tuple[RawLabelSpace, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """FP32 [N, labels] each, in the order of the request's labels."""
+
+    cosine: Float32
+    probability: Float32
+
+
+class Scorer:
+    """Scores batches, with one encoder call for all that is missing and one matrix product a label list."""
+
+    def __init__(
+        self,
+        *,
+        cache: TextEmbeddingCache,
+        matrices: SizedCache[RawLabelSpace, Float32],
+        parse: ParseLabelSpace,
+        scoring: Scoring,
+    ) -> None:
+        self._cache = cache
+        self._matrices = matrices
+        self._parse = parse
+        self._scoring = scoring
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Scores | ServingError]:
+        """Score a batch; a request that fails has its error as answer and leaves the others alone."""
+        matrices = self._find_matrices([space for request in requests for space in request.spaces])
+        rows: dict[RawLabelSpace, list[tuple[int, int]]] = {}
+        for number, request in enumerate(requests):
+            for row, space in enumerate(request.spaces):
+                rows.setdefault(space, []).append((number, row))
+        scored: dict[tuple[int, int], tuple[Float32, Float32]] = {}
+        for space, members in rows.items():
+            matrix = matrices[space]
+            if isinstance(matrix, ServingError):
+                continue
+            images = np.stack([requests[number].image_embedding[row] for number, row in members])
+            cosine = compute_cosine(images, matrix)
+            probability = compute_probability(cosine, self._scoring)
+            scored.update(zip(members, zip(cosine, probability, strict=True), strict=True))
+        return [self._answer(number, request, matrices, scored) for number, request in enumerate(requests)]
+
+    def _find_matrices(self, spaces: Sequence[RawLabelSpace]) -> dict[RawLabelSpace, Float32 | ServingError]:
+        matrices: dict[RawLabelSpace, Float32 | ServingError] = {}
+        wanted: dict[RawLabelSpace, LabelSpace] = {}
+        for space in spaces:
+            known = matrices.get(space)
+            if known is None:
+                known = self._matrices.get(space)
+            if known is not None:
+                matrices[space] = known
+                self._cache.counters.hits += 0 if isinstance(known, ServingError) else len(known)
+            elif space not in wanted:
+                try:
+                    wanted[space] = self._parse(space)
+                except InputError as error:
+                    matrices[space] = error
+        for space, matrix in zip(wanted, self._cache.look_up(list(wanted.values())), strict=True):
+            matrices[space] = matrix
+            if not isinstance(matrix, ServingError):
+                self._matrices.put(space, matrix, matrix.nbytes)
+        return matrices
+
+    @staticmethod
+    def _answer(
+        number: int,
+        request: ScoreRequest,
+        matrices: dict[RawLabelSpace, Float32 | ServingError],
+        scored: dict[tuple[int, int], tuple[Float32, Float32]],
+    ) -> Scores | ServingError:
+        for space in request.spaces:
+            failure = matrices[space]
+            if isinstance(failure, ServingError):
+                return failure
+        pairs = [scored[number, row] for row in range(len(request.spaces))]
+        return Scores(
+            cosine=np.stack([cosine for cosine, _ in pairs]),
+            probability=np.stack([probability for _, probability in pairs]),
+        )

@@ -1,0 +1,178 @@
+"""The parts of the command line that need no service."""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
+
+from clipsr import Classification, FailedImage, Limits, Prediction
+from clipsr._display.description import format_bytes
+from clipsr.cli._classify.formats import shorten_float
+from clipsr.cli._classify.labels import split_labels
+from clipsr.cli._classify.table import TableWriter, draw_bar, plan_layout
+from clipsr.cli._inputs import Item, find_images, read_batches
+from clipsr.cli._text import escape_controls, fit_left, fit_right
+
+LIMITS = Limits(
+    max_images=4,
+    max_image_bytes=100,
+    max_image_pixels=1,
+    max_labels=1,
+    max_label_bytes=1,
+    max_templates=1,
+    max_texts=1,
+    max_message_bytes=200,
+    max_output_pixels=1,
+)
+
+
+def sent(paths, *, batch_size=32, limits=LIMITS) -> list[list[int]]:
+    """The sizes of the images of each batch."""
+    batches = read_batches([Item(path=str(path)) for path in paths], limits, batch_size=batch_size)
+    return [[len(outcome) for outcome in batch.outcomes if isinstance(outcome, bytes)] for batch in batches]
+
+
+class TestBatches:
+    def test_end_with_the_count(self, tmp_path) -> None:
+        path = tmp_path / "x"
+        path.write_bytes(b"x")
+        assert sent([path] * 5, batch_size=2) == [[1, 1], [1, 1], [1]]
+        assert sent([path] * 5, batch_size=99) == [[1, 1, 1, 1], [1]]
+
+    def test_end_with_half_a_message(self, tmp_path) -> None:
+        path = tmp_path / "x"
+        path.write_bytes(b"x" * 60)
+        assert sent([path] * 5) == [[60, 60], [60, 60], [60]]
+
+    def test_are_read_only_when_asked_for(self, tmp_path) -> None:
+        paths = [tmp_path / name for name in "abc"]
+        for path in paths:
+            path.write_bytes(b"x")
+        batches = read_batches([Item(path=str(path)) for path in paths], LIMITS, batch_size=1)
+        assert next(batches).outcomes == (b"x",)
+        paths[1].unlink()
+        (outcome,) = next(batches).outcomes
+        assert isinstance(outcome, FailedImage)
+        assert outcome.code == "NOT_FOUND"
+        assert next(batches).outcomes == (b"x",)
+
+    def test_the_limit_itself_is_allowed(self, tmp_path) -> None:
+        for size, is_allowed in [(100, True), (101, False)]:
+            path = tmp_path / str(size)
+            path.write_bytes(b"x" * size)
+            assert sent([path]) == [[size] if is_allowed else []]
+
+
+class TestFind:
+    def test_keeps_the_order_of_the_command_line(self, tmp_path) -> None:
+        for name in ("b.png", "a.png"):
+            (tmp_path / name).write_bytes(b"x")
+        paths = [str(tmp_path / "b.png"), str(tmp_path)]
+        assert [item.path.removeprefix(f"{tmp_path}/") for item in find_images(paths)] == ["b.png", "a.png", "b.png"]
+
+    def test_a_named_file_needs_no_ending(self, tmp_path) -> None:
+        path = tmp_path / ".hidden"
+        path.write_bytes(b"x")
+        assert [item.path for item in find_images([str(path)])] == [str(path)]
+
+    def test_a_path_with_nul(self) -> None:
+        with pytest.raises(click.UsageError, match="not a path"):
+            find_images(["a\0b"])
+
+
+class TestLabels:
+    def test_several_uses_add_up(self) -> None:
+        assert split_labels(["cat, dog", "bird"]) == (("cat", "dog", "bird"), "")
+
+    def test_an_empty_label_is_left_to_the_service(self) -> None:
+        assert split_labels(["cat,,dog"]) == (("cat", "", "dog"), "")
+
+    def test_an_at_sign_inside_is_a_label(self) -> None:
+        assert split_labels(["cat,@home"]) == (("cat", "@home"), "")
+
+    def test_a_set(self) -> None:
+        assert split_labels([" @cifar10 "]) == ((), "cifar10")
+
+
+class TestText:
+    @given(st.text(max_size=30), st.integers(min_value=2, max_value=20))
+    def test_cut_text_fills_its_column(self, text, width) -> None:
+        text = escape_controls(text)
+        assert cell_len(fit_right(text, width, is_cut=True)) == width
+        assert cell_len(fit_left(text, width, is_cut=True)) == width
+
+    @given(st.text(max_size=30), st.integers(min_value=2, max_value=20))
+    def test_text_is_whole_where_it_may_stick_out(self, text, width) -> None:
+        assert fit_right(text, width, is_cut=False).startswith(text)
+        assert fit_left(text, width, is_cut=False).startswith(text)
+
+    def test_a_path_keeps_its_end(self) -> None:
+        assert fit_left("photos/summer/猫.png", 10, is_cut=True) == "…er/猫.png"
+
+    def test_control_characters_are_written_out(self) -> None:
+        assert escape_controls("a\x1b[2J\n猫👩‍👩‍👧\x9b") == "a\\x1b[2J\\n猫👩‍👩‍👧\\x9b"
+
+    @pytest.mark.parametrize(
+        ("size_bytes", "text"),
+        [(0, "0 bytes"), (1023, "1,023 bytes"), (16 << 20, "16 MiB"), (1536, "1.5 KiB"), (5000 << 30, "5,000 GiB")],
+    )
+    def test_bytes(self, size_bytes, text) -> None:
+        assert format_bytes(size_bytes) == text
+
+
+class TestNumbers:
+    @given(st.floats(width=32, allow_nan=False, allow_infinity=False))
+    def test_a_short_number_is_the_same_single(self, value) -> None:
+        assert struct.pack("f", shorten_float(value)) == struct.pack("f", value)
+
+    def test_a_number_has_no_digits_that_the_wire_did_not_carry(self) -> None:
+        (single,) = struct.unpack("f", struct.pack("f", 0.3))
+        assert str(single) != "0.3"
+        assert str(shorten_float(single)) == "0.3"
+
+    @pytest.mark.parametrize(
+        ("probability", "bar"),
+        [(0.0, ""), (0.0125, "▏"), (0.5, "█████"), (0.96, "█████████▋"), (1.0, "█" * 10), (2.0, "█" * 10), (-1.0, "")],
+    )
+    def test_bar(self, probability, bar) -> None:
+        assert draw_bar(probability) == bar.ljust(10)
+
+
+class TestColumns:
+    @pytest.mark.parametrize("width", [None, 100])
+    def test_are_aligned_for_wide_characters(self, width) -> None:
+        labels = ["cat", "猫のラベル", "👩‍👩‍👧 family"]
+        console = Console(file=io.StringIO(), width=width or 80, markup=False, highlight=False, emoji=False)
+        writer = TableWriter(console, plan_layout(["a.png", "猫.png"], labels, terminal_width=width))
+        for index, label in enumerate(labels):
+            prediction = Prediction(label=label, cosine=0.25, probability=0.5)
+            outcome = Classification(
+                predictions=(prediction,),
+                input_hw=(1, 1),
+                route="native",
+                queue_ms=0.0,
+                inference_ms=0.0,
+                model_digest="",
+            )
+            writer.write("猫.png" if index else "a.png", outcome)
+        assert isinstance(console.file, io.StringIO)
+        rows = console.file.getvalue().splitlines()
+        assert len({cell_len(row.split("█")[0]) for row in rows}) == 1
+        assert len({cell_len(row) for row in rows}) == 1
+
+    def test_no_number_of_the_runners_up_is_cut(self) -> None:
+        console = Console(file=io.StringIO(), width=80, markup=False, highlight=False, emoji=False)
+        predictions = tuple(Prediction(label=f"label{i}", cosine=0.0, probability=0.1) for i in range(9))
+        outcome = Classification(
+            predictions=predictions, input_hw=(1, 1), route="native", queue_ms=0.0, inference_ms=0.0, model_digest=""
+        )
+        TableWriter(console, plan_layout(["a.png"], ["label0"], terminal_width=80)).write("a.png", outcome)
+        assert isinstance(console.file, io.StringIO)
+        assert console.file.getvalue().endswith("native    label1 10.0%, label2 10.0%, …\n")

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from clipsr import InvalidRequestError
+from clipsr._rpc.channel import channel_options, target_of
+
+
+@pytest.mark.parametrize(
+    ("url", "target"),
+    [
+        ("localhost:50051", "dns:///localhost:50051"),
+        ("gateway.example.org:443", "dns:///gateway.example.org:443"),
+        ("127.0.0.1:50051", "ipv4:127.0.0.1:50051"),
+        ("[::1]:50051", "ipv6:[::1]:50051"),
+        ("dns:///gateway:50051", "dns:///gateway:50051"),
+        ("unix:/run/clipsr.sock", "unix:/run/clipsr.sock"),
+    ],
+)
+def test_targets(url, target):
+    assert target_of(url) == target
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "localhost",
+        "localhost:",
+        ":50051",
+        "localhost:port",
+        "localhost:0",
+        "localhost:65536",
+        "localhost:-1",
+        "::1:50051",
+        "http://localhost:50051",
+        "localhost/path:50051",
+        "localhost:٥٠",
+    ],
+)
+def test_what_is_no_address_is_refused(url):
+    with pytest.raises(InvalidRequestError, match=r"give HOST:PORT .* such as localhost:50051") as caught:
+        target_of(url)
+    assert caught.value.violations == (("url", str(caught.value)),)
+
+
+def test_addresses_behind_a_name_share_the_calls():
+    config = json.loads(dict(channel_options("gateway:50051"))["grpc.service_config"])
+    assert config == {"loadBalancingConfig": [{"round_robin": {}}]}
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("localhost:1", 0),
+        ("127.0.0.1:1", 0),
+        ("[::1]:1", 0),
+        ("gateway:1", None),
+        ("192.0.2.1:1", None),
+        ("dns:///gateway:1", None),
+    ],
+)
+def test_only_calls_to_this_machine_pass_by_the_proxy(url, expected):
+    assert dict(channel_options(url)).get("grpc.enable_http_proxy") == expected

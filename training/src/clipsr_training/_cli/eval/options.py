@@ -1,0 +1,195 @@
+"""What the commands on CLIP models share: which model, by which back end, on which data."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from clipsr_training import prompts
+from clipsr_training._cli.eval.progress import progress_bar
+from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
+from clipsr_training.data import ImageSet, SetOptions, check_images, open_set
+from clipsr_training.evaluation._backends.base import Backend, resolve_templates
+from clipsr_training.evaluation._backends.pixels import ROUTES
+from clipsr_training.evaluation._backends.torch import TorchBackend
+from clipsr_training.liif import load_liif
+
+Backends = Sequence[str]
+ALL_BACKENDS: Backends = ("torch", "onnx", "grpc")
+_NO_UPSCALER = "none"
+_DATA_HELP = (
+    "labelled images: a Parquet file, a folder of class folders, ImageNet's flat validation folder, a CSV or TSV file "
+    "of paths and labels, a folder that datasets saved, cifar10, cifar100, or hub:OWNER/NAME"
+)
+
+
+def add_model_options(parser: argparse.ArgumentParser, backends: Backends = ALL_BACKENDS) -> None:
+    """Add the options that choose a model and how it runs."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--backend",
+        choices=backends,
+        default="torch",
+        help="torch: checkpoints; onnx: the files of a model repository"
+        + ("; grpc: a running service" if "grpc" in backends else ""),
+    )
+    group.add_argument(
+        "--model",
+        default="checkpoints/clipsr-small",
+        metavar="FOLDER|NAME",
+        help="torch: a checkpoint folder in OpenCLIP's layout, or a name that OpenCLIP knows, with --weights",
+    )
+    group.add_argument("--weights", metavar="FILE|TAG", help="torch: weights of a named model: a file, or a tag")
+    group.add_argument(
+        "--upscaler",
+        default="checkpoints/liif-fast/liif.safetensors",
+        metavar="FILE",
+        help=f"torch: weights that render small images; {_NO_UPSCALER} to do without",
+    )
+    group.add_argument(
+        "--repository", type=Path, default=Path("model_repository"), metavar="DIR", help="onnx: an exported repository"
+    )
+    if "grpc" in backends:
+        group.add_argument("--url", default="localhost:50051", metavar="HOST:PORT", help="grpc: the gateway")
+    group.add_argument("--device", default="cpu", help="torch, onnx: where the model runs: cpu, cuda, ...")
+    group.add_argument(
+        "--precision", choices=("fp32", "bf16"), default="fp32", help="torch: of the encoders; bf16 is autocast"
+    )
+    group.add_argument("--batch-size", type=positive, default=64, metavar="N", help="images at once")
+
+
+def add_templates_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that chooses prompts."""
+    names = ", ".join(f"@{name}" for name in prompts.template_sets())
+    parser.add_argument(
+        "--templates",
+        nargs="+",
+        default=["@simple"],
+        metavar="TEXT",
+        help=f"prompts with one {{}} where the label goes, or one set: {names}",
+    )
+
+
+def add_route_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that chooses how images reach the encoder."""
+    parser.add_argument(
+        "--route",
+        choices=ROUTES,
+        default="auto",
+        help="auto: images that are too small for the encoder are upscaled, as in the service",
+    )
+
+
+def add_data_options(parser: argparse.ArgumentParser, *, several: bool) -> None:
+    """Add the options that choose labelled images."""
+    group = parser.add_argument_group("data")
+    group.add_argument("--data", required=True, metavar="DATA", help=_DATA_HELP, nargs="+" if several else None)
+    group.add_argument("--split", default="test", help="of a data set that has several")
+    group.add_argument("--image-column", metavar="NAME", help="of a table; image, img, ... if absent")
+    group.add_argument("--label-column", metavar="NAME", help="of a table; label, fine_label, ... if absent")
+    group.add_argument("--devkit", type=Path, metavar="DIR", help="ImageNet: the unpacked ILSVRC2012_devkit_t12")
+    group.add_argument("--limit", type=positive, metavar="N", help="only so many images, drawn at random, always alike")
+    group.add_argument(
+        "--no-check", action="store_true", help="don't decode every image once before the measuring starts"
+    )
+
+
+def add_output_options(parser: argparse.ArgumentParser, files: str) -> None:
+    """Add the options of a measurement that can be resumed."""
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help=f"gets {files}")
+    parser.add_argument("--resume", action="store_true", help="go on with the measurement in the output folder")
+    parser.set_defaults(on_interrupt="interrupted; go on with --resume")
+
+
+def open_model(arguments: argparse.Namespace) -> Backend:
+    """Open the back end that the options choose.
+
+    Raises:
+        OSError: a file is missing, or the service does not answer.
+        ValueError: the model, its files or the device can't be used.
+    """
+    try:
+        if arguments.backend == "onnx":
+            from clipsr_training.evaluation._backends.onnx import OnnxBackend
+
+            return OnnxBackend(arguments.repository, device=arguments.device)
+        if arguments.backend == "grpc":
+            from clipsr_training.evaluation._backends.grpc import GrpcBackend
+
+            return GrpcBackend(arguments.url)
+    except ImportError as error:
+        raise ValueError(str(error)) from error
+    upscaler = None if arguments.upscaler == _NO_UPSCALER else load_liif(arguments.upscaler)
+    return TorchBackend(
+        _load_checkpoint(arguments),
+        upscaler,
+        name=Path(arguments.model).name,
+        device=arguments.device,
+        precision=arguments.precision,
+    )
+
+
+def _load_checkpoint(arguments: argparse.Namespace) -> ClipCheckpoint:
+    if Path(arguments.model).is_dir():
+        if arguments.weights is not None:
+            raise ValueError(f"{arguments.model} is a folder that holds its own weights; leave out --weights")
+        return load_clip(arguments.model)
+    if arguments.weights is None:
+        raise ValueError(
+            f"there is no folder {arguments.model}; for a model that OpenCLIP knows by name, give --weights as well"
+        )
+    return load_open_clip(arguments.model, arguments.weights)
+
+
+def open_images(arguments: argparse.Namespace, spec: str) -> ImageSet:
+    """Open and check one data set.
+
+    Raises:
+        OSError: it is missing.
+        ValueError: it is not what it should be, or an image can't be decoded.
+    """
+    options = SetOptions(
+        split=arguments.split,
+        image_column=arguments.image_column,
+        label_column=arguments.label_column,
+        devkit=arguments.devkit,
+    )
+    images = open_set(spec, options).sample(arguments.limit)
+    if not arguments.no_check:
+        with progress_bar() as progress:
+            task = progress.add_task(f"checking {images.name}", total=len(images))
+            check_images(images, on_image=lambda: progress.advance(task))
+    return images
+
+
+def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
+    """Return the templates, after looking at them; ValueError where they are not usable."""
+    resolve_templates(templates)
+    return tuple(templates)
+
+
+def parse_labels(text: str) -> list[str]:
+    """Return the labels of "a,b,c", or of "@name" for a published set.
+
+    Raises:
+        ValueError: there is no such set, or no label, or one twice.
+    """
+    if text.startswith("@"):
+        known = prompts.label_sets()
+        if text[1:] not in known:
+            raise ValueError(f"no label set {text}; known: {', '.join(f'@{name}' for name in known)}")
+        return known[text[1:]]
+    labels = [label.strip() for label in text.split(",") if label.strip()]
+    if len(set(labels)) != len(labels) or not labels:
+        raise ValueError(f"labels must be named, with commas between them, each once; got {text!r}")
+    return labels
+
+
+def positive(text: str) -> int:
+    """Read a positive integer from the command line."""
+    try:
+        value = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected a whole number, not {text!r}") from error
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, not {value}")
+    return value

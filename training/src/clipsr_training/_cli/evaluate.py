@@ -1,0 +1,37 @@
+"""Command line of the evaluation: `clipsr-eval`; a command is a module of `eval_commands`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from clipsr_training._cli.eval import experiment, image, linear_probe, low_resolution, sr, zero_shot
+
+_COMMANDS = (sr, zero_shot, linear_probe, low_resolution, image, experiment)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `clipsr-eval`; returns the exit code (0 done, 1 bad data, model or output, 130 interrupted)."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except (OSError, ValueError) as error:
+        print(f"clipsr-eval: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"clipsr-eval: {arguments.on_interrupt}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of `clipsr-eval` with all its commands."""
+    parser = argparse.ArgumentParser(prog="clipsr-eval", description="Measure the models that clipsr serves.")
+    parser.set_defaults(on_interrupt="interrupted; nothing was written")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in _COMMANDS:
+        command.add(commands)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,216 @@
+"""What every back end does: rank labels for images, and, where the models run in this process, embed them."""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+
+from clipsr_training import prompts
+from clipsr_training.clip._preprocess import Fitting, make_preprocess, planar
+from clipsr_training.data import decode
+from clipsr_training.evaluation._backends.pixels import (
+    Canvas,
+    Route,
+    make_canvas,
+    takes_native_route,
+)
+
+# One text batch of a ViT-L text tower takes about a gigabyte at 512.
+_TEXT_BATCH = 256
+
+
+class Ranking(NamedTuple):
+    """The best labels of a batch of images.
+
+    Attributes:
+        indices: [N, K] int64 into the labels, best first.
+        cosines: [N, K] float32 in [-1, 1].
+    """
+
+    indices: np.ndarray
+    cosines: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """How cosines become probabilities.
+
+    Attributes:
+        function: softmax over the labels, or a sigmoid for each.
+        logit_scale: factor on the cosine.
+        logit_bias: term after the factor.
+    """
+
+    function: Literal["softmax", "sigmoid"]
+    logit_scale: float
+    logit_bias: float = 0.0
+
+    def probabilities(self, cosines: np.ndarray) -> np.ndarray:
+        """Return the probabilities [..., C] of the cosines [..., C] of all labels."""
+        logits = cosines.astype(np.float64) * self.logit_scale + self.logit_bias
+        if self.function == "sigmoid":
+            return 1 / (1 + np.exp(-logits))
+        exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+class Classifier(Protocol):
+    """A back end with labels."""
+
+    def rank(self, files: Sequence[bytes], names: Sequence[str], *, route: Route, k: int) -> Ranking:
+        """Rank the labels for encoded images.
+
+        Args:
+            files: the images.
+            names: what to call them in messages.
+            route: how they reach the encoder.
+            k: labels to return, at most as many as there are.
+
+        Raises:
+            ValueError: an image can't be classified.
+            OSError: the service fails.
+        """
+        ...
+
+
+class Backend(Protocol):
+    """A model behind one of the ways to run it.
+
+    Attributes:
+        image_size_px: R.
+        native_min_side_px: shorter side from which images take the native route by themselves.
+        scoring: how cosines become probabilities.
+    """
+
+    @property
+    def image_size_px(self) -> int: ...
+    @property
+    def native_min_side_px(self) -> int: ...
+    @property
+    def scoring(self) -> Scoring: ...
+
+    def describe(self) -> dict[str, object]:
+        """Return what a report says of the model: at least `backend`, `model` and `digest`."""
+        ...
+
+    def classifier(self, labels: Sequence[str], templates: Sequence[str]) -> Classifier:
+        """Prepare labels.
+
+        Args:
+            labels: class names.
+            templates: prompts with one `{}`, or one `@name` of a published set.
+
+        Raises:
+            ValueError: the templates are not usable.
+        """
+        ...
+
+
+def resolve_templates(templates: Sequence[str]) -> list[str]:
+    """Return the templates behind `@name`, or the given ones.
+
+    Raises:
+        ValueError: there is no such set, or a template has not exactly one `{}`.
+    """
+    if len(templates) == 1 and templates[0].startswith("@"):
+        known = prompts.template_sets()
+        name = templates[0].removeprefix("@")
+        if name not in known:
+            raise ValueError(f"no template set @{name}; known: {', '.join(f'@{n}' for n in known)}")
+        return known[name]
+    for template in templates:
+        if template.count("{}") != 1:
+            raise ValueError(f"a template needs one {{}} where the label goes; {template!r} has not")
+    if not templates:
+        raise ValueError("give at least one template")
+    return list(templates)
+
+
+class LocalBackend(ABC):
+    """Models that run in this process; subclasses supply the three graphs of the tensor contract."""
+
+    def __init__(
+        self,
+        *,
+        image_size_px: int,
+        native_min_side_px: int,
+        scoring: Scoring,
+        fitting: Fitting,
+    ) -> None:
+        self.image_size_px = image_size_px
+        self.native_min_side_px = native_min_side_px
+        self.scoring = scoring
+        self._fitting = fitting
+        self._preprocess = make_preprocess(image_size_px, fitting)
+        self._pool = ThreadPoolExecutor(os.cpu_count())
+
+    @abstractmethod
+    def describe(self) -> dict[str, object]:
+        """See `Backend`."""
+
+    @abstractmethod
+    def upscale(self, canvas: np.ndarray, box: np.ndarray) -> np.ndarray:
+        """Map canvas uint8 [N, 3, S, S] and box float32 [N, 4] to pixels uint8 [N, 3, R, R]; ValueError if it can't."""
+
+    @abstractmethod
+    def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        """Map pixels uint8 [N, 3, R, R] to L2-normalized embeddings float32 [N, D]."""
+
+    @abstractmethod
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Map texts to L2-normalized embeddings float32 [N, D]."""
+
+    def embed_images(self, files: Sequence[bytes], names: Sequence[str], *, route: Route) -> np.ndarray:
+        """Return L2-normalized embeddings float32 [N, D] of encoded images; ValueError if one can't be decoded."""
+        return self.encode_pixels(self.render(files, names, route=route))
+
+    def render(self, files: Sequence[bytes], names: Sequence[str], *, route: Route) -> np.ndarray:
+        """Return what the encoder sees of encoded images, uint8 [N, 3, R, R]; ValueError if one can't be decoded."""
+        prepared = list(self._pool.map(lambda file, name: self._prepare(file, name, route), files, names))
+        pixels = np.empty((len(prepared), 3, self.image_size_px, self.image_size_px), dtype=np.uint8)
+        by_size: dict[int, list[int]] = {}
+        for i, item in enumerate(prepared):
+            if isinstance(item, Canvas):
+                by_size.setdefault(item.pixels.shape[-1], []).append(i)
+            else:
+                pixels[i] = item
+        for rows in by_size.values():
+            canvases = [prepared[i] for i in rows]
+            canvas = np.stack([c.pixels for c in canvases if isinstance(c, Canvas)])
+            box = np.array([c.box for c in canvases if isinstance(c, Canvas)], dtype=np.float32)
+            pixels[rows] = self.upscale(canvas, box)
+        return pixels
+
+    def _prepare(self, file: bytes, name: str, route: Route) -> Canvas | np.ndarray:
+        image = decode(file, name)
+        if takes_native_route(image, route, self.native_min_side_px):
+            return planar(self._preprocess(image))
+        return make_canvas(image, self._fitting)
+
+    def embed_labels(self, labels: Sequence[str], templates: Sequence[str]) -> np.ndarray:
+        """Return [C, D]: the L2-normalized mean of each label's L2-normalized embeddings over the templates."""
+        resolved = resolve_templates(templates)
+        texts = [prompts.expand(template, label) for label in labels for template in resolved]
+        parts = [self.encode_texts(texts[i : i + _TEXT_BATCH]) for i in range(0, len(texts), _TEXT_BATCH)]
+        mean = np.concatenate(parts).reshape(len(labels), len(resolved), -1).mean(axis=1)
+        return mean / np.linalg.norm(mean, axis=1, keepdims=True)
+
+    def classifier(self, labels: Sequence[str], templates: Sequence[str]) -> Classifier:
+        """See `Backend`."""
+        return _LocalClassifier(self, self.embed_labels(labels, templates))
+
+
+@dataclass(frozen=True)
+class _LocalClassifier:
+    backend: LocalBackend
+    text_features: np.ndarray
+
+    def rank(self, files: Sequence[bytes], names: Sequence[str], *, route: Route, k: int) -> Ranking:
+        cosines = self.backend.embed_images(files, names, route=route) @ self.text_features.T
+        # A stable sort: among equals the first label wins, as in the service.
+        indices = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
+        return Ranking(indices=indices, cosines=np.take_along_axis(cosines, indices, axis=1))

@@ -1,0 +1,120 @@
+"""The models in PyTorch, from checkpoints."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clipsr_training.clip import ClipCheckpoint
+from clipsr_training.clip._preprocess import Fitting
+from clipsr_training.evaluation._backends.base import LocalBackend, Scoring
+from clipsr_training.liif import Upscaler
+
+# A reference LIIF at 224 px keeps 256 channels of every output pixel: 50 MB an image and layer.
+_RENDER_BATCH = 8
+
+
+class TorchBackend(LocalBackend):
+    """See `Backend`.
+
+    Args:
+        clip: the checkpoint; moved to the device.
+        upscaler: renders small images; None makes the upscaled route an error.
+        name: for reports.
+        device: where the models run.
+        precision: "fp32", or "bf16" for autocast of the encoders; images are rendered in fp32 always.
+        native_min_side_px: None takes the checkpoint's `clipsr_cfg`, or half of R.
+    """
+
+    def __init__(
+        self,
+        clip: ClipCheckpoint,
+        upscaler: Upscaler | None,
+        *,
+        name: str,
+        device: str = "cpu",
+        precision: str = "fp32",
+        native_min_side_px: int | None = None,
+    ) -> None:
+        default_side = clip.config.get("clipsr_cfg", {}).get("native_min_side_px", clip.image_size_px // 2)
+        bias = clip.logit_bias
+        super().__init__(
+            image_size_px=clip.image_size_px,
+            native_min_side_px=native_min_side_px or default_side,
+            scoring=Scoring(
+                function="softmax" if bias is None else "sigmoid", logit_scale=clip.logit_scale, logit_bias=bias or 0.0
+            ),
+            fitting=Fitting.of(clip.config.get("preprocess_cfg", {})),
+        )
+        self._name = name
+        self._digest = _digest_of(clip.model, upscaler)
+        self._precision = precision
+        try:
+            self._device = torch.device(device)
+            self._model = clip.model.to(self._device)
+            self._upscaler = None if upscaler is None else upscaler.to(self._device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"cannot use the device {device!r}: {str(error).splitlines()[0]}") from error
+        self._clip = clip
+        mean, std = (torch.tensor(v, device=self._device).view(1, 3, 1, 1) for v in (clip.mean, clip.std))
+        self._mean, self._std = mean, std
+
+    def describe(self) -> dict[str, object]:
+        """See `Backend`."""
+        return {
+            "backend": "torch",
+            "model": self._name,
+            "digest": self._digest,
+            "precision": self._precision,
+            "device": str(self._device),
+            "torch": torch.__version__,
+        }
+
+    @torch.inference_mode()
+    def upscale(self, canvas: np.ndarray, box: np.ndarray) -> np.ndarray:
+        """See `LocalBackend`."""
+        if self._upscaler is None:
+            raise ValueError("images take the upscaled route, but no upscaler was given: name one, or use the native")
+        size_hw = (self.image_size_px, self.image_size_px)
+        rendered: list[np.ndarray] = []
+        for start in range(0, len(canvas), _RENDER_BATCH):
+            part = slice(start, start + _RENDER_BATCH)
+            lr, region = (torch.from_numpy(array[part]).to(self._device) for array in (canvas, box))
+            sr = self._upscaler.render(self._upscaler.features(lr), region, size_hw)
+            rendered.append((sr.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy())
+        return np.concatenate(rendered)
+
+    @torch.inference_mode()
+    def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        """See `LocalBackend`."""
+        images = torch.from_numpy(pixels).to(self._device).float() / 255
+        with self._autocast():
+            features = self._clip.encode_image((images - self._mean) / self._std)
+        return _normalized(features)
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """See `LocalBackend`."""
+        with self._autocast():
+            features = self._clip.encode_text(self._clip.tokenizer(list(texts)).to(self._device))
+        return _normalized(features)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16")
+
+
+def _normalized(features: Tensor) -> np.ndarray:
+    return functional.normalize(features.float(), dim=-1).cpu().numpy()
+
+
+def _digest_of(*modules: nn.Module | None) -> str:
+    """Return a digest over all weights: what tells one fine-tuned model from another of the same name."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, value in ({} if module is None else module.state_dict()).items():
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return f"sha256:{digest.hexdigest()}"
