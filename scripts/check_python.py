@@ -8,6 +8,8 @@ Runs before anything is installed, also on Pythons that are too old, so it uses 
 later than 3.6.
 """
 
+from __future__ import annotations
+
 import sys
 import sysconfig
 from pathlib import Path

@@ -1,6 +1,8 @@
 """Every tolerance of the test suite, with its reason."""
 
 # Two orders of summation of the same fp32 products over a whole EDSR or RDN; outputs are of order one.
+from __future__ import annotations
+
 FEATURES = 1e-5
 # The same over encoder and decoder; the golden files were made on other hardware.
 RAW = 1e-4

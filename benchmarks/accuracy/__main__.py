@@ -8,6 +8,8 @@ bytes that the file holds, with the label set and the templates that the service
 `benchmarks/results/accuracy.json` and the table between the markers in README.md.
 """
 
+from __future__ import annotations
+
 import argparse
 import io
 import json

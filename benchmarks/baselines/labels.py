@@ -1,5 +1,7 @@
 """Labels without number, for measuring what labels cost."""
 
+from __future__ import annotations
+
 _ADJECTIVES = ("small", "large", "old", "new", "red", "green", "blue", "dark", "bright", "round")
 _NOUNS = ("cat", "dog", "bird", "horse", "car", "ship", "tree", "house", "flower", "bottle")
 

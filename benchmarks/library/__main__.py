@@ -14,6 +14,8 @@ through the service. `--data` holds `cifar10/test.parquet` in the layout of the 
   from the client's side, and which of the ten nearest by brute force the index finds.
 """
 
+from __future__ import annotations
+
 import argparse
 import asyncio
 import hashlib
@@ -87,13 +89,13 @@ class Labelled:
     files: list[bytes]
     labels: list[str]
 
-    def take(self, start: int, count: int) -> "Labelled":
-        """A part of them."""
+    def take(self, start: int, count: int) -> Labelled:
+        """Return a part of them."""
         return Labelled(files=self.files[start : start + count], labels=self.labels[start : start + count])
 
 
 def read_cifar(data: Path, count: int) -> Labelled:
-    """Returns the first images of the test split, which is in no order.
+    """Return the first images of the test split, which is in no order.
 
     Raises:
         OSError, ValueError: the file is not there, or has too few.
@@ -108,7 +110,7 @@ def read_cifar(data: Path, count: int) -> Labelled:
 
 
 def add(client: Client, name: str, images: Labelled) -> float:
-    """Creates a library of images, tagged with their labels; returns the seconds that adding took.
+    """Create a library of images, tagged with their labels; return the seconds that adding took.
 
     Raises:
         RuntimeError: an image was not added.
@@ -124,7 +126,7 @@ def add(client: Client, name: str, images: Labelled) -> float:
 
 
 def embed(client: Client, files: Sequence[bytes]) -> Float32:
-    """Embeds images with a steady load.
+    """Embed images with a steady load.
 
     Raises:
         RuntimeError: an image was refused.
@@ -139,7 +141,7 @@ def embed(client: Client, files: Sequence[bytes]) -> Float32:
 
 
 def measure_precision(client: Client, images: Labelled, plan: Plan) -> dict[str, object]:
-    """Searches a library of images by their class names and by themselves."""
+    """Search a library of images by their class names and by themselves."""
     name = "bench-precision"
     add(client, name, images)
     library = client.library(name)
@@ -162,7 +164,7 @@ def measure_precision(client: Client, images: Labelled, plan: Plan) -> dict[str,
 
 
 def measure_adding(client: Client, images: Labelled, plan: Plan) -> dict[str, object]:
-    """Embeds images and adds the same ones to a new library, in turn, after a warm-up."""
+    """Embed images and adds the same ones to a new library, in turn, after a warm-up."""
     images = images.take(0, plan.round_images)
     embed(client, images.files)
     embedding, adding = [], []
@@ -183,7 +185,7 @@ def measure_adding(client: Client, images: Labelled, plan: Plan) -> dict[str, ob
 
 
 def synthesize(real: Float32, count: int, *, seed: int = _SEED) -> Float32:
-    """Makes vectors that lie as embeddings do: in clusters of all sizes, a narrow cone of the sphere.
+    """Make vectors that lie as embeddings do: in clusters of all sizes, a narrow cone of the sphere.
 
     The real ones come first. Half of the others lie around real ones, half around random centres of the same cone.
 
@@ -208,7 +210,7 @@ def synthesize(real: Float32, count: int, *, seed: int = _SEED) -> Float32:
 
 
 async def write_rows(libraries: Path, name: str, vectors: Float32, *, quick: bool) -> float:
-    """Puts vectors into a library that the service created, and builds its indexes; returns the seconds of that."""
+    """Put vectors into a library that the service created, and build its indexes; return the seconds of that."""
     store = LibraryStore(str(libraries), max_libraries=64)
     table = await store.open(name)
     settings = await table.settings()
@@ -241,8 +243,8 @@ def _record(number: int, values: Float32, model_digest: str) -> Record:
     )
 
 
-def queries_of(client: Client, count: int) -> list[str]:
-    """Returns texts that people might search with: class names in several sentences."""
+def make_queries(client: Client, count: int) -> list[str]:
+    """Return texts that people might search with: class names in several sentences."""
     sets = client.model_info().label_sets
     names = [name.replace("_", " ") for name in sets.get("cifar100") or sets["cifar10"]]
     sentences = ("{}", "a small {}", "{} on a field", "two of {}", "a photo of {} at night")
@@ -251,7 +253,7 @@ def queries_of(client: Client, count: int) -> list[str]:
 
 
 def measure_scale(client: Client, libraries: Path, images: Labelled, plan: Plan, *, quick: bool) -> dict[str, object]:
-    """Searches among many vectors."""
+    """Search among many vectors."""
     name = "bench-scale"
     library = client.library(name)
     library.create(keep_originals=False)
@@ -260,7 +262,7 @@ def measure_scale(client: Client, libraries: Path, images: Labelled, plan: Plan,
     info = library.info()
     if not info.is_indexed:
         raise RuntimeError("the library was not indexed")
-    texts = queries_of(client, plan.texts)
+    texts = make_queries(client, plan.texts)
     for text in texts[: len(texts) // 10]:  # connections, and the pages of the index
         library.search_text(text, top_k=_TOP)
     new = [_timed(library, text) for text in texts]
@@ -299,7 +301,7 @@ def _percentiles(searches: Sequence[_Search]) -> dict[str, float]:
 
 
 def markdown(results: dict[str, dict[str, Any]], environment: dict[str, object]) -> str:
-    """The table for docs/library.md."""
+    """Return the table for docs/library.md."""
     lines = ["| measured | value | aim |", "|---|---|---|", *_rows(results), ""]
     lines.append(f"Measured on {environment['processor']}, {environment['cores']} cores, by `make bench-library`.")
     return "\n".join(lines) + "\n"
@@ -324,7 +326,7 @@ def _rows(results: dict[str, dict[str, Any]]) -> Iterator[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measures and writes; returns the exit status."""
+    """Measure and writes; returns the exit status."""
     arguments = _parser().parse_args(argv)
     changed = {"images": arguments.images, "round_images": arguments.round_images}
     plan = replace(

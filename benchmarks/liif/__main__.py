@@ -6,6 +6,8 @@ Every figure is of one image, exported as for serving, in one process, all subje
 `benchmarks/results/liif.json`, the tables between the markers in benchmarks/README.md and the sentence in README.md.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import os
@@ -113,7 +115,7 @@ class Target:
         return self.value.median <= self.aim if self.is_share else self.value.median >= self.aim
 
     def cells(self) -> str:
-        """The row of the Markdown table."""
+        """Return the row of the Markdown table."""
         form: Callable[[float], str] = (lambda v: f"{v:.1%}") if self.is_share else (lambda v: f"{v:.3g}×")
         value = f"{form(self.value.median)} ({form(self.value.low)} – {form(self.value.high)})"
         sign = "≤" if self.is_share else "≥"

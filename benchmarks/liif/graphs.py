@@ -1,5 +1,7 @@
 """The graphs that the LIIF benchmark times: exported as for serving, counted, and run by the engines that serve."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """Times that can be compared: every subject once in each round, so that whatever disturbs the machine meets all."""
 
+from __future__ import annotations
+
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +20,7 @@ class Spread:
     high: float
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread":
+    def of(cls, values: Sequence[float]) -> Spread:
         """Summarize one value a round; two rounds at least.
 
         Raises:

@@ -6,6 +6,8 @@
 Percentiles, errors and processor time come from `benchmarks.load.summary` and `benchmarks.load.processes`.
 """
 
+from __future__ import annotations
+
 from benchmarks.load.generator import run_load
 from benchmarks.load.plan import ClosedLoop, OpenLoop, Plan, Target
 from benchmarks.load.summary import Sample, Summary, summarize

@@ -44,7 +44,7 @@ class Load:
 
 
 def percentile(ordered: Sequence[float], fraction: float) -> float:
-    """The smallest value that at least this fraction of the values does not exceed; 0 for no values.
+    """Return the smallest value that at least this fraction of the values does not exceed; 0 for no values.
 
     Args:
         ordered: values in ascending order.
@@ -58,7 +58,10 @@ def percentile(ordered: Sequence[float], fraction: float) -> float:
 
 
 def find_capacity(loads: Sequence[Load], *, p99_ms: float) -> Load | None:
-    """The load of the highest rate whose 99th percentile is within the limit and that failed no call; None if none."""
+    """Return the load of the highest rate whose 99th percentile is within the limit and that failed no call.
+
+    None if none.
+    """
     good = [load for load in loads if load.failed == 0 and 0 < load.p99_ms <= p99_ms]
     return max(good, key=lambda load: load.rate, default=None)
 
@@ -104,7 +107,7 @@ def measure(ask: Sequence[Callable[[], None]], *, seconds: float, warm_up_s: flo
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.load.capacity",
         description="Measure how many images a second a service classifies at a latency that callers accept.",

@@ -129,7 +129,7 @@ class _Worker:
         self._errors.close()
 
     def _read(self, timeout_s: float) -> str:
-        """A line; each is waited for before the next one is asked for, so none hides in a buffer."""
+        """Read a line; each is waited for before the next one is asked for, so none hides in a buffer."""
         stdout = self._process.stdout
         assert stdout is not None
         if not select.select([stdout], [], [], timeout_s)[0]:

@@ -91,7 +91,7 @@ def _usage(process: psutil.Process, before_s: float, after_s: float) -> Usage | 
 
 
 def _describe(process: psutil.Process) -> str:
-    """The command without folders; for Triton's stubs the instance they run, for Python the module or script."""
+    """Return the command without folders; for Triton's stubs the instance they run, for Python the module or script."""
     words = process.cmdline()
     if not words:
         return process.name()

@@ -33,7 +33,7 @@ _Measure = Callable[[argparse.Namespace], Sequence[Verdict]]
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.reliability", description="Measure what docs/reliability.md promises."
     )
@@ -146,7 +146,7 @@ _COMMANDS: dict[str, _Measure] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns 0 if what was promised holds."""
+    """Run one command; return 0 if what was promised holds."""
     options = make_parser().parse_args(arguments)
     began_s = time.monotonic()
     verdicts = _COMMANDS[options.command](options)

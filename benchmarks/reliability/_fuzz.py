@@ -70,7 +70,7 @@ def mutated_images(count: int, *, start: int = 0) -> Iterator[bytes]:
 
 
 def fuzz_images(target: Target, *, count: int, documented: dict[str, str]) -> list[Verdict]:
-    """Sends damaged images; each must be classified or refused with a documented reason."""
+    """Send damaged images; each must be classified or refused with a documented reason."""
     outcomes: Counter[str] = Counter()
     with grpc.insecure_channel(target.url, [("grpc.max_send_message_length", -1)]) as channel:
         classify = channel.unary_unary(
@@ -118,7 +118,7 @@ def _same(before: Any, after: Any) -> Verdict:
 
 
 def _ask(method: Any, request: Any, target: Target) -> Any:
-    """The response, or the reason of the error (its code where it has none)."""
+    """Return the response, or the reason of the error (its code where it has none)."""
     while True:
         try:
             return method(request, timeout=_TIMEOUT_S, metadata=target.metadata("fuzz"))
@@ -181,7 +181,7 @@ def _scalars(field: FieldDescriptor) -> st.SearchStrategy[Any]:
 
 
 def fuzz_requests(target: Target, *, count: int, documented: dict[str, str]) -> list[Verdict]:
-    """Sends requests of every shape to every method, and bytes that are no request."""
+    """Send requests of every shape to every method, and bytes that are no request."""
     outcomes: Counter[str] = Counter()
     with grpc.insecure_channel(target.url, [("grpc.max_receive_message_length", -1)]) as channel:
         methods = [_method(channel, service, method) for service, method in _methods()]

@@ -49,7 +49,7 @@ class Target:
     api_key: str | None = None
 
     def metadata(self, request_id: str) -> list[tuple[str, str]]:
-        """What every call carries."""
+        """Return what every call carries."""
         key = [("authorization", f"Bearer {self.api_key}")] if self.api_key else []
         return [("x-request-id", request_id), *key]
 
@@ -84,7 +84,7 @@ class Outcome:
 
 
 def noise_image(side_px: int, *, seed: int = 0, file_format: str = "PNG", height_px: int | None = None) -> bytes:
-    """An image that compresses badly and is the same for the same seed."""
+    """Return an image that compresses badly and is the same for the same seed."""
     generator = random.Random(seed)
     size = (side_px, height_px or side_px)
     small = Image.frombytes("RGB", (16, 16), generator.randbytes(16 * 16 * 3))
@@ -94,7 +94,7 @@ def noise_image(side_px: int, *, seed: int = 0, file_format: str = "PNG", height
 
 
 def make_request(images: Sequence[bytes], labels: Sequence[str]) -> classifier_pb2.ClassifyRequest:
-    """A Classify request; top 1."""
+    """Return a Classify request; top 1."""
     return classifier_pb2.ClassifyRequest(
         images=[types_pb2.Image(content=content) for content in images],
         label_space=types_pb2.LabelSpace(labels=labels, templates=["a photo of a {}."]),
@@ -114,7 +114,7 @@ async def connect(target: Target, *, connections: int = 1) -> AsyncIterator[list
 
 
 async def call(method: Any, request: Any, target: Target, *, timeout_s: float) -> Outcome:
-    """Makes one call; never raises for a status."""
+    """Make one call; never raises for a status."""
     request_id = uuid.uuid4().hex
     began_s = time.monotonic()
     try:
@@ -177,7 +177,7 @@ async def keep_calling(
 async def send_at_rate(
     ask: Sequence[Callable[[], Awaitable[Outcome]]], *, rate: float, seconds: float
 ) -> list[Outcome]:
-    """Calls that begin at a rate, whatever becomes of those before: independent callers."""
+    """Call that begin at a rate, whatever becomes of those before: independent callers."""
     tasks: list[asyncio.Task[Outcome]] = []
     began_s = time.monotonic()
     for number, one in zip(range(int(rate * seconds)), itertools.cycle(ask), strict=False):
@@ -189,6 +189,6 @@ async def send_at_rate(
 
 
 def p99_ms(latencies_s: Sequence[float]) -> float:
-    """The 99th percentile, in milliseconds; 0 for no values."""
+    """Return the 99th percentile, in milliseconds; 0 for no values."""
     ordered = sorted(latencies_s)
     return 1000 * ordered[-(-len(ordered) * 99 // 100) - 1] if ordered else 0.0

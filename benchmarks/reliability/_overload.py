@@ -41,7 +41,7 @@ def _askers(stubs: Sequence[Any], target: Target, requests: Sequence[Any], count
 async def measure_overload(
     target: Target, *, callers: int, seconds: float, factor: float, warm_up_s: float = 5.0
 ) -> list[Verdict]:
-    """Finds the capacity with callers that wait for their answers, then sends a multiple of it.
+    """Find the capacity with callers that wait for their answers, then send a multiple of it.
 
     Args:
         target: the service.
@@ -66,7 +66,7 @@ async def measure_overload(
 def judge_overload(
     flood: Sequence[Outcome], *, capacity: float, unloaded_ms: float, seconds: float, factor: float
 ) -> list[Verdict]:
-    """Compares what came of an overload with what was without it."""
+    """Compare what came of an overload with what was without it."""
     admitted = [outcome.latency_s for outcome in flood if outcome.is_ok]
     refused = [outcome for outcome in flood if not outcome.is_ok]
     odd = [outcome for outcome in refused if outcome.code != "RESOURCE_EXHAUSTED" or outcome.retry_s is None]

@@ -50,7 +50,7 @@ def judge_kill(
     timeout_s: float,
     documented: dict[str, str],
 ) -> list[Verdict]:
-    """Looks at every call around a SIGKILL."""
+    """Look at every call around a SIGKILL."""
     late = [outcome for outcome in outcomes if outcome.latency_s > timeout_s + _SLACK_S]
     # A connection that breaks is UNAVAILABLE of gRPC's own making, without a reason.
     strange = [
@@ -96,7 +96,7 @@ def _best(outcome: Outcome) -> object:
 
 
 async def measure_drain(service: Service, target: Target, *, callers: int, before_s: float = 3.0) -> list[Verdict]:
-    """Tells the whole service to stop under load; it does not come back."""
+    """Tell the whole service to stop under load; it does not come back."""
     request = make_request([noise_image(32, seed=seed) for seed in range(4)], _LABELS)
     supervisor = service.pids()["serve"]
     outcomes: list[Outcome] = []
@@ -119,7 +119,7 @@ async def measure_drain(service: Service, target: Target, *, callers: int, befor
 
 
 def judge_drain(outcomes: Sequence[Outcome], log: Sequence[dict[str, object]]) -> list[Verdict]:
-    """Compares what callers got with what the gateway's log says of the same calls."""
+    """Compare what callers got with what the gateway's log says of the same calls."""
     logged = {str(line["request_id"]): str(line["code"]) for line in log if line.get("event") == "call"}
     reasons = {str(line["request_id"]): line.get("reason") for line in log if line.get("event") == "call"}
     accepted = {request_id for request_id in logged if reasons[request_id] != "SHUTTING_DOWN"}
@@ -174,7 +174,7 @@ def _soak_request(number: int) -> Any:
 
 
 def judge_soak(samples: Sequence[dict[str, int]], *, codes: dict[str, int], requests: int) -> list[Verdict]:
-    """Compares the memory around the middle with that at the end."""
+    """Compare the memory around the middle with that at the end."""
     half, tenth = len(samples) // 2, max(1, len(samples) // 10)
     growth: dict[str, float] = {}
     for name in set(samples[half]) & set(samples[-1]):

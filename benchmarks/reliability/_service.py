@@ -25,7 +25,7 @@ class Service:
     command: Path
 
     def status(self) -> dict[str, object]:
-        """What `clipsr-serve status --json` says."""
+        """Return what `clipsr-serve status --json` says."""
         arguments = [str(self.command), "status", "--json", "--state-dir", str(self.state_dir)]
         return json.loads(subprocess.run(arguments, capture_output=True, text=True, check=False).stdout)
 
@@ -69,6 +69,6 @@ class Service:
         return sizes
 
     def gateway_log(self) -> list[dict[str, object]]:
-        """The gateway's log since it was started."""
+        """Return the gateway's log since it was started."""
         lines = (self.state_dir / "gateway.log").read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]

@@ -28,7 +28,7 @@ class Verdict:
 
 
 def render(verdicts: Sequence[Verdict]) -> str:
-    """A Markdown table, as docs/reliability.md has it."""
+    """Return a Markdown table, as docs/reliability.md has it."""
     rows = [
         f"| {verdict.claim} | {verdict.measured} | {'yes' if verdict.holds else '**no**'} |" for verdict in verdicts
     ]

@@ -1,5 +1,7 @@
 """Where and with what a figure was measured; goes into every committed result."""
 
+from __future__ import annotations
+
 import os
 import platform
 from collections.abc import Sequence

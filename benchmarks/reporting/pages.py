@@ -1,5 +1,7 @@
 """Measured text in pages, between marks that name the measurement."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 

@@ -27,10 +27,10 @@ from benchmarks.load.images import MADE_UP
 from benchmarks.reporting.environment import describe_environment
 from benchmarks.reporting.pages import insert, require_marks
 from benchmarks.scaling.measure import Kind, check_two_instances, measure_point
-from benchmarks.scaling.model import Instance, Load, ModelError, Point, choose_point, most_asked, size
+from benchmarks.scaling.model import Instance, Load, ModelError, Point, choose_point, peak_load, size
 from benchmarks.scaling.report import render, sizing_text
 from benchmarks.serving.__main__ import ending_on_sigterm, require_gpu
-from benchmarks.serving.measure import Setting, say
+from benchmarks.serving.measure import Setting, log
 from benchmarks.serving.prepare import make_repository, make_weights
 from benchmarks.serving.systems import Folders, StartError, clipsr
 
@@ -65,7 +65,7 @@ def _compute(arguments: argparse.Namespace) -> int:
     point = choose_point(points, size_px=arguments.size, n_labels=arguments.labels)
     if (arguments.peak is None) == (arguments.callers is None):
         raise ModelError("give either --peak or --callers: how many images a second, or who asks")
-    peak = arguments.peak or most_asked(arguments.callers, point)
+    peak = arguments.peak or peak_load(arguments.callers, point)
     instance = Instance(cores=arguments.cores, gpus=arguments.gpus, hour=arguments.price_hour)
     load = Load(peak=peak, use=arguments.use, spare=arguments.spare)
     print(sizing_text(point, instance, load, size(point, instance, load), callers=arguments.callers))
@@ -107,7 +107,7 @@ def _measure(arguments: argparse.Namespace) -> int:
 def _prepare(arguments: argparse.Namespace) -> Folders:
     logs = (arguments.work / "logs" / time.strftime("scaling-%Y%m%d-%H%M%S")).resolve()
     logs.mkdir(parents=True, exist_ok=True)
-    say(f"logs are in {logs}")
+    log(f"logs are in {logs}")
     own: Path | None = arguments.repository
     folders = Folders(
         weights=(arguments.work / MODEL / "weights").resolve(),
@@ -127,7 +127,7 @@ def _prepare(arguments: argparse.Namespace) -> Folders:
 
 
 def _earlier(output: Path, head: Mapping[str, Any], parts: Sequence[str]) -> dict[str, Any]:
-    """What the record has of the parts that are not measured now, if it is about the same thing."""
+    """Return what the record has of the parts that are not measured now, if it is about the same thing."""
     if not output.is_file():
         return {}
     record = json.loads(output.read_text(encoding="utf-8"))

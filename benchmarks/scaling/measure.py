@@ -12,11 +12,11 @@ from typing import Any
 from benchmarks.baselines.labels import make_labels
 from benchmarks.load.images import MADE_UP
 from benchmarks.scaling.model import Demand, Point
-from benchmarks.serving.measure import Measurement, Range, Setting, closed, make_known, ratio, say
+from benchmarks.serving.measure import Measurement, Range, Setting, closed, log, make_known, ratio
 from benchmarks.serving.stages import between, read_stages
 from benchmarks.serving.systems import Folders, Server, StartError, clipsr
 
-__all__ = ["Kind", "check_two_instances", "gpu_times", "measure_point", "part_of", "predict_two", "to_demands"]
+__all__ = ["Kind", "check_two_instances", "find_part", "gpu_times", "measure_point", "predict_two", "to_demands"]
 
 # Triton's processes of a model: MODEL_GROUP_INSTANCE, as `benchmarks.load.processes` names them.
 _STUB = re.compile(r"^(?P<model>\w+?)_\d+_\d+ \(\d+\)$")
@@ -34,7 +34,7 @@ class Kind:
     n_labels: int
 
 
-def part_of(process: str) -> str:
+def find_part(process: str) -> str:
     """Name the part of the service that a process is."""
     if stub := _STUB.match(process):
         return stub["model"]
@@ -54,7 +54,7 @@ def to_demands(measurement: Measurement, gpu_ms: Mapping[str, float]) -> tuple[D
     cpu_s: dict[str, float] = {}
     n_processes: dict[str, int] = {}
     for name, usage in measurement.processes.items():
-        part = part_of(name)
+        part = find_part(name)
         cpu_s[part] = cpu_s.get(part, 0.0) + usage["cpu_s"]
         n_processes[part] = n_processes.get(part, 0) + 1
     return tuple(
@@ -92,7 +92,7 @@ def measure_point(server: Server, kind: Kind, setting: Setting, *, is_gpu: bool)
     busy = closed(asked, setting.callers[-1], here)
     stages = between(before, read_stages(server.pages))
     used_s = busy.cpu_s + busy.generator["cpu_s"]
-    say(f"{kind.size_px} px, {kind.n_labels:,} labels: {busy.images_per_s:.1f} images/s")
+    log(f"{kind.size_px} px, {kind.n_labels:,} labels: {busy.images_per_s:.1f} images/s")
     return Point(
         size_px=kind.size_px,
         n_labels=kind.n_labels,
@@ -154,7 +154,7 @@ def _measure_both(a: Server, b: Server, setting: Setting) -> dict[str, Any]:
         after = [read_stages(server.pages) for server in (a, b)]
         calls = [_calls(old, new) for old, new in zip(before, after, strict=True)]
         shares.append(min(calls) / max(sum(calls), 1))
-        say(f"round {i + 1}: one {alone[-1].images_per_s:.1f}, both {together[-1].images_per_s:.1f} images/s")
+        log(f"round {i + 1}: one {alone[-1].images_per_s:.1f}, both {together[-1].images_per_s:.1f} images/s")
     predicted = [predict_two(measurement) for measurement in alone]
     measured = [measurement.images_per_s for measurement in together]
     return {

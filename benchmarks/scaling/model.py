@@ -22,7 +22,7 @@ __all__ = [
     "Sizing",
     "choose_point",
     "limits",
-    "most_asked",
+    "peak_load",
     "size",
 ]
 
@@ -173,6 +173,6 @@ def size(point: Point, instance: Instance, load: Load) -> Sizing:
     return Sizing(capacity=capacity, bottleneck=bottleneck, instances=n, hour=hour, million=million)
 
 
-def most_asked(callers: int, point: Point) -> float:
+def peak_load(callers: int, point: Point) -> float:
     """Images a second that so many callers ask for at most, each waiting for its answer: no faster than alone."""
     return 1e3 * callers / point.alone_ms

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.scaling.model import Instance, Load, Point, Sizing, limits, most_asked
+from benchmarks.scaling.model import Instance, Load, Point, Sizing, limits, peak_load
 
 __all__ = ["check_table", "demand_table", "render", "saturation_table", "sizing_text"]
 
@@ -83,7 +83,7 @@ def sizing_text(point: Point, instance: Instance, load: Load, sizing: Sizing, *,
     """Return the answer to one question, as lines."""
     lines = []
     if callers is not None:
-        lines.append(f"{callers} callers that wait ask at most {most_asked(callers, point):,.1f} images/s")
+        lines.append(f"{callers} callers that wait ask at most {peak_load(callers, point):,.1f} images/s")
     lines += [
         f"measured on images of {point.size_px} px with {point.n_labels:,} labels",
         f"one pod: {sizing.capacity:,.1f} images/s; used up first: {sizing.bottleneck}",

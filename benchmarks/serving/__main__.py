@@ -34,7 +34,7 @@ from benchmarks.load.images import MADE_UP
 from benchmarks.reporting.pages import insert, require_marks
 from benchmarks.serving import systems
 from benchmarks.serving.environment import describe, machine
-from benchmarks.serving.measure import Setting, say
+from benchmarks.serving.measure import Setting, log
 from benchmarks.serving.parts import PARTS, Bench
 from benchmarks.serving.plots import draw
 from benchmarks.serving.prepare import prepare
@@ -72,7 +72,7 @@ _FLAGS = {"n_rounds": "rounds", "measure_s": "seconds"}
 def make_bench(folders: Folders, arguments: argparse.Namespace, setting: Setting, record: Record) -> Bench:
     """Return what carries out the parts, writing into the record."""
     is_gpu = arguments.device == "cuda"
-    served_as = configuration_of(folders.repository, arguments.profile)
+    served_as = read_configuration(folders.repository, arguments.profile)
     is_int8 = served_as == "cpu-int8"
     engines = ()
     if not arguments.no_bare:
@@ -83,7 +83,7 @@ def make_bench(folders: Folders, arguments: argparse.Namespace, setting: Setting
 
     def keep(part: str, found: Any) -> None:
         common = {
-            "command": command_of(arguments, part),
+            "command": make_command(arguments, part),
             "model": arguments.model,
             "profile": arguments.profile,
             "served_as": served_as,
@@ -106,13 +106,13 @@ def make_bench(folders: Folders, arguments: argparse.Namespace, setting: Setting
     )
 
 
-def configuration_of(repository: Path, profile: str) -> str:
+def read_configuration(repository: Path, profile: str) -> str:
     """Return the name of the configurations that the profile means on this processor."""
     choice = choose_profile(profile, repository, read_manifest(repository), cpu_flags=read_cpu_flags())
     return choice.config_name or profile
 
 
-def command_of(arguments: argparse.Namespace, part: str) -> str:
+def make_command(arguments: argparse.Namespace, part: str) -> str:
     """Return the command that measures a part as it was measured, but for folders."""
     words = ["--quick"] if arguments.quick else []
     words += ["--parts", part]
@@ -215,10 +215,10 @@ def _run(arguments: argparse.Namespace, setting: Setting) -> int:
     failures: list[str] = []
     for name in _THREAD_VARIABLES:
         if os.environ.pop(name, None) is not None:
-            say(f"{name} is left out")
+            log(f"{name} is left out")
     if arguments.parts:
         folders = _make_folders(arguments)
-        say(f"logs are in {folders.logs}")
+        log(f"logs are in {folders.logs}")
         prepare(folders, arguments.baselines if {"compare", "sweep"} & set(arguments.parts) else ())
         bench = make_bench(folders, arguments, setting, record)
         began_s = time.monotonic()
@@ -228,7 +228,7 @@ def _run(arguments: argparse.Namespace, setting: Setting) -> int:
             traceback.print_exc()
             bench.failures.append(str(error))
         failures = bench.failures
-        say(f"measured for {(time.monotonic() - began_s) / 60:.1f} minutes")
+        log(f"measured for {(time.monotonic() - began_s) / 60:.1f} minutes")
     publish(arguments, record)
     for failure in failures:
         print(f"bench: failed: {failure}", file=sys.stderr)

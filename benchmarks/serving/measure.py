@@ -17,11 +17,10 @@ from benchmarks.serving.stages import between, read_stages
 from benchmarks.serving.systems import BareSystem, Server
 
 __all__ = [
+    "CallPattern",
     "Measurement",
     "Range",
     "Setting",
-    "Way",
-    "ask_by",
     "closed",
     "compare",
     "first_answer_s",
@@ -33,6 +32,7 @@ __all__ = [
     "stage_times",
     "sweep",
     "ways",
+    "with_pattern",
 ]
 
 # Labels that become known with one call, while a long list is made known: the call ends long before its deadline.
@@ -78,7 +78,7 @@ class Setting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Way:
+class CallPattern:
     """How the service is asked.
 
     Attributes:
@@ -96,17 +96,17 @@ class Way:
     streams: int = 0
 
 
-def ways(callers: int) -> tuple[Way, ...]:
+def ways(callers: int) -> tuple[CallPattern, ...]:
     """One image a call, several, and streams: what keeps the service busy, for a comparison with so many callers."""
     batched, streams = max(1, callers // 2), max(1, callers // 4)
     return (
-        Way(name="one image a call", callers=2 * callers),
-        Way(name="8 images a call", callers=batched, images_per_call=8),
-        Way(name="streams of 16 images in flight", callers=16 * streams, kind="grpc-stream", streams=streams),
+        CallPattern(name="one image a call", callers=2 * callers),
+        CallPattern(name="8 images a call", callers=batched, images_per_call=8),
+        CallPattern(name="streams of 16 images in flight", callers=16 * streams, kind="grpc-stream", streams=streams),
     )
 
 
-def ask_by(server: Server, way: Way) -> Server:
+def with_pattern(server: Server, way: CallPattern) -> Server:
     """Return the server under the name of a way, asked that way."""
     target = replace(server.target, kind=way.kind, images_per_call=way.images_per_call)
     return replace(server, name=f"{server.name}, {way.name}", target=target)
@@ -169,7 +169,7 @@ def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Range:
     return Range.of([n / d for n, d in zip(numerator, denominator, strict=True)])
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     """Report progress where it does not mix with the tables."""
     print(line, file=sys.stderr, flush=True)
 
@@ -185,7 +185,7 @@ def compare(servers: Sequence[Server], bares: Sequence[BareSystem], setting: Set
         began_s = time.monotonic()
         start = i % len(systems)
         found = [m for system in systems[start:] + systems[:start] for m in _turn(system, setting, i)]
-        say(f"round {i + 1} of {setting.n_rounds}: {time.monotonic() - began_s:.0f} s")
+        log(f"round {i + 1} of {setting.n_rounds}: {time.monotonic() - began_s:.0f} s")
         yield found
 
 
@@ -198,7 +198,7 @@ def _turn(system: Server | BareSystem, setting: Setting, number: int) -> list[Me
 
 
 def bare_measurement(name: str, batch: int, images_per_s: float, number: int) -> Measurement:
-    """A measurement of a bare engine."""
+    """Return a measurement of a bare engine."""
     return Measurement(
         system=name,
         load=f"batch {batch}",
@@ -288,7 +288,7 @@ def stage_times(server: Server, callers: int, setting: Setting) -> dict[str, dic
 
 
 def latency_alone(servers: Sequence[Server], bare: BareSystem, setting: Setting) -> dict[str, Any]:
-    """What one caller waits for each server, and the bare engine's stages, in short turns."""
+    """Return what one caller waits for each server, and the bare engine's stages, in short turns."""
     short = _short(setting)
     p50_ms: dict[str, list[float]] = {server.name: [] for server in servers}
     stages = []
@@ -305,13 +305,13 @@ def _short(setting: Setting) -> Setting:
 
 
 def label_costs(server: Server, torch_bare: BareSystem | None, setting: Setting) -> dict[str, Any]:
-    """What cached labels cost one caller, in short turns, and how long new ones take, beside PyTorch if given."""
+    """Return what cached labels cost one caller, in short turns, and how long new ones take."""
     short = _short(setting)
     p50_ms: dict[int, list[float]] = {n: [] for n in setting.label_counts}
     targets = {n: replace(server.target, labels=tuple(make_labels(n))) for n in setting.label_counts}
     for n, target in targets.items():
         took_s = make_known(replace(server, target=target), setting)
-        say(f"{n} labels are cached after {took_s:.1f} s")
+        log(f"{n} labels are cached after {took_s:.1f} s")
     for i in range(setting.n_turns):
         for n, target in targets.items():
             p50_ms[n].append(closed(replace(server, target=target), 1, short, i).latency_ms["p50"])

@@ -13,19 +13,19 @@ from typing import Any
 from benchmarks.baselines.engines import OPENVINO_INT8, TORCH
 from benchmarks.serving import report, systems
 from benchmarks.serving.measure import (
+    CallPattern,
     Setting,
-    Way,
-    ask_by,
     closed,
     compare,
     first_answer_s,
     label_costs,
     latency_alone,
+    log,
     offered_load,
-    say,
     stage_times,
     sweep,
     ways,
+    with_pattern,
 )
 from benchmarks.serving.systems import BareSystem, Folders, Server
 
@@ -125,18 +125,18 @@ class Bench:
                     found: list[dict[str, Any]] = []
                     for server in servers:
                         found += [asdict(m) for m in sweep(server, self._setting)]
-                        say(f"{server.name}: {len(self._setting.sweep_callers)} numbers of callers")
+                        log(f"{server.name}: {len(self._setting.sweep_callers)} numbers of callers")
                     self._keep("sweep", {"measurements": found})
 
     def _start_others(self, running: ExitStack) -> list[Server]:
-        """The baselines that start; each sleeps while the next one starts."""
+        """Return the baselines that start; each sleeps while the next one starts."""
         servers = []
         for name, baseline in self._baselines.items():
             with self._attempt(name):
                 server = running.enter_context(baseline(self._folders))
                 server.pause()
                 servers.append(server)
-                say(f"{server.name} started in {server.start_s:.1f} s")
+                log(f"{server.name} started in {server.start_s:.1f} s")
         return servers
 
     def _compare(self, servers: Sequence[Server], running: ExitStack) -> None:
@@ -160,17 +160,17 @@ class Bench:
     def _latency(self, own: Server) -> None:
         with self._bare(self._engines[0] if self._engines else None) as bare:
             if bare is None:
-                say("latency: nothing to compare with, by --no-bare")
+                log("latency: nothing to compare with, by --no-bare")
                 return
             self._keep("latency", latency_alone([own, _by_native_route(own)], bare, self._setting))
 
     def _load(self, own: Server) -> None:
         found = []
         for way in ways(self._setting.callers[-1]):
-            asked = ask_by(own, way)
+            asked = with_pattern(own, way)
             capacity = self._closed(asked, way).images_per_s
             found += [asdict(m) for m in offered_load(asked, capacity, self._setting)]
-            say(f"{way.name}: {capacity:.1f} images/s at most")
+            log(f"{way.name}: {capacity:.1f} images/s at most")
         self._keep("load", {"measurements": found})
 
     def _small(self) -> None:
@@ -180,12 +180,14 @@ class Bench:
             all_ways = ways(setting.callers[-1])
             for i in range(setting.n_rounds):
                 start = i % len(all_ways)
-                found += [self._closed(ask_by(server, way), way, i) for way in all_ways[start:] + all_ways[:start]]
-        say("; ".join(f"{m.system}: {m.images_per_s:.0f} images/s" for m in found[-len(all_ways) :]))
+                found += [
+                    self._closed(with_pattern(server, way), way, i) for way in all_ways[start:] + all_ways[:start]
+                ]
+        log("; ".join(f"{m.system}: {m.images_per_s:.0f} images/s" for m in found[-len(all_ways) :]))
         manifest = json.loads((self._small_folders.repository / "manifest.json").read_text(encoding="utf-8"))
         self._keep("small", {"small_model": manifest["name"], "measurements": [asdict(m) for m in found]})
 
-    def _closed(self, server: Server, way: Way, number: int = 0) -> Any:
+    def _closed(self, server: Server, way: CallPattern, number: int = 0) -> Any:
         return closed(server, way.callers, self._setting, number, streams=way.streams)
 
     def _start(self) -> None:
@@ -195,7 +197,7 @@ class Bench:
                 # `clipsr-serve up --detach` returns after a real image went through both routes; then comes a caller.
                 target = replace(server.target, labels=server.target.labels[:2])
                 times.append(server.start_s + first_answer_s(replace(server, target=target), self._setting))
-                say(f"start {i}: {times[-1]:.1f} s")
+                log(f"start {i}: {times[-1]:.1f} s")
         self._keep("start", {"first_answer_s": times[1:], "cold_s": times[0]})
 
     def _serve(self, folders: Folders, name: str, profile: str | None = None) -> Any:
@@ -204,7 +206,7 @@ class Bench:
 
     @contextmanager
     def _bare(self, engine: str | None) -> Iterator[BareSystem | None]:
-        """A bare engine for the time of the context; none where there are to be none."""
+        """Return a bare engine for the time of the context; none where there are to be none."""
         if engine is None or not self._engines:
             yield None
             return
@@ -217,11 +219,11 @@ class Bench:
     @contextmanager
     def _attempt(self, what: str) -> Iterator[None]:
         """Note a failure and go on: an hour of other figures is worth more than none."""
-        say(f"{what} …")
+        log(f"{what} …")
         began_s = time.monotonic()
         try:
             yield
-            say(f"{what}: {time.monotonic() - began_s:.0f} s")
+            log(f"{what}: {time.monotonic() - began_s:.0f} s")
         except Exception as error:
             traceback.print_exc()
             self.failures.append(f"{what}: {error}")

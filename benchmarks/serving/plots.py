@@ -81,7 +81,10 @@ def _save(figure: Any, path: Path) -> None:
 
 
 def _figure(x_label: str, y_label: str, *, n_panels: int = 1) -> tuple[Any, list[Any]]:
-    """A figure of panels side by side with one vertical axis; matplotlib is imported only where something is drawn."""
+    """Return a figure of panels side by side with one vertical axis.
+
+    Matplotlib is imported only where something is drawn.
+    """
     import matplotlib as mpl
 
     mpl.use("agg")

@@ -9,10 +9,10 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.serving.measure import say
+from benchmarks.serving.measure import log
 from benchmarks.serving.systems import Folders, StartError
 
-__all__ = ["digest_of", "make_repository", "make_weights", "prepare"]
+__all__ = ["hash_files", "make_repository", "make_weights", "prepare"]
 
 _ROOT = Path(__file__).resolve().parents[2]
 # What a repository is made from, besides the weights: the exporter, the upscaler, and the models' own files.
@@ -40,7 +40,7 @@ def make_weights(folders: Folders) -> None:
     """
     if (folders.weights / "labels.json").is_file():  # written last
         return
-    say(f"making random weights of {folders.model}")
+    log(f"making random weights of {folders.model}")
     _run([sys.executable, "-m", "benchmarks.baselines.weights", str(folders.weights), "--model", folders.model])
 
 
@@ -52,10 +52,10 @@ def make_repository(folders: Folders) -> None:
     """
     weights = folders.weights / "open_clip.safetensors"
     stamp = folders.repository.with_suffix(".stamp")
-    digest = digest_of(_sources(), root=_ROOT) + f" {weights.stat().st_mtime_ns}\n"
+    digest = hash_files(_sources(), root=_ROOT) + f" {weights.stat().st_mtime_ns}\n"
     if (folders.repository / "manifest.json").is_file() and stamp.is_file() and stamp.read_text("utf-8") == digest:
         return
-    say(f"exporting {folders.model} with random weights (minutes)")
+    log(f"exporting {folders.model} with random weights (minutes)")
     stamp.unlink(missing_ok=True)
     # Models that are there no more would be served, too.
     shutil.rmtree(folders.repository, ignore_errors=True)
@@ -66,7 +66,7 @@ def make_repository(folders: Folders) -> None:
     stamp.write_text(digest, encoding="utf-8")
 
 
-def digest_of(files: Iterable[Path], *, root: Path) -> str:
+def hash_files(files: Iterable[Path], *, root: Path) -> str:
     """Return a digest of names and contents; times do not count, as an export writes equal configurations anew."""
     digest = hashlib.sha256()
     for file in sorted(files):

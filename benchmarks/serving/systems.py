@@ -63,7 +63,7 @@ class Folders:
     device: str = "cpu"
 
     def labels(self) -> tuple[str, ...]:
-        """The labels that all systems hold."""
+        """Return the labels that all systems hold."""
         return tuple(json.loads((self.weights / "labels.json").read_text(encoding="utf-8")))
 
 
@@ -121,7 +121,7 @@ def clipsr(
     repository: Path | None = None,
     max_concurrent: int | None = None,
 ) -> Iterator[Server]:
-    """The service, from `clipsr-serve up`; `max_concurrent` is the gateway's, None for its own.
+    """Return the service, from `clipsr-serve up`; `max_concurrent` is the gateway's, None for its own.
 
     It isn't paused: Triton and the gateway watch each other, and would take a pause for a fault. Idle it takes next to
     nothing; the record holds how much.
@@ -162,7 +162,7 @@ def clipsr(
 
 
 def _status(launcher: str, state: Path) -> dict[str, Any]:
-    """What runs, as `clipsr-serve status` has it.
+    """Return what runs, as `clipsr-serve status` has it.
 
     Raises:
         StartError: nothing does.

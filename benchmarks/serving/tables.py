@@ -104,7 +104,7 @@ def _origin(parts: Mapping[str, Any]) -> str:
 
 
 def _profile(section: Mapping[str, Any]) -> str:
-    """The profile, and what it was on this machine where its name does not say it."""
+    """Return the profile, and what it was on this machine where its name does not say it."""
     name, served_as = section["profile"], section.get("served_as", section["profile"])
     return f"`{name}`" if served_as == name else f"`{name}` (here `{served_as}`)"
 

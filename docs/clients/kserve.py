@@ -4,6 +4,8 @@ Needs `pip install 'tritonclient[grpc]'`. The tensors are described in docs/tens
 for its callers is missing here: limits, keys, the choice of a route for each image, errors with field paths.
 """
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
 
@@ -15,7 +17,7 @@ TIMEOUT_S = 30.0
 
 
 def text_tensor(name: str, values: list[bytes]) -> triton.InferInput:
-    """A tensor of strings with the batch dimension that every model has first: one image, so [1, number of values]."""
+    """Return a tensor of strings with the batch dimension first, as every model has it: [1, number of values]."""
     tensor = triton.InferInput(name, [1, len(values)], "BYTES")
     tensor.set_data_from_numpy(np.array([values], dtype=np.object_))
     return tensor

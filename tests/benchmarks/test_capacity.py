@@ -1,5 +1,7 @@
 """The parts of the capacity measurement that need no service; tests/integration measures a real one."""
 
+from __future__ import annotations
+
 import threading
 import time
 

@@ -1,5 +1,7 @@
 """The table of accuracies: what is counted, and what is written where."""
 
+from __future__ import annotations
+
 import io
 import json
 from collections.abc import Sequence
@@ -31,7 +33,7 @@ class StandIn:
     def describe(self) -> dict[str, object]:
         return {"backend": self.kind, "model": "toy", "digest": "sha256:0"}
 
-    def classifier(self, labels: Sequence[str], templates: Sequence[str]) -> "StandIn":
+    def classifier(self, labels: Sequence[str], templates: Sequence[str]) -> StandIn:
         assert (tuple(labels), tuple(templates)) == (LABELS, ("@simple",))
         return self
 

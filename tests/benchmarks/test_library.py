@@ -1,5 +1,7 @@
 """The parts of the library measurement that need no service."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 from benchmarks.library.__main__ import main, markdown, synthesize

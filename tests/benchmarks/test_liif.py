@@ -1,5 +1,7 @@
 """The benchmark of upscaling at a tiny size, and the parts that its figures rest on."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 

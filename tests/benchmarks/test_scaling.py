@@ -11,7 +11,7 @@ from benchmarks.load import Target
 from benchmarks.load.images import read_images
 from benchmarks.scaling import __main__ as scaling
 from benchmarks.scaling import measure
-from benchmarks.scaling.measure import gpu_times, part_of, predict_two, to_demands
+from benchmarks.scaling.measure import find_part, gpu_times, predict_two, to_demands
 from benchmarks.scaling.model import (
     Demand,
     Instance,
@@ -20,7 +20,7 @@ from benchmarks.scaling.model import (
     Point,
     choose_point,
     limits,
-    most_asked,
+    peak_load,
     size,
 )
 from benchmarks.scaling.report import render
@@ -105,7 +105,7 @@ class TestModel:
             size(POINT, Instance(cores=2), load)
 
     def test_callers_who_wait_ask_no_faster_than_alone(self):
-        assert most_asked(16, POINT) == 640.0
+        assert peak_load(16, POINT) == 640.0
 
 
 class TestMeasurement:
@@ -115,7 +115,7 @@ class TestMeasurement:
         assert demands["decode"] == Demand(part="decode", cpu_ms=1.0, most_cores=2)
         assert demands["image_encoder"] == Demand(part="image_encoder", cpu_ms=4.0, gpu_ms=3.0)
         assert demands["Triton"].most_cores is None
-        assert part_of("decode_native_0_1 (12)") == "decode_native"
+        assert find_part("decode_native_0_1 (12)") == "decode_native"
 
     def test_times_on_the_gpu_are_divided_by_the_images_of_a_batch(self):
         stages = {

@@ -18,7 +18,7 @@ from benchmarks.serving import parts as bench_parts
 from benchmarks.serving.measure import Measurement, Range, Setting, bare_measurement, compare, ratio
 from benchmarks.serving.parts import PARTS, Bench
 from benchmarks.serving.plots import draw
-from benchmarks.serving.prepare import digest_of
+from benchmarks.serving.prepare import hash_files
 from benchmarks.serving.record import Record, RecordError
 from benchmarks.serving.stages import between, parse_gateway, parse_triton
 from benchmarks.serving.systems import BareSystem, Folders, Server, StartError, openclip
@@ -298,21 +298,21 @@ class TestParts:
 
 def test_the_command_of_a_part_has_what_was_changed():
     arguments = bench._read_arguments(["--rounds", "7", "--baselines", "", "--no-bare", "--work", "/tmp/x"])
-    assert bench.command_of(arguments, "small") == (
+    assert bench.make_command(arguments, "small") == (
         """make bench ARGS="--parts small --baselines '' --rounds 7 --no-bare\""""
     )
-    assert bench.command_of(bench._read_arguments([]), "start") == 'make bench ARGS="--parts start"'
+    assert bench.make_command(bench._read_arguments([]), "start") == 'make bench ARGS="--parts start"'
     gpu = bench._read_arguments(["--device", "cuda", "--model", "ViT-L-14"])
-    assert bench.command_of(gpu, "load") == 'make bench-gpu ARGS="--parts load --model ViT-L-14"'
+    assert bench.make_command(gpu, "load") == 'make bench-gpu ARGS="--parts load --model ViT-L-14"'
 
 
 def test_an_export_is_current_until_a_source_changes(tmp_path):
     (tmp_path / "a.py").write_text("1")
-    first = digest_of([tmp_path / "a.py"], root=tmp_path)
+    first = hash_files([tmp_path / "a.py"], root=tmp_path)
     (tmp_path / "a.py").write_text("1")
-    assert digest_of([tmp_path / "a.py"], root=tmp_path) == first
+    assert hash_files([tmp_path / "a.py"], root=tmp_path) == first
     (tmp_path / "a.py").write_text("2")
-    assert digest_of([tmp_path / "a.py"], root=tmp_path) != first
+    assert hash_files([tmp_path / "a.py"], root=tmp_path) != first
 
 
 def test_stage_times_are_differences():
@@ -437,7 +437,7 @@ def test_the_record_becomes_a_page(parts, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(bench, "prepare", lambda folders, baselines: None)
     monkeypatch.setattr(bench, "describe", lambda serve_bin, baselines: parts["small"]["environment"])
     monkeypatch.setattr(bench, "float_engine", lambda: "openvino fp32")
-    monkeypatch.setattr(bench, "configuration_of", lambda repository, profile: "cpu-int8")
+    monkeypatch.setattr(bench, "read_configuration", lambda repository, profile: "cpu-int8")
 
     def run(self, wanted):
         for part in wanted:

@@ -1,5 +1,7 @@
 """The random weights in the forms of both libraries."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from benchmarks.baselines.weights import as_transformers

@@ -1,4 +1,4 @@
-"""The public names, and that the two clients offer the same."""
+"""The two clients offer the same."""
 
 from __future__ import annotations
 
@@ -10,49 +10,6 @@ import pytest
 
 import clipsr
 
-PUBLIC = [
-    "AddedImage",
-    "AlreadyExistsError",
-    "Artifact",
-    "AsyncClient",
-    "AsyncLibrary",
-    "AuthenticationError",
-    "CallerLimits",
-    "Classification",
-    "Client",
-    "ClipsrError",
-    "DeadlineError",
-    "FailedImage",
-    "Fit",
-    "ImageEmbedding",
-    "ImageFilter",
-    "ImagePage",
-    "ImageSource",
-    "InvalidRequestError",
-    "Library",
-    "LibraryInfo",
-    "LibraryLimits",
-    "Limits",
-    "ModelInfo",
-    "ModelMismatchError",
-    "NewImage",
-    "NotFoundError",
-    "Prediction",
-    "PresentImage",
-    "QueryWarning",
-    "RateLimitedError",
-    "ReembedProgress",
-    "Route",
-    "RouteTaken",
-    "SearchHit",
-    "SearchResult",
-    "ServiceError",
-    "ServiceUnavailableError",
-    "StoredImage",
-    "TextEmbedding",
-    "UpscaleFormat",
-    "UpscaledImage",
-]
 AWAITED = {
     "classify",
     "close",
@@ -102,11 +59,6 @@ def without_waiting(signature: inspect.Signature) -> inspect.Signature:
         for parameter in signature.parameters.values()
     ]
     return signature.replace(parameters=parameters, return_annotation=as_ordinary(signature.return_annotation))
-
-
-def test_the_public_names():
-    assert clipsr.__all__ == PUBLIC
-    assert all(hasattr(clipsr, name) for name in PUBLIC)
 
 
 def test_both_clients_have_the_same_methods_with_the_same_signatures():

@@ -1,5 +1,7 @@
 """One contract in four places: configurations, ONNX graphs, manifest and the page that describes them."""
 
+from __future__ import annotations
+
 import json
 import re
 from pathlib import Path

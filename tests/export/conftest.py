@@ -1,5 +1,7 @@
 """An untrained pair, exported once for the tests of this folder."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """Small models of every kind that OpenCLIP has, registered under own names, and tokenizers made on the spot."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,5 +1,7 @@
 """The whole export on an untrained pair, and what it refuses."""
 
+from __future__ import annotations
+
 import hashlib
 import shutil
 

@@ -1,5 +1,7 @@
 """Every kind of model that OpenCLIP has, small: graphs, tokenizers, and what the manifest says of them."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 

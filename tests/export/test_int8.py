@@ -1,5 +1,7 @@
 """The int8 image encoder: what is quantized, how it is measured, and what is refused."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from pathlib import Path

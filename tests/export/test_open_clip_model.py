@@ -1,5 +1,7 @@
 """Models of OpenCLIP's list at full size, untrained: what `make test-slow` exports, one after the other."""
 
+from __future__ import annotations
+
 import json
 import re
 from pathlib import Path

@@ -1,5 +1,7 @@
 """How far an upscaler looks, measured by gradient, against changes of real pixels."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 

@@ -3,6 +3,8 @@
 `StandIn` builds no plans: it keeps the graph that it is given, and runs it in ONNX Runtime on the processor.
 """
 
+from __future__ import annotations
+
 import importlib.util
 import json
 import shutil
@@ -20,7 +22,7 @@ from clipsr_export._commands.tensorrt import PlanJob, build_plans
 from clipsr_export._errors import AgreementError, TemplateError
 from clipsr_export._graphs.half import write_half
 from clipsr_export._graphs.int8 import measure_agreement
-from clipsr_export._tensorrt.plans import MODELS, max_batch_of, optimization_profiles, plan_name, read_configuration
+from clipsr_export._tensorrt.plans import MODELS, optimization_profiles, plan_name, read_configuration, read_max_batch
 from clipsr_export.cli import main
 from tests.export.tiny import SIZE_PX
 
@@ -81,10 +83,10 @@ def test_the_configurations_number_the_profiles(repo_root, manifest):
     for model in MODELS:
         path, text = read_configuration(repo_root / "model_repository", model)
         config = text_format.Parse(text, ModelConfig())
-        count = len(optimization_profiles(model, manifest, max_batch=max_batch_of(text)))
+        count = len(optimization_profiles(model, manifest, max_batch=read_max_batch(text)))
         numbers = [str(i) for i in range(count)] if count > 1 else []
         assert [list(group.profile) for group in config.instance_group] == [numbers], path
-        assert max_batch_of(text) == config.max_batch_size
+        assert read_max_batch(text) == config.max_batch_size
 
 
 def test_a_plan_is_named_after_what_it_runs_with():

@@ -1,5 +1,7 @@
 """CLIP's tokenizer as one file: the ids that OpenCLIP gives, for any text that people send."""
 
+from __future__ import annotations
+
 import itertools
 import random
 from collections.abc import Iterator

@@ -1,5 +1,7 @@
 """The dynamic-size graph of every architecture, beside PyTorch; and the fixed-size one of official checkpoints."""
 
+from __future__ import annotations
+
 import json
 import re
 import subprocess

@@ -29,7 +29,7 @@ from clipsr.v1 import (
     types_pb2,
     upscaler_pb2_grpc,
 )
-from clipsr_gateway import Gateway, GatewayConfig, HealthSchedule, Scores, load_manifest
+from clipsr_gateway import Gateway, GatewayConfig, HealthSchedule, Similarities, load_manifest
 
 IMAGENET_TEMPLATES = 80
 TILE_PX = 64
@@ -109,7 +109,7 @@ class FakeBackend:
 
     target: str = "127.0.0.1:1"
     ready: bool = True
-    answer: Callable[[bytes, int], Scores] | None = None
+    answer: Callable[[bytes, int], Similarities] | None = None
     errors: dict[bytes, Exception] = field(default_factory=dict)
     error: Exception | None = None
     hold: asyncio.Event | None = None
@@ -215,7 +215,7 @@ class FakeLabels:
         size_hw: tuple[int, int] | None = None,
         wants_embedding: bool = False,
         wants_pixels: bool = False,
-    ) -> Scores:
+    ) -> Similarities:
         backend = self.backend
         backend.calls.append(
             {"image": image, "fit": fit, "route": route, "request_id": request_id, "timeout_s": timeout_s}
@@ -254,9 +254,9 @@ def render_nearest(canvas: np.ndarray, box: np.ndarray, size_px: int) -> np.ndar
     return canvas[:, index[0][:, None], index[1][None, :]]
 
 
-def even_scores(label_count: int) -> Scores:
+def even_scores(label_count: int) -> Similarities:
     """The same cosine for every label."""
-    return Scores(
+    return Similarities(
         cosine=np.full(label_count, 0.25, np.float32), probability=np.full(label_count, 1 / label_count, np.float32)
     )
 

@@ -1,5 +1,7 @@
 """A real Triton and a real gateway, started once by the launcher as a user would."""
 
+from __future__ import annotations
+
 import json
 import re
 import subprocess

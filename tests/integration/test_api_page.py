@@ -1,5 +1,7 @@
 """What docs/api.md tells callers to type works, by a generic tool that knows the server by reflection alone."""
 
+from __future__ import annotations
+
 import os
 import re
 import shutil

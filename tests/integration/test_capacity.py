@@ -1,5 +1,7 @@
 """The measurement on which docs/deployment.md bases the number of pods, against a real service."""
 
+from __future__ import annotations
+
 import re
 
 from benchmarks.load.capacity import main

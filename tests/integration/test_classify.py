@@ -1,5 +1,7 @@
 """From image bytes to labels, through gateway and Triton."""
 
+from __future__ import annotations
+
 import io
 import json
 from pathlib import Path

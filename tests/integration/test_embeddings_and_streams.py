@@ -1,5 +1,7 @@
 """Streams and embeddings through a real Triton say the same as Classify."""
 
+from __future__ import annotations
+
 import io
 from collections.abc import Iterator
 from pathlib import Path

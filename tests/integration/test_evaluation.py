@@ -1,5 +1,7 @@
 """The three back ends of `clipsr-eval` agree: PyTorch, the exported files, the running service."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """Image libraries through real Triton: what is added is found by words and by example, and by nothing else."""
 
+from __future__ import annotations
+
 import uuid
 from collections.abc import Iterator
 from pathlib import Path

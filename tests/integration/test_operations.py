@@ -1,5 +1,7 @@
 """A service as an operator runs it, with keys and traces, on all addresses of the machine."""
 
+from __future__ import annotations
+
 import json
 import re
 import secrets

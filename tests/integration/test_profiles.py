@@ -1,5 +1,7 @@
 """The profiles for processors, each started for real; those for GPUs refused where there is none."""
 
+from __future__ import annotations
+
 import shutil
 
 import pytest
@@ -33,8 +35,8 @@ def test_a_profile_serves_and_names_the_same_things(serve_bin, repo_root, tmp_pa
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="this machine may have a GPU")
 def test_a_gpu_that_is_not_there_ends_the_start(serve_bin, repo_root, tmp_path):
     where = ("--state-dir", tmp_path / "state", "--repository", repo_root / "model_repository")
-    for profile, sentence in (("gpu-onnx", "needs an NVIDIA GPU"), ("gpu-tensorrt", "no TensorRT")):
+    for profile, message in (("gpu-onnx", "needs an NVIDIA GPU"), ("gpu-tensorrt", "no TensorRT")):
         up = serve(serve_bin, "up", "--detach", *where, "--listen", "127.0.0.1:0", "--profile", profile)
         assert up.returncode == 1
-        assert sentence in up.stderr
+        assert message in up.stderr
         assert not (tmp_path / "state" / "triton.log").exists()

@@ -1,5 +1,7 @@
 """What the README tells a newcomer to type works, against the running service."""
 
+from __future__ import annotations
+
 import re
 import shlex
 import subprocess

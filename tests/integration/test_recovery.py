@@ -1,5 +1,7 @@
 """A process of the service is killed; the service is correct again by itself, within the time promised."""
 
+from __future__ import annotations
+
 import io
 import json
 import os

@@ -1,5 +1,7 @@
 """A generic tool that knows nothing but the address can call every RPC: messages are built from reflection alone."""
 
+from __future__ import annotations
+
 import base64
 import hashlib
 import json

@@ -1,5 +1,7 @@
 """The reliability harness against a real service, at a small scale; docs/reliability.md has the full one."""
 
+from __future__ import annotations
+
 import pytest
 from benchmarks.reliability._fuzz import fuzz_images, fuzz_requests
 from benchmarks.reliability._load import Target

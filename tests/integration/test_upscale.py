@@ -1,5 +1,7 @@
 """From an image file to a larger one, through gateway and Triton, against the same model in PyTorch."""
 
+from __future__ import annotations
+
 import io
 import json
 

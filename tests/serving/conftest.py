@@ -120,7 +120,7 @@ def make_tokenizer(path: Path) -> None:
 
 
 def manifest_document(root: Path) -> dict[str, object]:
-    """The manifest of what lies under ``root``."""
+    """The manifest of what lies under `root`."""
     files = [root / name / "1" / "model.onnx" for name in ("upscale", "image_encoder", "text_encoder")]
     files.append(root / "text_encoder" / "tokenizer.json")
     artifacts = {
@@ -157,7 +157,7 @@ def manifest_document(root: Path) -> dict[str, object]:
 
 
 def make_repository(root: Path) -> Path:
-    """Copy the committed part of ``model_repository`` and add what export would write."""
+    """Copy the committed part of `model_repository` and add what export would write."""
     shutil.copytree(
         REPOSITORY,
         root,
@@ -194,7 +194,7 @@ def make_manifest() -> Callable[[Path], dict[str, object]]:
 
 @pytest.fixture(scope="session")
 def committed_repository() -> Path:
-    """``model_repository/`` as it is in the working tree."""
+    """`model_repository/` as it is in the working tree."""
     return REPOSITORY
 
 
@@ -239,7 +239,7 @@ class FakeResponse:
 
 
 class FakeMetricFamily:
-    """Counters by name, summed up in ``totals``."""
+    """Counters by name, summed up in `totals`."""
 
     COUNTER = "counter"
     totals: dict[str, float]
@@ -259,7 +259,7 @@ class FakeMetricFamily:
 
 @pytest.fixture
 def triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
-    """Stand-in for ``triton_python_backend_utils``; ``encode`` answers for text_encoder, ``totals`` holds metrics."""
+    """Stand-in for `triton_python_backend_utils`; `encode` answers for text_encoder, `totals` holds metrics."""
     module = types.ModuleType("triton_python_backend_utils")
     family = type("MetricFamily", (FakeMetricFamily,), {"totals": {}})
 
@@ -310,7 +310,7 @@ def triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
 
 @pytest.fixture
 def make_args(repository: Path) -> Callable[[str], dict[str, str]]:
-    """What Triton hands to ``initialize`` of a model in the random repository."""
+    """What Triton hands to `initialize` of a model in the random repository."""
 
     def make(model: str, *, config: dict | None = None, root: Path = repository) -> dict[str, str]:
         return {

@@ -48,14 +48,14 @@ def test_reads_every_size_and_constant(repository, sizes):
         (("artifacts",), {"a": 1}, "artifacts.a must be a dict"),
     ],
 )
-def test_a_wrong_field_is_named(repository, tmp_path, path, value, sentence):
+def test_a_wrong_field_is_named(repository, tmp_path, path, value, message):
     document = json.loads((repository / "manifest.json").read_text(encoding="utf-8"))
     node = document = copy.deepcopy(document)
     for key in path[:-1]:
         node = node[key]
     node[path[-1]] = value
     (tmp_path / "manifest.json").write_text(json.dumps(document), encoding="utf-8")
-    with pytest.raises(ArtifactError, match=sentence):
+    with pytest.raises(ArtifactError, match=message):
         read_manifest(tmp_path)
 
 

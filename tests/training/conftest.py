@@ -1,5 +1,7 @@
 """Inputs that the training room's tests share."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np

@@ -5,6 +5,8 @@
 Writes `step-I.pt` for the first steps: the loss and, in the first, all gradients, as averaged over the devices.
 """
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import torch
 
 from clipsr_training._fit import FitOptions, fit
 from clipsr_training.clip._checkpoint import build_clip
-from clipsr_training.clip._data import Phrases, TrainingSource
+from clipsr_training.clip._data import ClassPrompts, TrainingSource
 from clipsr_training.clip._recipes import ClipRecipe
 from clipsr_training.clip._train import ClipTrainingModule
 
@@ -47,7 +49,7 @@ class RecordedTraining(ClipTrainingModule):
             )
 
 
-def sources(phrases: Phrases) -> list[TrainingSource]:
+def sources(phrases: ClassPrompts) -> list[TrainingSource]:
     """Images of three classes, and images with one or two captions of four: texts repeat within and across devices."""
     rng = np.random.default_rng(0)
     texts = {
@@ -70,7 +72,7 @@ def sources(phrases: Phrases) -> list[TrainingSource]:
 def training(*, batch_size: int, options: FitOptions) -> RecordedTraining:
     """Return what trains a tiny model, always from the same weights."""
     options.seed_everything()
-    phrases = Phrases(["a photo of a {}.", "{}"])
+    phrases = ClassPrompts(["a photo of a {}.", "{}"])
     recipe = ClipRecipe(batch_size=batch_size, lr=1e-4, warmup=0.0, augmented=True, cutout=0.25)
     module = RecordedTraining(build_clip(CONFIG), recipe, sources(phrases), phrases, options)
     module.folder = options.output

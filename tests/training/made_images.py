@@ -1,5 +1,7 @@
 """Small images that tests make for themselves."""
 
+from __future__ import annotations
+
 import io
 from collections.abc import Sequence
 from pathlib import Path

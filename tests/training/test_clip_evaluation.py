@@ -1,5 +1,7 @@
 """`clipsr-eval` on CLIP models: the commands, their files, resuming, and what is wrong in one sentence."""
 
+from __future__ import annotations
+
 import csv
 import json
 from pathlib import Path
@@ -11,7 +13,7 @@ from PIL import Image
 from clipsr_training._cli.evaluate import main
 from clipsr_training.evaluation import _low_resolution, _zero_shot
 from clipsr_training.evaluation._probe import fit_probe
-from clipsr_training.evaluation._zero_shot import ZeroShotResult, published_imagenet_top1, set_up_warning
+from clipsr_training.evaluation._zero_shot import ZeroShotResult, below_published_warning, published_imagenet_top1
 from clipsr_training.liif._data import read_image
 from tests.training.made_images import class_folders
 
@@ -275,7 +277,7 @@ def test_a_known_model_that_lands_low_is_warned_of(n_correct, data, name, weight
         latency_ms=np.ones(50_000),
         classnames=("a", "b"),
     )
-    warning = set_up_warning(result, data, name, weights)
+    warning = below_published_warning(result, data, name, weights)
     assert (warning is not None) == warns
     if warning is not None:
         assert "63.3% is published" in warning

@@ -1,5 +1,7 @@
 """Image-text pairs in every form on disk, and what is said about files that are wrong."""
 
+from __future__ import annotations
+
 import io
 import json
 import tarfile
@@ -208,7 +210,7 @@ def labelled_table(n: int, *, image: str = "img", label: str = "fine_label") -> 
 
 
 def test_training_and_evaluation_read_the_same(tmp_path):
-    """Columns, spoken names, splits and folders: whatever opens for both holds the same images and classes."""
+    """Columns, humanize names, splits and folders: whatever opens for both holds the same images and classes."""
     DatasetDict({"train": labelled_table(6), "test": labelled_table(4)}).save_to_disk(tmp_path / "saved")
     labelled_table(4, image="png", label="cls").to_parquet(tmp_path / "columns.parquet")
     folders = class_folders(tmp_path / "folders", ("lawn_mower", ".cache", "cat"))

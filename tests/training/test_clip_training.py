@@ -1,5 +1,7 @@
 """CLIP training: rendering onto the encoder's grid, batches, locks, learning rates and whole runs."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,7 +15,7 @@ from safetensors.torch import load_file
 from clipsr_training._cli.train import main as train_main
 from clipsr_training.clip import load_clip, multi_positive_sigmoid_loss
 from clipsr_training.clip._checkpoint import build_clip, bundled_config, save_clip
-from clipsr_training.clip._data import ClipBatchDataset, Phrases, TrainingSource, cut_out, split_validation
+from clipsr_training.clip._data import ClassPrompts, ClipBatchDataset, TrainingSource, apply_cutout, split_validation
 from clipsr_training.clip._distillation import distillation_loss, load_teachers
 from clipsr_training.clip._optimizer import build_optimizer, lock_towers
 from clipsr_training.clip._recipes import RECIPES, ClipRecipe
@@ -46,7 +48,7 @@ def captions(tmp_path: Path) -> Path:
     return path
 
 
-def training_source(source: PairSource, phrases: Phrases, pixels: np.ndarray) -> TrainingSource:
+def training_source(source: PairSource, phrases: ClassPrompts, pixels: np.ndarray) -> TrainingSource:
     rows = np.arange(len(source))
     return TrainingSource(
         name=source.name,
@@ -124,7 +126,7 @@ def test_renderings_refuse_nonsense():
 
 def test_batches_pair_images_with_texts_of_their_concept(parquet, captions, untrained):
     """Classes and captions in one batch: every image has its own texts as positives, and no other's."""
-    phrases = Phrases(["a photo of a {}."])
+    phrases = ClassPrompts(["a photo of a {}."])
     labelled, captioned = read_pairs(parquet), read_pairs(captions)
     blank = [np.full((len(s), 3, 16, 16), 100 * k, dtype=np.uint8) for k, s in enumerate((labelled, captioned))]
     sources = [training_source(s, phrases, b) for s, b in zip((labelled, captioned), blank, strict=True)]
@@ -155,7 +157,7 @@ def test_batches_pair_images_with_texts_of_their_concept(parquet, captions, untr
 
 def test_cutout_greys_a_square_that_may_reach_over_the_border():
     pixels = torch.zeros(200, 3, 16, 16, dtype=torch.uint8)
-    cut_out(pixels, 0.25, np.random.default_rng(0))
+    apply_cutout(pixels, 0.25, np.random.default_rng(0))
     grey = pixels == 127
     assert torch.equal(grey[:, 0], grey[:, 2])
     counts = grey[:, 0].sum(dim=(1, 2))

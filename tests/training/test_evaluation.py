@@ -1,5 +1,7 @@
 """Measuring upscalers: metrics against scikit-image, strips against whole images, the command and its files."""
 
+from __future__ import annotations
+
 import json
 import os
 from pathlib import Path

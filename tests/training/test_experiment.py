@@ -1,5 +1,7 @@
 """The comparison of CLIP with and without LIIF: its arithmetic, its words, and whole runs."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -57,9 +59,9 @@ def test_drawn_images_are_balanced_fixed_and_their_own(tmp_path):
 
 def test_renderings_differ_in_training_and_at_test_alone(tmp_path):
     design = make_design(tmp_path)
-    assert [design.recipe_of(arm).rendering.scale for arm in ARMS] == [None, 2.0, 2.0]
-    assert design.recipe_of("liif").rendering.upscaler == LIIF_WEIGHTS
-    assert {replace(design.recipe_of(arm), rendering=design.recipe.rendering) for arm in ARMS} == {design.recipe}
+    assert [design.make_recipe(arm).rendering.scale for arm in ARMS] == [None, 2.0, 2.0]
+    assert design.make_recipe("liif").rendering.upscaler == LIIF_WEIGHTS
+    assert {replace(design.make_recipe(arm), rendering=design.recipe.rendering) for arm in ARMS} == {design.recipe}
     assert design.n_trained == 60 - 3 * 10
 
 

@@ -1,5 +1,7 @@
 """Data sets to measure on: what opens, and one sentence for everything that is wrong with them."""
 
+from __future__ import annotations
+
 import io
 import json
 import shutil

@@ -1,5 +1,7 @@
 """Properties of the upscalers, without golden files."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch

@@ -1,5 +1,7 @@
 """LIIF against the outputs of the original implementation (provenance: README of the golden folder)."""
 
+from __future__ import annotations
+
 import json
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Models that OpenCLIP knows by name, from weight files in every format, and what is said where they don't fit."""
 
+from __future__ import annotations
+
 import importlib
 import json
 import math

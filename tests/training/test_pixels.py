@@ -1,5 +1,7 @@
 """What reaches the encoder, against OpenCLIP's own transform and the service's `decode`."""
 
+from __future__ import annotations
+
 import io
 
 import numpy as np

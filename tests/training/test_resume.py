@@ -1,5 +1,7 @@
 """A training run that is killed and resumed ends where an uninterrupted one ends."""
 
+from __future__ import annotations
+
 import os
 import signal
 import subprocess
@@ -15,7 +17,7 @@ N_STEPS = 1000
 DEADLINE_S = 600.0
 
 
-def start(images: Path, output: Path, *options: str) -> "subprocess.Popen[bytes]":
+def start(images: Path, output: Path, *options: str) -> subprocess.Popen[bytes]:
     """Start the command as a user does, in a process group of its own, so that its workers can be killed with it."""
     command = [sys.executable, "-W", "ignore", "-m", "clipsr_training._cli.train", "liif", "--recipe", "fast"]
     command += ["--data", str(images), "--output", str(output), "--steps", str(N_STEPS), "--batch-size", "1"]
@@ -23,7 +25,7 @@ def start(images: Path, output: Path, *options: str) -> "subprocess.Popen[bytes]
         return subprocess.Popen([*command, *options], stdout=log, stderr=log, start_new_session=True)
 
 
-def finish(process: "subprocess.Popen[bytes]", output: Path) -> None:
+def finish(process: subprocess.Popen[bytes], output: Path) -> None:
     try:
         code = process.wait(DEADLINE_S)
     finally:
@@ -31,7 +33,7 @@ def finish(process: "subprocess.Popen[bytes]", output: Path) -> None:
     assert code == 0, (output.parent / f"{output.name}.log").read_text()
 
 
-def kill(process: "subprocess.Popen[bytes]") -> None:
+def kill(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

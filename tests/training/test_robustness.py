@@ -1,5 +1,7 @@
 """SAR and WAR against the figures that LR0.FM's accuracies give."""
 
+from __future__ import annotations
+
 import csv
 import json
 from collections import defaultdict

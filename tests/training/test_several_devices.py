@@ -1,5 +1,7 @@
 """Training on two devices is training on one with a batch twice as large."""
 
+from __future__ import annotations
+
 import os
 import signal
 import subprocess
@@ -11,7 +13,7 @@ import pytest
 import torch
 
 from clipsr_training._fit import FitOptions
-from clipsr_training.clip._data import ClipBatchDataset, Phrases
+from clipsr_training.clip._data import ClassPrompts, ClipBatchDataset
 from tests.training import devices_run
 
 TOLERANCE = 1e-5  # sums in another order, in fp32; of gradients a part of the largest, where that is above 1
@@ -71,7 +73,7 @@ def test_the_parts_of_a_batch_make_the_batch():
     texts: list[str] = []
     datasets = []
     for device, n_devices in ((0, 1), (0, 3), (1, 3), (2, 3)):
-        phrases = Phrases(["a photo of a {}.", "{}"])
+        phrases = ClassPrompts(["a photo of a {}.", "{}"])
         dataset = ClipBatchDataset(
             devices_run.sources(phrases),
             phrases,

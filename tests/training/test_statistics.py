@@ -1,5 +1,7 @@
 """Intervals and tests against formulas written out, and against what they promise."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Data, loss, metrics and the training loop on small inputs."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 from pathlib import Path

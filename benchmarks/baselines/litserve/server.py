@@ -3,6 +3,8 @@
 # Runs in an environment of its own, which pyright does not look into; it takes this folder for the package.
 # pyright: reportAttributeAccessIssue=false
 
+from __future__ import annotations
+
 import base64
 import os
 import sys

@@ -6,6 +6,8 @@ A plain `def`: FastAPI runs it in a thread, so that the model does not block the
 # Runs in an environment of its own, which pyright does not look into.
 # pyright: reportMissingImports=false
 
+from __future__ import annotations
+
 from typing import Annotated
 
 from fastapi import FastAPI, File

@@ -1,5 +1,7 @@
 """Client of clipsr: zero-shot classification, super-resolution and search of low-resolution images over gRPC."""
 
+from __future__ import annotations
+
 from clipsr._async.client import AsyncClient
 from clipsr._async.library import AsyncLibrary
 from clipsr._errors import (

@@ -13,7 +13,7 @@ _Images = TypeVar("_Images")
 
 
 def as_sequence(images: Sequence[ImageSource]) -> Sequence[ImageSource]:
-    """Returns `images` as they are.
+    """Return `images` as they are.
 
     Raises:
         TypeError: they are one image. Its bytes or the letters of its path would pass for a sequence.
@@ -24,13 +24,13 @@ def as_sequence(images: Sequence[ImageSource]) -> Sequence[ImageSource]:
 
 
 def as_iterable(images: _Images) -> _Images:
-    """Returns `images` as they are; raises TypeError as as_sequence() if they are one image."""
+    """Return `images` as they are; raise TypeError as as_sequence() if they are one image."""
     as_sequence(images)  # pyright: ignore[reportArgumentType] - it looks only at what they are not
     return images
 
 
 def read_images(sources: Iterable[ImageSource]) -> Iterator[bytes]:
-    """Yields the content of each file, reading one at a time; bytes are passed on as they are.
+    """Yield the content of each file, reading one at a time; bytes are passed on as they are.
 
     Raises:
         OSError: a path cannot be read.
@@ -41,7 +41,7 @@ def read_images(sources: Iterable[ImageSource]) -> Iterator[bytes]:
 
 
 def try_read_image(source: ImageSource | FailedImage) -> bytes | FailedImage:
-    """Returns the content of one file, or why it cannot be read; a failure is passed on as it is.
+    """Return the content of one file, or why it cannot be read; a failure is passed on as it is.
 
     Raises:
         TypeError: `source` is none of ImageSource, or an open file is not binary.
@@ -55,7 +55,7 @@ def try_read_image(source: ImageSource | FailedImage) -> bytes | FailedImage:
 
 
 def describe_unreadable(error: OSError, kind: str) -> FailedImage:
-    """Puts into the words of gRPC's status codes why something on this machine, a "file" or "folder", was not read."""
+    """Put into the words of gRPC's status codes why something on this machine, a "file" or "folder", was not read."""
     if isinstance(error, PermissionError):
         code, message = "PERMISSION_DENIED", f"The {kind} may not be read: check its permissions."
     elif isinstance(error, FileNotFoundError):
@@ -66,7 +66,7 @@ def describe_unreadable(error: OSError, kind: str) -> FailedImage:
 
 
 def read_image(source: ImageSource) -> bytes:
-    """Returns the content of one file; raises as read_images()."""
+    """Return the content of one file; raise as read_images()."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         return bytes(source)
     read = getattr(source, "read", None)

@@ -9,6 +9,8 @@ ExportError
 └── PlanError        this machine can't build TensorRT plans, or TensorRT refused a graph
 """
 
+from __future__ import annotations
+
 
 class ExportError(Exception):
     """An export that was not carried out; nothing was changed in the output."""

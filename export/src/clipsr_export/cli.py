@@ -4,6 +4,8 @@ A command is a module with `add_parser(commands)`, which adds its options and se
 arguments that does the work or raises one of `_FAILURES`.
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
 from collections.abc import Sequence
@@ -30,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The whole command line, for documentation and tests too."""
+    """Return the whole command line, for documentation and tests too."""
     parser = argparse.ArgumentParser(
         prog="clipsr-export",
         description="Export checkpoints into a model repository that clipsr-serve runs. Without a command: "

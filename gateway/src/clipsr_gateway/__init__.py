@@ -1,8 +1,10 @@
 """The typed gRPC service of clipsr in front of a Triton server."""
 
+from __future__ import annotations
+
 from clipsr_gateway._access.tls import TlsConfig
 from clipsr_gateway._admission.controller import AdmissionConfig
-from clipsr_gateway._backend.protocol import InferenceBackend, PreparedLabels, Scores
+from clipsr_gateway._backend.protocol import InferenceBackend, PreparedLabels, Similarities
 from clipsr_gateway._limits import LibraryLimits, Limits
 from clipsr_gateway._manifest import Manifest, load_manifest
 from clipsr_gateway._server.gateway import Gateway, GatewayConfig, serve
@@ -69,8 +71,8 @@ __all__ = [
     "OverloadedError",
     "PreparedLabels",
     "RateExceededError",
-    "Scores",
     "ShuttingDownError",
+    "Similarities",
     "StorageFullError",
     "StorageUnavailableError",
     "StreamExpiredError",

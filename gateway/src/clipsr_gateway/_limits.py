@@ -44,7 +44,7 @@ class LibraryLimits:
     max_delete_hashes: int = 10_000
 
     def to_proto(self) -> types_pb2.LibraryLimits:
-        """Returns the message within Limits; field names are equal by design."""
+        """Return the message within Limits; field names are equal by design."""
         return types_pb2.LibraryLimits(**{limit.name: getattr(self, limit.name) for limit in fields(self)})
 
 
@@ -84,7 +84,7 @@ class Limits:
     library: LibraryLimits | None = None
 
     def __post_init__(self) -> None:
-        """Refuses limits that would refuse every request.
+        """Refuse limits that would refuse every request.
 
         Raises:
             ValueError: a limit is below 1.
@@ -94,7 +94,7 @@ class Limits:
                 raise ValueError(f"{name} must be at least 1")
 
     def to_proto(self) -> types_pb2.Limits:
-        """Returns the message that GetModelInfo publishes; field names are equal by design."""
+        """Return the message that GetModelInfo publishes; field names are equal by design."""
         limits: dict[str, Any] = self._numbers()
         return types_pb2.Limits(**limits, library=self.library.to_proto() if self.library else None)
 

@@ -31,7 +31,7 @@ class _JsonFormatter(logging.Formatter):
 
 
 def configure_logging(level: str) -> None:
-    """Sends this package's log to standard error as JSON lines. For the command line only."""
+    """Send this package's log to standard error as JSON lines. For the command line only."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter())
     _LOGGER.handlers[:] = [handler]
@@ -42,7 +42,7 @@ def configure_logging(level: str) -> None:
 def log_event(
     event: str, fields: Mapping[str, object], *, level: int = logging.INFO, error: BaseException | None = None
 ) -> None:
-    """Writes one event with its fields, which must be of JSON's types; `error` adds its traceback."""
+    """Write one event with its fields, which must be of JSON's types; `error` adds its traceback."""
     if not _LOGGER.isEnabledFor(level):
         return
     # Not log(), which looks for its caller's file and line first: an event's name says where it comes from.

@@ -49,7 +49,7 @@ class Manifest:
     info: classifier_pb2.ModelInfo
 
     def model_info(self, *, limits: Limits, gateway_version: str) -> classifier_pb2.ModelInfo:
-        """Returns the complete description for callers."""
+        """Return the complete description for callers."""
         info = classifier_pb2.ModelInfo()
         info.CopyFrom(self.info)
         info.limits.CopyFrom(limits.to_proto())
@@ -58,7 +58,7 @@ class Manifest:
 
 
 def load_manifest(repository: Path) -> Manifest:
-    """Reads and checks `manifest.json` of a model repository.
+    """Read and check `manifest.json` of a model repository.
 
     Raises:
         ManifestError: the file is absent, is not JSON, or a field is missing or wrong.
@@ -67,8 +67,8 @@ def load_manifest(repository: Path) -> Manifest:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as cause:
-        sentence = "no such file. Write it with `make export`, or name the model repository with --repository DIR."
-        raise ManifestError(path, sentence) from cause
+        message = "no such file. Write it with `make export`, or name the model repository with --repository DIR."
+        raise ManifestError(path, message) from cause
     except OSError as cause:
         raise ManifestError(path, f"cannot be read ({cause.strerror}).") from cause
     except ValueError as cause:

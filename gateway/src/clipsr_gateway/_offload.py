@@ -15,7 +15,7 @@ _FEW_BYTES = 128 * 1024
 
 
 async def run_off_loop(size_bytes: int, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Calls a function whose time grows with the size of what it works on, in a thread if that is large."""
+    """Call a function whose time grows with the size of what it works on, in a thread if that is large."""
     if size_bytes <= _FEW_BYTES:
         return function(*args, **kwargs)
     return await asyncio.to_thread(function, *args, **kwargs)

@@ -33,7 +33,7 @@ _outgoing: contextvars.ContextVar[Mapping[str, str] | None] = contextvars.Contex
 
 
 def outgoing_headers() -> Mapping[str, str] | None:
-    """Returns what a request sent now must carry for its spans to join the trace; None outside of one."""
+    """Return what a request sent now must carry for its spans to join the trace; None outside of one."""
     return _outgoing.get()
 
 
@@ -41,7 +41,7 @@ class CallSpan(Protocol):
     """The span of one call."""
 
     def ends(self, code: str) -> None:
-        """Notes the status code, by its name."""
+        """Note the status code, by its name."""
         ...
 
 
@@ -49,15 +49,15 @@ class Tracing(Protocol):
     """Follows calls."""
 
     def call(self, method: str, request_id: str, metadata: Any) -> AbstractContextManager[CallSpan]:
-        """A span for a call, below the caller's if its metadata names one."""
+        """Return a span for a call, below the caller's if its metadata names one."""
         ...
 
     def stage(self, name: str) -> AbstractContextManager[None]:
-        """A span for a part of the call; `inference` goes on in Triton."""
+        """Return a span for a part of the call; `inference` goes on in Triton."""
         ...
 
     def close(self) -> None:
-        """Sends what is left; may take seconds."""
+        """Send what is left; may take seconds."""
         ...
 
 
@@ -105,8 +105,8 @@ class OpenTelemetry:
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
             from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
         except ImportError as cause:
-            sentence = "Traces need OpenTelemetry; run `pip install 'clipsr-gateway[otel]'`, or set no OTLP endpoint."
-            raise ConfigurationError(sentence) from cause
+            message = "Traces need OpenTelemetry; run `pip install 'clipsr-gateway[otel]'`, or set no OTLP endpoint."
+            raise ConfigurationError(message) from cause
         # Resource.create lets OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say it otherwise.
         resource = Resource.create({"service.name": _SERVICE_NAME, "service.version": version(_SERVICE_NAME)})
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
@@ -120,7 +120,7 @@ class OpenTelemetry:
 
     @contextmanager
     def call(self, method: str, request_id: str, metadata: Any) -> Generator[CallSpan]:
-        """A span for a call; see Tracing."""
+        """Return a span for a call; see Tracing."""
         carrier = {key: str(value) for key, value in cast("_Metadata", metadata or ()) if key in _HEADERS}
         with self._tracer.start_as_current_span(
             method,
@@ -132,7 +132,7 @@ class OpenTelemetry:
 
     @contextmanager
     def stage(self, name: str) -> Generator[None]:
-        """A span for a stage; see Tracing."""
+        """Return a span for a stage; see Tracing."""
         kind = self._trace.SpanKind.CLIENT if name == "inference" else self._trace.SpanKind.INTERNAL
         # A stage that fails may fail one image of many; what failed the call is in the call's own span.
         with self._tracer.start_as_current_span(name, kind=kind, record_exception=False):
@@ -145,7 +145,7 @@ class OpenTelemetry:
                 _outgoing.reset(token)
 
     def close(self) -> None:
-        """Sends what is left."""
+        """Send what is left."""
         self._provider.force_flush(_EXPORT_TIMEOUT_S * 1000)
         self._provider.shutdown()
 

@@ -31,7 +31,7 @@ _MIB = 1024 * 1024
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Returns the parser; its defaults are those of GatewayConfig."""
+    """Return the parser; its defaults are those of GatewayConfig."""
     defaults = GatewayConfig()
     parser = argparse.ArgumentParser(
         prog="clipsr-gateway",
@@ -120,7 +120,7 @@ def _add_observers(parser: argparse.ArgumentParser) -> None:
 
 
 def _read_operations(options: argparse.Namespace) -> OperationsConfig:
-    """Raises ConfigurationError for options that contradict each other."""
+    """Raise ConfigurationError for options that contradict each other."""
     tls = None
     if options.tls_cert and options.tls_key:
         tls = TlsConfig(certificate=options.tls_cert, key=options.tls_key, client_ca=options.tls_client_ca)
@@ -133,8 +133,8 @@ def _read_operations(options: argparse.Namespace) -> OperationsConfig:
             max_queued_bytes=options.max_queued_mib * _MIB,
         )
     except ValueError as cause:
-        sentence = str(cause).replace("max_queued_bytes", "max_queued_mib").replace("_", "-")
-        raise ConfigurationError(f"--{sentence}") from cause
+        message = str(cause).replace("max_queued_bytes", "max_queued_mib").replace("_", "-")
+        raise ConfigurationError(f"--{message}") from cause
     return OperationsConfig(
         api_keys=options.api_keys,
         tls=tls,
@@ -146,7 +146,7 @@ def _read_operations(options: argparse.Namespace) -> OperationsConfig:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the gateway until it is told to stop.
+    """Run the gateway until it is told to stop.
 
     Returns:
         The exit status: 0 stopped as told, 1 cannot listen, 2 wrong option or file.

@@ -72,12 +72,12 @@ class Violation:
     Attributes:
         field: path of the field as protobuf writes it, for example `label_space.labels[3]`.
         reason: machine-readable, UPPER_SNAKE_CASE; the `reason` of google.rpc.ErrorInfo.
-        sentence: what is wrong and what to do, for a human.
+        message: what is wrong and what to do, for a human.
     """
 
     field: str
     reason: str
-    sentence: str
+    message: str
 
 
 class GatewayError(Exception):
@@ -95,8 +95,8 @@ class ManifestError(ConfigurationError):
         path: the file.
     """
 
-    def __init__(self, path: Path, sentence: str) -> None:
-        super().__init__(f"{path}: {sentence}")
+    def __init__(self, path: Path, message: str) -> None:
+        super().__init__(f"{path}: {message}")
         self.path = path
 
 
@@ -107,8 +107,8 @@ class KeyFileError(ConfigurationError):
         path: the file.
     """
 
-    def __init__(self, path: Path, sentence: str) -> None:
-        super().__init__(f"{path}: {sentence}")
+    def __init__(self, path: Path, message: str) -> None:
+        super().__init__(f"{path}: {message}")
         self.path = path
 
 
@@ -119,8 +119,8 @@ class CertificateError(ConfigurationError):
         path: the file.
     """
 
-    def __init__(self, path: Path, sentence: str) -> None:
-        super().__init__(f"{path}: {sentence}")
+    def __init__(self, path: Path, message: str) -> None:
+        super().__init__(f"{path}: {message}")
         self.path = path
 
 
@@ -145,7 +145,7 @@ class InvalidRequestError(GatewayError):
     """
 
     def __init__(self, violations: Sequence[Violation]) -> None:
-        super().__init__(violations[0].sentence)
+        super().__init__(violations[0].message)
         self.violations = tuple(violations)
 
 
@@ -156,8 +156,8 @@ class UnauthenticatedError(GatewayError):
         reason: API_KEY_MISSING or API_KEY_INVALID.
     """
 
-    def __init__(self, reason: str, sentence: str) -> None:
-        super().__init__(sentence)
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
         self.reason = reason
 
 
@@ -171,8 +171,8 @@ class LimitedError(GatewayError):
 
     reason = "RATE_EXCEEDED"
 
-    def __init__(self, sentence: str, *, retry_s: float) -> None:
-        super().__init__(sentence)
+    def __init__(self, message: str, *, retry_s: float) -> None:
+        super().__init__(message)
         self.retry_s = retry_s
 
 
@@ -213,8 +213,8 @@ class LibraryError(GatewayError):
         reason: the `reason` of google.rpc.ErrorInfo.
     """
 
-    def __init__(self, reason: str, sentence: str) -> None:
-        super().__init__(sentence)
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
         self.reason = reason
 
 
@@ -276,8 +276,8 @@ class BackendUnavailableError(BackendError):
         target: HOST:PORT of the backend.
     """
 
-    def __init__(self, target: str, sentence: str) -> None:
-        super().__init__(sentence)
+    def __init__(self, target: str, message: str) -> None:
+        super().__init__(message)
         self.target = target
 
 
@@ -286,13 +286,13 @@ class ImageRejectedError(BackendError):
 
     Attributes:
         reason: one of the IMAGE_… reasons.
-        sentence: what is wrong and what to do.
+        message: what is wrong and what to do.
     """
 
-    def __init__(self, reason: str, sentence: str) -> None:
-        super().__init__(sentence)
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
         self.reason = reason
-        self.sentence = sentence
+        self.message = message
 
 
 class BackendFaultError(BackendError):

@@ -1,8 +1,10 @@
 """What runs inside and around Triton for clipsr.
 
-The modules of this package know nothing of Triton, except ``models`` and ``backends._triton``, which Triton loads, and
-``launcher``, which starts it.
+The modules of this package know nothing of Triton, except `models` and `backends._triton`, which Triton loads, and
+`launcher`, which starts it.
 """
+
+from __future__ import annotations
 
 from clipsr_serving.errors import (
     ArtifactError,

@@ -27,17 +27,17 @@ class ServingError(Exception):
 class InputError(ServingError):
     """A request carries something that cannot be served.
 
-    Its text is what crosses Triton: ``clipsr:REASON: sentence``. The gateway reads reason and sentence back from it.
+    Its text is what crosses Triton: `clipsr:REASON: sentence`. The gateway reads reason and sentence back from it.
 
     Attributes:
-        reason: upper-case word that programs act on, for example ``IMAGE_TRUNCATED``.
-        sentence: what is wrong and what to do, for people.
+        reason: upper-case word that programs act on, for example `IMAGE_TRUNCATED`.
+        message: what is wrong and what to do, for people.
     """
 
-    def __init__(self, reason: str, sentence: str) -> None:
-        super().__init__(f"clipsr:{reason}: {sentence}")
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(f"clipsr:{reason}: {message}")
         self.reason = reason
-        self.sentence = sentence
+        self.message = message
 
 
 class ArtifactError(ServingError):
@@ -59,6 +59,6 @@ class LaunchError(ServingError):
         exit_code: what the process returns to the shell.
     """
 
-    def __init__(self, sentence: str, *, exit_code: int = 1) -> None:
-        super().__init__(sentence)
+    def __init__(self, message: str, *, exit_code: int = 1) -> None:
+        super().__init__(message)
         self.exit_code = exit_code

@@ -1,4 +1,4 @@
-"""Reads ``model_repository/manifest.json``, which export writes: every size and constant of the served checkpoint."""
+"""Reads `model_repository/manifest.json`, which export writes: every size and constant of the served checkpoint."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ _MAX_GREY = 255
 T = TypeVar("T")
 
 
-def _require(condition: bool, sentence: str) -> None:
+def _require(condition: bool, message: str) -> None:
     if not condition:
-        raise ValueError(sentence)
+        raise ValueError(message)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageEncoder:
-    """R (``image_size_px``), D (``embed_dim``) and how the checkpoint's images were resized.
+    """R (`image_size_px`), D (`embed_dim`) and how the checkpoint's images were resized.
 
-    ``resize_mode`` has OpenCLIP's names; ``fill_color`` is the grey level of the borders of ``longest``.
+    `resize_mode` has OpenCLIP's names; `fill_color` is the grey level of the borders of `longest`.
     """
 
     architecture: str
@@ -67,7 +67,7 @@ class ImageEncoder:
 
 @dataclass(frozen=True, kw_only=True)
 class TextEncoder:
-    """What ``text_encoder`` reads: ``context_length`` (L) token ids below ``vocab_size``."""
+    """What `text_encoder` reads: `context_length` (L) token ids below `vocab_size`."""
 
     context_length: int
     vocab_size: int
@@ -93,7 +93,7 @@ class Upscaler:
 
 @dataclass(frozen=True, kw_only=True)
 class Scoring:
-    """probability = function(logit_scale * cosine + logit_bias); ``logit_scale`` is the factor itself."""
+    """probability = function(logit_scale * cosine + logit_bias); `logit_scale` is the factor itself."""
 
     function: str
     logit_scale: float
@@ -169,7 +169,7 @@ class _Node:
         return value
 
     def get_or(self, key: str, default: T) -> T:
-        """A field that manifests of earlier releases lack."""
+        """Return a field that manifests of earlier releases lack."""
         return self.get(key, type(default)) if key in self._value else default
 
     def child(self, key: str) -> _Node:
@@ -198,7 +198,7 @@ def read_manifest(repository: Path) -> Manifest:
     """Read and check the manifest of a model repository.
 
     Args:
-        repository: folder that holds ``manifest.json``.
+        repository: folder that holds `manifest.json`.
 
     Raises:
         ArtifactError: it is missing, not JSON, or a field is missing or out of range; the text names the field.

@@ -42,7 +42,7 @@ def compute_probability(cosine: Float32, scoring: Scoring) -> Float32:
         scoring: the checkpoint's function, scale and bias.
 
     Returns:
-        FP32, the shape of ``cosine``, in [0, 1]; softmax rows sum to 1.
+        FP32, the shape of `cosine`, in [0, 1]; softmax rows sum to 1.
     """
     logits = np.float32(scoring.logit_scale) * cosine + np.float32(scoring.logit_bias)
     if scoring.function == "sigmoid":

@@ -1,4 +1,4 @@
-"""Scores a batch of requests: the whole of the ``similarity`` model without Triton."""
+"""Similarities a batch of requests: the whole of the `similarity` model without Triton."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clipsr_serving.similarity import compute_cosine, compute_probability
 from clipsr_serving.text.cache import SizedCache, TextEmbeddingCache
 from clipsr_serving.text.prompts import LabelSpace
 
-__all__ = ["ParseLabelSpace", "RawLabelSpace", "ScoreRequest", "Scorer", "Scores"]
+__all__ = ["ParseLabelSpace", "RawLabelSpace", "Similarities", "SimilarityRequest", "ZeroShotClassifier"]
 
 Float32 = NDArray[np.float32]
 
@@ -26,7 +26,7 @@ ParseLabelSpace = Callable[[RawLabelSpace], LabelSpace]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreRequest:
+class SimilarityRequest:
     """One request of N rows; rows may differ in labels, though not in how many.
 
     Attributes:
@@ -39,81 +39,81 @@ class ScoreRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scores:
+class Similarities:
     """FP32 [N, labels] each, in the order of the request's labels."""
 
     cosine: Float32
     probability: Float32
 
 
-class Scorer:
-    """Scores batches, with one encoder call for all that is missing and one matrix product a label list."""
+class ZeroShotClassifier:
+    """Similarities batches, with one encoder call for all that is missing and one matrix product a label list."""
 
     def __init__(
         self,
         *,
         cache: TextEmbeddingCache,
-        matrices: SizedCache[RawLabelSpace, Float32],
+        class_embeddings: SizedCache[RawLabelSpace, Float32],
         parse: ParseLabelSpace,
         scoring: Scoring,
     ) -> None:
         self._cache = cache
-        self._matrices = matrices
+        self._class_embeddings = class_embeddings
         self._parse = parse
         self._scoring = scoring
 
-    def score(self, requests: Sequence[ScoreRequest]) -> list[Scores | ServingError]:
+    def score(self, requests: Sequence[SimilarityRequest]) -> list[Similarities | ServingError]:
         """Score a batch; a request that fails has its error as answer and leaves the others alone."""
-        matrices = self._find_matrices([space for request in requests for space in request.spaces])
+        class_embeddings = self._find_class_embeddings([space for request in requests for space in request.spaces])
         rows: dict[RawLabelSpace, list[tuple[int, int]]] = {}
         for number, request in enumerate(requests):
             for row, space in enumerate(request.spaces):
                 rows.setdefault(space, []).append((number, row))
         scored: dict[tuple[int, int], tuple[Float32, Float32]] = {}
         for space, members in rows.items():
-            matrix = matrices[space]
+            matrix = class_embeddings[space]
             if isinstance(matrix, ServingError):
                 continue
             images = np.stack([requests[number].image_embedding[row] for number, row in members])
             cosine = compute_cosine(images, matrix)
             probability = compute_probability(cosine, self._scoring)
             scored.update(zip(members, zip(cosine, probability, strict=True), strict=True))
-        return [self._answer(number, request, matrices, scored) for number, request in enumerate(requests)]
+        return [self._answer(number, request, class_embeddings, scored) for number, request in enumerate(requests)]
 
-    def _find_matrices(self, spaces: Sequence[RawLabelSpace]) -> dict[RawLabelSpace, Float32 | ServingError]:
-        matrices: dict[RawLabelSpace, Float32 | ServingError] = {}
+    def _find_class_embeddings(self, spaces: Sequence[RawLabelSpace]) -> dict[RawLabelSpace, Float32 | ServingError]:
+        class_embeddings: dict[RawLabelSpace, Float32 | ServingError] = {}
         wanted: dict[RawLabelSpace, LabelSpace] = {}
         for space in spaces:
-            known = matrices.get(space)
+            known = class_embeddings.get(space)
             if known is None:
-                known = self._matrices.get(space)
+                known = self._class_embeddings.get(space)
             if known is not None:
-                matrices[space] = known
+                class_embeddings[space] = known
                 self._cache.counters.hits += 0 if isinstance(known, ServingError) else len(known)
             elif space not in wanted:
                 try:
                     wanted[space] = self._parse(space)
                 except InputError as error:
-                    matrices[space] = error
+                    class_embeddings[space] = error
         for space, matrix in zip(wanted, self._cache.look_up(list(wanted.values())), strict=True):
-            matrices[space] = matrix
+            class_embeddings[space] = matrix
             if not isinstance(matrix, ServingError):
-                self._matrices.put(space, matrix, matrix.nbytes)
-        return matrices
+                self._class_embeddings.put(space, matrix, matrix.nbytes)
+        return class_embeddings
 
     @staticmethod
     def _answer(
         number: int,
-        request: ScoreRequest,
-        matrices: dict[RawLabelSpace, Float32 | ServingError],
+        request: SimilarityRequest,
+        class_embeddings: dict[RawLabelSpace, Float32 | ServingError],
         scored: dict[tuple[int, int], tuple[Float32, Float32]],
-    ) -> Scores | ServingError:
+    ) -> Similarities | ServingError:
         for space in request.spaces:
-            failure = matrices[space]
+            failure = class_embeddings[space]
             if isinstance(failure, ServingError):
                 return failure
         pairs = [scored[number, row] for row in range(len(request.spaces))]
-        return Scores(
+        return Similarities(
             cosine=np.stack([cosine for cosine, _ in pairs]),
             probability=np.stack([probability for _, probability in pairs]),
         )

@@ -20,7 +20,7 @@ from google.rpc import code_pb2
 from tests.client.fake_library import THUMBNAIL, refuse
 from tests.client.terminal import run_in_terminal
 
-from clipsr.cli._library.export import file_name_of
+from clipsr.cli._library.export import make_file_name
 from clipsr.cli._library.thumbnails import detect_protocol, draw_picture
 
 COMMAND = [sys.executable, "-c", "import sys; from clipsr.cli import main; sys.exit(main())"]
@@ -513,7 +513,7 @@ class TestExporting:
     )
     def test_names_are_safe(self, source, stem):
         image = SimpleNamespace(source=source, sha256="ab" * 32, media_type="image/jpeg")
-        assert file_name_of(image, is_thumbnail=False) == (f"{stem}-" if stem else "") + "ab" * 8 + ".jpg"
+        assert make_file_name(image, is_thumbnail=False) == (f"{stem}-" if stem else "") + "ab" * 8 + ".jpg"
 
 
 class TestRemoving:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from clipsr import InvalidRequestError
-from clipsr._rpc.channel import channel_options, target_of
+from clipsr._rpc.channel import channel_options, make_target
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from clipsr._rpc.channel import channel_options, target_of
     ],
 )
 def test_targets(url, target):
-    assert target_of(url) == target
+    assert make_target(url) == target
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_targets(url, target):
 )
 def test_what_is_no_address_is_refused(url):
     with pytest.raises(InvalidRequestError, match=r"give HOST:PORT .* such as localhost:50051") as caught:
-        target_of(url)
+        make_target(url)
     assert caught.value.violations == (("url", str(caught.value)),)
 
 

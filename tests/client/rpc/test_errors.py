@@ -17,7 +17,7 @@ from clipsr import (
     ServiceError,
     ServiceUnavailableError,
 )
-from clipsr._rpc.errors import of_call
+from clipsr._rpc.errors import error_from_rpc
 
 
 class FailedCall(grpc.RpcError):
@@ -38,7 +38,7 @@ class FailedCall(grpc.RpcError):
 
 
 def convert(call: FailedCall) -> ClipsrError:
-    return of_call(call, url="localhost:50051", timeout_s=2.5)
+    return error_from_rpc(call, url="localhost:50051", timeout_s=2.5)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_every_code_becomes_an_error_with_a_text(code, details):
     error = convert(FailedCall(code, details))
     expected = {
         grpc.StatusCode.UNAVAILABLE: ServiceUnavailableError,
-        grpc.StatusCode.CANCELLED: ServiceUnavailableError,  # by the service, see of_call
+        grpc.StatusCode.CANCELLED: ServiceUnavailableError,  # by the service, see error_from_rpc
         grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineError,
         grpc.StatusCode.INVALID_ARGUMENT: InvalidRequestError,
         grpc.StatusCode.FAILED_PRECONDITION: InvalidRequestError,

@@ -22,7 +22,7 @@ from clipsr import (
     ServiceUnavailableError,
     _health,
 )
-from clipsr._rpc.health import Patience
+from clipsr._rpc.health import ReadinessPoller
 from clipsr._rpc.retry import Deadline, RetryPolicy
 
 AWAY = ServiceUnavailableError("down", url="x")
@@ -176,14 +176,14 @@ class TestWaitForReady:
     def test_a_question_that_is_cut_short_says_nothing(self, monkeypatch, before_s, answer_s, said):
         now_s = 0.0
         monkeypatch.setattr(_health, "time", SimpleNamespace(monotonic=lambda: now_s))
-        patience = Patience("x", timeout_s=10.0)
-        assert not patience.is_over("NOT_SERVING")
+        poller = ReadinessPoller("x", timeout_s=10.0)
+        assert not poller.observe("NOT_SERVING")
         now_s = before_s
-        allowed_s = patience.ask_s()
+        allowed_s = poller.next_timeout_s()
         assert allowed_s == min(5.0, 10.0 - before_s)
         now_s = answer_s
         with pytest.raises(ServiceUnavailableError, match=f"not ready within 10 s: {said}"):
-            patience.is_over(DeadlineError("late", timeout_s=allowed_s))
+            poller.observe(DeadlineError("late", timeout_s=allowed_s))
 
     def test_nobody_at_the_address(self, connect):
         with pytest.raises(ServiceUnavailableError, match="Nobody answers"):

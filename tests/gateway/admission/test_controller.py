@@ -78,9 +78,9 @@ def test_failures_do_not_count_as_work(clock):
 
 
 def fill(admission: Admission, stack: ExitStack, calls: int, units: float) -> list:
-    tickets = [stack.enter_context(admission.ticket()) for _ in range(calls)]
-    for ticket in tickets:
-        ticket.units = units
+    tickets = [stack.enter_context(admission.ledger()) for _ in range(calls)]
+    for ledger in tickets:
+        ledger.units = units
     return tickets
 
 
@@ -121,13 +121,13 @@ def test_few_calls_are_always_taken_on(clock):
 def test_what_would_miss_its_deadline_is_refused_before_it_is_computed(clock):
     admission = measured(clock, min_calls=1)
     with ExitStack() as stack:
-        (ticket,) = fill(admission, stack, 1, 1.0)
+        (ledger,) = fill(admission, stack, 1, 1.0)
         admission.check(time_remaining_s=0.1)
         with pytest.raises(OverloadedError, match="deadline"):
             admission.check(time_remaining_s=0.01)
         with pytest.raises(DeadlineExceededError):
-            admission.take_on(ticket, 1.0, time_remaining_s=0.0)
-        ticket.done(1.0)
+            admission.admit(ledger, 1.0, time_remaining_s=0.0)
+        ledger.done(1.0)
         admission.check(time_remaining_s=0.01)  # nobody waits: let it try
 
 
@@ -150,7 +150,7 @@ async def test_heavy_requests_go_one_at_a_time_and_light_ones_pass():
     entered = asyncio.Event()
 
     async def heavy() -> None:
-        async with admission.lane(image_units(pixels=60_000_000)):
+        async with admission.heavy_slot(image_units(pixels=60_000_000)):
             entered.set()
             await asyncio.sleep(60)
 
@@ -158,7 +158,7 @@ async def test_heavy_requests_go_one_at_a_time_and_light_ones_pass():
     await entered.wait()
     entered.clear()
     second = asyncio.create_task(heavy())
-    async with admission.lane(image_units(pixels=64 * 64)):
+    async with admission.heavy_slot(image_units(pixels=64 * 64)):
         pass
     assert not entered.is_set()
     first.cancel()

@@ -34,7 +34,7 @@ class Crowd:
             await settle()
 
     async def _hold(self, call: str) -> None:
-        async with self.slots.place(call):
+        async with self.slots.acquire(call):
             self.served.append(call)
             await self._leave.acquire()
 
@@ -70,7 +70,7 @@ async def test_places_are_shared_evenly_however_long_each_is_held():
     forever = asyncio.Event()
 
     async def hold(call: str, until: asyncio.Event) -> None:
-        async with slots.place(call):
+        async with slots.acquire(call):
             await until.wait()
 
     first = [asyncio.create_task(hold("first", forever)) for _ in range(2)]
@@ -79,7 +79,7 @@ async def test_places_are_shared_evenly_however_long_each_is_held():
     held: list[str] = []
 
     async def note(call: str, gate: asyncio.Event) -> None:
-        async with slots.place(call):
+        async with slots.acquire(call):
             held.append(call)
             await gate.wait()
 
@@ -126,7 +126,7 @@ async def test_a_place_given_in_the_moment_of_cancellation_goes_on():
 async def test_an_error_gives_the_place_back():
     slots = FairSlots(1)
     with pytest.raises(KeyError):
-        async with slots.place("a"):
+        async with slots.acquire("a"):
             raise KeyError
     assert slots.in_use == 0
 
@@ -137,7 +137,7 @@ async def test_no_place_is_lost_whatever_happens():
 
     async def work(call: int) -> None:
         nonlocal most
-        async with slots.place(call):
+        async with slots.acquire(call):
             most = max(most, slots.in_use)
             for _ in range(dice.randrange(4)):
                 await asyncio.sleep(0)
@@ -152,7 +152,7 @@ async def test_no_place_is_lost_whatever_happens():
     assert any(task.cancelled() for task in tasks)
     async with AsyncExitStack() as stack:
         for _ in range(3):
-            await asyncio.wait_for(stack.enter_async_context(slots.place("again")), 1)
+            await asyncio.wait_for(stack.enter_async_context(slots.acquire("again")), 1)
 
 
 def test_there_must_be_a_place():

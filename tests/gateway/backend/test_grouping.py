@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipsr_gateway import BackendFaultError, BackendUnavailableError, DeadlineExceededError
-from clipsr_gateway._backend.grouping import Grouping
+from clipsr_gateway._backend.grouping import RequestCoalescer
 
 
 class Backend:
@@ -31,7 +31,7 @@ class Backend:
 
 
 async def ask_all(backend: Backend, numbers: Sequence[int], *, limit: int = 8) -> list[int | BaseException]:
-    grouping = Grouping[int, int]()
+    grouping = RequestCoalescer[int, int]()
     asked = (grouping.ask(number % 2, number, backend.send, limit=limit) for number in numbers)
     answers = await asyncio.gather(*asked, return_exceptions=True)
     assert not grouping._open
@@ -66,7 +66,7 @@ async def test_a_backend_that_is_away_ends_all_at_once():
 
 async def test_a_deadline_is_that_of_the_first_alone():
     """Two callers may choose one id."""
-    backend, grouping = Backend(), Grouping[int, int]()
+    backend, grouping = Backend(), RequestCoalescer[int, int]()
 
     async def send_late(items: Sequence[int]) -> list[int]:
         raise DeadlineExceededError("late")
@@ -79,7 +79,7 @@ async def test_a_deadline_is_that_of_the_first_alone():
 async def test_whoever_remains_when_the_first_is_cancelled_asks_again(until):
     backend = Backend()
     backend.hold = asyncio.Event()
-    grouping = Grouping[int, int]()
+    grouping = RequestCoalescer[int, int]()
     first, *others = [asyncio.create_task(grouping.ask("k", number, backend.send, limit=8)) for number in range(3)]
     await until(lambda: backend.requests)
     first.cancel()
@@ -92,7 +92,7 @@ async def test_whoever_remains_when_the_first_is_cancelled_asks_again(until):
 async def test_one_that_is_cancelled_takes_nothing_from_the_others(until):
     backend = Backend()
     backend.hold = asyncio.Event()
-    grouping = Grouping[int, int]()
+    grouping = RequestCoalescer[int, int]()
     tasks = [asyncio.create_task(grouping.ask("k", number, backend.send, limit=8)) for number in range(3)]
     await until(lambda: backend.requests)
     tasks[1].cancel()

@@ -283,7 +283,12 @@ async def test_an_image_at_fault_fails_alone_in_a_shared_request(connected, trit
     prepared = connected.prepare(labels=LABELS, templates=TEMPLATES)
     asked = [prepared.classify(bytes([number]), **OF_ONE_SIZE) for number in range(4)]
     answers = await asyncio.gather(*asked, return_exceptions=True)
-    assert [type(answer).__name__ for answer in answers] == ["Scores", "Scores", "ImageRejectedError", "Scores"]
+    assert [type(answer).__name__ for answer in answers] == [
+        "Similarities",
+        "Similarities",
+        "ImageRejectedError",
+        "Similarities",
+    ]
     assert sorted(request.inputs[0].shape[0] for request in triton.requests) == [1, 1, 1, 1, 4]
 
 
@@ -332,7 +337,7 @@ async def test_a_rejection_is_found_in_any_wrapping(connected, triton, form, cod
     with pytest.raises(ImageRejectedError) as caught:
         await classify(connected)
     assert caught.value.reason == "IMAGE_TRUNCATED"
-    assert caught.value.sentence == "The file ends early; send it again."
+    assert caught.value.message == "The file ends early; send it again."
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,15 @@ import pytest
 from google.rpc import code_pb2
 
 from clipsr.v1 import classifier_pb2, types_pb2
-from clipsr_gateway import ImageRejectedError, Limits, Scores
+from clipsr_gateway import ImageRejectedError, Limits, Similarities
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
 
-def scores(*cosine: float) -> Scores:
+def scores(*cosine: float) -> Similarities:
     values = np.array(cosine, np.float32)
     exponent = np.exp(50 * (values - values.max()))
-    return Scores(cosine=values, probability=(exponent / exponent.sum()).astype(np.float32))
+    return Similarities(cosine=values, probability=(exponent / exponent.sum()).astype(np.float32))
 
 
 async def test_answer_carries_predictions_size_route_timing_and_digest(start, backend, request_of, png, document):
@@ -249,7 +249,9 @@ async def test_what_the_models_refuse_fails_alone(start, backend, request_of, pn
     "answer",
     [
         lambda image, count: scores(0.1),
-        lambda image, count: Scores(cosine=np.array([0.1, np.nan], np.float32), probability=np.ones(2, np.float32)),
+        lambda image, count: Similarities(
+            cosine=np.array([0.1, np.nan], np.float32), probability=np.ones(2, np.float32)
+        ),
     ],
     ids=["wrong length", "not finite"],
 )

@@ -11,10 +11,10 @@ from PIL import Image
 from tests.gateway.conftest import TILE_PX, embedding_of
 
 from clipsr.v1 import classifier_pb2
-from clipsr_gateway import Limits, Scores
+from clipsr_gateway import Limits, Similarities
 from clipsr_gateway._calls.response_size import png_bytes_at_most
 from clipsr_gateway._classifier.classifier import encoder_input_png
-from clipsr_gateway._classifier.question import NoneRule
+from clipsr_gateway._classifier.question import RejectionThreshold
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
@@ -39,7 +39,7 @@ def rule(**thresholds: float) -> classifier_pb2.NoneOfThese:
     ],
 )
 async def test_none_of_these_is_told_by_the_best_label(start, backend, request_of, thresholds, is_none):
-    backend.answer = lambda image, count: Scores(
+    backend.answer = lambda image, count: Similarities(
         cosine=np.array([0.1, 0.3, 0.2], np.float32), probability=np.array([0.2, 0.5, 0.3], np.float32)
     )
     one = await start()
@@ -50,7 +50,9 @@ async def test_none_of_these_is_told_by_the_best_label(start, backend, request_o
 
 
 async def test_without_a_rule_there_is_always_a_label(start, backend, request_of):
-    backend.answer = lambda image, count: Scores(cosine=np.full(2, -1, np.float32), probability=np.zeros(2, np.float32))
+    backend.answer = lambda image, count: Similarities(
+        cosine=np.full(2, -1, np.float32), probability=np.zeros(2, np.float32)
+    )
     one = await start()
     (result,) = (await one.stub.Classify(request_of())).results
     assert not result.classification.none_of_these
@@ -80,7 +82,7 @@ async def test_a_wrong_rule_is_refused(start, backend, request_of, detailed, thr
 
 
 def test_the_rule_needs_no_threshold_to_be_false():
-    assert not NoneRule(min_cosine=None, min_probability=None).applies(cosine=-1, probability=0)
+    assert not RejectionThreshold(min_cosine=None, min_probability=None).applies(cosine=-1, probability=0)
 
 
 async def test_embedding_and_encoder_input_come_only_when_asked_for(start, backend, request_of, png):

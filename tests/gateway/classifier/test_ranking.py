@@ -1,15 +1,17 @@
 """The best labels, against a sort of all of them."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 
-from clipsr_gateway._backend.protocol import Scores
+from clipsr_gateway._backend.protocol import Similarities
 from clipsr_gateway._classifier.classifier import rank
 
 
 def ranked(cosine: np.ndarray, top_k: int) -> list[int]:
     labels = tuple(map(str, range(len(cosine))))
-    predictions = rank(Scores(cosine=cosine, probability=cosine / 2), labels, top_k)
+    predictions = rank(Similarities(cosine=cosine, probability=cosine / 2), labels, top_k)
     places = [int(prediction.label) for prediction in predictions]
     assert [prediction.cosine for prediction in predictions] == pytest.approx(cosine[places].tolist(), rel=1e-6)
     assert [prediction.probability for prediction in predictions] == pytest.approx((cosine[places] / 2).tolist())

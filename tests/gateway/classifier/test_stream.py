@@ -231,7 +231,7 @@ async def test_two_streams_and_a_single_image_share_the_places(start, backend, p
 def tasks_of_gateway() -> set[str]:
     """What runs for streams, by the names of the functions."""
     names = {task.get_coro().__qualname__ for task in asyncio.all_tasks()}
-    return {name for name in names if name.startswith(("ClassifyStream.", "Inbox.", "work_through"))}
+    return {name for name in names if name.startswith(("ClassifyStream.", "RequestStream.", "process_concurrently"))}
 
 
 async def read_until_it_fails(call: Any) -> tuple[list[int], grpc.aio.AioRpcError]:
@@ -320,7 +320,7 @@ async def test_shutdown_ends_a_stream_that_waits_for_its_first_message(start, de
     one = await start(grace_s=10.0)
     call = one.stub.ClassifyStream()
     await call.wait_for_connection()
-    await until(lambda: "Inbox._next" in tasks_of_gateway())
+    await until(lambda: "RequestStream._next" in tasks_of_gateway())
     assert await one.gateway.stop()
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call.read()

@@ -235,7 +235,7 @@ async def test_filters_hold_in_lists_searches_and_deletions(stub):
     later = Timestamp()
     later.CopyFrom(everything[6].add_time)
     numbers = {image.sha256: int(image.source.rpartition("/")[2].removesuffix(".png")) for image in everything}
-    for chosen, expected in (
+    for where, expected in (
         (library_pb2.ImageFilter(all_tags=["t1", "all"]), {1, 4, 7, 10}),
         (library_pb2.ImageFilter(any_tags=["t1", "t2"]), {1, 2, 4, 5, 7, 8, 10, 11}),
         (library_pb2.ImageFilter(metadata={"split": "b"}, all_tags=["t0"]), {3, 9}),
@@ -245,12 +245,12 @@ async def test_filters_hold_in_lists_searches_and_deletions(stub):
         (library_pb2.ImageFilter(added_from=later), {numbers[image.sha256] for image in everything[6:]}),
         (library_pb2.ImageFilter(added_before=later), {numbers[image.sha256] for image in everything[:6]}),
     ):
-        listed = await list_all(stub, filter=chosen)
+        listed = await list_all(stub, filter=where)
         assert {numbers[image.sha256] for image in listed} == expected
-        hits = (await stub.SearchByText(search("x", top_k=100, filter=chosen))).hits
+        hits = (await stub.SearchByText(search("x", top_k=100, filter=where))).hits
         assert {numbers[hit.image.sha256] for hit in hits} == expected
-    chosen = library_pb2.ImageFilter(any_tags=["t0"])
-    deleted = await stub.DeleteImages(library_pb2.DeleteImagesRequest(library="pets", filter=chosen))
+    where = library_pb2.ImageFilter(any_tags=["t0"])
+    deleted = await stub.DeleteImages(library_pb2.DeleteImagesRequest(library="pets", filter=where))
     assert deleted.deleted_count == 4
     assert {numbers[image.sha256] % 3 for image in await list_all(stub)} == {1, 2}
 

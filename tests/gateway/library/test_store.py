@@ -93,7 +93,7 @@ async def test_a_reader_sees_whole_rows_while_indexes_are_built_and_others_write
     async def read() -> None:
         expected = nearest(query, list(range(1000)), 5)
         while not building.done():
-            found = await table.find(query, top_k=5, chosen=Filter(added_before_us=cut), parts=Parts(), is_exact=True)
+            found = await table.find(query, top_k=5, where=Filter(added_before_us=cut), parts=Parts(), is_exact=True)
             wrong.extend([] if [one.record.source for one in found] == expected else [found])
 
     async def write() -> None:
@@ -122,15 +122,15 @@ async def test_an_index_finds_what_comparing_all_finds(store):
     hits = 0
     for seed in range(20):
         query = embedding(20_000 + seed)
-        found = await table.find(query, top_k=10, chosen=Filter(), parts=Parts())
+        found = await table.find(query, top_k=10, where=Filter(), parts=Parts())
         hits += len({one.record.source for one in found} & set(nearest(query, list(range(1600)), 10)))
-        some = await table.find(query, top_k=10, chosen=Filter(any_tags=("t3",)), parts=Parts())
+        some = await table.find(query, top_k=10, where=Filter(any_tags=("t3",)), parts=Parts())
         assert {one.record.tags for one in some} == {("t3",)}
         assert len(some) == 10
     assert hits >= 0.95 * 200
-    (itself,) = await table.find(embedding(1550), top_k=1, chosen=Filter(), parts=Parts())
+    (itself,) = await table.find(embedding(1550), top_k=1, where=Filter(), parts=Parts())
     assert itself.record.source == "1550.png"  # not in the index
-    narrow = await table.find(query, top_k=10, chosen=Filter(metadata={"number": "77"}), parts=Parts())
+    narrow = await table.find(query, top_k=10, where=Filter(metadata={"number": "77"}), parts=Parts())
     assert [one.record.source for one in narrow] == ["77.png"]
 
 
@@ -147,7 +147,7 @@ async def test_an_index_is_built_anew_when_the_library_has_doubled(store):
         await maintenance.tidy(table)
         assert await names() == expected
         assert (await table.info()).indexed_count == (rows if expected else None)
-        (best,) = await table.find(embedding(rows - 1), top_k=1, chosen=Filter(), parts=Parts())
+        (best,) = await table.find(embedding(rows - 1), top_k=1, where=Filter(), parts=Parts())
         assert best.record.source == f"{rows - 1}.png"
 
 
@@ -177,10 +177,10 @@ async def test_no_text_is_read_as_sql(store):
         ]
     )
     for number, text in enumerate(nasty):
-        for chosen in (Filter(all_tags=(text,)), Filter(any_tags=(text,)), Filter(metadata={"k": text})):
-            page = await table.page(size=100, chosen=chosen, after=None, newest_first=False)
+        for where in (Filter(all_tags=(text,)), Filter(any_tags=(text,)), Filter(metadata={"k": text})):
+            page = await table.page(size=100, where=where, after=None, newest_first=False)
             assert [record.metadata["number"] for record in page.records] == [str(number)]
-        page = await table.page(size=100, chosen=Filter(source_prefix=text), after=None, newest_first=False)
+        page = await table.page(size=100, where=Filter(source_prefix=text), after=None, newest_first=False)
         expected = [str(place) for place, other in enumerate(nasty) if other.startswith(text)]
         assert [record.metadata["number"] for record in page.records] == expected
 
@@ -255,7 +255,7 @@ async def test_a_full_disk_is_said_and_what_was_there_stays(small_disk):
     rows = await rows_of(table)
     assert acknowledged <= {int(record.metadata["number"]) for record in rows}
     assert all(is_whole(record) for record in rows)
-    assert await table.find(embedding(1), top_k=3, chosen=Filter(), parts=EVERYTHING)
+    assert await table.find(embedding(1), top_k=3, where=Filter(), parts=EVERYTHING)
     await store.close()
 
 

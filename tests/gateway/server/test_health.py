@@ -13,7 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from clipsr_gateway import BackendFaultError, Gateway, GatewayConfig, ListenError, Scores, load_manifest
+from clipsr_gateway import BackendFaultError, Gateway, GatewayConfig, ListenError, Similarities, load_manifest
 from clipsr_gateway._images.header import read_header
 from clipsr_gateway._server.health import canary_png
 
@@ -117,7 +117,7 @@ class BrokenCanary:
     def prepare(self, *, labels: Any, templates: Any) -> BrokenCanary:
         return self
 
-    async def classify(self, image: bytes, **options: Any) -> Scores:
+    async def classify(self, image: bytes, **options: Any) -> Similarities:
         if isinstance(self.outcome, Exception):
             raise self.outcome
         return self.outcome
@@ -127,7 +127,7 @@ class BrokenCanary:
 
 
 NAN = np.full(2, np.nan, np.float32)
-GOOD = Scores(cosine=np.zeros(2, np.float32), probability=np.full(2, 0.5, np.float32))
+GOOD = Similarities(cosine=np.zeros(2, np.float32), probability=np.full(2, 0.5, np.float32))
 
 
 @pytest.mark.parametrize(
@@ -135,8 +135,8 @@ GOOD = Scores(cosine=np.zeros(2, np.float32), probability=np.full(2, 0.5, np.flo
     [
         BackendFaultError("no"),
         RuntimeError("a bug"),
-        Scores(cosine=NAN, probability=NAN),
-        Scores(cosine=np.zeros(1, np.float32), probability=np.ones(1, np.float32)),
+        Similarities(cosine=NAN, probability=NAN),
+        Similarities(cosine=np.zeros(1, np.float32), probability=np.ones(1, np.float32)),
     ],
     ids=["fault", "bug", "not finite", "wrong length"],
 )

@@ -115,7 +115,7 @@ def test_sighup_reads_the_keys_again_and_nothing_tells_them(spawn, tmp_path):
     assert not any(key.removeprefix("clipsr_") in stderr.decode() for key in (old, new))
 
 
-def sentence(stderr: str) -> str:
+def message(stderr: str) -> str:
     """The one line that explains the failure."""
     assert "Traceback" not in stderr
     lines = [line for line in stderr.splitlines() if line.startswith("clipsr-gateway: ")]
@@ -126,8 +126,8 @@ def sentence(stderr: str) -> str:
 def test_no_manifest(tmp_path):
     result = run("--repository", str(tmp_path))
     assert result.returncode == 2
-    assert "manifest.json: no such file" in sentence(result.stderr)
-    assert "make export" in sentence(result.stderr)
+    assert "manifest.json: no such file" in message(result.stderr)
+    assert "make export" in message(result.stderr)
 
 
 def test_a_taken_port(repository):
@@ -137,7 +137,7 @@ def test_a_taken_port(repository):
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         result = run("--repository", str(repository), "--listen", address)
     assert result.returncode == 1
-    assert f"Cannot listen on {address}" in sentence(result.stderr)
+    assert f"Cannot listen on {address}" in message(result.stderr)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_taken_port(repository):
 )
 def test_wrong_options(options, capsys):
     assert main(options) == 2
-    assert options[0] in sentence(capsys.readouterr().err)
+    assert options[0] in message(capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("options", [("--nope",), ("--log-level", "loud"), ("--max-concurrent", "many")])

@@ -78,7 +78,7 @@ for number in range({lists}):
     query = LabelQuery(labels=tuple(space.labels), templates=("a photo of a {{}}.",))
     prepared = TritonLabels(connection=None, labels=query.labels, templates=query.templates)
     for images in (1, 8, 3, 8):
-        prepared._inputs_of(images)
+        prepared._make_inputs(images)
     cache.put(space.SerializeToString(), KnownLabels(query=query, prepared=prepared))
     if number == {lists} // 3:
         assert len(cache) < number, len(cache)

@@ -9,7 +9,7 @@ import grpc
 import pytest
 from tests.gateway.conftest import even_scores
 
-from clipsr_gateway import BackendFaultError, BackendUnavailableError, Scores
+from clipsr_gateway import BackendFaultError, BackendUnavailableError, Similarities
 
 MANY = [f"thing {number}" for number in range(300)]
 
@@ -46,7 +46,7 @@ async def test_slow_portions_stay_small(start, backend, request_of):
 async def test_others_pass_between_portions(start, backend, request_of, until):
     portions_before: list[int] = []
 
-    def answer(image: bytes, label_count: int) -> Scores:
+    def answer(image: bytes, label_count: int) -> Similarities:
         portions_before.append(len(backend.warmed))
         return even_scores(label_count)
 

@@ -94,8 +94,8 @@ class TestLoad:
             (lambda config: config.update(max_batch_size=0), r"is \[3, 64, 64\] in config.pbtxt"),
         ],
     )
-    def test_a_config_that_does_not_fit_the_graph(self, open_session, change, sentence):
-        with pytest.raises(ModelLoadError, match=sentence):
+    def test_a_config_that_does_not_fit_the_graph(self, open_session, change, message):
+        with pytest.raises(ModelLoadError, match=message):
             open_session("image_encoder", change)
 
     def test_an_undeclared_input(self, open_session):
@@ -218,7 +218,7 @@ class TestOnnxRuntimeParameters:
 
     def test_the_documented_tensorrt_provider_is_understood(self, open_session, gpu_wheel):
         page = (Path(__file__).parents[3] / "docs" / "deployment.md").read_text(encoding="utf-8")
-        block = page.split("<!-- tensorrt provider -->\n```\n")[1].split("```")[0]
+        block = page.split("<!-- tensorrt provider -->\n``\n")[1].split("``")[0]
         parsed = text_format.Parse(block, ModelConfig())
         optimization = json_format.MessageToDict(parsed, preserving_proto_field_name=True)["optimization"]
         with pytest.raises(ModelLoadError, match="cannot be used here"):
@@ -237,9 +237,9 @@ class TestOnnxRuntimeParameters:
             open_session("text_encoder", lambda config: config.update(optimization=optimization))
 
     @pytest.mark.parametrize(("name", "sentence"), [("tensorrt", "Tensorrt"), ("nonsense", "unknown execution acc")])
-    def test_accelerators_that_are_not_there(self, open_session, name, sentence):
+    def test_accelerators_that_are_not_there(self, open_session, name, message):
         accelerators = {"execution_accelerators": {"gpu_execution_accelerator": [{"name": name}]}}
-        with pytest.raises(ModelLoadError, match=sentence):
+        with pytest.raises(ModelLoadError, match=message):
             open_session("text_encoder", lambda config: config.update(optimization=accelerators))
 
     def test_unknown_parameters_are_named_in_the_log(self, open_session, caplog):

@@ -207,7 +207,7 @@ class TestRefuse:
     @given(st.binary(max_size=200))
     def test_any_bytes_give_a_reason(self, content):
         _, error = try_to_read(content)
-        assert error is None or error.sentence.endswith(".")
+        assert error is None or error.message.endswith(".")
 
 
 sizes_hw = st.tuples(st.integers(1, 300), st.integers(1, 300))

@@ -407,9 +407,9 @@ class TestRestart:
             (["--no-gateway", "--", "--grace", "1"], "--no-gateway leaves nobody for the options"),
         ],
     )
-    def test_contradictions_are_refused(self, serve, flags, sentence):
+    def test_contradictions_are_refused(self, serve, flags, message):
         up = serve.run("up", *flags)
-        assert (up.returncode, sentence in up.stderr) == (1, True)
+        assert (up.returncode, message in up.stderr) == (1, True)
 
 
 class TestFailure:
@@ -677,9 +677,9 @@ class TestTritonCommand:
             ("auto", "nor Docker"),
         ],
     )
-    def test_what_is_missing_is_named_with_the_cure(self, repository, tmp_path, monkeypatch, triton, sentence):
+    def test_what_is_missing_is_named_with_the_cure(self, repository, tmp_path, monkeypatch, triton, message):
         monkeypatch.setattr("clipsr_serving.launcher._triton.command._find_package", lambda: None)
-        with pytest.raises(LaunchError, match=sentence):
+        with pytest.raises(LaunchError, match=message):
             self.make(repository, tmp_path, triton=triton)
 
 

@@ -47,15 +47,15 @@ class TestChoice:
     def test_cpu_takes_the_best_type_of_the_processor(self, repository, with_int8, cpu_flags, config_name, words):
         choice = choose_profile("cpu", repository, with_int8, cpu_flags=cpu_flags)
         assert choice.config_name == config_name
-        assert words in choice.sentence
+        assert words in choice.message
 
     @pytest.mark.parametrize(("cpu_flags", "precision"), [(VNNI, "fp32"), (BF16, "bf16")])
     def test_int8_is_never_chosen_where_nobody_exported_it(self, repository, manifest, cpu_flags, precision):
         manifest.artifacts.pop(INT8_ENCODER, None)
         choice = choose_profile("cpu", repository, manifest, cpu_flags=cpu_flags)
         assert choice.config_name == "cpu"
-        assert f"image encoder in {precision}, " in choice.sentence
-        assert choice.sentence.endswith("no int8 encoder was exported")
+        assert f"image encoder in {precision}, " in choice.message
+        assert choice.message.endswith("no int8 encoder was exported")
 
     def test_bf16_can_be_had_beside_int8(self, repository, with_int8):
         assert choose_profile("cpu-bf16", repository, with_int8, cpu_flags=BF16).config_name == "cpu"

@@ -93,8 +93,8 @@ class TestBackgroundCheck:
         (-35, "was ended by signal 35: no manifest"),
     ],
 )
-def test_an_end_is_explained(code, sentence):
-    assert explain_end(code, "log", lambda log: "no manifest") == sentence
+def test_an_end_is_explained(code, message):
+    assert explain_end(code, "log", lambda log: "no manifest") == message
 
 
 class TestGatewayHealth:

@@ -1,5 +1,7 @@
 """A stop is heard whenever it comes."""
 
+from __future__ import annotations
+
 import signal
 import subprocess
 import sys

@@ -40,7 +40,7 @@ def test_what_is_refused(labels, templates, reason):
     with pytest.raises(InputError) as caught:
         parse(labels, templates, limits=limits)
     assert caught.value.reason == reason
-    assert caught.value.sentence.endswith(".")
+    assert caught.value.message.endswith(".")
 
 
 def test_labels_of_any_script_are_kept_as_they_are():

@@ -20,7 +20,7 @@ from clipsr_serving.text.cache import LruCache, SizedCache, TextEmbeddingCache
 from clipsr_serving.text.embedder import TextEmbedder
 from clipsr_serving.text.prompts import LabelSpace
 from clipsr_serving.text.tokenizer import Tokenizer
-from clipsr_serving.zero_shot import Scorer, ScoreRequest, Scores
+from clipsr_serving.zero_shot import Similarities, SimilarityRequest, ZeroShotClassifier
 
 D = 8
 
@@ -226,13 +226,13 @@ def make_scorer():
             raise InputError("LABEL_EMPTY", "bad.")
         return LabelSpace(labels=labels, templates=tuple(template.decode() for template in raw[1]))
 
-    scorer = Scorer(cache=cache, matrices=SizedCache(1 << 20), parse=parse, scoring=SOFTMAX)
+    scorer = ZeroShotClassifier(cache=cache, class_embeddings=SizedCache(1 << 20), parse=parse, scoring=SOFTMAX)
     return scorer, cache, encoder
 
 
 def request(*rows, templates=(b"a {}",)):
     images = l2_normalize(np.random.default_rng(len(rows)).standard_normal((len(rows), D)).astype(np.float32))
-    return ScoreRequest(image_embedding=images, spaces=tuple((labels, templates) for labels in rows))
+    return SimilarityRequest(image_embedding=images, spaces=tuple((labels, templates) for labels in rows))
 
 
 class TestScorer:
@@ -240,7 +240,7 @@ class TestScorer:
         scorer, _, encoder = make_scorer()
         mixed = request((b"cat", b"dog"), (b"dog", b"fox"))
         answers = scorer.score([mixed, request((b"cat",))])
-        assert all(isinstance(answer, Scores) for answer in answers)
+        assert all(isinstance(answer, Similarities) for answer in answers)
         for row, labels in enumerate((("cat", "dog"), ("dog", "fox"))):
             expected = [mixed.image_embedding[row] @ expected_embedding(label, ("a {}",)) for label in labels]
             np.testing.assert_allclose(answers[0].cosine[row], expected, atol=1e-5)
@@ -250,7 +250,7 @@ class TestScorer:
     def test_a_bad_request_fails_alone(self):
         scorer, _, _ = make_scorer()
         answers = scorer.score([request((b"cat",)), request((b"bad",)), request((b"cat",), (b"bad",))])
-        assert isinstance(answers[0], Scores)
+        assert isinstance(answers[0], Similarities)
         assert [type(answer) for answer in answers[1:]] == [InputError, InputError]
 
     def test_a_repeated_list_is_found_whole(self):

@@ -1,5 +1,7 @@
 """Files that other programs may read while they are written."""
 
+from __future__ import annotations
+
 import os
 import tempfile
 from pathlib import Path

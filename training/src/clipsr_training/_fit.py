@@ -1,5 +1,7 @@
 """How every training run is started, logged, saved and resumed."""
 
+from __future__ import annotations
+
 import logging
 import signal
 import warnings

@@ -5,6 +5,8 @@ it registers fake kernels for operators that do not exist. Defining the two sche
 this package calls them.
 """
 
+from __future__ import annotations
+
 import importlib.util
 from pathlib import Path
 

@@ -100,7 +100,7 @@ class AsyncClient:
         return_encoder_input: bool = False,
         timeout_s: float | None = None,
     ) -> list[Classification | FailedImage]:
-        """Classifies images; as Client.classify(), but files are read in a thread."""
+        """Classify images; as Client.classify(), but files are read in a thread."""
         sources = _images.as_sequence(images)
         query = classify_codec.encode_query(
             labels=labels,
@@ -142,7 +142,7 @@ class AsyncClient:
         read_ahead: int = READ_AHEAD,
         idle_timeout_s: float | None = None,
     ) -> AsyncIterator[Outcome]:
-        """Classifies any number of images; as Client.classify_stream(), for `async for`.
+        """Classify any number of images; as Client.classify_stream(), for `async for`.
 
         `images` may be an asynchronous iterable; an ordinary one is read in a thread. To end the stream before
         its images do, close the iterator: `async with contextlib.aclosing(client.classify_stream(...)) as outcomes`.
@@ -175,7 +175,7 @@ class AsyncClient:
         route: Route = "auto",
         timeout_s: float | None = None,
     ) -> list[ImageEmbedding | FailedImage]:
-        """Embeds images; as Client.embed_images(), but files are read in a thread."""
+        """Embed images; as Client.embed_images(), but files are read in a thread."""
         query = embed_codec.encode_embed_query(fit=fit, route=route)
         parts = classify_codec.split(_images.read_images(_images.as_sequence(images)), query)
         stub: Any = embedding_pb2_grpc.EmbeddingServiceStub(self._connection.channel)
@@ -191,7 +191,7 @@ class AsyncClient:
     async def embed_texts(
         self, texts: Sequence[str], *, templates: Sequence[str] = (), timeout_s: float | None = None
     ) -> list[TextEmbedding]:
-        """Embeds texts into the same space as images; as Client.embed_texts()."""
+        """Embed texts into the same space as images; as Client.embed_texts()."""
         stub: Any = embedding_pb2_grpc.EmbeddingServiceStub(self._connection.channel)
         embeddings: list[TextEmbedding] = []
         for part in embed_codec.encode_texts(texts, templates=templates):
@@ -208,7 +208,7 @@ class AsyncClient:
         output_format: UpscaleFormat = "png",
         timeout_s: float | None = None,
     ) -> UpscaledImage:
-        """Renders an image at a higher resolution; as Client.upscale(), but the file is read in a thread."""
+        """Render an image at a higher resolution; as Client.upscale(), but the file is read in a thread."""
         content = await asyncio.to_thread(_images.read_image, image)
         request = upscale_codec.encode_upscale(content, scale=scale, size_hw=size_hw, output_format=output_format)
         stub: Any = upscaler_pb2_grpc.UpscalerServiceStub(self._connection.channel)
@@ -216,21 +216,21 @@ class AsyncClient:
         return upscale_codec.decode_upscaled(response)
 
     def library(self, name: str) -> AsyncLibrary:
-        """Returns the library of that name; as Client.library()."""
+        """Return the library of that name; as Client.library()."""
         return AsyncLibrary(self._connection, name)
 
     async def list_libraries(self, *, timeout_s: float | None = None) -> list[LibraryInfo]:
-        """Describes all libraries of the service; as Client.list_libraries()."""
+        """Describe all libraries of the service; as Client.list_libraries()."""
         return await list_libraries(self._connection, timeout_s=timeout_s)
 
     async def model_info(self, *, timeout_s: float | None = None) -> ModelInfo:
-        """Describes the model; as Client.model_info()."""
+        """Describe the model; as Client.model_info()."""
         stub = self._stub()
         request = classifier_pb2.GetModelInfoRequest()
         return classify_codec.decode_model_info(await self._call(stub.GetModelInfo, request, timeout_s))
 
     async def health(self, *, service: str = "", timeout_s: float | None = None) -> str:
-        """Asks the standard health service; as Client.health()."""
+        """Ask the standard health service; as Client.health()."""
         check = self._connection.channel.unary_unary(
             health.CHECK, request_serializer=health.encode_service, response_deserializer=health.decode_status
         )
@@ -240,19 +240,19 @@ class AsyncClient:
             return health.SERVICE_UNKNOWN
 
     async def wait_for_ready(self, *, service: str = "", timeout_s: float | None = None) -> None:
-        """Waits until the service is there and says that it can work; as Client.wait_for_ready()."""
-        patience = health.Patience(self.url, self._connection.timeout_s if timeout_s is None else timeout_s)
+        """Wait until the service is there and say that it can work; as Client.wait_for_ready()."""
+        poller = health.ReadinessPoller(self.url, self._connection.timeout_s if timeout_s is None else timeout_s)
         while True:
             try:
-                is_ready = patience.is_over(await self.health(service=service, timeout_s=patience.ask_s()))
+                is_ready = poller.observe(await self.health(service=service, timeout_s=poller.next_timeout_s()))
             except (DeadlineError, ServiceUnavailableError) as error:
-                is_ready = patience.is_over(error)
+                is_ready = poller.observe(error)
             if is_ready:
                 return
-            await asyncio.sleep(patience.pause_s())
+            await asyncio.sleep(poller.pause_s())
 
     async def close(self) -> None:
-        """Closes the connection; calls under way are cancelled."""
+        """Close the connection; calls under way are cancelled."""
         await self._connection.close()
 
     async def __aenter__(self) -> AsyncClient:

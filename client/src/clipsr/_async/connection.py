@@ -33,7 +33,7 @@ class AsyncConnection:
         self.timeout_s = timeout_s
         self.retry = retry
         self._access = access
-        self._target = rpc_channel.target_of(url)
+        self._target = rpc_channel.make_target(url)
         self._channel: grpc.aio.Channel | None = None
 
     @property
@@ -51,13 +51,13 @@ class AsyncConnection:
     async def call(
         self, method: Callable[..., Any], request: object, timeout_s: float | None, *, retry: RetryPolicy | None = None
     ) -> Any:
-        """Makes a call; as Connection.call()."""
+        """Make a call; as Connection.call()."""
         deadline = Deadline(self.timeout_s if timeout_s is None else timeout_s)
         for attempt in itertools.count(1):
             try:
                 return await method(request, timeout=deadline.left_s(), metadata=self._access.call_metadata())
             except grpc.RpcError as error:
-                failure = call_errors.of_call(error, url=self.url, timeout_s=deadline.allowed_s)
+                failure = call_errors.error_from_rpc(error, url=self.url, timeout_s=deadline.allowed_s)
                 delay_s = (retry or self.retry).delay_s(failure, attempt=attempt, left_s=deadline.left_s())
                 if delay_s is None:
                     raise failure from error
@@ -72,7 +72,7 @@ class AsyncConnection:
         read_ahead: int,
         idle_timeout_s: float | None,
     ) -> AsyncIterator[tuple[int, Answer | FailedImage]]:
-        """Returns the outcomes of a call that streams images; as Connection.stream(), see TaskStream.
+        """Return the outcomes of a call that streams images; as Connection.stream(), see TaskStream.
 
         `pick_method` returns the call: there may be no event loop, and thus no channel, before the first outcome is
         waited for.
@@ -87,10 +87,10 @@ class AsyncConnection:
         )
         return stream.outcomes()
 
-    async def follow(
-        self, method: Callable[..., Any], request: object, *, measure: Callable[[Any], int], timeout_s: float | None
+    async def stream_responses(
+        self, method: Callable[..., Any], request: object, *, progress: Callable[[Any], int], timeout_s: float | None
     ) -> AsyncGenerator[Any, None]:
-        """Yields the answers of a call that sends many; as Connection.follow()."""
+        """Yield the answers of a call that sends many; as Connection.stream_responses()."""
         deadline = Deadline(math.inf if timeout_s is None else timeout_s)
         attempt, most = 0, -1
         while True:
@@ -100,13 +100,13 @@ class AsyncConnection:
             )
             try:
                 async for answer in answers:
-                    if measure(answer) > most:
-                        attempt, most = 0, measure(answer)
+                    if progress(answer) > most:
+                        attempt, most = 0, progress(answer)
                     yield answer
                 return
             except grpc.RpcError as error:
                 attempt += 1
-                failure = call_errors.of_call(error, url=self.url, timeout_s=deadline.allowed_s)
+                failure = call_errors.error_from_rpc(error, url=self.url, timeout_s=deadline.allowed_s)
                 delay_s = self.retry.delay_s(failure, attempt=attempt, left_s=deadline.left_s())
                 if delay_s is None:
                     raise failure from error
@@ -115,6 +115,6 @@ class AsyncConnection:
             await asyncio.sleep(delay_s)
 
     async def close(self) -> None:
-        """Closes the channel; calls under way are cancelled."""
+        """Close the channel; calls under way are cancelled."""
         if self._channel is not None:
             await self._channel.close()

@@ -46,7 +46,7 @@ class AsyncLibrary:
     async def create(
         self, *, keep_originals: bool = True, thumbnail_side_px: int = 0, timeout_s: float | None = None
     ) -> LibraryInfo:
-        """Creates the library; as Library.create()."""
+        """Create the library; as Library.create()."""
         request = library_requests.encode_create(
             self._name, keep_originals=keep_originals, thumbnail_side_px=thumbnail_side_px
         )
@@ -56,7 +56,7 @@ class AsyncLibrary:
         return library_responses.decode_library(response.library)
 
     async def drop(self, *, timeout_s: float | None = None) -> int:
-        """Removes the library with everything in it; as Library.drop()."""
+        """Remove the library with everything in it; as Library.drop()."""
         request = library_pb2.DropLibraryRequest(library=self._name)
         response: library_pb2.DropLibraryResponse = await self._call(
             self._stub().DropLibrary, request, timeout_s, retry=self._retry_refused
@@ -64,7 +64,7 @@ class AsyncLibrary:
         return response.image_count
 
     async def info(self, *, timeout_s: float | None = None) -> LibraryInfo:
-        """Describes the library; as Library.info()."""
+        """Describe the library; as Library.info()."""
         libraries = await list_libraries(self._connection, timeout_s=timeout_s)
         return library_responses.pick_library(libraries, self._name)
 
@@ -77,7 +77,7 @@ class AsyncLibrary:
         read_ahead: int = ADD_READ_AHEAD,
         idle_timeout_s: float | None = None,
     ) -> AsyncIterator[AddOutcome]:
-        """Adds any number of images; as Library.add(), for `async for`.
+        """Add any number of images; as Library.add(), for `async for`.
 
         `images` and how to end early are as AsyncClient.classify_stream()'s.
         """
@@ -104,7 +104,7 @@ class AsyncLibrary:
         return_embedding: bool = False,
         timeout_s: float | None = None,
     ) -> SearchResult:
-        """Finds the images that fit a text best; as Library.search_text()."""
+        """Find the images that fit a text best; as Library.search_text()."""
         options = library_requests.encode_search_options(
             top_k=top_k,
             where=where,
@@ -134,7 +134,7 @@ class AsyncLibrary:
         return_embedding: bool = False,
         timeout_s: float | None = None,
     ) -> SearchResult:
-        """Finds the images that are most like one; as Library.search_image(), but the file is read in a thread."""
+        """Find the images that are most like one; as Library.search_image(), but the file is read in a thread."""
         options = library_requests.encode_search_options(
             top_k=top_k,
             where=where,
@@ -167,7 +167,7 @@ class AsyncLibrary:
         return_embedding: bool = False,
         timeout_s: float | None = None,
     ) -> ImagePage:
-        """Returns a page of images; as Library.list_page()."""
+        """Return a page of images; as Library.list_page()."""
         parts = library_requests.encode_parts(
             thumbnail=return_thumbnail, original=return_original, embedding=return_embedding
         )
@@ -192,7 +192,7 @@ class AsyncLibrary:
         return_embedding: bool = False,
         timeout_s: float | None = None,
     ) -> AsyncIterator[StoredImage]:
-        """Yields all images, a page at a time; as Library.list_images(), for `async for`."""
+        """Yield all images, a page at a time; as Library.list_images(), for `async for`."""
         page_token = ""
         while True:
             page = await self.list_page(
@@ -219,7 +219,7 @@ class AsyncLibrary:
         return_embedding: bool = False,
         timeout_s: float | None = None,
     ) -> StoredImage:
-        """Fetches one image; as Library.get_image()."""
+        """Fetch one image; as Library.get_image()."""
         parts = library_requests.encode_parts(
             thumbnail=return_thumbnail, original=return_original, embedding=return_embedding
         )
@@ -230,7 +230,7 @@ class AsyncLibrary:
     async def delete_images(
         self, hashes: Sequence[str] = (), *, where: ImageFilter | None = None, timeout_s: float | None = None
     ) -> int:
-        """Deletes images and returns how many; as Library.delete_images()."""
+        """Delete images and return how many; as Library.delete_images()."""
         count = 0
         for request in library_requests.encode_deletions(self._name, hashes, where=where):
             response: library_pb2.DeleteImagesResponse = await self._call(
@@ -242,10 +242,10 @@ class AsyncLibrary:
     async def reembed(
         self, *, drop_without_original: bool = False, timeout_s: float | None = None
     ) -> AsyncIterator[ReembedProgress]:
-        """Embeds all images with the model that is served; as Library.reembed(), for `async for`."""
+        """Embed all images with the model that is served; as Library.reembed(), for `async for`."""
         request = library_pb2.ReembedLibraryRequest(library=self._name, drop_without_original=drop_without_original)
-        follow = self._connection.follow(
-            self._stub().ReembedLibrary, request, measure=library_responses.measure_progress, timeout_s=timeout_s
+        follow = self._connection.stream_responses(
+            self._stub().ReembedLibrary, request, progress=library_responses.measure_progress, timeout_s=timeout_s
         )
         async with contextlib.aclosing(follow) as answers:
             async for response in answers:
@@ -256,7 +256,7 @@ class AsyncLibrary:
 
 
 async def list_libraries(connection: AsyncConnection, *, timeout_s: float | None) -> list[LibraryInfo]:
-    """Returns all libraries of a service; AsyncClient.list_libraries()."""
+    """Return all libraries of a service; AsyncClient.list_libraries()."""
     stub: Any = library_pb2_grpc.LibraryServiceStub(connection.channel)
     request = library_pb2.ListLibrariesRequest()
     return library_responses.decode_libraries(await connection.call(stub.ListLibraries, request, timeout_s))

@@ -47,19 +47,21 @@ class TaskStream(Generic[Source, Item, Answer]):
     ) -> None:
         self._open_call, self._images = open_call, images
         self._retry, self._idle_timeout_s, self._url = retry, idle_timeout_s, url
-        self._changed = _Change()
+        self._changed = _Notifier()
         self._window = window
         self._call: _Call | None = None
         self._connection = 0  # tasks of an earlier one find that theirs is over
         self._attempt = 0
         self._failure: ClipsrError | None = None
         self._source_error: BaseException | None = None
-        self._moved_s = 0.0  # time.monotonic() of the last answer, or of the first image after all were answered
+        self._last_progress_s = (
+            0.0  # time.monotonic() of the last answer, or of the first image after all were answered
+        )
         self._is_listening = False  # before the first image of a connection, until an answer comes
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def outcomes(self) -> AsyncIterator[tuple[int, Answer | FailedImage]]:
-        """Yields outcomes as they come; as ThreadStream.outcomes()."""
+        """Yield outcomes as they come; as ThreadStream.outcomes()."""
         self._start(self._read())
         try:
             while (outcome := await self._next()) is not None:
@@ -93,7 +95,7 @@ class TaskStream(Generic[Source, Item, Answer]):
         await self._changed.wait(left_s)
 
     def _left_s(self) -> float:
-        return self._moved_s + self._idle_timeout_s - time.monotonic()
+        return self._last_progress_s + self._idle_timeout_s - time.monotonic()
 
     async def _recover(self, failure: ClipsrError) -> None:
         self._attempt += 1
@@ -127,7 +129,7 @@ class TaskStream(Generic[Source, Item, Answer]):
         try:
             async for item in self._read_all():
                 if not self._window.unanswered:
-                    self._moved_s = time.monotonic()
+                    self._last_progress_s = time.monotonic()
                 self._window.add(item)
                 self._changed.notify()
                 while not self._window.has_room:
@@ -156,7 +158,7 @@ class TaskStream(Generic[Source, Item, Answer]):
         """Yield the messages of one connection; gRPC iterates over it in a task, as fast as the service reads."""
         yield self._window.codec.config
         if self._is_listening:
-            await self._listen(connection)
+            await self._await_rejection(connection)
         while connection == self._connection:
             request = self._window.take()
             if request is not None:
@@ -166,7 +168,7 @@ class TaskStream(Generic[Source, Item, Answer]):
             else:
                 await self._changed.wait()
 
-    async def _listen(self, connection: int) -> None:
+    async def _await_rejection(self, connection: int) -> None:
         """Wait until the connection ends, or for as long as it takes one to be refused."""
         end_s = time.monotonic() + _LISTEN_S
         while connection == self._connection and (left_s := end_s - time.monotonic()) > 0:
@@ -182,10 +184,10 @@ class TaskStream(Generic[Source, Item, Answer]):
                 if connection != self._connection:
                     return
                 self._window.answer(response)
-                self._moved_s, self._attempt, self._is_listening = time.monotonic(), 0, False
+                self._last_progress_s, self._attempt, self._is_listening = time.monotonic(), 0, False
                 self._changed.notify()
         except grpc.RpcError as error:
-            failure = call_errors.of_call(error, url=self._url, timeout_s=self._idle_timeout_s)
+            failure = call_errors.error_from_rpc(error, url=self._url, timeout_s=self._idle_timeout_s)
             failure.__cause__ = error
         except ClipsrError as error:
             failure = error
@@ -209,7 +211,7 @@ class TaskStream(Generic[Source, Item, Answer]):
         self._changed.notify()
 
 
-class _Change:
+class _Notifier:
     """Wakes every waiting task of one event loop. Between a look at the state and wait() nothing may be awaited."""
 
     def __init__(self) -> None:

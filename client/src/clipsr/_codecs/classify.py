@@ -60,7 +60,7 @@ def encode_query(
     return_embedding: bool = False,
     return_encoder_input: bool = False,
 ) -> classifier_pb2.ClassifyRequest:
-    """Returns a request that lacks nothing but its images.
+    """Return a request that lacks nothing but its images.
 
     Raises:
         InvalidRequestError: an option is outside of its range, or a text cannot be written as UTF-8. Everything else
@@ -91,21 +91,21 @@ def encode_query(
 
 
 def encode_fit(fit: Fit) -> types_pb2.Fit:
-    """Returns the wire's word; raises InvalidRequestError for one that is not known."""
+    """Return the wire's word; raise InvalidRequestError for one that is not known."""
     if fit not in _FITS:
         raise invalid("fit", f"Fit {fit!r} is not known; use one of {_choices(Fit)}.", reason="FIT_UNKNOWN")
     return _FITS[fit]
 
 
 def encode_route(route: Route) -> types_pb2.Route:
-    """Returns the wire's word; raises InvalidRequestError for one that is not known."""
+    """Return the wire's word; raise InvalidRequestError for one that is not known."""
     if route not in _ROUTES:
         raise invalid("route", f"Route {route!r} is not known; use one of {_choices(Route)}.")
     return _ROUTES[route]
 
 
 def decode_route(route: int) -> RouteTaken:
-    """Returns the route taken; raises ServiceError for one that this version does not know."""
+    """Return the route taken; raise ServiceError for one that this version does not know."""
     name = _ROUTES_TAKEN.get(route)
     if name is None:
         raise unreadable(f"route {route}")
@@ -113,7 +113,7 @@ def decode_route(route: int) -> RouteTaken:
 
 
 def as_texts(name: str, texts: Sequence[str]) -> Sequence[str]:
-    """Returns the texts as they are.
+    """Return the texts as they are.
 
     Raises:
         TypeError: they are one text, whose letters would pass for a sequence.
@@ -168,7 +168,7 @@ def split(
 def decode_results(
     response: classifier_pb2.ClassifyResponse, *, image_count: int
 ) -> list[Classification | FailedImage]:
-    """Returns one outcome an image, in their order.
+    """Return one outcome an image, in their order.
 
     Raises:
         ServiceError: the answer does not fit the request, or says something that this version does not know.
@@ -179,7 +179,7 @@ def decode_results(
 
 
 def decode_model_info(response: classifier_pb2.GetModelInfoResponse) -> ModelInfo:
-    """Returns the description of the model."""
+    """Return the description of the model."""
     info = response.model_info
     limits = info.limits
     return ModelInfo(
@@ -222,7 +222,7 @@ def decode_model_info(response: classifier_pb2.GetModelInfoResponse) -> ModelInf
 
 
 def decode_result(result: classifier_pb2.ClassifyResult) -> Classification | FailedImage:
-    """Returns the outcome for one image.
+    """Return the outcome for one image.
 
     Raises:
         ServiceError: it says something that this version does not know.
@@ -275,7 +275,7 @@ def _decode_library_limits(limits: types_pb2.LibraryLimits) -> LibraryLimits:
 
 
 def decode_failure(status: status_pb2.Status) -> FailedImage:
-    """Returns why one image failed; a code from the future is named by its number."""
+    """Return why one image failed; a code from the future is named by its number."""
     known = status.code in code_pb2.Code.values()
     code = code_pb2.Code.Name(status.code) if known else f"CODE_{status.code}"
     return FailedImage(code=code, reason=parse_details(status).reason, message=status.message)
@@ -288,7 +288,7 @@ def _copy(query: _Query) -> _Query:
 
 
 def message_bytes(content_bytes: int) -> int:
-    """Returns what an image adds to a request: itself, and a tag and a length for each of the two messages around it.
+    """Return what an image adds to a request: itself, and a tag and a length for each of the two messages around it.
 
     Source: the encoding of length-delimited fields in the Protocol Buffers documentation; an empty field is not sent.
     """
@@ -301,7 +301,7 @@ def _varint_bytes(number: int) -> int:
 
 
 def too_large(content_bytes: int, max_message_bytes: int) -> FailedImage:
-    """Returns the failure of an image that fits no request."""
+    """Return the failure of an image that fits no request."""
     return FailedImage(
         code="INVALID_ARGUMENT",
         reason="IMAGE_TOO_LARGE",
@@ -315,11 +315,11 @@ def _choices(literal: object) -> str:
 
 
 def invalid(field: str, sentence: str, *, reason: str = "") -> InvalidRequestError:
-    """Returns the error of one wrong field."""
+    """Return the error of one wrong field."""
     return InvalidRequestError(sentence, reason=reason, violations=((field, sentence),))
 
 
 def unreadable(what: str) -> ServiceError:
-    """Returns the error of an answer that this version does not understand."""
+    """Return the error of an answer that this version does not understand."""
     sentence = f"The service's answer holds {what}; it may be newer than this client: upgrade clipsr."
     return ServiceError(sentence, code="INTERNAL")

@@ -21,7 +21,7 @@ MAX_TEXTS = 1_024
 
 
 def encode_embed_query(*, fit: Fit, route: Route) -> embedding_pb2.EmbedImagesRequest:
-    """Returns a request that lacks nothing but its images.
+    """Return a request that lacks nothing but its images.
 
     Raises:
         InvalidRequestError: an option is not known.
@@ -32,7 +32,7 @@ def encode_embed_query(*, fit: Fit, route: Route) -> embedding_pb2.EmbedImagesRe
 def decode_image_embeddings(
     response: embedding_pb2.EmbedImagesResponse, *, image_count: int
 ) -> list[ImageEmbedding | FailedImage]:
-    """Returns one outcome an image, in their order.
+    """Return one outcome an image, in their order.
 
     Raises:
         ServiceError: the answer does not fit the request, or says something that this version does not know.
@@ -63,7 +63,7 @@ def encode_texts(
 
 
 def decode_text_embeddings(response: embedding_pb2.EmbedTextsResponse, *, text_count: int) -> list[TextEmbedding]:
-    """Returns one embedding a text, in their order.
+    """Return one embedding a text, in their order.
 
     Raises:
         ServiceError: the answer does not fit the request.

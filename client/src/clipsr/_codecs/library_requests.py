@@ -45,7 +45,7 @@ class _Held:
 
 
 def add_codec(name: str, *, fit: Fit, route: Route) -> StreamCodec[AddSource, _Held, AddedImage | PresentImage]:
-    """Returns the codec of AddImages.
+    """Return the codec of AddImages.
 
     Raises:
         InvalidRequestError: an option is not known.
@@ -62,7 +62,7 @@ def add_codec(name: str, *, fit: Fit, route: Route) -> StreamCodec[AddSource, _H
 
 
 def encode_create(name: str, *, keep_originals: bool, thumbnail_side_px: int) -> library_pb2.CreateLibraryRequest:
-    """Returns the request for a new library.
+    """Return the request for a new library.
 
     Raises:
         InvalidRequestError: a value that no message can hold.
@@ -75,7 +75,7 @@ def encode_create(name: str, *, keep_originals: bool, thumbnail_side_px: int) ->
 
 
 def encode_parts(*, thumbnail: bool, original: bool, embedding: bool) -> library_pb2.ImageParts:
-    """Returns what is sent along with images."""
+    """Return what is sent along with images."""
     return library_pb2.ImageParts(thumbnail=thumbnail, original=original, embedding=embedding)
 
 
@@ -87,7 +87,7 @@ def encode_search_options(
     min_cosine: float | None,
     is_exact: bool,
 ) -> library_pb2.SearchOptions:
-    """Returns what holds for both kinds of search; raises as encode_filter()."""
+    """Return what holds for both kinds of search; raise as encode_filter()."""
     return library_pb2.SearchOptions(
         top_k=_uint32("top_k", top_k),
         filter=_encode_filter(where),
@@ -100,7 +100,7 @@ def encode_search_options(
 def encode_search_text(
     name: str, text: str, *, templates: Sequence[str], options: library_pb2.SearchOptions
 ) -> library_pb2.SearchByTextRequest:
-    """Returns the request of a search by words.
+    """Return the request of a search by words.
 
     Raises:
         InvalidRequestError: a text cannot be written as UTF-8.
@@ -123,7 +123,7 @@ def encode_search_image(
     exclude_query: bool,
     options: library_pb2.SearchOptions,
 ) -> library_pb2.SearchByImageRequest:
-    """Returns the request of a search by example.
+    """Return the request of a search by example.
 
     Raises:
         InvalidRequestError: there is not exactly one of image and sha256, or an option is not known.
@@ -153,7 +153,7 @@ def encode_list(
     newest_first: bool,
     parts: library_pb2.ImageParts,
 ) -> library_pb2.ListImagesRequest:
-    """Returns the request for a page; raises InvalidRequestError for a value that no message can hold."""
+    """Return the request for a page; raise InvalidRequestError for a value that no message can hold."""
     return library_pb2.ListImagesRequest(
         library=_name(name),
         page_size=_uint32("page_size", page_size),
@@ -165,14 +165,14 @@ def encode_list(
 
 
 def encode_get(name: str, sha256: str, *, parts: library_pb2.ImageParts) -> library_pb2.GetImageRequest:
-    """Returns the request for one image."""
+    """Return the request for one image."""
     return library_pb2.GetImageRequest(library=_name(name), sha256=sha256, parts=parts)
 
 
 def encode_deletions(
     name: str, hashes: Sequence[str], *, where: ImageFilter | None
 ) -> Iterator[library_pb2.DeleteImagesRequest]:
-    """Yields the requests that delete images: by their names in as few as possible, or one by a filter.
+    """Yield the requests that delete images: by their names in as few as possible, or one by a filter.
 
     Raises:
         InvalidRequestError: there is not exactly one of hashes and filter.

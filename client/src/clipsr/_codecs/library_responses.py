@@ -21,7 +21,7 @@ from clipsr.v1 import library_pb2
 
 
 def decode_library(library: library_pb2.Library) -> LibraryInfo:
-    """Returns the description of a library."""
+    """Return the description of a library."""
     return LibraryInfo(
         name=library.name,
         model_digest=library.model_digest,
@@ -39,12 +39,12 @@ def decode_library(library: library_pb2.Library) -> LibraryInfo:
 
 
 def decode_libraries(response: library_pb2.ListLibrariesResponse) -> list[LibraryInfo]:
-    """Returns all libraries, by name."""
+    """Return all libraries, by name."""
     return [decode_library(library) for library in response.libraries]
 
 
 def pick_library(libraries: list[LibraryInfo], name: str) -> LibraryInfo:
-    """Returns the one of that name; raises NotFoundError if there is none."""
+    """Return the one of that name; raise NotFoundError if there is none."""
     found = next((library for library in libraries if library.name == name), None)
     if found is None:
         known = ", ".join(library.name for library in libraries) or "none"
@@ -53,7 +53,7 @@ def pick_library(libraries: list[LibraryInfo], name: str) -> LibraryInfo:
 
 
 def decode_image(image: library_pb2.StoredImage) -> StoredImage:
-    """Returns an image of a library; raises ServiceError for what this version does not know."""
+    """Return an image of a library; raise ServiceError for what this version does not know."""
     return StoredImage(
         sha256=image.sha256,
         source=image.source,
@@ -73,7 +73,7 @@ def decode_image(image: library_pb2.StoredImage) -> StoredImage:
 
 
 def decode_page(response: library_pb2.ListImagesResponse) -> ImagePage:
-    """Returns a page of a library; raises as decode_image()."""
+    """Return a page of a library; raise as decode_image()."""
     return ImagePage(
         images=tuple(decode_image(image) for image in response.images),
         next_page_token=response.next_page_token,
@@ -82,7 +82,7 @@ def decode_page(response: library_pb2.ListImagesResponse) -> ImagePage:
 
 
 def decode_found(response: library_pb2.SearchByTextResponse | library_pb2.SearchByImageResponse) -> SearchResult:
-    """Returns what a search found; raises as decode_image()."""
+    """Return what a search found; raise as decode_image()."""
     warnings = response.warnings if isinstance(response, library_pb2.SearchByTextResponse) else ()
     return SearchResult(
         hits=tuple(SearchHit(image=decode_image(hit.image), cosine=hit.cosine) for hit in response.hits),
@@ -95,7 +95,7 @@ def decode_found(response: library_pb2.SearchByTextResponse | library_pb2.Search
 
 
 def decode_progress(response: library_pb2.ReembedLibraryResponse) -> ReembedProgress:
-    """Returns how far the embedding of a library is."""
+    """Return how far the embedding of a library is."""
     return ReembedProgress(
         done_count=response.done_count,
         total_count=response.total_count,
@@ -105,7 +105,7 @@ def decode_progress(response: library_pb2.ReembedLibraryResponse) -> ReembedProg
 
 
 def measure_progress(response: library_pb2.ReembedLibraryResponse) -> int:
-    """Returns how many images are done."""
+    """Return how many images are done."""
     return response.done_count
 
 

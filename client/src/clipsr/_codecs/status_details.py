@@ -29,7 +29,7 @@ class Details:
 
 
 def parse_details(status: status_pb2.Status) -> Details:
-    """Reads the details that clipsr sends; others, and what cannot be read, are passed over."""
+    """Read the details that clipsr sends; others, and what cannot be read, are passed over."""
     reason, violations, retry_after_s, request_id = "", (), None, None
     for detail in status.details:
         info, bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()

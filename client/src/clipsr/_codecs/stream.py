@@ -46,7 +46,7 @@ class StreamCodec(Generic[Source, Item, Answer]):
 
 
 def classify_stream_codec(query: classifier_pb2.ClassifyRequest) -> StreamCodec[ImageSource, bytes, Classification]:
-    """Returns the codec of ClassifyStream, from what encode_query() returned."""
+    """Return the codec of ClassifyStream, from what encode_query() returned."""
     config = classifier_pb2.ClassifyStreamConfig(
         label_space=query.label_space,
         fit=query.fit,

@@ -27,7 +27,7 @@ _MAX_SIDE = 2**32 - 1  # uint32
 def encode_upscale(
     content: bytes, *, scale: float | None, size_hw: tuple[int, int] | None, output_format: UpscaleFormat
 ) -> upscaler_pb2.UpscaleRequest:
-    """Returns the request for one image.
+    """Return the request for one image.
 
     Raises:
         InvalidRequestError: there is not exactly one of scale and size_hw, one of them is outside of its range, the
@@ -57,7 +57,7 @@ def encode_upscale(
 
 
 def decode_upscaled(response: upscaler_pb2.UpscaleResponse) -> UpscaledImage:
-    """Returns the upscaled image.
+    """Return the upscaled image.
 
     Raises:
         ServiceError: the answer has a format that this version does not know.

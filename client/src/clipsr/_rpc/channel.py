@@ -29,8 +29,8 @@ _OPTIONS: tuple[tuple[str, int | str], ...] = (
 )
 
 
-def target_of(url: str) -> str:
-    """Returns the gRPC target for HOST:PORT; a host name is resolved again whenever its addresses may have changed.
+def make_target(url: str) -> str:
+    """Return the gRPC target for HOST:PORT; a host name is resolved again whenever its addresses may have changed.
 
     Raises:
         InvalidRequestError: `url` is not HOST:PORT, nor a target of one of gRPC's own schemes.
@@ -45,7 +45,7 @@ def target_of(url: str) -> str:
 
 
 def channel_options(url: str) -> list[tuple[str, int | str]]:
-    """Returns the options of a channel to `url`."""
+    """Return the options of a channel to `url`."""
     if _is_loopback(url):
         # gRPC would hand even calls to this very machine to the proxy that the environment names.
         return [*_OPTIONS, ("grpc.enable_http_proxy", 0)]
@@ -53,7 +53,7 @@ def channel_options(url: str) -> list[tuple[str, int | str]]:
 
 
 def is_local(url: str) -> bool:
-    """Returns whether what is sent to `url` stays on this machine."""
+    """Return whether what is sent to `url` stays on this machine."""
     return url.startswith(("unix:", "unix-abstract:")) or _is_loopback(url)
 
 
@@ -64,11 +64,11 @@ def _split(url: str) -> tuple[str, int]:
         host = host[1:-1]
     is_plain = host != "" and "/" not in host and (is_bracketed or ":" not in host) and not host.isspace()
     if not colon or not is_plain or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
-        sentence = (
+        message = (
             f"The address {url!r} cannot be used; give HOST:PORT without a scheme, such as localhost:50051 or "
             f"[::1]:50051."
         )
-        raise InvalidRequestError(sentence, violations=(("url", sentence),))
+        raise InvalidRequestError(message, violations=(("url", message),))
     return host, int(port)
 
 

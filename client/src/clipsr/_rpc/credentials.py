@@ -32,7 +32,7 @@ class Access:
     metadata: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # holds the key
 
     def call_metadata(self) -> tuple[tuple[str, str], ...]:
-        """Returns what a call sends that is made now: the same, and the application's trace if it has one."""
+        """Return what a call sends that is made now: the same, and the application's trace if it has one."""
         return (*self.metadata, *trace_metadata())
 
 
@@ -45,7 +45,7 @@ def make_access(
     api_key: str | None,
     allow_insecure_key: bool,
 ) -> Access:
-    """Returns what the options of a client mean; reads the files that they name.
+    """Return what the options of a client mean; read the files that they name.
 
     Raises:
         InvalidRequestError: the options contradict each other, a file cannot be read, or the key would travel
@@ -77,11 +77,11 @@ def _authorize(url: str, api_key: str | None, *, is_protected: bool) -> tuple[tu
             "api_key", "The API key is empty or holds characters that no key has: check for spaces and quotes."
         )
     if not is_protected:
-        sentence = (
+        message = (
             f"The API key would travel to {url} in the open: use TLS, or, where the network itself is protected, allow "
             f"it by allow_insecure_key."
         )
-        raise _invalid("api_key", sentence)
+        raise _invalid("api_key", message)
     return (("authorization", f"Bearer {api_key}"),)
 
 
@@ -89,12 +89,12 @@ def _read(name: str, path: FilePath) -> bytes:
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        sentence = f"The file {os.fspath(path)!r} of {name} cannot be read: {error.strerror}."
-        raise _invalid(name, sentence) from error
+        message = f"The file {os.fspath(path)!r} of {name} cannot be read: {error.strerror}."
+        raise _invalid(name, message) from error
     if b"-----BEGIN " not in content:
         raise _invalid(name, f"The file {os.fspath(path)!r} of {name} holds no PEM block: give a file in PEM format.")
     return content
 
 
-def _invalid(field_name: str, sentence: str) -> InvalidRequestError:
-    return InvalidRequestError(sentence, violations=((field_name, sentence),))
+def _invalid(field_name: str, message: str) -> InvalidRequestError:
+    return InvalidRequestError(message, violations=((field_name, message),))

@@ -25,12 +25,12 @@ _STATUSES = ("UNKNOWN", "SERVING", "NOT_SERVING", SERVICE_UNKNOWN)  # HealthChec
 
 
 def encode_service(service: str) -> bytes:
-    """Returns a HealthCheckRequest; "" asks for the server as a whole."""
+    """Return a HealthCheckRequest; "" asks for the server as a whole."""
     return wrappers_pb2.StringValue(value=service).SerializeToString()
 
 
 def decode_status(response: bytes) -> str:
-    """Returns the name of a HealthCheckResponse's status; numbers without a name are UNKNOWN."""
+    """Return the name of a HealthCheckResponse's status; numbers without a name are UNKNOWN."""
     number = wrappers_pb2.Int32Value.FromString(response).value
     return _STATUSES[number] if 0 <= number < len(_STATUSES) else "UNKNOWN"
 
@@ -41,7 +41,7 @@ _ASK_S = 5.0  # for one answer; a health check that takes longer is not a health
 _NO_ANSWER = "it gave no answer"
 
 
-class Patience:
+class ReadinessPoller:
     """Decides whether waiting for a service is over; asks nobody itself.
 
     Args:
@@ -55,18 +55,18 @@ class Patience:
         self._answer: str | ClipsrError = _NO_ANSWER
         self._is_cut_short = False
 
-    def ask_s(self) -> float:
-        """Returns the deadline of the next question, in seconds."""
+    def next_timeout_s(self) -> float:
+        """Return the deadline of the next question, in seconds."""
         left_s = self._left_s()
         self._is_cut_short = left_s < _ASK_S
         return min(_ASK_S, left_s)
 
     def pause_s(self) -> float:
-        """Returns how long to wait before the next question, in seconds."""
+        """Return how long to wait before the next question, in seconds."""
         return min(_PAUSE_S, self._left_s())
 
-    def is_over(self, answer: str | ClipsrError) -> bool:
-        """Returns whether the service is ready.
+    def observe(self, answer: str | ClipsrError) -> bool:
+        """Return whether the service is ready.
 
         Args:
             answer: what health() returned or raised.

@@ -38,17 +38,17 @@ class RetryPolicy:
     draw: Callable[[], float] = random.random
 
     def __post_init__(self) -> None:
-        """Refuses a number that cannot be meant.
+        """Refuse a number that cannot be meant.
 
         Raises:
             InvalidRequestError: `retries` is negative.
         """
         if self.retries < 0:
-            sentence = f"retries is {self.retries}; give how often to try again, or 0 for never."
-            raise InvalidRequestError(sentence, violations=(("retries", sentence),))
+            message = f"retries is {self.retries}; give how often to try again, or 0 for never."
+            raise InvalidRequestError(message, violations=(("retries", message),))
 
     def delay_s(self, error: ClipsrError, *, attempt: int, left_s: float) -> float | None:
-        """Returns how long to wait before the next attempt, in seconds; None to give up.
+        """Return how long to wait before the next attempt, in seconds; None to give up.
 
         Args:
             error: how the last attempt ended.
@@ -79,5 +79,5 @@ class Deadline:
         self._end_s = time.monotonic() + allowed_s
 
     def left_s(self) -> float:
-        """Returns what is left, in seconds; never below 0."""
+        """Return what is left, in seconds; never below 0."""
         return max(0.0, self._end_s - time.monotonic())

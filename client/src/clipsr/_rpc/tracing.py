@@ -9,7 +9,7 @@ _HEADERS = ("traceparent", "tracestate")
 
 
 def trace_metadata() -> tuple[tuple[str, str], ...]:
-    """Returns the metadata that makes a call a part of the application's current span; empty where there is none.
+    """Return the metadata that makes a call a part of the application's current span; empty where there is none.
 
     An application that has spans has imported OpenTelemetry, so where it was not imported there is nothing to pass on,
     and importing it here would only take time.

@@ -68,7 +68,7 @@ class Window(Generic[Source, Item, Answer]):
         return self._is_ended and not self._waiting and not self._ready
 
     def add(self, item: Item | FailedImage) -> None:
-        """Takes in the next image, or why it could not be read."""
+        """Take in the next image, or why it could not be read."""
         index = self._next_index
         self._next_index += 1
         if isinstance(item, FailedImage):
@@ -81,18 +81,18 @@ class Window(Generic[Source, Item, Answer]):
             self._bytes += self.codec.content_bytes(item)
 
     def end(self) -> None:
-        """Notes that no image follows."""
+        """Note that no image follows."""
         self._is_ended = True
 
     def take(self) -> Message | None:
-        """Returns the next message to send; None if there is none at the moment."""
+        """Return the next message to send; None if there is none at the moment."""
         if not self._unsent:
             return None
         index = self._unsent.popleft()
         return self.codec.encode(index, self._waiting[index])
 
     def answer(self, response: Any) -> None:
-        """Takes in an answer.
+        """Take in an answer.
 
         Raises:
             ServiceError: nobody asked, or it says something that this version does not know.
@@ -104,9 +104,9 @@ class Window(Generic[Source, Item, Answer]):
         self._ready.append((index, outcome))
 
     def pop(self) -> tuple[int, Answer | FailedImage] | None:
-        """Returns an outcome for the caller, whose place becomes free; None if there is none at the moment."""
+        """Return an outcome for the caller, whose place becomes free; None if there is none at the moment."""
         return self._ready.popleft() if self._ready else None
 
     def rewind(self) -> None:
-        """Lets everything that was not answered be sent again, in order."""
+        """Let everything that was not answered be sent again, in order."""
         self._unsent = deque(self._waiting)

@@ -116,7 +116,7 @@ class Client:
         return_encoder_input: bool = False,
         timeout_s: float | None = None,
     ) -> list[Classification | FailedImage]:
-        """Classifies images with the caller's own labels, or with a set that the model publishes.
+        """Classify images with the caller's own labels, or with a set that the model publishes.
 
         Images that are too many or too large for one request go in several, one after the other; files are read as
         they are sent. Without images nothing is asked.
@@ -188,7 +188,7 @@ class Client:
         read_ahead: int = READ_AHEAD,
         idle_timeout_s: float | None = None,
     ) -> Iterator[Outcome]:
-        """Classifies any number of images over one connection, in memory that does not grow with them.
+        """Classify any number of images over one connection, in memory that does not grow with them.
 
         Images are read in a thread of their own, and no more than `read_ahead` are read and not yet handed back. When
         the connection fails, what was not answered is sent again over a new one. Close the iterator (or exhaust it) to
@@ -247,7 +247,7 @@ class Client:
         route: Route = "auto",
         timeout_s: float | None = None,
     ) -> list[ImageEmbedding | FailedImage]:
-        """Embeds images, for callers that search, cluster or compare by themselves.
+        """Embed images, for callers that search, cluster or compare by themselves.
 
         Args:
             images: as classify()'s.
@@ -274,7 +274,7 @@ class Client:
     def embed_texts(
         self, texts: Sequence[str], *, templates: Sequence[str] = (), timeout_s: float | None = None
     ) -> list[TextEmbedding]:
-        """Embeds texts into the same space as images.
+        """Embed texts into the same space as images.
 
         Args:
             texts: what to embed; repetitions are allowed.
@@ -304,7 +304,7 @@ class Client:
         output_format: UpscaleFormat = "png",
         timeout_s: float | None = None,
     ) -> UpscaledImage:
-        """Renders an image at a higher resolution.
+        """Render an image at a higher resolution.
 
         Transparency survives, grey images stay grey, and an embedded colour profile is passed on; 16 bits a channel
         become 8. Of an animation the first frame is taken.
@@ -330,7 +330,7 @@ class Client:
         return upscale_codec.decode_upscaled(response)
 
     def library(self, name: str) -> Library:
-        """Returns the library of that name, to be created, filled or searched; asks nothing yet.
+        """Return the library of that name, to be created, filled or searched; ask nothing yet.
 
         Args:
             name: of a-z, 0-9, "-" and "_", beginning with a letter or digit.
@@ -338,7 +338,7 @@ class Client:
         return Library(self._connection, name)
 
     def list_libraries(self, *, timeout_s: float | None = None) -> list[LibraryInfo]:
-        """Describes all libraries of the service, by name.
+        """Describe all libraries of the service, by name.
 
         Args:
             timeout_s: deadline, in seconds; None takes the client's.
@@ -349,7 +349,7 @@ class Client:
         return list_libraries(self._connection, timeout_s=timeout_s)
 
     def model_info(self, *, timeout_s: float | None = None) -> ModelInfo:
-        """Describes the model that answers, and what it accepts.
+        """Describe the model that answers, and what it accepts.
 
         Raises:
             ClipsrError: as classify().
@@ -358,7 +358,7 @@ class Client:
         return classify_codec.decode_model_info(self._call(self._stub.GetModelInfo, request, timeout_s))
 
     def health(self, *, service: str = "", timeout_s: float | None = None) -> str:
-        """Asks the standard health service, grpc.health.v1.
+        """Ask the standard health service, grpc.health.v1.
 
         Args:
             service: a full name such as "clipsr.v1.ClassifierService"; "" asks for the server as a whole.
@@ -376,7 +376,7 @@ class Client:
             return health.SERVICE_UNKNOWN
 
     def wait_for_ready(self, *, service: str = "", timeout_s: float | None = None) -> None:
-        """Waits until the service is there and says that it can work.
+        """Wait until the service is there and say that it can work.
 
         Args:
             service: as health()'s.
@@ -387,18 +387,18 @@ class Client:
             AuthenticationError: TLS failed, or the service does not let this caller in; waiting would not help.
             ClipsrError: as health().
         """
-        patience = health.Patience(self.url, self._connection.timeout_s if timeout_s is None else timeout_s)
+        poller = health.ReadinessPoller(self.url, self._connection.timeout_s if timeout_s is None else timeout_s)
         while True:
             try:
-                is_ready = patience.is_over(self.health(service=service, timeout_s=patience.ask_s()))
+                is_ready = poller.observe(self.health(service=service, timeout_s=poller.next_timeout_s()))
             except (DeadlineError, ServiceUnavailableError) as error:
-                is_ready = patience.is_over(error)
+                is_ready = poller.observe(error)
             if is_ready:
                 return
-            time.sleep(patience.pause_s())
+            time.sleep(poller.pause_s())
 
     def close(self) -> None:
-        """Closes the connection; the client cannot be used afterwards."""
+        """Close the connection; the client cannot be used afterwards."""
         self._connection.close()
 
     def __enter__(self) -> Client:

@@ -38,7 +38,7 @@ class Connection:
         self.timeout_s = timeout_s
         self.retry = retry
         self._access = access
-        target, options = rpc_channel.target_of(url), rpc_channel.channel_options(url)
+        target, options = rpc_channel.make_target(url), rpc_channel.channel_options(url)
         if access.credentials is None:
             self.channel = grpc.insecure_channel(target, options=options)
         else:
@@ -47,7 +47,7 @@ class Connection:
     def call(
         self, method: Callable[..., Any], request: object, timeout_s: float | None, *, retry: RetryPolicy | None = None
     ) -> Any:
-        """Makes a call, again where its failure allows it, within one deadline.
+        """Make a call, again where its failure allows it, within one deadline.
 
         Raises:
             ClipsrError: it failed, or nothing is left of the deadline.
@@ -57,7 +57,7 @@ class Connection:
             try:
                 return method(request, timeout=deadline.left_s(), metadata=self._access.call_metadata())
             except grpc.RpcError as error:
-                failure = call_errors.of_call(error, url=self.url, timeout_s=deadline.allowed_s)
+                failure = call_errors.error_from_rpc(error, url=self.url, timeout_s=deadline.allowed_s)
                 delay_s = (retry or self.retry).delay_s(failure, attempt=attempt, left_s=deadline.left_s())
                 if delay_s is None:
                     raise failure from error
@@ -72,7 +72,7 @@ class Connection:
         read_ahead: int,
         idle_timeout_s: float | None,
     ) -> Iterator[tuple[int, Answer | FailedImage]]:
-        """Returns the outcomes of a call that streams images; see ThreadStream."""
+        """Return the outcomes of a call that streams images; see ThreadStream."""
         stream = ThreadStream(
             open_call=lambda requests: method(requests, metadata=self._access.call_metadata()),
             images=images,
@@ -83,15 +83,15 @@ class Connection:
         )
         return stream.outcomes()
 
-    def follow(
-        self, method: Callable[..., Any], request: object, *, measure: Callable[[Any], int], timeout_s: float | None
+    def stream_responses(
+        self, method: Callable[..., Any], request: object, *, progress: Callable[[Any], int], timeout_s: float | None
     ) -> Iterator[Any]:
-        """Yields the answers of a call that sends many; after a failure it is made again, as call() does.
+        """Yield the answers of a call that sends many; after a failure it is made again, as call() does.
 
         Args:
             method: the call; making it again goes on with what it had begun.
             request: its request.
-            measure: how far an answer says that the work is; attempts are counted anew as it grows.
+            progress: how far an answer says that the work is; attempts are counted anew as it grows.
             timeout_s: deadline of the whole, in seconds; None sets none.
 
         Raises:
@@ -106,13 +106,13 @@ class Connection:
             )
             try:
                 for answer in answers:
-                    if measure(answer) > most:
-                        attempt, most = 0, measure(answer)
+                    if progress(answer) > most:
+                        attempt, most = 0, progress(answer)
                     yield answer
                 return
             except grpc.RpcError as error:
                 attempt += 1
-                failure = call_errors.of_call(error, url=self.url, timeout_s=deadline.allowed_s)
+                failure = call_errors.error_from_rpc(error, url=self.url, timeout_s=deadline.allowed_s)
                 delay_s = self.retry.delay_s(failure, attempt=attempt, left_s=deadline.left_s())
                 if delay_s is None:
                     raise failure from error
@@ -121,5 +121,5 @@ class Connection:
             time.sleep(delay_s)
 
     def close(self) -> None:
-        """Closes the channel."""
+        """Close the channel."""
         self.channel.close()

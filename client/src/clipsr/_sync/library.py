@@ -49,7 +49,7 @@ class Library:
     def create(
         self, *, keep_originals: bool = True, thumbnail_side_px: int = 0, timeout_s: float | None = None
     ) -> LibraryInfo:
-        """Creates the library, empty, for the model that is served.
+        """Create the library, empty, for the model that is served.
 
         Args:
             keep_originals: keeps the files of images, not only thumbnails and vectors; without them the library cannot
@@ -70,7 +70,7 @@ class Library:
         return library_responses.decode_library(response.library)
 
     def drop(self, *, timeout_s: float | None = None) -> int:
-        """Removes the library with everything in it; returns how many images that were.
+        """Remove the library with everything in it; return how many images that were.
 
         Args:
             timeout_s: deadline, in seconds; None takes the client's.
@@ -82,7 +82,7 @@ class Library:
         return response.image_count
 
     def info(self, *, timeout_s: float | None = None) -> LibraryInfo:
-        """Describes the library.
+        """Describe the library.
 
         Args:
             timeout_s: deadline, in seconds; None takes the client's.
@@ -98,7 +98,7 @@ class Library:
         read_ahead: int = ADD_READ_AHEAD,
         idle_timeout_s: float | None = None,
     ) -> Iterator[AddOutcome]:
-        """Adds any number of images over one connection, in memory that does not grow with them.
+        """Add any number of images over one connection, in memory that does not grow with them.
 
         An image is its bytes: the same bytes are one image of a library. So when the connection fails, what was not
         answered is sent again over a new one, and adding the same images once more completes what was interrupted.
@@ -144,7 +144,7 @@ class Library:
         return_embedding: bool = False,
         timeout_s: float | None = None,
     ) -> SearchResult:
-        """Finds the images that fit a text best.
+        """Find the images that fit a text best.
 
         Args:
             text: what they shall show.
@@ -191,7 +191,7 @@ class Library:
         return_embedding: bool = False,
         timeout_s: float | None = None,
     ) -> SearchResult:
-        """Finds the images that are most like one.
+        """Find the images that are most like one.
 
         Args:
             image: an image file: bytes, a path, or an open binary file; or give `sha256`.
@@ -244,7 +244,7 @@ class Library:
         return_embedding: bool = False,
         timeout_s: float | None = None,
     ) -> ImagePage:
-        """Returns a page of images, in the order of their time.
+        """Return a page of images, in the order of their time.
 
         Args:
             page_token: next_page_token of the page before, with the same filter and order; empty for the first page.
@@ -284,7 +284,7 @@ class Library:
         return_embedding: bool = False,
         timeout_s: float | None = None,
     ) -> Iterator[StoredImage]:
-        """Yields all images in the order of their time, a page at a time.
+        """Yield all images in the order of their time, a page at a time.
 
         Images that are added or deleted meanwhile never make it yield another one twice or miss it.
 
@@ -322,7 +322,7 @@ class Library:
         return_embedding: bool = False,
         timeout_s: float | None = None,
     ) -> StoredImage:
-        """Fetches one image.
+        """Fetch one image.
 
         Args:
             sha256: its name within the library.
@@ -344,7 +344,7 @@ class Library:
     def delete_images(
         self, hashes: Sequence[str] = (), *, where: ImageFilter | None = None, timeout_s: float | None = None
     ) -> int:
-        """Deletes images and returns how many.
+        """Delete images and return how many.
 
         Args:
             hashes: their names, sha256; those that the library does not have are passed over. Many go in several
@@ -366,7 +366,7 @@ class Library:
     def reembed(
         self, *, drop_without_original: bool = False, timeout_s: float | None = None
     ) -> Iterator[ReembedProgress]:
-        """Embeds all images with the model that is served, so that the library can be searched and added to again.
+        """Embed all images with the model that is served, so that the library can be searched and added to again.
 
         It takes about as long as adding them did. Until the last progress the library stays as it is; then it changes
         at once. What was embedded before a lost connection, or before the iterator was closed, is kept, and the next
@@ -380,14 +380,14 @@ class Library:
             InvalidRequestError: the files of some images were not kept; from the iterator.
         """
         request = library_pb2.ReembedLibraryRequest(library=self._name, drop_without_original=drop_without_original)
-        answers = self._connection.follow(
-            self._stub.ReembedLibrary, request, measure=library_responses.measure_progress, timeout_s=timeout_s
+        answers = self._connection.stream_responses(
+            self._stub.ReembedLibrary, request, progress=library_responses.measure_progress, timeout_s=timeout_s
         )
         yield from map(library_responses.decode_progress, answers)
 
 
 def list_libraries(connection: Connection, *, timeout_s: float | None) -> list[LibraryInfo]:
-    """Returns all libraries of a service; Client.list_libraries()."""
+    """Return all libraries of a service; Client.list_libraries()."""
     stub: Any = library_pb2_grpc.LibraryServiceStub(connection.channel)
     request = library_pb2.ListLibrariesRequest()
     return library_responses.decode_libraries(connection.call(stub.ListLibraries, request, timeout_s))

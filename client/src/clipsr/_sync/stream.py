@@ -53,11 +53,13 @@ class ThreadStream(Generic[Source, Item, Answer]):
         self._attempt = 0
         self._failure: ClipsrError | None = None
         self._source_error: BaseException | None = None
-        self._moved_s = 0.0  # time.monotonic() of the last answer, or of the first image after all were answered
+        self._last_progress_s = (
+            0.0  # time.monotonic() of the last answer, or of the first image after all were answered
+        )
         self._is_closed = False
 
     def outcomes(self) -> Iterator[tuple[int, Answer | FailedImage]]:
-        """Yields outcomes as they come; closing the iterator ends the stream.
+        """Yield outcomes as they come; closing the iterator ends the stream.
 
         Raises:
             ClipsrError: the stream failed for good.
@@ -99,7 +101,7 @@ class ThreadStream(Generic[Source, Item, Answer]):
         self._changed.wait(left_s)
 
     def _left_s(self) -> float:
-        return self._moved_s + self._idle_timeout_s - time.monotonic()
+        return self._last_progress_s + self._idle_timeout_s - time.monotonic()
 
     def _recover(self, failure: ClipsrError) -> None:
         """Wait as long as the failure asks for, then let the next round connect; or raise it."""
@@ -137,7 +139,7 @@ class ThreadStream(Generic[Source, Item, Answer]):
                 item = self._window.codec.read(source)
                 with self._changed:
                     if not self._window.unanswered:
-                        self._moved_s = time.monotonic()
+                        self._last_progress_s = time.monotonic()
                     self._window.add(item)
                     self._changed.notify_all()
                     while not self._window.has_room and not self._is_closed:
@@ -173,10 +175,10 @@ class ThreadStream(Generic[Source, Item, Answer]):
                     if connection != self._connection:
                         return
                     self._window.answer(response)
-                    self._moved_s, self._attempt = time.monotonic(), 0
+                    self._last_progress_s, self._attempt = time.monotonic(), 0
                     self._changed.notify_all()
         except grpc.RpcError as error:
-            failure = call_errors.of_call(error, url=self._url, timeout_s=self._idle_timeout_s)
+            failure = call_errors.error_from_rpc(error, url=self._url, timeout_s=self._idle_timeout_s)
             failure.__cause__ = error
         except ClipsrError as error:
             failure = error

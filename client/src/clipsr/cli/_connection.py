@@ -22,7 +22,7 @@ _Command = Callable[..., ExitCode]
 
 
 def connection_options(*, timeout_s: float, has_retries: bool = True) -> Callable[[_Command], _Command]:
-    """Returns a decorator that adds the options to a command, which then uses connect().
+    """Return a decorator that adds the options to a command, which then uses connect().
 
     Args:
         timeout_s: default of --timeout, in seconds.
@@ -87,7 +87,7 @@ def connection_options(*, timeout_s: float, has_retries: bool = True) -> Callabl
 
 
 def connect(*, retries: int = DEFAULT_RETRIES) -> Client:
-    """Returns a client for the options of the command that runs.
+    """Return a client for the options of the command that runs.
 
     Args:
         retries: where --retries is not given.

@@ -67,7 +67,7 @@ def find_images(paths: Sequence[str]) -> list[Item]:
 
 
 def check_paths(paths: Sequence[str]) -> None:
-    """Refuses paths that walk_images() could not begin with.
+    """Refuse paths that walk_images() could not begin with.
 
     Raises:
         click.UsageError: a path does not exist, or is standard input.
@@ -79,7 +79,7 @@ def check_paths(paths: Sequence[str]) -> None:
 
 
 def walk_images(paths: Sequence[str]) -> Iterator[Item]:
-    """Yields the images that the command line names one by one, in the order of find_images().
+    """Yield the images that the command line names one by one, in the order of find_images().
 
     Folders are listed when their turn comes, so that at most one folder's names, and those of the folders above it, are
     in memory.
@@ -92,7 +92,7 @@ def walk_images(paths: Sequence[str]) -> Iterator[Item]:
 
 
 def read_item(item: Item, *, max_bytes: int) -> bytes | FailedImage:
-    """Returns the bytes of an image, or why it could not be read."""
+    """Return the bytes of an image, or why it could not be read."""
     return item.failure or _read_image(item.path, max_bytes=max_bytes)
 
 
@@ -155,7 +155,7 @@ def _search_folder(folder: str) -> list[Item]:
 
 
 def no_image(folders: Sequence[str]) -> click.UsageError:
-    """Returns the error of folders in which there is nothing to do."""
+    """Return the error of folders in which there is nothing to do."""
     endings = ", ".join(sorted(ending.removeprefix(".") for ending in IMAGE_ENDINGS))
     names = ", ".join(map(repr, folders))
     return click.UsageError(f"The folder {names} holds no image: none of its files ends in {endings}.")

@@ -129,7 +129,7 @@ def _add_paging(shelf: _Shelf, turn: Callable[[str | None, str, list[Start], int
 
 
 def _add_deleting(client: Client, shelf: _Shelf, delete: gr.Button, said: gr.HTML, first: dict[str, Any]) -> None:
-    """Deleting takes two steps: the ticked images are counted, and only then deleted, whatever is shown meanwhile."""
+    """Wire deletion, which takes two steps: the ticked images are counted, and only then deleted."""
     ticked = gr.Textbox("", visible=False)
     meant = gr.State(("", []))
     with gr.Column(visible=False, elem_classes="cs-question") as question:

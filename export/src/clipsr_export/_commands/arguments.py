@@ -1,5 +1,7 @@
 """Options that the commands of `clipsr-export` share, and how their help is printed."""
 
+from __future__ import annotations
+
 import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -20,7 +22,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
-def add_command(commands: "Commands", name: str, *, help_line: str, description: str) -> argparse.ArgumentParser:
+def add_command(commands: Commands, name: str, *, help_line: str, description: str) -> argparse.ArgumentParser:
     """Add a command; the caller adds its options and sets `run`, a function of the parsed arguments."""
     return commands.add_parser(name, help=help_line, description=description, formatter_class=HelpFormatter)
 
@@ -65,5 +67,5 @@ def add_clip_options(parser: argparse.ArgumentParser) -> None:
 
 
 def find_samples(folder: Path) -> tuple[Path, ...]:
-    """The images of a folder, sorted; none where it is absent."""
+    """Return the images of a folder, sorted; none where it is absent."""
     return tuple(sorted(p for p in folder.glob("*") if p.suffix.lower() in _SAMPLE_SUFFIXES))

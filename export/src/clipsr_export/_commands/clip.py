@@ -1,5 +1,7 @@
 """`clipsr-export clip` and `clipsr-export checkpoints`: a CLIP model and an upscaler into a model repository."""
 
+from __future__ import annotations
+
 import argparse
 import sys
 from pathlib import Path
@@ -23,13 +25,13 @@ _RANDOM_WARNING = (
 )
 
 
-def add_parser(commands: "Commands") -> None:
+def add_parser(commands: Commands) -> None:
     """Add both commands."""
     _add_checkpoints(commands)
     _add_clip(commands)
 
 
-def _add_checkpoints(commands: "Commands") -> None:
+def _add_checkpoints(commands: Commands) -> None:
     parser = add_command(
         commands,
         DEFAULT_COMMAND,
@@ -48,7 +50,7 @@ def _add_checkpoints(commands: "Commands") -> None:
     parser.set_defaults(run=_run_checkpoints)
 
 
-def _add_clip(commands: "Commands") -> None:
+def _add_clip(commands: Commands) -> None:
     parser = add_command(
         commands,
         "clip",

@@ -3,6 +3,8 @@
 # numpy ships partial types: what comes out of it is unknown to the checker.
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
 
+from __future__ import annotations
+
 import argparse
 import tempfile
 from collections.abc import Callable
@@ -54,7 +56,7 @@ class Int8Plan:
     report: Callable[[str], None] = lambda _: None
 
 
-def add_parser(commands: "Commands") -> None:
+def add_parser(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(
         commands,

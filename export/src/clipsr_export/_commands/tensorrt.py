@@ -3,6 +3,8 @@
 # numpy ships partial types: what comes out of it is unknown to the checker.
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
 
+from __future__ import annotations
+
 import argparse
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -23,11 +25,11 @@ from clipsr_export._tensorrt.plans import (
     HALF_MODELS,
     MODELS,
     OptimizationProfile,
-    max_batch_of,
     name_plan,
     optimization_profiles,
     plan_name,
     read_configuration,
+    read_max_batch,
     write_plans,
 )
 
@@ -70,7 +72,7 @@ class PlanJob:
     report: Callable[[str], None] = lambda _: None
 
 
-def add_parser(commands: "Commands") -> None:
+def add_parser(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(
         commands,
@@ -121,7 +123,7 @@ def build_plans(job: PlanJob, builder: Builder) -> None:
         staged: dict[str, Path] = {}
         for model in MODELS:
             source = graph_file(job.repository, manifest, model)
-            max_batch = max_batch_of(configurations[model][1])
+            max_batch = read_max_batch(configurations[model][1])
             profiles = optimization_profiles(model, manifest, max_batch=max_batch)
             is_half = job.is_half and model in HALF_MODELS
             name = plan_name(

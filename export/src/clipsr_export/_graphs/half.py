@@ -8,6 +8,8 @@ of its builder; and here it can be compared with fp32 on any machine.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import onnx
@@ -38,7 +40,7 @@ def write_half(source: Path, target: Path) -> None:
 
 
 def _drop_repeated_casts(model: onnx.ModelProto) -> None:
-    """The converter adds the same cast once for every node in fp32 that reads a weight."""
+    """Drop repeated casts: the converter adds the same cast once for every node in fp32 that reads a weight."""
     made: set[str] = set()
     repeated = [node for node in model.graph.node if not _is_first(node, made)]
     for node in repeated:

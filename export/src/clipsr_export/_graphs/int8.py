@@ -15,6 +15,8 @@ Inference"; onnxruntime.quantization.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
 
+from __future__ import annotations
+
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence

@@ -4,6 +4,8 @@ A line of a `config.pbtxt` whose dims depend on the checkpoint ends in a comment
 `dims: [ 3, 64, 64 ]  # [3, R, R]`. The comment is the truth; the numbers are rewritten from it.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping
 

@@ -1,5 +1,7 @@
 """`manifest.json`: digests of the artifacts, and what later steps add to an exported repository."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Mapping

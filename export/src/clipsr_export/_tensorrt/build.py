@@ -7,6 +7,8 @@ Source: NVIDIA TensorRT, developer guide, "Working with Dynamic Shapes" and "Tim
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -128,7 +130,7 @@ class PlanBuilder:
 
 
 def reference(graph: Path, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """What onnxruntime computes of the fp32 graph on the processor."""
+    """Return what onnxruntime computes of the fp32 graph on the processor."""
     session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
     return np.asarray(session.run(None, dict(inputs))[0])
 

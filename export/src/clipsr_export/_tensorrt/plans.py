@@ -1,5 +1,7 @@
 """What TensorRT plans are made for: shapes, file names, and the record that the launcher checks. Needs no TensorRT."""
 
+from __future__ import annotations
+
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -98,7 +100,7 @@ def read_configuration(repository: Path, model: str) -> tuple[Path, str]:
     return path, text
 
 
-def max_batch_of(configuration: str) -> int:
+def read_max_batch(configuration: str) -> int:
     """Return `max_batch_size` of a configuration."""
     found = _MAX_BATCH_SIZE.search(configuration)
     assert found is not None, "read_configuration has looked"

@@ -4,6 +4,8 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -52,7 +54,7 @@ def build_tokenizer(checkpoint: ClipCheckpoint) -> Tokenizer:
 
 
 def pad_token_id(tokenizer: Tokenizer) -> int:
-    """The token that fills texts up to L."""
+    """Return the token that fills texts up to L."""
     padding: Any = tokenizer.padding
     return int(padding["pad_id"])
 
@@ -109,7 +111,7 @@ def _from_transformers(source: Any, context_length: int, kind: str) -> Tokenizer
 
 
 def _not_in_vocabulary(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """The added tokens that the model itself does not know: without them their ids would be lost."""
+    """Return the added tokens that the model itself does not know: without them their ids would be lost."""
     bare = Tokenizer.from_str(json.dumps({**document, "added_tokens": []}))
     return [token for token in document["added_tokens"] if bare.token_to_id(token["content"]) != token["id"]]
 

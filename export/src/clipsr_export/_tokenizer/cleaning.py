@@ -10,6 +10,8 @@ encoding, and HTML entities.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
 
+from __future__ import annotations
+
 import re
 import string
 

@@ -48,7 +48,7 @@ class Authenticator:
         return self._path is None
 
     def authenticate(self, metadata: Sequence[tuple[str, Any]] | None) -> Caller | None:
-        """Returns who calls, None where no key is asked for.
+        """Return who calls, None where no key is asked for.
 
         Raises:
             UnauthenticatedError: there is no key, or none of the file. The sentence never repeats the key.
@@ -57,18 +57,18 @@ class Authenticator:
             return None
         value = next((value for key, value in metadata or () if key == _METADATA_KEY), None)
         if value is None:
-            sentence = "This service asks for an API key; send it as metadata 'authorization: Bearer KEY'."
-            raise UnauthenticatedError("API_KEY_MISSING", sentence)
+            message = "This service asks for an API key; send it as metadata 'authorization: Bearer KEY'."
+            raise UnauthenticatedError("API_KEY_MISSING", message)
         text = value if isinstance(value, str) else ""
         is_bearer = text[: len(_SCHEME)].lower() == _SCHEME
         key = self._keys.find(text[len(_SCHEME) :].strip()) if is_bearer else None
         if key is None:
-            sentence = "This API key is not valid here; ask the operator of the service for one."
-            raise UnauthenticatedError("API_KEY_INVALID", sentence)
+            message = "This API key is not valid here; ask the operator of the service for one."
+            raise UnauthenticatedError("API_KEY_INVALID", message)
         return self._callers[key.name]
 
     def reload(self) -> bool:
-        """Reads the file again; a wrong one is logged and changes nothing.
+        """Read the file again; a wrong one is logged and change nothing.
 
         Returns:
             Whether what it says is in force.
@@ -86,7 +86,7 @@ class Authenticator:
         return True
 
     async def watch(self) -> None:
-        """Reloads whenever the file changes, until cancelled."""
+        """Reload whenever the file changes, until cancelled."""
         while self._path is not None:
             await asyncio.sleep(_POLL_S)
             # The file may be on a slow volume.

@@ -36,7 +36,7 @@ class TokenBucket:
         self._updated_s = clock()
 
     def take(self, count: int) -> float:
-        """Takes `count` tokens if they are there.
+        """Take `count` tokens if they are there.
 
         Returns:
             0 if they were taken, else the seconds after which they would be, with none taken.
@@ -67,11 +67,11 @@ class Caller:
 
     @property
     def calls(self) -> int:
-        """Calls in progress."""
+        """Call in progress."""
         return self._calls
 
     def change(self, limits: KeyLimits) -> None:
-        """Takes over new limits; calls in progress stay counted, and unchanged limits keep their bucket."""
+        """Take over new limits; calls in progress stay counted, and unchanged limits keep their bucket."""
         if limits != self._limits:
             self._set(limits)
 
@@ -83,16 +83,16 @@ class Caller:
         """
         most = self._limits.max_concurrent_calls
         if most and self._calls >= most:
-            sentence = f"This API key has {self._calls} calls in progress, as many as it may; wait for one to end."
-            raise TooManyCallsError(sentence, retry_s=_CALLS_RETRY_S)
+            message = f"This API key has {self._calls} calls in progress, as many as it may; wait for one to end."
+            raise TooManyCallsError(message, retry_s=_CALLS_RETRY_S)
         self._calls += 1
 
     def leave(self) -> None:
-        """Ends a call."""
+        """End a call."""
         self._calls -= 1
 
     def take(self, items: int) -> None:
-        """Counts items against the rate.
+        """Count items against the rate.
 
         Raises:
             RateExceededError: they are too many for now; none was counted.
@@ -100,15 +100,15 @@ class Caller:
         wait_s = self.time_until(items)
         if wait_s:
             rate = self._limits.items_per_second
-            sentence = f"This API key may send {rate:g} items a second; try again in {wait_s:.2f} s."
-            raise RateExceededError(sentence, retry_s=wait_s)
+            message = f"This API key may send {rate:g} items a second; try again in {wait_s:.2f} s."
+            raise RateExceededError(message, retry_s=wait_s)
 
     def time_until(self, items: int) -> float:
-        """Counts items against the rate if they are within it; else returns the seconds until they are."""
+        """Count items against the rate if they are within it; else returns the seconds until they are."""
         return self._bucket.take(items) if self._bucket else 0.0
 
     def to_proto(self) -> types_pb2.CallerLimits:
-        """Returns what GetModelInfo tells this caller."""
+        """Return what GetModelInfo tells this caller."""
         return types_pb2.CallerLimits(
             items_per_second=self._limits.items_per_second,
             burst=self._limits.burst,

@@ -53,7 +53,7 @@ class KeyLimits:
     max_concurrent_calls: int = 0
 
     def __post_init__(self) -> None:
-        """Refuses limits that contradict each other.
+        """Refuse limits that contradict each other.
 
         Raises:
             ValueError: saying which.
@@ -94,7 +94,7 @@ class KeySet:
         return self._keys
 
     def find(self, key: str) -> ApiKey | None:
-        """Returns whose key this is, or None; how long it takes does not depend on how well a key matches."""
+        """Return whose key this is, or None; how long it takes does not depend on how well a key matches."""
         presented = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
         found = None
         for digest, owner in self._hashes:  # all of them, always
@@ -104,17 +104,17 @@ class KeySet:
 
 
 def make_key() -> str:
-    """Returns a new key: printable, 256 random bits."""
+    """Return a new key: printable, 256 random bits."""
     return _PREFIX + base64.urlsafe_b64encode(secrets.token_bytes(_SECRET_BYTES)).decode().rstrip("=")
 
 
 def hash_key(key: str) -> str:
-    """Returns what is kept of a key: its SHA-256, lower-case hexadecimal."""
+    """Return what is kept of a key: its SHA-256, lower-case hexadecimal."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def read_keys(path: Path) -> KeySet:
-    """Reads a key file.
+    """Read a key file.
 
     Raises:
         KeyFileError: it cannot be read or does not follow the format of docs/operations.md.
@@ -123,7 +123,7 @@ def read_keys(path: Path) -> KeySet:
 
 
 def add_key(path: Path, name: str, *, limits: KeyLimits | None, replaces: bool = False) -> str:
-    """Makes a key and writes its hash to the file, which is replaced in one step and made if it is not there.
+    """Make a key and write its hash to the file, which is replaced in one step and made if it is not there.
 
     Args:
         path: the key file.
@@ -143,16 +143,16 @@ def add_key(path: Path, name: str, *, limits: KeyLimits | None, replaces: bool =
     key = make_key()
     kept = () if replaces else former.sha256
     changed = ApiKey(name=name, sha256=(*kept, hash_key(key)), limits=limits or former.limits)
-    document = [_entry_of(changed if known.name == name else known) for known in read]
+    document = [_to_entry(changed if known.name == name else known) for known in read]
     if all(known.name != name for known in read):
-        document.append(_entry_of(changed))
+        document.append(_to_entry(changed))
     for place, entry in enumerate(document):
         _parse_key(path, place, entry)
     _write(path, json.dumps({"keys": document}, indent=2) + "\n")
     return key
 
 
-def _entry_of(key: ApiKey) -> dict[str, Any]:
+def _to_entry(key: ApiKey) -> dict[str, Any]:
     return {
         "name": key.name,
         "sha256": list(key.sha256),
@@ -211,7 +211,7 @@ def _is_hash(value: Any) -> bool:
 
 
 def _write(path: Path, text: str) -> None:
-    """Replaces a file in one step, so that a gateway never reads half of it; readable by its owner only."""
+    """Replace a file in one step, so that a gateway never reads half of it; readable by its owner only."""
     target = path.resolve()  # a link stays one
     try:
         mode = target.stat().st_mode & 0o777 if target.exists() else 0o600

@@ -14,7 +14,7 @@ _EPILOG = "A running gateway takes the change over within seconds. Exit status: 
 
 
 def build_keys_parser() -> argparse.ArgumentParser:
-    """Returns the parser of everything after `keys`."""
+    """Return the parser of everything after `keys`."""
     parser = argparse.ArgumentParser(
         prog="clipsr-gateway keys", description="Makes and lists the API keys of a key file.", epilog=_EPILOG
     )
@@ -49,7 +49,7 @@ def build_keys_parser() -> argparse.ArgumentParser:
 
 
 def run_keys(argv: Sequence[str]) -> None:
-    """Runs `clipsr-gateway keys ARGV`.
+    """Run `clipsr-gateway keys ARGV`.
 
     Raises:
         ConfigurationError: the file or an option is wrong.
@@ -66,7 +66,7 @@ def run_keys(argv: Sequence[str]) -> None:
 
 
 def _limits(options: argparse.Namespace) -> KeyLimits | None:
-    """Returns the limits asked for; None where nothing was, which keeps those of the file."""
+    """Return the limits asked for; None where nothing was, which keeps those of the file."""
     rate, burst, calls = options.items_per_second, options.burst, options.max_concurrent_calls
     if rate is None and burst is None and calls is None:
         return None

@@ -31,7 +31,7 @@ class TlsConfig:
 
 
 def server_credentials(config: TlsConfig) -> grpc.ServerCredentials:
-    """Returns credentials that look at the files before each new connection.
+    """Return credentials that look at the files before each new connection.
 
     Files that are wrong later on are logged, and the last right ones stay in force. Connections that are open keep the
     certificate that they began with; the server's maximum connection age bounds for how long.
@@ -54,7 +54,7 @@ class _CertificateFiles:
         self._seen = self._fingerprint()
 
     def read(self) -> Any:
-        """Returns gRPC's configuration of what the files hold.
+        """Return gRPC's configuration of what the files hold.
 
         Raises:
             CertificateError: naming the file.
@@ -66,7 +66,7 @@ class _CertificateFiles:
         return grpc.ssl_server_certificate_configuration([(key, chain)], root_certificates=roots)
 
     def read_if_changed(self) -> Any:
-        """Returns the same, or None where nothing changed or what changed is wrong."""
+        """Return the same, or None where nothing changed or what changed is wrong."""
         with self._lock:
             fingerprint = self._fingerprint()
             if fingerprint == self._seen:
@@ -94,7 +94,7 @@ def _stat(path: Path) -> tuple[int, int, int] | None:
 
 
 def _check(config: TlsConfig) -> None:
-    """Loads the files once with Python's own TLS: gRPC finds out only when somebody connects, and does not say so."""
+    """Load the files once with Python's own TLS: gRPC finds out only when somebody connects, and do not say so."""
     for path in (config.certificate, config.key, config.client_ca):
         if path is not None:
             try:

@@ -63,17 +63,17 @@ _MIN_RETRY_S, _MAX_RETRY_S = 0.1, 30.0
 
 
 def image_units(*, pixels: int, labels: int = 0) -> float:
-    """Returns what an image of `pixels` costs when compared with `labels`, in units."""
+    """Return what an image of `pixels` costs when compared with `labels`, in units."""
     return 1 + pixels / _PIXELS_PER_UNIT + labels / _LABELS_PER_UNIT
 
 
 def upscale_units(source_hw: tuple[int, int], target_hw: tuple[int, int]) -> float:
-    """Returns what it costs to upscale an image, in units."""
+    """Return what it costs to upscale an image, in units."""
     return source_hw[0] * source_hw[1] / _PIXELS_PER_UNIT + target_hw[0] * target_hw[1] / _RENDERED_PIXELS_PER_UNIT
 
 
 def text_units(texts: int) -> float:
-    """Returns what so many passes through the text encoder cost, in units."""
+    """Return what so many passes through the text encoder cost, in units."""
     return texts / _TEXTS_PER_UNIT
 
 
@@ -99,7 +99,7 @@ class AdmissionConfig:
     read_timeout_s: float = 60.0
 
     def __post_init__(self) -> None:
-        """Refuses what would refuse every call.
+        """Refuse what would refuse every call.
 
         Raises:
             ValueError: naming the attribute.
@@ -111,7 +111,7 @@ class AdmissionConfig:
                 raise ValueError(f"{name} must be positive; it is {getattr(self, name)}.")
 
 
-class Ticket:
+class WorkLedger:
     """One call that was taken on.
 
     Attributes:
@@ -138,7 +138,7 @@ class Admission:
 
     def __init__(self, config: AdmissionConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._config = config
-        self._tickets: set[Ticket] = set()
+        self._tickets: set[WorkLedger] = set()
         self._calls = 0
         self._queued_bytes = 0
         self._speed = _Speed(clock)
@@ -146,7 +146,7 @@ class Admission:
 
     @property
     def calls(self) -> int:
-        """Calls in progress."""
+        """Call in progress."""
         return self._calls
 
     @property
@@ -157,7 +157,7 @@ class Admission:
     @property
     def units(self) -> float:
         """Work taken on and not done."""
-        return sum(ticket.units for ticket in self._tickets)
+        return sum(ledger.units for ledger in self._tickets)
 
     @property
     def units_per_second(self) -> float:
@@ -170,20 +170,20 @@ class Admission:
         return self._speed.alone_s
 
     def estimate_s(self, units: float) -> float:
-        """Returns how long a call of so many units would take if it came now."""
-        ahead = sum(min(ticket.units, units) for ticket in self._tickets)
+        """Return how long a call of so many units would take if it came now."""
+        ahead = sum(min(ledger.units, units) for ledger in self._tickets)
         return (ahead + units) / self._speed.units_per_second
 
     @contextmanager
     def call(self) -> Generator[None]:
-        """Counts a call, before its message is read.
+        """Count a call, before its message is read.
 
         Raises:
             OverloadedError: there are too many.
         """
         if self._calls >= self._config.max_calls:
-            sentence = f"This service has {self._calls:,} calls in progress, as many as it takes; try again later."
-            raise OverloadedError(sentence, retry_s=_spread(self.estimate_s(1.0)))
+            message = f"This service has {self._calls:,} calls in progress, as many as it takes; try again later."
+            raise OverloadedError(message, retry_s=_spread(self.estimate_s(1.0)))
         self._calls += 1
         try:
             yield
@@ -192,14 +192,14 @@ class Admission:
 
     @contextmanager
     def message(self, size_bytes: int) -> Generator[None]:
-        """Holds a message's bytes.
+        """Hold a message's bytes.
 
         Raises:
             OverloadedError: with those of other calls they are too many.
         """
         if self._queued_bytes and self._queued_bytes + size_bytes > self._config.max_queued_bytes:
-            sentence = "This service holds as many bytes of other requests as it may; try again later."
-            raise OverloadedError(sentence, retry_s=_spread(self.estimate_s(1.0)))
+            message = "This service holds as many bytes of other requests as it may; try again later."
+            raise OverloadedError(message, retry_s=_spread(self.estimate_s(1.0)))
         self._queued_bytes += size_bytes
         try:
             yield
@@ -207,38 +207,38 @@ class Admission:
             self._queued_bytes -= size_bytes
 
     def check(self, units: float = 1.0, *, time_remaining_s: float | None = None) -> None:
-        """Refuses a call of so many units if it would come too late; takes nothing on.
+        """Refuse a call of so many units if it would come too late; takes nothing on.
 
         Raises:
             OverloadedError: saying when to try again.
         """
-        waiting = sum(1 for ticket in self._tickets if ticket.units)
+        waiting = sum(1 for ledger in self._tickets if ledger.units)
         if waiting < self._config.min_calls:
             return
         estimate_s = self.estimate_s(units)
         allowed_s = self._config.max_slowdown * max(self._speed.alone_s, units / self._speed.units_per_second)
         if estimate_s > allowed_s:
-            sentence = f"This service is busy: an answer would take about {estimate_s:.2f} s; try again later."
-            raise OverloadedError(sentence, retry_s=_spread(estimate_s - allowed_s))
+            message = f"This service is busy: an answer would take about {estimate_s:.2f} s; try again later."
+            raise OverloadedError(message, retry_s=_spread(estimate_s - allowed_s))
         if time_remaining_s is not None and estimate_s > time_remaining_s:
-            sentence = (
+            message = (
                 f"This service is busy: an answer would take about {estimate_s:.2f} s, and the deadline is in "
                 f"{time_remaining_s:.2f} s; set a later one, or try again."
             )
-            raise OverloadedError(sentence, retry_s=_spread(estimate_s - time_remaining_s))
+            raise OverloadedError(message, retry_s=_spread(estimate_s - time_remaining_s))
 
     @contextmanager
-    def ticket(self) -> Generator[Ticket]:
-        """The work of one call, none at first; what is left at the end is forgotten."""
-        ticket = Ticket()
-        self._tickets.add(ticket)
+    def ledger(self) -> Generator[WorkLedger]:
+        """Track the work of one call, none at first; what is left at the end is forgotten."""
+        ledger = WorkLedger()
+        self._tickets.add(ledger)
         try:
-            yield ticket
+            yield ledger
         finally:
-            self._tickets.discard(ticket)
+            self._tickets.discard(ledger)
 
-    def take_on(self, ticket: Ticket, units: float, *, time_remaining_s: float | None) -> None:
-        """Adds work to a call.
+    def admit(self, ledger: WorkLedger, units: float, *, time_remaining_s: float | None) -> None:
+        """Add work to a call.
 
         Raises:
             OverloadedError: it would come too late.
@@ -246,13 +246,13 @@ class Admission:
         """
         if time_remaining_s is not None and time_remaining_s <= 0:
             raise DeadlineExceededError("The deadline passed before the request was read.")
-        if not ticket.units:  # a call is refused as a whole or not at all
+        if not ledger.units:  # a call is refused as a whole or not at all
             self.check(units, time_remaining_s=time_remaining_s)
-        ticket.units += units
+        ledger.units += units
 
     @asynccontextmanager
-    async def lane(self, units: float) -> AsyncGenerator[None]:
-        """Lets one heavy request through at a time; to be entered before a place in Triton is taken."""
+    async def heavy_slot(self, units: float) -> AsyncGenerator[None]:
+        """Let one heavy request through at a time; to be entered before a place in Triton is taken."""
         if units <= _HEAVY_UNITS:
             yield
             return
@@ -260,8 +260,8 @@ class Admission:
             yield
 
     @contextmanager
-    def work(self, ticket: Ticket | None, units: float) -> Generator[None]:
-        """Measures one request in Triton, and takes it off its call's work when it has come back."""
+    def work(self, ledger: WorkLedger | None, units: float) -> Generator[None]:
+        """Measure one request in Triton, and takes it off its call's work when it has come back."""
         request = self._speed.begin()
         is_done = False
         try:
@@ -269,8 +269,8 @@ class Admission:
             is_done = True
         finally:
             self._speed.end(request, units if is_done else 0.0)
-            if ticket is not None:
-                ticket.done(units)
+            if ledger is not None:
+                ledger.done(units)
 
 
 @dataclass(eq=False)
@@ -318,7 +318,7 @@ class _Speed:
             self._alone.append((self._clock() - request.sent_s) / units)
 
     def _account(self) -> None:
-        """Adds the time since the last change, if anything ran, and lets the past fade."""
+        """Add the time since the last change, if anything ran, and let the past fade."""
         now_s = self._clock()
         if self._running:
             elapsed_s = now_s - self._since_s
@@ -329,5 +329,5 @@ class _Speed:
 
 
 def _spread(retry_s: float) -> float:
-    """Returns a delay that differs from call to call, so that those refused together do not come back together."""
+    """Return a delay that differs from call to call, so that those refused together do not come back together."""
     return min(_MAX_RETRY_S, max(_MIN_RETRY_S, retry_s) * random.uniform(1.0, 1.5))

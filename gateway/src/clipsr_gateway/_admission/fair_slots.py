@@ -32,7 +32,7 @@ class FairSlots:
 
     @property
     def waiting(self) -> int:
-        """Requests that wait for a place."""
+        """Request that wait for a place."""
         return sum(map(len, self._waiting.values()))
 
     @property
@@ -41,8 +41,8 @@ class FairSlots:
         return self._held.total()
 
     @asynccontextmanager
-    async def place(self, call: Hashable) -> AsyncGenerator[None, None]:
-        """Waits for a place, and gives it back at the end.
+    async def acquire(self, call: Hashable) -> AsyncGenerator[None, None]:
+        """Wait for a place, and give it back at the end.
 
         Args:
             call: whose turn it takes; one object for all requests of a call.

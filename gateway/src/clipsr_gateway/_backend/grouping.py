@@ -12,7 +12,7 @@ _Item = TypeVar("_Item")
 _Answer = TypeVar("_Answer")
 
 
-class Grouping(Generic[_Item, _Answer]):
+class RequestCoalescer(Generic[_Item, _Answer]):
     """Gathers items for one turn of the event loop, so that many that come together cost the backend one request.
 
     Nothing waits longer for it: an item that comes alone is sent alone. Items are gathered where their keys are equal.
@@ -28,7 +28,7 @@ class Grouping(Generic[_Item, _Answer]):
     async def ask(
         self, key: Hashable, item: _Item, send: Callable[[Sequence[_Item]], Awaitable[Sequence[_Answer]]], *, limit: int
     ) -> _Answer:
-        """Returns the answer to one item.
+        """Return the answer to one item.
 
         Args:
             key: what the items of a group have in common.

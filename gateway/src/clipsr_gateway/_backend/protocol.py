@@ -15,7 +15,7 @@ Route = Literal["upscaled", "native"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scores:
+class Similarities:
     """What the models say about one image.
 
     Attributes:
@@ -30,8 +30,8 @@ class Scores:
     image_embedding: npt.NDArray[np.float32] | None = None
     pixels: npt.NDArray[np.uint8] | None = None
 
-    def fault(self, *, label_count: int, embed_dim: int | None = None, side_px: int | None = None) -> str | None:
-        """Returns what makes these scores unusable, or None if they are sound.
+    def validate(self, *, label_count: int, embed_dim: int | None = None, side_px: int | None = None) -> str | None:
+        """Return what makes these scores unusable, or None if they are sound.
 
         Args:
             label_count: K.
@@ -54,7 +54,7 @@ class Scores:
 
 
 def embedding_fault(values: npt.NDArray[np.float32] | None, shape: tuple[int, ...]) -> str | None:
-    """Returns what makes embeddings unusable that should have a shape, or None if they are sound."""
+    """Return what makes embeddings unusable that should have a shape, or None if they are sound."""
     if values is None or values.shape != shape:
         return f"embeddings of shape {shape} were expected, {None if values is None else values.shape} came"
     return None if np.isfinite(values).all() else "an embedding is not finite"
@@ -74,8 +74,8 @@ class PreparedLabels(Protocol):
         size_hw: tuple[int, int] | None = None,
         wants_embedding: bool = False,
         wants_pixels: bool = False,
-    ) -> Scores:
-        """Classifies one image.
+    ) -> Similarities:
+        """Classify one image.
 
         Args:
             image: an encoded image file.
@@ -85,8 +85,8 @@ class PreparedLabels(Protocol):
             timeout_s: seconds until the caller stops waiting; None waits forever.
             size_hw: rows and columns of the image. Small images of one call, one size and one moment are sent together;
                 None sends the image alone.
-            wants_embedding: whether `Scores.image_embedding` is needed.
-            wants_pixels: whether `Scores.pixels` is needed.
+            wants_embedding: whether `Similarities.image_embedding` is needed.
+            wants_pixels: whether `Similarities.pixels` is needed.
 
         Raises:
             BackendUnavailableError: the backend does not answer or has not loaded the ensemble.
@@ -97,7 +97,7 @@ class PreparedLabels(Protocol):
         ...
 
     async def warm(self, *, embed_dim: int, request_id: str, timeout_s: float | None) -> None:
-        """Makes the backend know the embeddings of these labels, so that requests with images find them.
+        """Make the backend know the embeddings of these labels, so that requests with images find them.
 
         Args:
             embed_dim: D, width of an embedding.
@@ -119,11 +119,11 @@ class InferenceBackend(Protocol):
         ...
 
     async def is_ready(self, *, timeout_s: float) -> bool:
-        """Says whether the backend and all models are ready; False, never an error, for one that is down."""
+        """Say whether the backend and all models are ready; False, never an error, for one that is down."""
         ...
 
     def prepare(self, *, labels: Sequence[str], templates: Sequence[str]) -> PreparedLabels:
-        """Encodes labels and templates for any number of images. Pure computation; may run in any thread."""
+        """Encode labels and templates for any number of images. Pure computation; may run in any thread."""
         ...
 
     async def embed_image(
@@ -136,7 +136,7 @@ class InferenceBackend(Protocol):
         timeout_s: float | None,
         size_hw: tuple[int, int] | None = None,
     ) -> npt.NDArray[np.float32]:
-        """Embeds one image; arguments and errors are those of PreparedLabels.classify.
+        """Embed one image; arguments and errors are those of PreparedLabels.classify.
 
         Returns:
             [D] L2-normalized.
@@ -146,7 +146,7 @@ class InferenceBackend(Protocol):
     async def embed_texts(
         self, texts: Sequence[str], *, templates: Sequence[str], request_id: str, timeout_s: float | None
     ) -> npt.NDArray[np.float32]:
-        """Embeds texts, each as the mean over the templates.
+        """Embed texts, each as the mean over the templates.
 
         Args:
             texts: N texts.
@@ -163,7 +163,7 @@ class InferenceBackend(Protocol):
         ...
 
     async def max_tiles(self, *, timeout_s: float | None) -> int:
-        """Returns how many tiles one call of `upscale` may hold, at least 1.
+        """Return how many tiles one call of `upscale` may hold, at least 1.
 
         Raises:
             BackendError, DeadlineExceededError: as PreparedLabels.classify.
@@ -178,7 +178,7 @@ class InferenceBackend(Protocol):
         request_id: str,
         timeout_s: float | None,
     ) -> npt.NDArray[np.uint8]:
-        """Renders regions of low-resolution images.
+        """Render regions of low-resolution images.
 
         Args:
             canvas: [N, 3, H, W] RGB, N at most `max_tiles`.
@@ -195,5 +195,5 @@ class InferenceBackend(Protocol):
         ...
 
     async def close(self) -> None:
-        """Releases connections; calls in progress fail."""
+        """Release connections; calls in progress fail."""
         ...

@@ -18,8 +18,8 @@ from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from clipsr_gateway._backend.grouping import Grouping
-from clipsr_gateway._backend.protocol import Fit, Route, Scores
+from clipsr_gateway._backend.grouping import RequestCoalescer
+from clipsr_gateway._backend.protocol import Fit, Route, Similarities
 from clipsr_gateway._tracing import outgoing_headers
 from clipsr_gateway.errors import (
     BackendFaultError,
@@ -85,7 +85,7 @@ class _Connection:
         request_id: str,
         timeout_s: float | None,
     ) -> Any:
-        """Runs a model. Cancelling the caller cancels the request in Triton.
+        """Run a model. Cancelling the caller cancels the request in Triton.
 
         Raises:
             BackendUnavailableError: Triton does not answer, or has not loaded the model.
@@ -116,7 +116,7 @@ class TritonBackend:
         self._target = target
         self._client = InferenceServerClient(target, channel_args=_CHANNEL_OPTIONS)
         self._connection = _Connection(target=target, client=self._client)
-        self._grouping = Grouping[bytes, npt.NDArray[np.float32]]()
+        self._grouping = RequestCoalescer[bytes, npt.NDArray[np.float32]]()
 
     @property
     def target(self) -> str:
@@ -124,7 +124,7 @@ class TritonBackend:
         return self._target
 
     async def is_ready(self, *, timeout_s: float) -> bool:
-        """Says whether the server and all models are ready; False on any error."""
+        """Say whether the server and all models are ready; False on any error."""
         try:
             if not await self._client.is_server_ready(client_timeout=timeout_s):
                 return False
@@ -136,7 +136,7 @@ class TritonBackend:
         return True
 
     def prepare(self, *, labels: Sequence[str], templates: Sequence[str]) -> TritonLabels:
-        """Serializes labels and templates once for all images of a call."""
+        """Serialize labels and templates once for all images of a call."""
         return TritonLabels(connection=self._connection, labels=labels, templates=templates)
 
     async def embed_image(
@@ -149,7 +149,7 @@ class TritonBackend:
         timeout_s: float | None,
         size_hw: tuple[int, int] | None = None,
     ) -> npt.NDArray[np.float32]:
-        """Embeds one image; see InferenceBackend.embed_image. Cancelling the caller cancels the request in Triton."""
+        """Embed one image; see InferenceBackend.embed_image. Cancelling the caller cancels the request in Triton."""
 
         async def send(images: Sequence[bytes]) -> list[npt.NDArray[np.float32]]:
             result = await self._connection.infer(
@@ -168,7 +168,7 @@ class TritonBackend:
     async def embed_texts(
         self, texts: Sequence[str], *, templates: Sequence[str], request_id: str, timeout_s: float | None
     ) -> npt.NDArray[np.float32]:
-        """Embeds texts; see InferenceBackend.embed_texts. Cancelling the caller cancels the request in Triton."""
+        """Embed texts; see InferenceBackend.embed_texts. Cancelling the caller cancels the request in Triton."""
         result = await self._connection.infer(
             EMBED_TEXT_MODEL,
             inputs=[_bytes_input("texts", [texts]), _bytes_input("templates", [templates])],
@@ -179,7 +179,7 @@ class TritonBackend:
         return _float_output(result, "text_embedding", rank=2)[0]
 
     async def max_tiles(self, *, timeout_s: float | None) -> int:
-        """Returns `max_batch_size` of `upscale`, as it is configured now.
+        """Return `max_batch_size` of `upscale`, as it is configured now.
 
         Raises:
             BackendUnavailableError, DeadlineExceededError, BackendFaultError: as TritonLabels.classify.
@@ -203,7 +203,7 @@ class TritonBackend:
         request_id: str,
         timeout_s: float | None,
     ) -> npt.NDArray[np.uint8]:
-        """Renders tiles; see InferenceBackend.upscale. Cancelling the caller cancels the request in Triton."""
+        """Render tiles; see InferenceBackend.upscale. Cancelling the caller cancels the request in Triton."""
         result = await self._connection.infer(
             UPSCALE_MODEL,
             inputs=[
@@ -217,7 +217,7 @@ class TritonBackend:
         return _pixel_output(result, count=len(canvas))
 
     async def close(self) -> None:
-        """Closes the channel."""
+        """Close the channel."""
         await self._client.close()
 
 
@@ -228,7 +228,7 @@ class TritonLabels:
         self._connection = connection
         self._labels = labels
         self._templates = templates
-        self._grouping = Grouping[bytes, Scores]()
+        self._grouping = RequestCoalescer[bytes, Similarities]()
         self._group_limit = max(1, min(_GROUP_LIMIT, _GROUP_STRINGS // (len(labels) + len(templates))))
         self._inputs = self._encode(1)
         self._group_inputs: tuple[int, list[InferInput]] = (1, self._inputs)
@@ -244,15 +244,15 @@ class TritonLabels:
         size_hw: tuple[int, int] | None = None,
         wants_embedding: bool = False,
         wants_pixels: bool = False,
-    ) -> Scores:
-        """Runs one ensemble on one image; see PreparedLabels.classify."""
+    ) -> Similarities:
+        """Run one ensemble on one image; see PreparedLabels.classify."""
         is_detailed = wants_embedding or wants_pixels
 
-        async def send(images: Sequence[bytes]) -> list[Scores]:
+        async def send(images: Sequence[bytes]) -> list[Similarities]:
             count = len(images)
             result = await self._connection.infer(
                 DETAILED_MODELS[route] if is_detailed else MODELS[route],
-                inputs=[*_image_inputs(images, fit), *self._inputs_of(count)],
+                inputs=[*_image_inputs(images, fit), *self._make_inputs(count)],
                 outputs=["cosine", "probability", *(("image_embedding", "pixels") if is_detailed else ())],
                 request_id=request_id,
                 timeout_s=timeout_s,
@@ -262,7 +262,7 @@ class TritonLabels:
             embedding = _float_output(result, "image_embedding", rank=1, count=count) if wants_embedding else None
             pixels = _pixel_output(result, count=count) if wants_pixels else None
             return [
-                Scores(
+                Similarities(
                     cosine=cosine[row],
                     probability=probability[row],
                     image_embedding=None if embedding is None else embedding[row],
@@ -276,7 +276,7 @@ class TritonLabels:
         key = (request_id, route, fit, size_hw, wants_embedding, wants_pixels)
         return await self._grouping.ask(key, image, send, limit=self._group_limit)
 
-    def _inputs_of(self, count: int) -> list[InferInput]:
+    def _make_inputs(self, count: int) -> list[InferInput]:
         """Labels and templates for a number of images; kept for one image and for the group that was last."""
         if count == 1:
             return self._inputs
@@ -291,14 +291,14 @@ class TritonLabels:
         ]
 
     async def warm(self, *, embed_dim: int, request_id: str, timeout_s: float | None) -> None:
-        """Compares the labels with a vector that is no image's; see PreparedLabels.warm."""
+        """Compare the labels with a vector that is no image's; see PreparedLabels.warm."""
         vector = np.zeros((1, embed_dim), dtype=np.float32)
         vector[0, 0] = 1
         await self._connection.infer(
             SIMILARITY_MODEL,
             inputs=[
                 InferInput("image_embedding", list(vector.shape), "FP32").set_data_from_numpy(vector),
-                *self._inputs_of(1),
+                *self._make_inputs(1),
             ],
             outputs=["cosine"],
             request_id=request_id,
@@ -316,7 +316,7 @@ def _image_inputs(images: Sequence[bytes], fit: Fit) -> list[InferInput]:
 
 
 def _bytes_input(name: str, rows: Sequence[Sequence[str] | Sequence[bytes]]) -> InferInput:
-    """Returns a BYTES tensor of rows of equal length; strings are encoded in UTF-8."""
+    """Return a BYTES tensor of rows of equal length; strings are encoded in UTF-8."""
     tensor = np.empty((len(rows), len(rows[0])), dtype=np.object_)
     for number, values in enumerate(rows):
         tensor[number, :] = values
@@ -324,7 +324,7 @@ def _bytes_input(name: str, rows: Sequence[Sequence[str] | Sequence[bytes]]) -> 
 
 
 def _float_output(result: Any, name: str, *, rank: int, count: int = 1) -> npt.NDArray[np.float32]:
-    """Returns an output with its batch dimension.
+    """Return an output with its batch dimension.
 
     Raises:
         BackendFaultError: the output is absent or is not FP32 with a batch of `count` before `rank` dimensions.
@@ -339,7 +339,7 @@ def _float_output(result: Any, name: str, *, rank: int, count: int = 1) -> npt.N
 
 
 def _pixel_output(result: Any, *, count: int) -> npt.NDArray[np.uint8]:
-    """Returns `pixels`.
+    """Return `pixels`.
 
     Raises:
         BackendFaultError: it is absent or is not UINT8 of shape [count, 3, R, R].
@@ -355,18 +355,18 @@ def _pixel_output(result: Any, *, count: int) -> npt.NDArray[np.uint8]:
 
 
 def _raise_typed(error: InferenceServerException, *, target: str, model_name: str) -> NoReturn:
-    """Maps tritonclient's one exception to the error of the decision it calls for."""
+    """Map tritonclient's one exception to the error of the decision it calls for."""
     status = str(error.status()).removeprefix("StatusCode.")
     message = str(error.message())
     rejection = _REJECTION.search(message)
     if rejection:
         raise ImageRejectedError(rejection.group(1), rejection.group(2).strip()) from error
     if status == "UNAVAILABLE" and "model" not in message.lower():
-        sentence = f"Triton at {target} does not answer; it is down or still starting. Retry, or look at its log."
-        raise BackendUnavailableError(target, sentence) from error
+        text = f"Triton at {target} does not answer; it is down or still starting. Retry, or look at its log."
+        raise BackendUnavailableError(target, text) from error
     if status in ("UNAVAILABLE", "NOT_FOUND"):
-        sentence = f"Triton at {target} has not loaded model {model_name!r}; it is still starting or failed to load it."
-        raise BackendUnavailableError(target, sentence) from error
+        text = f"Triton at {target} has not loaded model {model_name!r}; it is still starting or failed to load it."
+        raise BackendUnavailableError(target, text) from error
     if status == "DEADLINE_EXCEEDED":
         raise DeadlineExceededError("The deadline passed while the request was in Triton.") from error
     raise BackendFaultError(f"Triton answered {status}: {message}") from error

@@ -18,7 +18,7 @@ import grpc.aio
 from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs] - its stubs lack a package file
 
 from clipsr_gateway._access.callers import Caller
-from clipsr_gateway._admission.controller import Admission, Ticket
+from clipsr_gateway._admission.controller import Admission, WorkLedger
 from clipsr_gateway._admission.fair_slots import FairSlots
 from clipsr_gateway._calls import status
 from clipsr_gateway._logs import log_event
@@ -60,23 +60,23 @@ class Call:
         self._context = context
         self._tracing = tracing
         self._admission: Admission | None = None
-        self._ticket: Ticket | None = None
+        self._ledger: WorkLedger | None = None
 
     @property
-    def ticket(self) -> Ticket | None:
+    def ledger(self) -> WorkLedger | None:
         """The work that was taken on; None outside of a server."""
-        return self._ticket
+        return self._ledger
 
     def belongs_to(self, context: grpc.aio.ServicerContext[Any, Any]) -> bool:
-        """Says whether this is the call of that context."""
+        """Say whether this is the call of that context."""
         return self._context is context
 
-    def admit(self, admission: Admission, ticket: Ticket) -> None:
+    def bind(self, admission: Admission, ledger: WorkLedger) -> None:
         """From now on work counts against what the server takes on."""
-        self._admission, self._ticket = admission, ticket
+        self._admission, self._ledger = admission, ledger
 
-    def take_on(self, *, items: int, units: float) -> None:
-        """Takes on all work of a call, or none; before anything is computed.
+    def admit(self, *, items: int, units: float) -> None:
+        """Take on all work of a call, or none; before anything is computed.
 
         Args:
             items: images or texts, which count against the caller's rate.
@@ -85,23 +85,23 @@ class Call:
         Raises:
             LimitedError: too much for the caller's key, or for the server.
         """
-        if self._admission and self._ticket:
-            self._admission.take_on(self._ticket, units, time_remaining_s=self.time_remaining_s())
+        if self._admission and self._ledger:
+            self._admission.admit(self._ledger, units, time_remaining_s=self.time_remaining_s())
         if self.caller is not None:
             self.caller.take(items)
         self.items += items
 
-    async def take_on_in_turn(self, *, units: float) -> None:
-        """Takes on one more image of a stream, once the caller's rate allows it: a stream slows down."""
+    async def admit_next(self, *, units: float) -> None:
+        """Take on one more image of a stream, once the caller's rate allows it: a stream slows down."""
         while self.caller is not None and (wait_s := self.caller.time_until(1)):
             await asyncio.sleep(wait_s)
-        if self._ticket:
-            self._ticket.units += units
+        if self._ledger:
+            self._ledger.units += units
         self.items += 1
 
     @contextmanager
     def stage(self, name: str) -> Generator[None]:
-        """Measures a part of the work, also one that fails, and shows it in the call's trace."""
+        """Measure a part of the work, also one that fails, and shows it in the call's trace."""
         began_s = time.perf_counter()
         with self._tracing.stage(name):
             try:
@@ -110,28 +110,28 @@ class Call:
                 self.stages_s[name].append(time.perf_counter() - began_s)
 
     @asynccontextmanager
-    async def place(self, slots: FairSlots, units: float = 1.0) -> AsyncGenerator[None]:
-        """Waits until a request may go to Triton; one of many units lets others pass."""
+    async def acquire_slot(self, slots: FairSlots, units: float = 1.0) -> AsyncGenerator[None]:
+        """Wait until a request may go to Triton; one of many units lets others pass."""
         async with AsyncExitStack() as places:
             with self.stage("queue"):
                 if self._admission:
-                    await places.enter_async_context(self._admission.lane(units))
-                await places.enter_async_context(slots.place(self))
+                    await places.enter_async_context(self._admission.heavy_slot(units))
+                await places.enter_async_context(slots.acquire(self))
             yield
 
     @contextmanager
     def inference(self, units: float) -> Generator[None]:
-        """Measures one request in Triton that does so many units of the work that was taken on."""
-        measured = self._admission.work(self._ticket, units) if self._admission else nullcontext()
+        """Measure one request in Triton that does so many units of the work that was taken on."""
+        measured = self._admission.work(self._ledger, units) if self._admission else nullcontext()
         with self.stage("inference"), measured:
             yield
 
     def time_remaining_s(self) -> float | None:
-        """Returns the seconds left until the caller's deadline, 0 when it has passed; None if there is none."""
+        """Return the seconds left until the caller's deadline, 0 when it has passed; None if there is none."""
         return cast("float | None", self._context.time_remaining())  # grpcio's annotation forgets the None
 
     def is_past_deadline(self) -> bool:
-        """Says whether the caller's deadline has passed."""
+        """Say whether the caller's deadline has passed."""
         return self.time_remaining_s() == 0
 
 
@@ -139,11 +139,11 @@ class CallObserver(Protocol):
     """Hears of every call."""
 
     def call_began(self, call: Call) -> None:
-        """A call came in."""
+        """Note that a call came in."""
         ...
 
     def call_ended(self, call: Call, *, code: str, latency_s: float) -> None:
-        """A call ended with a status code, by its name."""
+        """Note that a call ended with a status code, by its name."""
         ...
 
 
@@ -152,11 +152,11 @@ _CURRENT: contextvars.ContextVar[Call | None] = contextvars.ContextVar("clipsr_g
 
 
 def current_call() -> Call | None:
-    """Returns the call that is being worked on here; None outside of calls, for the canary."""
+    """Return the call that is being worked on here; None outside of calls, for the canary."""
     return _CURRENT.get()
 
 
-class CallGate:
+class CallRunner:
     """Lets calls in, counts them, and can wait until all have left.
 
     Args:
@@ -177,7 +177,7 @@ class CallGate:
 
     @property
     def in_flight(self) -> int:
-        """Calls in progress."""
+        """Call in progress."""
         return self._in_flight
 
     async def run(
@@ -186,7 +186,7 @@ class CallGate:
         context: grpc.aio.ServicerContext[Any, Any],
         handler: Callable[[Call], Awaitable[_T]],
     ) -> _T:
-        """Runs a handler; its GatewayErrors become statuses, anything else INTERNAL with the traceback in the log.
+        """Run a handler; its GatewayErrors become statuses, anything else INTERNAL with the traceback in the log.
 
         A call that is let in already, at the server's entrance, is not let in again by its service.
         """
@@ -207,7 +207,7 @@ class CallGate:
             if not isinstance(answer, status_pb2.Status):
                 context.set_trailing_metadata(((_REQUEST_ID_KEY, call.request_id),))
                 return answer
-            code, call.reason = _CODES[answer.code].name, status.reason_of(answer)
+            code, call.reason = _CODES[answer.code].name, status.read_reason(answer)
         except asyncio.CancelledError:
             code = "DEADLINE_EXCEEDED" if call.is_past_deadline() else "CANCELLED"
             raise
@@ -224,7 +224,7 @@ class CallGate:
         await context.abort(_CODES[answer.code], answer.message, metadata)
 
     async def refuse(self, method: str, context: grpc.aio.ServicerContext[Any, Any], error: GatewayError) -> NoReturn:
-        """Answers a call that is not let in at all."""
+        """Answer a call that is not let in at all."""
 
         async def handle(call: Call) -> None:
             raise error
@@ -233,7 +233,7 @@ class CallGate:
         raise AssertionError("an aborted call has ended")
 
     async def drain(self, *, timeout_s: float) -> bool:
-        """Refuses new calls and waits for those in flight.
+        """Refuse new calls and waits for those in flight.
 
         Returns:
             Whether all of them finished within `timeout_s`.
@@ -251,14 +251,14 @@ class CallGate:
                 raise ShuttingDownError("This server is shutting down; retry, and the call reaches another one.")
             return await handler(call)
         except GatewayError as error:
-            return status.of_error(error, call.request_id)
+            return status.status_from_error(error, call.request_id)
         except Exception as error:
             log_event("fault", {"request_id": call.request_id}, level=logging.ERROR, error=error)
             return status.internal(call.request_id)
 
 
 async def gather_or_cancel(work: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:
-    """Awaits all; the first exception, or a cancellation from outside, cancels the rest (asyncio.gather does not)."""
+    """Await all; the first exception, or a cancellation from outside, cancels the rest (asyncio.gather does not)."""
     coroutines = list(work)
     if len(coroutines) == 1:  # as most calls have one image: no task for it
         return [await coroutines[0]]

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 
 from clipsr_gateway._access.authentication import Authenticator
 from clipsr_gateway._admission.controller import Admission, AdmissionConfig
-from clipsr_gateway._calls.call import Call, CallGate
+from clipsr_gateway._calls.call import Call, CallRunner
 from clipsr_gateway._offload import run_off_loop
 from clipsr_gateway.errors import DeadlineExceededError, InvalidRequestError, UnauthenticatedError, Violation
 
@@ -42,7 +42,7 @@ _FREE_METHODS = (
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class Entrance(grpc.aio.ServerInterceptor):
+class AdmissionInterceptor(grpc.aio.ServerInterceptor):
     """Lets calls of all services in but health's, which is open.
 
     Args:
@@ -53,7 +53,7 @@ class Entrance(grpc.aio.ServerInterceptor):
     """
 
     def __init__(
-        self, *, gate: CallGate, authenticator: Authenticator, admission: Admission, config: AdmissionConfig
+        self, *, gate: CallRunner, authenticator: Authenticator, admission: Admission, config: AdmissionConfig
     ) -> None:
         self._gate = gate
         self._authenticator = authenticator
@@ -66,7 +66,7 @@ class Entrance(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Returns a handler that stands before the method's own; None, as gRPC wants it, for an unknown method."""
+        """Return a handler that stands before the method's own; None, as gRPC wants it, for an unknown method."""
         found = cast("Any", await continuation(handler_call_details))
         path = str(cast("Any", handler_call_details).method)  # annotated as bytes by some releases' stubs, never bytes
         if found is None or path.startswith(_OPEN_SERVICES):
@@ -85,10 +85,10 @@ class Entrance(grpc.aio.ServerInterceptor):
             async def handle(call: Call) -> Any:
                 self._let_in(call, context)
                 try:
-                    with self._admission.call(), self._admission.ticket() as ticket:
+                    with self._admission.call(), self._admission.ledger() as ledger:
                         if method not in _FREE_METHODS:
                             self._admission.check(time_remaining_s=call.time_remaining_s())
-                        call.admit(self._admission, ticket)
+                        call.bind(self._admission, ledger)
                         raw = await self._receive(messages, time_remaining_s=call.time_remaining_s())
                         with self._admission.message(len(raw)):
                             request = await run_off_loop(len(raw), _parse, raw, found.request_deserializer)
@@ -112,9 +112,9 @@ class Entrance(grpc.aio.ServerInterceptor):
             async def handle(call: Call) -> None:
                 self._let_in(call, context)
                 try:
-                    with self._admission.call(), self._admission.ticket() as ticket:
+                    with self._admission.call(), self._admission.ledger() as ledger:
                         self._admission.check(time_remaining_s=call.time_remaining_s())
-                        call.admit(self._admission, ticket)
+                        call.bind(self._admission, ledger)
                         await _stream(behavior, messages, context)
                 finally:
                     self._let_out(call)
@@ -142,7 +142,7 @@ class Entrance(grpc.aio.ServerInterceptor):
         )
 
     def _let_in(self, call: Call, context: _Context) -> None:
-        """Finds out who calls.
+        """Find out who calls.
 
         Raises:
             UnauthenticatedError: nobody that is known.
@@ -163,7 +163,7 @@ class Entrance(grpc.aio.ServerInterceptor):
             call.caller.leave()
 
     async def _receive(self, messages: AsyncIterator[bytes], *, time_remaining_s: float | None) -> bytes:
-        """Returns the one message of a call.
+        """Return the one message of a call.
 
         Raises:
             DeadlineExceededError: it takes longer to arrive than any sensible sender needs.
@@ -176,14 +176,14 @@ class Entrance(grpc.aio.ServerInterceptor):
             try:
                 return await (message if is_bounded else asyncio.wait_for(message, self._read_timeout_s))
             except asyncio.TimeoutError as cause:
-                sentence = f"The request did not arrive within {self._read_timeout_s:g} s."
-                raise DeadlineExceededError(sentence) from cause
+                text = f"The request did not arrive within {self._read_timeout_s:g} s."
+                raise DeadlineExceededError(text) from cause
             except StopAsyncIteration as cause:
                 raise _malformed("The call holds no request message.") from cause
 
 
 async def _stream(behavior: Callable[..., Any], messages: AsyncIterator[Any], context: _Context) -> None:
-    """Runs a streaming method, which may write its answers or yield them."""
+    """Run a streaming method, which may write its answers or yield them."""
     if inspect.isasyncgenfunction(behavior):
         async for answer in behavior(messages, context):
             await context.write(answer)
@@ -192,7 +192,7 @@ async def _stream(behavior: Callable[..., Any], messages: AsyncIterator[Any], co
 
 
 def _parse(raw: bytes, deserialize: Callable[[bytes], Any]) -> Any:
-    """Parses a message.
+    """Parse a message.
 
     Raises:
         InvalidRequestError: it is none; gRPC itself would answer UNKNOWN with a Python exception's text.
@@ -203,5 +203,5 @@ def _parse(raw: bytes, deserialize: Callable[[bytes], Any]) -> Any:
         raise _malformed("The request is not a message of this method; it cannot be decoded.") from cause
 
 
-def _malformed(sentence: str) -> InvalidRequestError:
-    return InvalidRequestError([Violation(field="", reason="MESSAGE_MALFORMED", sentence=sentence)])
+def _malformed(message: str) -> InvalidRequestError:
+    return InvalidRequestError([Violation(field="", reason="MESSAGE_MALFORMED", message=message)])

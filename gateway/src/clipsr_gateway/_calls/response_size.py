@@ -24,7 +24,7 @@ def check_classify_response(
     field: str,
     limits: Limits,
 ) -> None:
-    """Checks the size of the predictions of `image_count` images.
+    """Check the size of the predictions of `image_count` images.
 
     Args:
         label_bytes: of each label, the longest first.
@@ -51,7 +51,7 @@ def check_classify_response(
 
 
 def check_embedding_response(*, count: int, embed_dim: int, field: str, limits: Limits) -> None:
-    """Checks the size of `count` embeddings.
+    """Check the size of `count` embeddings.
 
     Raises:
         InvalidRequestError: they would not fit one message.
@@ -61,7 +61,7 @@ def check_embedding_response(*, count: int, embed_dim: int, field: str, limits: 
 
 
 def png_bytes_at_most(side_px: int) -> int:
-    """Returns more bytes than any PNG of a square RGB image takes.
+    """Return more bytes than any PNG of a square RGB image takes.
 
     Deflate never needs more than 9 bits for a byte (its fixed code); what is left is for chunks and headers.
     """
@@ -70,5 +70,5 @@ def png_bytes_at_most(side_px: int) -> int:
 
 def _check(response_bytes: int, what: str, hint: str, field: str, limits: Limits) -> None:
     if response_bytes > limits.max_message_bytes:
-        sentence = f"{what} could take {response_bytes:,} bytes; a message holds {limits.max_message_bytes:,}. {hint}."
-        raise InvalidRequestError([Violation(field=field, reason="RESPONSE_TOO_LARGE", sentence=sentence)])
+        message = f"{what} could take {response_bytes:,} bytes; a message holds {limits.max_message_bytes:,}. {hint}."
+        raise InvalidRequestError([Violation(field=field, reason="RESPONSE_TOO_LARGE", message=message)])

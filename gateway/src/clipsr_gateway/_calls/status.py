@@ -56,28 +56,28 @@ _LIBRARY_CODES: dict[type[LibraryError], int] = {
 
 
 def invalid_argument(violations: Sequence[Violation]) -> status_pb2.Status:
-    """Returns INVALID_ARGUMENT with a BadRequest that lists the fields and an ErrorInfo for the first of them.
+    """Return INVALID_ARGUMENT with a BadRequest that lists the fields and an ErrorInfo for the first of them.
 
     Only the first few violations are listed: all details of a status must fit the trailing metadata.
     """
     listed = violations[:_MAX_VIOLATIONS]
-    sentence = listed[0].sentence
+    message = listed[0].message
     if len(violations) > 1:
         more = len(violations) - 1
-        sentence += f" ({more} more {'field is' if more == 1 else 'fields are'} wrong.)"
+        message += f" ({more} more {'field is' if more == 1 else 'fields are'} wrong.)"
     bad_request = error_details_pb2.BadRequest(
         field_violations=[
             error_details_pb2.BadRequest.FieldViolation(
-                field=violation.field, description=violation.sentence, reason=violation.reason
+                field=violation.field, description=violation.message, reason=violation.reason
             )
             for violation in listed
         ]
     )
-    return _status(code_pb2.INVALID_ARGUMENT, sentence, _error_info(listed[0].reason), bad_request)
+    return _status(code_pb2.INVALID_ARGUMENT, message, _error_info(listed[0].reason), bad_request)
 
 
 def internal(request_id: str) -> status_pb2.Status:
-    """Returns INTERNAL that tells the caller nothing but the id under which the cause is logged."""
+    """Return INTERNAL that tells the caller nothing but the id under which the cause is logged."""
     return _status(
         code_pb2.INTERNAL,
         f"The server failed on this; its log has the cause under request id {request_id}.",
@@ -86,8 +86,8 @@ def internal(request_id: str) -> status_pb2.Status:
     )
 
 
-def of_error(error: GatewayError, request_id: str) -> status_pb2.Status:
-    """Returns the status that answers a whole call which failed with `error`."""
+def status_from_error(error: GatewayError, request_id: str) -> status_pb2.Status:
+    """Return the status that answers a whole call which failed with `error`."""
     if isinstance(error, InvalidRequestError):
         return invalid_argument(error.violations)
     if isinstance(error, UnauthenticatedError):
@@ -109,7 +109,7 @@ def of_error(error: GatewayError, request_id: str) -> status_pb2.Status:
 
 
 def of_library_error(error: LibraryError) -> status_pb2.Status:
-    """Returns the status of what a library cannot do; one that retrying may cure says when."""
+    """Return the status of what a library cannot do; one that retrying may cure says when."""
     details: list[Message] = [_error_info(error.reason)]
     if isinstance(error, StorageUnavailableError):
         retry = error_details_pb2.RetryInfo()
@@ -118,8 +118,8 @@ def of_library_error(error: LibraryError) -> status_pb2.Status:
     return _status(_LIBRARY_CODES[type(error)], str(error), *details)
 
 
-def reason_of(status: status_pb2.Status) -> str:
-    """Returns the reason in a status's ErrorInfo; empty if it has none."""
+def read_reason(status: status_pb2.Status) -> str:
+    """Return the reason in a status's ErrorInfo; empty if it has none."""
     info = error_details_pb2.ErrorInfo()
     return next((info.reason for detail in status.details if detail.Unpack(info)), "")
 

@@ -15,7 +15,7 @@ _ConfigOrImage = classifier_pb2.ClassifyStreamRequest | library_pb2.AddImagesReq
 _M = TypeVar("_M", classifier_pb2.ClassifyStreamRequest, library_pb2.AddImagesRequest)
 
 
-class Inbox(Generic[_T]):
+class RequestStream(Generic[_T]):
     """The messages of a caller, until it closes its side or the server stops reading; to be entered before reading.
 
     Belongs to one task at a time.
@@ -34,13 +34,13 @@ class Inbox(Generic[_T]):
         self._expires_s = asyncio.get_running_loop().time() + max_age_s
         self._is_stopped = False
 
-    async def __aenter__(self) -> Inbox[_T]:
+    async def __aenter__(self) -> RequestStream[_T]:
         """Begins to listen for the server's stop."""
         self._drained = asyncio.ensure_future(self._draining.wait())
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        """Listens no longer."""
+        """Listen no longer."""
         if self._drained is not None:
             await _cancel(self._drained)
 
@@ -50,14 +50,14 @@ class Inbox(Generic[_T]):
         return self._is_stopped
 
     def stop_reason(self) -> ShuttingDownError | StreamExpiredError:
-        """Returns why the server stopped reading, as the error that ends the call."""
+        """Return why the server stopped reading, as the error that ends the call."""
         rest = "every image that it read is answered; send the others on a new stream."
         if self._draining.is_set():
             return ShuttingDownError(f"This server is shutting down and has stopped reading the stream; {rest}")
         return StreamExpiredError(f"The server reads a stream for {self._max_age_s:,.0f} s at most; {rest}")
 
     async def read(self) -> _T | None:
-        """Returns the next message; None at the end, and from the moment on that the server stops reading."""
+        """Return the next message; None at the end, and from the moment on that the server stops reading."""
         left_s = self._expires_s - asyncio.get_running_loop().time()
         if self._drained is None:
             raise RuntimeError("an inbox must be entered before it is read")
@@ -82,15 +82,15 @@ class Inbox(Generic[_T]):
             return None
 
 
-async def work_through(
-    inbox: Inbox[_T],
+async def process_concurrently(
+    inbox: RequestStream[_T],
     work: Callable[[_T], Awaitable[None]],
     *,
     size_of: Callable[[_T], int],
     max_items: int,
     max_bytes: int,
 ) -> None:
-    """Does `work` on every message, on several at once, and reads no further than there is room for.
+    """Do `work` on every message, on several at once, and read no further than there is room for.
 
     The first error ends all work, as a cancellation does.
 
@@ -138,8 +138,8 @@ async def work_through(
         await _cancel(*running, *([reading] if reading else []))
 
 
-def config_of(message: _M | None) -> _M:
-    """Returns the first message of a stream, which holds the configuration.
+def require_config(message: _M | None) -> _M:
+    """Return the first message of a stream, which holds the configuration.
 
     Raises:
         InvalidRequestError: there is none, or it holds something else.
@@ -147,27 +147,27 @@ def config_of(message: _M | None) -> _M:
     if message is None:
         raise _refuse("config", "CONFIG_MISSING", "The stream ended before its first message, the configuration.")
     if not message.HasField("config"):
-        sentence = "The first message of a stream must be its configuration; set config, and send images after it."
-        raise _refuse("config", "CONFIG_MISSING", sentence)
+        text = "The first message of a stream must be its configuration; set config, and send images after it."
+        raise _refuse("config", "CONFIG_MISSING", text)
     return message
 
 
 def check_image_message(message: _ConfigOrImage) -> None:
-    """Refuses anything but an image.
+    """Refuse anything but an image.
 
     Raises:
         InvalidRequestError: the stream is out of order.
     """
     if message.HasField("config"):
-        sentence = "The configuration came twice; a stream has one, its first message. Open another stream."
-        raise _refuse("config", "CONFIG_REPEATED", sentence)
+        text = "The configuration came twice; a stream has one, its first message. Open another stream."
+        raise _refuse("config", "CONFIG_REPEATED", text)
     if not message.HasField("image"):
-        sentence = "A message of the stream holds nothing; after the configuration, set image in every message."
-        raise _refuse("image", "MESSAGE_EMPTY", sentence)
+        text = "A message of the stream holds nothing; after the configuration, set image in every message."
+        raise _refuse("image", "MESSAGE_EMPTY", text)
 
 
-def _refuse(field: str, reason: str, sentence: str) -> InvalidRequestError:
-    return InvalidRequestError([Violation(field=field, reason=reason, sentence=sentence)])
+def _refuse(field: str, reason: str, message: str) -> InvalidRequestError:
+    return InvalidRequestError([Violation(field=field, reason=reason, message=message)])
 
 
 async def _cancel(*tasks: asyncio.Future[Any]) -> None:

@@ -10,13 +10,13 @@ import numpy.typing as npt
 
 from clipsr.v1 import classifier_pb2, types_pb2, upscaler_pb2
 from clipsr_gateway._admission.fair_slots import FairSlots
-from clipsr_gateway._backend.protocol import InferenceBackend, PreparedLabels, Scores
+from clipsr_gateway._backend.protocol import InferenceBackend, PreparedLabels, Similarities
 from clipsr_gateway._calls.call import Call
 from clipsr_gateway._classifier.question import Question, plan_question
 from clipsr_gateway._images.decode import Picture
 from clipsr_gateway._images.encode import OUTPUT_FORMATS, encode
 from clipsr_gateway._images.plan import PlannedImage
-from clipsr_gateway._images.run import ROUTE_NUMBERS, Answered, run_image, size_message
+from clipsr_gateway._images.run import ROUTE_NUMBERS, ImageResult, infer_image, size_message
 from clipsr_gateway._limits import Limits
 from clipsr_gateway._manifest import Manifest
 from clipsr_gateway._offload import run_off_loop
@@ -27,7 +27,7 @@ from clipsr_gateway.errors import BackendFaultError, BackendUnavailableError, Vi
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreparedQuestion:
+class PreparedOptions:
     """A question whose labels are ready to be sent with any number of images."""
 
     question: Question
@@ -54,8 +54,8 @@ class ImageClassifier:
 
     async def prepare(
         self, request: classifier_pb2.ClassifyRequest | classifier_pb2.ClassifyStreamConfig, call: Call
-    ) -> PreparedQuestion:
-        """Checks what is asked and encodes the labels, if they are not known; makes the backend know many labels.
+    ) -> PreparedOptions:
+        """Check what is asked and encode the labels, if they are not known; make the backend know many labels.
 
         Raises:
             InvalidRequestError: with one violation for every wrong field.
@@ -74,16 +74,16 @@ class ImageClassifier:
         return prepared
 
     async def classify(
-        self, image: PlannedImage | Violation, prepared: PreparedQuestion, call: Call
+        self, image: PlannedImage | Violation, prepared: PreparedOptions, call: Call
     ) -> classifier_pb2.ClassifyResult:
-        """Returns the outcome for one image.
+        """Return the outcome for one image.
 
         Raises:
             BackendUnavailableError, DeadlineExceededError: the whole call fails.
         """
         question = prepared.question
 
-        async def ask(image: PlannedImage, timeout_s: float | None) -> Scores:
+        async def ask(image: PlannedImage, timeout_s: float | None) -> Similarities:
             scores = await prepared.labels.classify(
                 image.content,
                 fit=question.fit,
@@ -94,7 +94,7 @@ class ImageClassifier:
                 wants_embedding=question.wants_embedding,
                 wants_pixels=question.wants_encoder_input,
             )
-            fault = scores.fault(
+            fault = scores.validate(
                 label_count=len(question.query.labels),
                 embed_dim=self._manifest.embed_dim if question.wants_embedding else None,
                 side_px=self._manifest.image_size_px if question.wants_encoder_input else None,
@@ -104,28 +104,28 @@ class ImageClassifier:
             return scores
 
         try:
-            answered = await run_image(image, ask, slots=self._slots, call=call, labels=len(question.query.labels))
+            answered = await infer_image(image, ask, slots=self._slots, call=call, labels=len(question.query.labels))
         except BackendUnavailableError:
             self._warmer.forget()
             raise
-        if not isinstance(answered, Answered):
+        if not isinstance(answered, ImageResult):
             return classifier_pb2.ClassifyResult(error=answered)
         return classifier_pb2.ClassifyResult(classification=await self._describe(answered, question))
 
     def _prepare(
         self, request: classifier_pb2.ClassifyRequest | classifier_pb2.ClassifyStreamConfig, known: KnownLabels | None
-    ) -> PreparedQuestion:
+    ) -> PreparedOptions:
         query = known.query if known else None
         question = plan_question(request, manifest=self._manifest, limits=self._limits, known=query)
         if known:
-            return PreparedQuestion(question=question, labels=known.prepared)
+            return PreparedOptions(question=question, labels=known.prepared)
         labels = self._backend.prepare(labels=question.query.labels, templates=question.query.templates)
-        return PreparedQuestion(question=question, labels=labels)
+        return PreparedOptions(question=question, labels=labels)
 
-    async def _describe(self, answered: Answered[Scores], question: Question) -> classifier_pb2.Classification:
+    async def _describe(self, answered: ImageResult[Similarities], question: Question) -> classifier_pb2.Classification:
         scores = answered.answer
         predictions = rank(scores, question.query.labels, question.top_k)
-        best, rule = predictions[0], question.none_rule
+        best, rule = predictions[0], question.rejection_threshold
         classification = classifier_pb2.Classification(
             predictions=predictions,
             input_size=size_message(answered.image.size_hw),
@@ -141,8 +141,8 @@ class ImageClassifier:
         return classification
 
 
-def rank(scores: Scores, labels: tuple[str, ...], top_k: int) -> list[types_pb2.Prediction]:
-    """Returns the `top_k` best labels, best first, ties in the order of the labels.
+def rank(scores: Similarities, labels: tuple[str, ...], top_k: int) -> list[types_pb2.Prediction]:
+    """Return the `top_k` best labels, best first, ties in the order of the labels.
 
     Ranks by cosine: probability is monotone in it, but in float32 the small ones all become 0.
     """
@@ -166,6 +166,6 @@ def _best(cosine: npt.NDArray[np.float32], top_k: int) -> npt.NDArray[np.intp]:
 
 
 def encoder_input_png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Returns [3, R, R] RGB as a PNG file."""
+    """Return [3, R, R] RGB as a PNG file."""
     picture = Picture(color=pixels, alpha=None, icc_profile=None)
     return encode(picture, OUTPUT_FORMATS[upscaler_pb2.IMAGE_FORMAT_PNG])

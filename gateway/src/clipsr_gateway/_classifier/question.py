@@ -17,7 +17,7 @@ from clipsr_gateway.errors import InvalidRequestError, Violation
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoneRule:
+class RejectionThreshold:
     """When an image shows none of the labels.
 
     Attributes:
@@ -29,7 +29,7 @@ class NoneRule:
     min_probability: float | None
 
     def applies(self, *, cosine: float, probability: float) -> bool:
-        """Says whether the best label stays below a threshold."""
+        """Say whether the best label stays below a threshold."""
         is_far = self.min_cosine is not None and cosine < self.min_cosine
         return is_far or (self.min_probability is not None and probability < self.min_probability)
 
@@ -43,7 +43,7 @@ class Question:
         fit: how images that are not square are fitted; empty for the checkpoint's own way.
         route: the route that the caller forces, or None.
         top_k: predictions to return for an image, between 1 and the number of labels.
-        none_rule: when an image shows none of the labels; None: never.
+        rejection_threshold: when an image shows none of the labels; None: never.
         wants_embedding: whether the image's embedding is returned.
         wants_encoder_input: whether what the encoder saw is returned.
     """
@@ -52,7 +52,7 @@ class Question:
     fit: Fit
     route: Route | None
     top_k: int
-    none_rule: NoneRule | None
+    rejection_threshold: RejectionThreshold | None
     wants_embedding: bool
     wants_encoder_input: bool
 
@@ -64,7 +64,7 @@ def plan_question(
     limits: Limits,
     known: LabelQuery | None = None,
 ) -> Question:
-    """Checks everything of a request but its images.
+    """Check everything of a request but its images.
 
     Takes milliseconds for thousands of labels that are not known, so call it outside of the event loop then.
 
@@ -95,7 +95,7 @@ def plan_question(
         fit=FITS[request.fit],
         route=ROUTES[request.route],
         top_k=min(request.top_k or len(query.labels), len(query.labels)),
-        none_rule=_none_rule(request.none_of_these) if request.HasField("none_of_these") else None,
+        rejection_threshold=_rejection_threshold(request.none_of_these) if request.HasField("none_of_these") else None,
         wants_embedding=request.return_embedding,
         wants_encoder_input=request.return_encoder_input,
     )
@@ -116,18 +116,18 @@ def _none_violations(
 ) -> Iterator[Violation]:
     if not request.HasField("none_of_these"):
         return
-    rule, field = _none_rule(request.none_of_these), f"{path}none_of_these"
+    rule, field = _rejection_threshold(request.none_of_these), f"{path}none_of_these"
     if rule.min_cosine is None and rule.min_probability is None:
-        sentence = "none_of_these has no threshold; set min_cosine or min_probability, or leave none_of_these out."
-        yield Violation(field=field, reason="THRESHOLD_MISSING", sentence=sentence)
+        message = "none_of_these has no threshold; set min_cosine or min_probability, or leave none_of_these out."
+        yield Violation(field=field, reason="THRESHOLD_MISSING", message=message)
     for name, value, least in (("min_cosine", rule.min_cosine, -1), ("min_probability", rule.min_probability, 0)):
         if value is not None and not least <= value <= 1:  # nor is NaN
-            sentence = f"{name} is {'not a number' if math.isnan(value) else f'{value:g}'}; it lies in [{least}, 1]."
-            yield Violation(field=f"{field}.{name}", reason="THRESHOLD_OUT_OF_RANGE", sentence=sentence)
+            message = f"{name} is {'not a number' if math.isnan(value) else f'{value:g}'}; it lies in [{least}, 1]."
+            yield Violation(field=f"{field}.{name}", reason="THRESHOLD_OUT_OF_RANGE", message=message)
 
 
-def _none_rule(message: classifier_pb2.NoneOfThese) -> NoneRule:
-    return NoneRule(
+def _rejection_threshold(message: classifier_pb2.NoneOfThese) -> RejectionThreshold:
+    return RejectionThreshold(
         min_cosine=message.min_cosine if message.HasField("min_cosine") else None,
         min_probability=message.min_probability if message.HasField("min_probability") else None,
     )

@@ -11,7 +11,7 @@ import grpc.aio
 from clipsr.v1 import classifier_pb2, classifier_pb2_grpc
 from clipsr_gateway._admission.fair_slots import FairSlots
 from clipsr_gateway._backend.protocol import InferenceBackend
-from clipsr_gateway._calls.call import Call, CallGate, gather_or_cancel
+from clipsr_gateway._calls.call import Call, CallRunner, gather_or_cancel
 from clipsr_gateway._classifier.classifier import ImageClassifier
 from clipsr_gateway._classifier.stream import ClassifyStream
 from clipsr_gateway._images.plan import PlannedImage, plan_images, planning_bytes, total_units
@@ -43,7 +43,7 @@ class ClassifierService(classifier_pb2_grpc.ClassifierServiceServicer):
         manifest: Manifest,
         limits: Limits,
         slots: FairSlots,
-        gate: CallGate,
+        gate: CallRunner,
         gateway_version: str,
     ) -> None:
         self._manifest = manifest
@@ -57,7 +57,7 @@ class ClassifierService(classifier_pb2_grpc.ClassifierServiceServicer):
         request: classifier_pb2.ClassifyRequest,
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> classifier_pb2.ClassifyResponse:
-        """Classifies images; see classifier.proto."""
+        """Classify images; see classifier.proto."""
         return await self._gate.run("Classify", context, lambda call: self._classify(request, call))
 
     async def ClassifyStream(  # noqa: N802 - the name in the proto
@@ -65,7 +65,7 @@ class ClassifierService(classifier_pb2_grpc.ClassifierServiceServicer):
         request_iterator: AsyncIterator[classifier_pb2.ClassifyStreamRequest],
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> None:
-        """Classifies the images of a stream; see classifier.proto."""
+        """Classify the images of a stream; see classifier.proto."""
 
         async def answer(call: Call) -> None:
             stream = ClassifyStream(
@@ -86,7 +86,7 @@ class ClassifierService(classifier_pb2_grpc.ClassifierServiceServicer):
         request: classifier_pb2.GetModelInfoRequest,
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> classifier_pb2.GetModelInfoResponse:
-        """Describes the model; see classifier.proto."""
+        """Describe the model; see classifier.proto."""
         return await self._gate.run("GetModelInfo", context, self._get_model_info)
 
     async def _get_model_info(self, call: Call) -> classifier_pb2.GetModelInfoResponse:
@@ -107,7 +107,7 @@ class ClassifierService(classifier_pb2_grpc.ClassifierServiceServicer):
             limits=self._limits,
         )
         labels = len(prepared.question.query.labels)
-        call.take_on(items=len(images), units=total_units(images, labels=labels))
+        call.admit(items=len(images), units=total_units(images, labels=labels))
         results = await gather_or_cancel(self._classifier.classify(image, prepared, call) for image in images)
         call.fields["failed"] = sum(result.HasField("error") for result in results)
         call.fields["routes"] = Counter(image.route for image in images if isinstance(image, PlannedImage))

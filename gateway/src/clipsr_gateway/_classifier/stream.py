@@ -8,8 +8,8 @@ from collections.abc import AsyncIterable, Awaitable, Callable
 
 from clipsr.v1 import classifier_pb2
 from clipsr_gateway._calls.call import Call
-from clipsr_gateway._calls.streams import Inbox, check_image_message, config_of, work_through
-from clipsr_gateway._classifier.classifier import ImageClassifier, PreparedQuestion
+from clipsr_gateway._calls.streams import RequestStream, check_image_message, process_concurrently, require_config
+from clipsr_gateway._classifier.classifier import ImageClassifier, PreparedOptions
 from clipsr_gateway._images.plan import PlannedImage, plan_image
 from clipsr_gateway._limits import Limits
 from clipsr_gateway._manifest import Manifest
@@ -58,18 +58,18 @@ class ClassifyStream:
         self._failed = 0
 
     async def answer(self, requests: AsyncIterable[classifier_pb2.ClassifyStreamRequest]) -> None:
-        """Answers every image that it reads.
+        """Answer every image that it reads.
 
         Raises:
             InvalidRequestError: the configuration is wrong, or messages come in another order.
             ShuttingDownError, StreamExpiredError: reading was stopped; everything that was read is answered.
             BackendUnavailableError, DeadlineExceededError: the images that are not answered would fare no better.
         """
-        async with Inbox(requests, draining=self._draining, max_age_s=self._max_age_s) as inbox:
+        async with RequestStream(requests, draining=self._draining, max_age_s=self._max_age_s) as inbox:
             first = await inbox.read()
             if first is not None:
-                prepared = await self._classifier.prepare(config_of(first).config, self._call)
-                await work_through(
+                prepared = await self._classifier.prepare(require_config(first).config, self._call)
+                await process_concurrently(
                     inbox,
                     lambda message: self._answer_message(message, prepared),
                     size_of=lambda message: len(message.image.image.content),
@@ -78,9 +78,9 @@ class ClassifyStream:
                 )
         if inbox.is_stopped:
             raise inbox.stop_reason()
-        config_of(first)
+        require_config(first)
 
-    async def _answer_message(self, message: classifier_pb2.ClassifyStreamRequest, prepared: PreparedQuestion) -> None:
+    async def _answer_message(self, message: classifier_pb2.ClassifyStreamRequest, prepared: PreparedOptions) -> None:
         check_image_message(message)
         index = message.image.index
         content = message.image.image.content
@@ -96,7 +96,7 @@ class ClassifyStream:
         )
         if isinstance(image, PlannedImage):
             labels = len(prepared.question.query.labels)
-            await self._call.take_on_in_turn(units=image.units(labels=labels))
+            await self._call.admit_next(units=image.units(labels=labels))
         result = await self._classifier.classify(image, prepared, self._call)
         self._count(image, result)
         async with self._writing:

@@ -14,7 +14,7 @@ from clipsr.v1 import embedding_pb2, embedding_pb2_grpc
 from clipsr_gateway._admission.controller import text_units
 from clipsr_gateway._admission.fair_slots import FairSlots
 from clipsr_gateway._backend.protocol import Fit, InferenceBackend, embedding_fault
-from clipsr_gateway._calls.call import Call, CallGate, gather_or_cancel
+from clipsr_gateway._calls.call import Call, CallRunner, gather_or_cancel
 from clipsr_gateway._calls.response_size import check_embedding_response
 from clipsr_gateway._images.plan import (
     FITS,
@@ -26,7 +26,7 @@ from clipsr_gateway._images.plan import (
     planning_bytes,
     total_units,
 )
-from clipsr_gateway._images.run import ROUTE_NUMBERS, Answered, run_image, size_message
+from clipsr_gateway._images.run import ROUTE_NUMBERS, ImageResult, infer_image, size_message
 from clipsr_gateway._limits import Limits
 from clipsr_gateway._manifest import Manifest
 from clipsr_gateway._offload import run_off_loop
@@ -73,7 +73,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         manifest: Manifest,
         limits: Limits,
         slots: FairSlots,
-        gate: CallGate,
+        gate: CallRunner,
     ) -> None:
         self._backend = backend
         self._manifest = manifest
@@ -86,7 +86,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         request: embedding_pb2.EmbedImagesRequest,
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> embedding_pb2.EmbedImagesResponse:
-        """Embeds images; see embedding.proto."""
+        """Embed images; see embedding.proto."""
         return await self._gate.run("EmbedImages", context, lambda call: self._embed_images(request, call))
 
     async def EmbedTexts(  # noqa: N802 - the name in the proto
@@ -94,7 +94,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         request: embedding_pb2.EmbedTextsRequest,
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> embedding_pb2.EmbedTextsResponse:
-        """Embeds texts; see embedding.proto."""
+        """Embed texts; see embedding.proto."""
         return await self._gate.run("EmbedTexts", context, lambda call: self._embed_texts(request, call))
 
     async def _embed_images(
@@ -104,7 +104,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         plan = await run_off_loop(
             planning_bytes(request.images), plan_embed_images, request, manifest=self._manifest, limits=self._limits
         )
-        call.take_on(items=len(plan.images), units=total_units(plan.images))
+        call.admit(items=len(plan.images), units=total_units(plan.images))
         results = await gather_or_cancel(self._embed_image(image, plan, call) for image in plan.images)
         call.fields["failed"] = sum(result.HasField("error") for result in results)
         call.fields["routes"] = Counter(image.route for image in plan.images if isinstance(image, PlannedImage))
@@ -126,8 +126,8 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
                 raise BackendFaultError(fault)
             return values
 
-        answered = await run_image(image, ask, slots=self._slots, call=call)
-        if not isinstance(answered, Answered):
+        answered = await infer_image(image, ask, slots=self._slots, call=call)
+        if not isinstance(answered, ImageResult):
             return embedding_pb2.EmbedImageResult(error=answered)
         return embedding_pb2.EmbedImageResult(
             embedding=embedding_pb2.ImageEmbedding(
@@ -145,7 +145,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         size_bytes = request.ByteSize() + len(request.texts) * CHECKING_BYTES
         query = await run_off_loop(size_bytes, self._plan_texts, request)
         call.fields["templates"] = len(query.templates)
-        call.take_on(items=len(query.texts), units=text_units(len(query.texts) * len(query.templates)))
+        call.admit(items=len(query.texts), units=text_units(len(query.texts) * len(query.templates)))
         size = max(1, _PASSES_PER_REQUEST // len(query.templates))
         starts = range(0, len(query.texts), size)
         portions: dict[int, npt.NDArray[np.float32]] = {}
@@ -182,7 +182,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
 
 
 def plan_embed_images(request: embedding_pb2.EmbedImagesRequest, *, manifest: Manifest, limits: Limits) -> EmbedPlan:
-    """Checks a request and decides the route of every image; call it outside of the event loop.
+    """Check a request and decide the route of every image; call it outside of the event loop.
 
     Raises:
         InvalidRequestError: as `plan_question`.

@@ -47,7 +47,7 @@ class Picture:
 
 
 def decode(content: bytes) -> Picture:
-    """Decodes a file whose header `check_image` has accepted.
+    """Decode a file whose header `check_image` has accepted.
 
     The first frame of animations; EXIF orientation applied; 16-bit scaled to 8-bit; palettes and CMYK become RGB. The
     colours of pixels that cannot be seen at all, often black, give way to those of their visible neighbours: upscaled,
@@ -65,8 +65,8 @@ def decode(content: bytes) -> Picture:
             raise ValueError("floating-point pixels have no defined range")
         planes = np.asarray(image.convert("RGBA" if has_alpha else "RGB"), dtype=np.uint8).transpose(2, 0, 1)
     except ValueError as cause:
-        sentence = f"Pixels of the kind {image.mode!r} cannot be upscaled; save the image with 8 bits a channel."
-        raise ImageRejectedError("IMAGE_UNRECOGNIZED", sentence) from cause
+        message = f"Pixels of the kind {image.mode!r} cannot be upscaled; save the image with 8 bits a channel."
+        raise ImageRejectedError("IMAGE_UNRECOGNIZED", message) from cause
     color, alpha = planes[: 1 if is_grey else 3], planes[3:] if has_alpha else None
     if alpha is not None:
         color = _bleed(color, alpha[0])
@@ -78,8 +78,8 @@ def _load(content: bytes) -> Image.Image:
     try:
         image.load()
     except Exception as cause:  # plugins raise whatever damaged bytes provoke
-        sentence = f"The {image.format} file is damaged or cut short and cannot be decoded; send it again in full."
-        raise ImageRejectedError("IMAGE_TRUNCATED", sentence) from cause
+        message = f"The {image.format} file is damaged or cut short and cannot be decoded; send it again in full."
+        raise ImageRejectedError("IMAGE_TRUNCATED", message) from cause
     return image
 
 
@@ -91,7 +91,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
-    """Returns 8 bits a channel, with an alpha channel where the file names one grey value as transparent.
+    """Return 8 bits a channel, with an alpha channel where the file names one grey value as transparent.
 
     Raises:
         ValueError: the values are not those of 16 bits.
@@ -108,7 +108,7 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
 
 
 def _bleed(color: npt.NDArray[np.uint8], alpha: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Gives fully transparent pixels near visible ones the mean colour of their neighbours, ring by ring.
+    """Give fully transparent pixels near visible ones the mean colour of their neighbours, ring by ring.
 
     Args:
         color: [C, H, W].
@@ -131,7 +131,7 @@ def _bleed(color: npt.NDArray[np.uint8], alpha: npt.NDArray[np.uint8]) -> npt.ND
 
 
 def _sum_of_neighbours(plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Returns the sum over the 3x3 neighbourhood, zero beyond the border, in the type of `plane`."""
+    """Return the sum over the 3x3 neighbourhood, zero beyond the border, in the type of `plane`."""
     rows, columns = plane.shape
     padded = np.pad(plane, 1)
     shifts = [(row, column) for row in range(3) for column in range(3)]

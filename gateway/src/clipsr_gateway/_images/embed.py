@@ -10,7 +10,7 @@ from clipsr_gateway._admission.fair_slots import FairSlots
 from clipsr_gateway._backend.protocol import Fit, InferenceBackend, embedding_fault
 from clipsr_gateway._calls.call import Call
 from clipsr_gateway._images.plan import PlannedImage
-from clipsr_gateway._images.run import Answered, run_image
+from clipsr_gateway._images.run import ImageResult, infer_image
 from clipsr_gateway._manifest import Manifest
 from clipsr_gateway.errors import BackendFaultError, Violation
 
@@ -31,8 +31,8 @@ class ImageEmbedder:
 
     async def embed(
         self, image: PlannedImage | Violation, *, fit: Fit, call: Call
-    ) -> Answered[npt.NDArray[np.float32]] | status_pb2.Status:
-        """Embeds one image; answers and errors are those of `run_image`."""
+    ) -> ImageResult[npt.NDArray[np.float32]] | status_pb2.Status:
+        """Embed one image; answers and errors are those of `infer_image`."""
 
         async def ask(image: PlannedImage, timeout_s: float | None) -> npt.NDArray[np.float32]:
             values = await self._backend.embed_image(
@@ -47,4 +47,4 @@ class ImageEmbedder:
                 raise BackendFaultError(fault)
             return values
 
-        return await run_image(image, ask, slots=self._slots, call=call)
+        return await infer_image(image, ask, slots=self._slots, call=call)

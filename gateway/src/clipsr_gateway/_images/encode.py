@@ -62,7 +62,7 @@ OUTPUT_FORMATS: Mapping[int, OutputFormat] = {
 
 
 def encode(picture: Picture, output: OutputFormat) -> bytes:
-    """Writes a file; an alpha that the format cannot hold is left out, so check `Picture.is_opaque` before."""
+    """Write a file; an alpha that the format cannot hold is left out, so check `Picture.is_opaque` before."""
     planes = [picture.color]
     if picture.alpha is not None and output.holds_alpha:
         planes.append(picture.alpha)

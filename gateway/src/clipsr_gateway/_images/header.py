@@ -36,7 +36,7 @@ class ImageHeader:
 
 
 def check_image(content: bytes, *, limits: Limits) -> ImageHeader:
-    """Checks all that can be known of an image file without decoding it.
+    """Check all that can be known of an image file without decoding it.
 
     Raises:
         ImageRejectedError: IMAGE_EMPTY, IMAGE_TOO_LARGE, IMAGE_UNRECOGNIZED or IMAGE_TOO_MANY_PIXELS.
@@ -44,13 +44,13 @@ def check_image(content: bytes, *, limits: Limits) -> ImageHeader:
     if not content:
         raise ImageRejectedError("IMAGE_EMPTY", "The image is empty; send the bytes of an image file.")
     if len(content) > limits.max_image_bytes:
-        sentence = f"The image has {len(content):,} bytes; at most {limits.max_image_bytes:,} are allowed."
-        raise ImageRejectedError("IMAGE_TOO_LARGE", sentence)
+        message = f"The image has {len(content):,} bytes; at most {limits.max_image_bytes:,} are allowed."
+        raise ImageRejectedError("IMAGE_TOO_LARGE", message)
     return read_header(content, max_pixels=limits.max_image_pixels)
 
 
 def read_header(content: bytes, *, max_pixels: int) -> ImageHeader:
-    """Reads format and size of an encoded image.
+    """Read format and size of an encoded image.
 
     Pillow guards against decompression bombs by a global limit that warns; here the limit is exact and an error.
     Pillow's own error and warning both mean more pixels than any sensible `max_pixels`.
@@ -82,7 +82,7 @@ def read_header(content: bytes, *, max_pixels: int) -> ImageHeader:
 
 
 def _is_transposed(image: Image.Image) -> bool:
-    """Says whether upright viewing exchanges the rows and columns that `image.size` gives."""
+    """Say whether upright viewing exchanges the rows and columns that `image.size` gives."""
     if image.format == "TIFF":
         return False  # Pillow's TIFF size is upright already
     try:

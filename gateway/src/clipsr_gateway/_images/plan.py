@@ -49,14 +49,14 @@ class PlannedImage:
     route: Route
 
     def units(self, *, labels: int = 0) -> float:
-        """Returns what it costs to ask about it, as admission counts."""
+        """Return what it costs to ask about it, as admission counts."""
         return image_units(pixels=self.size_hw[0] * self.size_hw[1], labels=labels)
 
 
 def plan_options(
     request: library_pb2.AddImagesConfig | library_pb2.SearchByImageRequest, *, path: str
 ) -> tuple[Fit, Route | None]:
-    """Returns the fit, and the route that the caller forces, of images that a request is about.
+    """Return the fit, and the route that the caller forces, of images that a request is about.
 
     Raises:
         InvalidRequestError: as `plan_question`.
@@ -67,14 +67,14 @@ def plan_options(
 
 
 def planning_bytes(images: Sequence[types_pb2.Image]) -> int:
-    """Returns how much there is to look at, for `run_off_loop`: bytes of files, and what opening each is worth."""
+    """Return how much there is to look at, for `run_off_loop`: bytes of files, and what opening each is worth."""
     return sum(len(image.content) + _OPENING_BYTES for image in images)
 
 
 def plan_images(
     images: Sequence[types_pb2.Image], *, forced: Route | None, manifest: Manifest, limits: Limits
 ) -> tuple[PlannedImage | Violation, ...]:
-    """Checks the images of a request by their headers; takes milliseconds for hundreds."""
+    """Check the images of a request by their headers; take milliseconds for hundreds."""
     return tuple(
         plan_image(
             image.content,
@@ -91,11 +91,11 @@ def plan_images(
 def plan_image(
     content: bytes, *, number: int, field: str, forced: Route | None, manifest: Manifest, limits: Limits
 ) -> PlannedImage | Violation:
-    """Checks one image by its header and decides its route."""
+    """Check one image by its header and decide its route."""
     try:
         header = check_image(content, limits=limits)
     except ImageRejectedError as error:
-        return Violation(field=field, reason=error.reason, sentence=error.sentence)
+        return Violation(field=field, reason=error.reason, message=error.message)
     is_native = min(header.size_hw) >= manifest.native_min_side_px
     route: Route = forced or ("native" if is_native else "upscaled")
     return PlannedImage(
@@ -109,17 +109,17 @@ def plan_image(
 
 
 def total_units(images: Sequence[PlannedImage | Violation], *, labels: int = 0) -> float:
-    """Returns what it costs to ask about all images that are not refused, as admission counts."""
+    """Return what it costs to ask about all images that are not refused, as admission counts."""
     return sum(image.units(labels=labels) for image in images if isinstance(image, PlannedImage))
 
 
 def count_violations(images: Sequence[types_pb2.Image], limits: Limits) -> list[Violation]:
     if not images:
-        sentence = "There are no images; send at least one."
-        return [Violation(field="images", reason="IMAGES_EMPTY", sentence=sentence)]
+        message = "There are no images; send at least one."
+        return [Violation(field="images", reason="IMAGES_EMPTY", message=message)]
     if len(images) > limits.max_images:
-        sentence = f"{len(images):,} images are too many; send at most {limits.max_images:,} in one request."
-        return [Violation(field="images", reason="TOO_MANY_IMAGES", sentence=sentence)]
+        message = f"{len(images):,} images are too many; send at most {limits.max_images:,} in one request."
+        return [Violation(field="images", reason="TOO_MANY_IMAGES", message=message)]
     return []
 
 
@@ -132,8 +132,8 @@ def option_violations(
     path: str,
 ) -> Iterator[Violation]:
     if request.fit not in FITS:
-        sentence = f"Fit {request.fit} is unknown; use FIT_CENTER_CROP or FIT_SQUASH."
-        yield Violation(field=f"{path}fit", reason="FIT_UNKNOWN", sentence=sentence)
+        message = f"Fit {request.fit} is unknown; use FIT_CENTER_CROP or FIT_SQUASH."
+        yield Violation(field=f"{path}fit", reason="FIT_UNKNOWN", message=message)
     if request.route not in ROUTES:
-        sentence = f"Route {request.route} is unknown; use ROUTE_UPSCALED or ROUTE_NATIVE, or leave it unspecified."
-        yield Violation(field=f"{path}route", reason="ROUTE_UNKNOWN", sentence=sentence)
+        message = f"Route {request.route} is unknown; use ROUTE_UPSCALED or ROUTE_NATIVE, or leave it unspecified."
+        yield Violation(field=f"{path}route", reason="ROUTE_UNKNOWN", message=message)

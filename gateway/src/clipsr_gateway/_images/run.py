@@ -28,7 +28,7 @@ ROUTE_NUMBERS: dict[Route, types_pb2.Route] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answered(Generic[_T]):
+class ImageResult(Generic[_T]):
     """What the backend said.
 
     Attributes:
@@ -42,15 +42,15 @@ class Answered(Generic[_T]):
     timing: types_pb2.Timing
 
 
-async def run_image(
+async def infer_image(
     image: PlannedImage | Violation,
     ask: Callable[[PlannedImage, float | None], Awaitable[_T]],
     *,
     slots: FairSlots,
     call: Call,
     labels: int = 0,
-) -> Answered[_T] | status_pb2.Status:
-    """Asks the backend about an image once there is a place.
+) -> ImageResult[_T] | status_pb2.Status:
+    """Ask the backend about an image once there is a place.
 
     Args:
         image: as planned; a refused one costs nothing.
@@ -70,7 +70,7 @@ async def run_image(
     queued_s = time.perf_counter()
     try:
         units = image.units(labels=labels)
-        async with call.place(slots, units):
+        async with call.acquire_slot(slots, units):
             if call.is_past_deadline():
                 raise DeadlineExceededError("The deadline passed before all images were sent to Triton.")
             sent_s = time.perf_counter()
@@ -78,15 +78,15 @@ async def run_image(
                 answer = await ask(image, call.time_remaining_s())
             answered_s = time.perf_counter()
     except ImageRejectedError as error:
-        return status.invalid_argument([Violation(field=image.field, reason=error.reason, sentence=error.sentence)])
+        return status.invalid_argument([Violation(field=image.field, reason=error.reason, message=error.message)])
     except BackendFaultError as error:
         fields = {"request_id": call.request_id, "image": image.number, "cause": str(error)}
         log_event("backend_fault", fields, level=logging.ERROR)
         return status.internal(call.request_id)
     timing = types_pb2.Timing(queue_ms=(sent_s - queued_s) * 1000, inference_ms=(answered_s - sent_s) * 1000)
-    return Answered(image=image, answer=answer, timing=timing)
+    return ImageResult(image=image, answer=answer, timing=timing)
 
 
 def size_message(size_hw: tuple[int, int]) -> types_pb2.Size:
-    """Returns rows and columns as the message."""
+    """Return rows and columns as the message."""
     return types_pb2.Size(height=size_hw[0], width=size_hw[1])

@@ -15,10 +15,10 @@ from google.rpc import (  # pyright: ignore[reportMissingTypeStubs] - its stubs 
 from clipsr.v1 import library_pb2
 from clipsr_gateway._backend.protocol import Fit, Route
 from clipsr_gateway._calls.call import Call
-from clipsr_gateway._calls.status import invalid_argument, reason_of
+from clipsr_gateway._calls.status import invalid_argument, read_reason
 from clipsr_gateway._images.embed import ImageEmbedder
 from clipsr_gateway._images.plan import PlannedImage, plan_image
-from clipsr_gateway._images.run import ROUTE_NUMBERS, Answered, size_message
+from clipsr_gateway._images.run import ROUTE_NUMBERS, ImageResult, size_message
 from clipsr_gateway._library.checks import new_image_violation
 from clipsr_gateway._library.store.records import LibrarySettings, Record, content_hash
 from clipsr_gateway._library.store.store import LibraryStore
@@ -89,7 +89,7 @@ class Adder:
         self._decoding = asyncio.Semaphore(_DECODING_AT_ONCE)
 
     async def add(self, image: library_pb2.NewImage, options: AddOptions, call: Call) -> library_pb2.AddImagesResponse:
-        """Answers for one image, once it is in the library for good or cannot be.
+        """Answer for one image, once it is in the library for good or cannot be.
 
         Raises:
             LibraryError, BackendUnavailableError, DeadlineExceededError: the other images would fare no better.
@@ -120,14 +120,14 @@ class Adder:
             limits=self._limits,
         )
         if isinstance(planned, PlannedImage):
-            await call.take_on_in_turn(units=planned.units())
+            await call.admit_next(units=planned.units())
         answered = await self._embedder.embed(planned, fit=options.fit, call=call)
-        if not isinstance(answered, Answered):
+        if not isinstance(answered, ImageResult):
             return _refused(image, answered)
         try:
             thumbnail = await self._reduce(answered.image, side_px=options.settings.thumbnail_side_px)
         except ImageRejectedError as error:
-            violation = Violation(field=_CONTENT_FIELD, reason=error.reason, sentence=error.sentence)
+            violation = Violation(field=_CONTENT_FIELD, reason=error.reason, message=error.message)
             return _refused(image, invalid_argument([violation]))
         has_original = options.settings.keeps_originals and len(content) <= self._library_limits.max_original_bytes
         record = Record(
@@ -173,7 +173,7 @@ class Adder:
 
     @asynccontextmanager
     async def _alone(self, key: tuple[str, str]) -> AsyncGenerator[None]:
-        """Waits until nobody else adds this image."""
+        """Wait until nobody else adds this image."""
         while (other := self._coming.get(key)) is not None:
             await asyncio.wait({other})
         mine = self._coming[key] = asyncio.get_running_loop().create_future()
@@ -188,9 +188,9 @@ def _refused(image: library_pb2.NewImage, status: status_pb2.Status) -> library_
     return library_pb2.AddImagesResponse(index=image.index, error=status)
 
 
-def error_of(status: status_pb2.Status, *, field: str) -> GatewayError:
-    """Returns the error of a call that fails with its only image."""
+def error_from_status(status: status_pb2.Status, *, field: str) -> GatewayError:
+    """Return the error of a call that fails with its only image."""
     if status.code == code_pb2.INVALID_ARGUMENT:
-        violation = Violation(field=field, reason=reason_of(status), sentence=status.message)
+        violation = Violation(field=field, reason=read_reason(status), message=status.message)
         return InvalidRequestError([violation])
     return BackendFaultError(status.message)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable
 
 from clipsr.v1 import library_pb2
 from clipsr_gateway._calls.call import Call
-from clipsr_gateway._calls.streams import Inbox, check_image_message, config_of, work_through
+from clipsr_gateway._calls.streams import RequestStream, check_image_message, process_concurrently, require_config
 from clipsr_gateway._library.add import Adder, AddOptions
 from clipsr_gateway._limits import Limits
 
@@ -50,7 +50,7 @@ class AddStream:
         self._counts = {"images": 0, "added": 0, "present": 0, "failed": 0}
 
     async def answer(self, requests: AsyncIterable[library_pb2.AddImagesRequest]) -> None:
-        """Answers every image that it reads.
+        """Answer every image that it reads.
 
         Raises:
             InvalidRequestError: the configuration is wrong, or messages come in another order.
@@ -58,11 +58,11 @@ class AddStream:
             LibraryError, BackendUnavailableError, DeadlineExceededError: the images that are not answered would fare no
                 better.
         """
-        async with Inbox(requests, draining=self._draining, max_age_s=self._max_age_s) as inbox:
+        async with RequestStream(requests, draining=self._draining, max_age_s=self._max_age_s) as inbox:
             first = await inbox.read()
             if first is not None:
-                options = await self._prepare(config_of(first).config)
-                await work_through(
+                options = await self._prepare(require_config(first).config)
+                await process_concurrently(
                     inbox,
                     lambda message: self._answer_message(message, options),
                     size_of=lambda message: len(message.image.image.content),
@@ -71,7 +71,7 @@ class AddStream:
                 )
         if inbox.is_stopped:
             raise inbox.stop_reason()
-        config_of(first)
+        require_config(first)
 
     async def _answer_message(self, message: library_pb2.AddImagesRequest, options: AddOptions) -> None:
         check_image_message(message)

@@ -33,39 +33,39 @@ class SearchPlan:
 
     Attributes:
         top_k: images to return.
-        chosen: which are searched.
+        where: which are searched.
         parts: what is sent along.
         min_cosine: least cosine; -1 lets all pass.
         is_exact: whether the index is left aside.
     """
 
     top_k: int
-    chosen: Filter
+    where: Filter
     parts: Parts
     min_cosine: float
     is_exact: bool
 
 
 def search_plan(options: library_pb2.SearchOptions, *, limits: LibraryLimits) -> SearchPlan:
-    """Checks the options of a search.
+    """Check the options of a search.
 
     Raises:
         InvalidRequestError: with one violation for every field that is wrong.
     """
     violations: list[Violation] = []
     if options.top_k > limits.max_top_k:
-        sentence = f"top_k is {options.top_k:,}; a search returns at most {limits.max_top_k:,} images."
-        violations.append(Violation(field="options.top_k", reason="TOP_K_TOO_LARGE", sentence=sentence))
+        message = f"top_k is {options.top_k:,}; a search returns at most {limits.max_top_k:,} images."
+        violations.append(Violation(field="options.top_k", reason="TOP_K_TOO_LARGE", message=message))
     has_minimum = options.HasField("min_cosine")
     if has_minimum and not -1 <= options.min_cosine <= 1:  # NaN is refused, too
-        sentence = f"min_cosine is {options.min_cosine:g}; a cosine is a number from -1 to 1."
-        violations.append(Violation(field="options.min_cosine", reason="THRESHOLD_OUT_OF_RANGE", sentence=sentence))
+        message = f"min_cosine is {options.min_cosine:g}; a cosine is a number from -1 to 1."
+        violations.append(Violation(field="options.min_cosine", reason="THRESHOLD_OUT_OF_RANGE", message=message))
     violations += _filter_violations(options.filter, "options.filter", limits)
     if violations:
         raise InvalidRequestError(violations)
     return SearchPlan(
         top_k=options.top_k or _DEFAULT_TOP_K,
-        chosen=_filter(options.filter),
+        where=_filter(options.filter),
         parts=parts_of(options.parts),
         min_cosine=options.min_cosine if has_minimum else -1.0,
         is_exact=options.is_exact,
@@ -73,65 +73,63 @@ def search_plan(options: library_pb2.SearchOptions, *, limits: LibraryLimits) ->
 
 
 def check_name(name: str, *, field: str, limits: LibraryLimits) -> str:
-    """Returns a library's name if it can be one.
+    """Return a library's name if it can be one.
 
     Raises:
         InvalidRequestError: it cannot.
     """
     if not _NAME.fullmatch(name) or len(name) > limits.max_name_bytes:
-        sentence = (
+        message = (
             f"{_quote(name)} is no name of a library; use 1 to {limits.max_name_bytes} of a-z, 0-9, '-' and '_', "
             "beginning with a letter or digit."
         )
-        raise refuse(field, "LIBRARY_NAME_INVALID", sentence)
+        raise refuse(field, "LIBRARY_NAME_INVALID", message)
     return name
 
 
 def check_hash(sha256: str, *, field: str) -> str:
-    """Returns an image's name if it can be one.
+    """Return an image's name if it can be one.
 
     Raises:
         InvalidRequestError: it cannot.
     """
     if not _HASH.fullmatch(sha256):
-        sentence = f"{_quote(sha256)} is no SHA-256; send the 64 lower-case hexadecimal digits that the library gave."
-        raise refuse(field, "HASH_INVALID", sentence)
+        message = f"{_quote(sha256)} is no SHA-256; send the 64 lower-case hexadecimal digits that the library gave."
+        raise refuse(field, "HASH_INVALID", message)
     return sha256
 
 
-def thumbnail_side_of(side_px: int, *, limits: LibraryLimits) -> int:
-    """Returns the side that a request for a library asks for.
+def check_thumbnail_side(side_px: int, *, limits: LibraryLimits) -> int:
+    """Return the side that a request for a library asks for.
 
     Raises:
         InvalidRequestError: it is too large.
     """
     if side_px > limits.max_thumbnail_side_px:
-        sentence = (
-            f"Thumbnails of {side_px:,} pixels are too large; at most {limits.max_thumbnail_side_px} are allowed."
-        )
-        raise refuse("thumbnail_side_px", "THUMBNAIL_TOO_LARGE", sentence)
+        message = f"Thumbnails of {side_px:,} pixels are too large; at most {limits.max_thumbnail_side_px} are allowed."
+        raise refuse("thumbnail_side_px", "THUMBNAIL_TOO_LARGE", message)
     return side_px or min(_DEFAULT_THUMBNAIL_SIDE_PX, limits.max_thumbnail_side_px)
 
 
-def page_size_of(size: int, *, limits: LibraryLimits) -> int:
-    """Returns the images of a page.
+def check_page_size(size: int, *, limits: LibraryLimits) -> int:
+    """Return the images of a page.
 
     Raises:
         InvalidRequestError: too many.
     """
     if size > limits.max_page_size:
-        sentence = f"A page of {size:,} images is too long; at most {limits.max_page_size:,} are allowed."
-        raise refuse("page_size", "PAGE_TOO_LONG", sentence)
+        message = f"A page of {size:,} images is too long; at most {limits.max_page_size:,} are allowed."
+        raise refuse("page_size", "PAGE_TOO_LONG", message)
     return size or _DEFAULT_PAGE_SIZE
 
 
 def parts_of(parts: library_pb2.ImageParts) -> Parts:
-    """Returns which large columns are wanted."""
+    """Return which large columns are wanted."""
     return Parts(thumbnail=parts.thumbnail, original=parts.original, embedding=parts.embedding)
 
 
-def filter_of(message: library_pb2.ImageFilter, *, field: str, limits: LibraryLimits) -> Filter:
-    """Returns a checked filter.
+def parse_filter(message: library_pb2.ImageFilter, *, field: str, limits: LibraryLimits) -> Filter:
+    """Return a checked filter.
 
     Raises:
         InvalidRequestError: with one violation for every field that is wrong.
@@ -141,37 +139,37 @@ def filter_of(message: library_pb2.ImageFilter, *, field: str, limits: LibraryLi
     return _filter(message)
 
 
-def selection_of(
+def check_selection(
     request: library_pb2.DeleteImagesRequest, *, limits: LibraryLimits
 ) -> tuple[Sequence[str], Filter | None]:
-    """Returns the hashes, or the filter, that say what to delete.
+    """Return the hashes, or the filter, that say what to delete.
 
     Raises:
         InvalidRequestError: they name nothing, or everything.
     """
     if request.WhichOneof("selection") == "filter":
-        chosen = filter_of(request.filter, field="filter", limits=limits)
-        if chosen == Filter():
-            sentence = "The filter has no condition, so it means every image; drop the library, or add a condition."
-            raise refuse("filter", "FILTER_EMPTY", sentence)
-        return (), chosen
+        where = parse_filter(request.filter, field="filter", limits=limits)
+        if where == Filter():
+            message = "The filter has no condition, so it means every image; drop the library, or add a condition."
+            raise refuse("filter", "FILTER_EMPTY", message)
+        return (), where
     hashes = request.hashes.sha256
     if not hashes:
         raise refuse("selection", "SELECTION_EMPTY", "Nothing says what to delete; set hashes or filter.")
     if len(hashes) > limits.max_delete_hashes:
-        sentence = f"{len(hashes):,} hashes are too many; at most {limits.max_delete_hashes:,} are allowed."
-        raise refuse("hashes.sha256", "TOO_MANY_HASHES", sentence)
+        message = f"{len(hashes):,} hashes are too many; at most {limits.max_delete_hashes:,} are allowed."
+        raise refuse("hashes.sha256", "TOO_MANY_HASHES", message)
     return [check_hash(sha256, field=f"hashes.sha256[{index}]") for index, sha256 in enumerate(hashes)], None
 
 
 def image_not_found(library: str, sha256: str) -> NotInLibraryError:
-    """Returns the error of an image that is not there."""
-    sentence = f'Library "{library}" has no image {sha256}; it may have been deleted.'
-    return NotInLibraryError("IMAGE_NOT_FOUND", sentence)
+    """Return the error of an image that is not there."""
+    message = f'Library "{library}" has no image {sha256}; it may have been deleted.'
+    return NotInLibraryError("IMAGE_NOT_FOUND", message)
 
 
 def new_image_violation(image: library_pb2.NewImage, *, limits: LibraryLimits) -> Violation | None:
-    """Returns what is wrong with all of an image to add but its bytes; None if nothing is."""
+    """Return what is wrong with all of an image to add but its bytes; None if nothing is."""
     violations = [
         *_source_violations(image.source, "image.source", limits),
         *_tag_violations(image.tags, "image.tags", limits),
@@ -180,9 +178,9 @@ def new_image_violation(image: library_pb2.NewImage, *, limits: LibraryLimits) -
     return violations[0] if violations else None
 
 
-def refuse(field: str, reason: str, sentence: str) -> InvalidRequestError:
-    """Returns the error of one wrong field."""
-    return InvalidRequestError([Violation(field=field, reason=reason, sentence=sentence)])
+def refuse(field: str, reason: str, message: str) -> InvalidRequestError:
+    """Return the error of one wrong field."""
+    return InvalidRequestError([Violation(field=field, reason=reason, message=message)])
 
 
 def _filter(message: library_pb2.ImageFilter) -> Filter:
@@ -203,8 +201,8 @@ def _filter_violations(message: library_pb2.ImageFilter, path: str, limits: Libr
     yield from _source_violations(message.source_prefix, f"{path}.source_prefix", limits)
     for name in ("added_from", "added_before"):
         if message.HasField(name) and not _is_time(getattr(message, name)):
-            sentence = f"{name} is no time between the years 1 and 9999 with less than a second of nanoseconds."
-            yield Violation(field=f"{path}.{name}", reason="TIME_INVALID", sentence=sentence)
+            text = f"{name} is no time between the years 1 and 9999 with less than a second of nanoseconds."
+            yield Violation(field=f"{path}.{name}", reason="TIME_INVALID", message=text)
 
 
 def _is_time(message: Timestamp) -> bool:
@@ -217,36 +215,36 @@ def _is_time(message: Timestamp) -> bool:
 
 def _source_violations(source: str, path: str, limits: LibraryLimits) -> Iterator[Violation]:
     if (size := len(source.encode())) > limits.max_source_bytes:
-        sentence = f"A source of {size:,} bytes is too long; at most {limits.max_source_bytes:,} are allowed."
-        yield Violation(field=path, reason="SOURCE_TOO_LONG", sentence=sentence)
+        message = f"A source of {size:,} bytes is too long; at most {limits.max_source_bytes:,} are allowed."
+        yield Violation(field=path, reason="SOURCE_TOO_LONG", message=message)
 
 
 def _tag_violations(tags: Sequence[str], path: str, limits: LibraryLimits) -> Iterator[Violation]:
     if len(tags) > limits.max_tags:
-        sentence = f"{len(tags):,} tags are too many; at most {limits.max_tags} are allowed."
-        yield Violation(field=path, reason="TOO_MANY_TAGS", sentence=sentence)
+        message = f"{len(tags):,} tags are too many; at most {limits.max_tags} are allowed."
+        yield Violation(field=path, reason="TOO_MANY_TAGS", message=message)
         return
     for index, tag in enumerate(tags):
         if not tag.strip() or len(tag.encode()) > limits.max_tag_bytes:
-            sentence = f"Tag {index} ({_quote(tag)}) must have 1 to {limits.max_tag_bytes} bytes and not be blank."
-            yield Violation(field=f"{path}[{index}]", reason="TAG_INVALID", sentence=sentence)
+            message = f"Tag {index} ({_quote(tag)}) must have 1 to {limits.max_tag_bytes} bytes and not be blank."
+            yield Violation(field=f"{path}[{index}]", reason="TAG_INVALID", message=message)
 
 
 def _metadata_violations(metadata: Mapping[str, str], path: str, limits: LibraryLimits) -> Iterator[Violation]:
     if len(metadata) > limits.max_metadata:
-        sentence = f"{len(metadata):,} metadata values are too many; at most {limits.max_metadata} are allowed."
-        yield Violation(field=path, reason="TOO_MUCH_METADATA", sentence=sentence)
+        message = f"{len(metadata):,} metadata values are too many; at most {limits.max_metadata} are allowed."
+        yield Violation(field=path, reason="TOO_MUCH_METADATA", message=message)
         return
     for key, value in metadata.items():
         if not _KEY.fullmatch(key):
-            sentence = f"{_quote(key)} is no key of metadata; use 1 to 64 of A-Z, a-z, 0-9, '_', '-' and '.'."
-            yield Violation(field=path, reason="METADATA_KEY_INVALID", sentence=sentence)
+            message = f"{_quote(key)} is no key of metadata; use 1 to 64 of A-Z, a-z, 0-9, '_', '-' and '.'."
+            yield Violation(field=path, reason="METADATA_KEY_INVALID", message=message)
         elif (size := len(value.encode())) > limits.max_metadata_value_bytes:
-            sentence = (
+            message = (
                 f"The metadata value of {_quote(key)} has {size:,} bytes; at most "
                 f"{limits.max_metadata_value_bytes:,} are allowed."
             )
-            yield Violation(field=f"{path}[{key}]", reason="METADATA_VALUE_TOO_LONG", sentence=sentence)
+            yield Violation(field=f"{path}[{key}]", reason="METADATA_VALUE_TOO_LONG", message=message)
 
 
 def _quote(text: str) -> str:

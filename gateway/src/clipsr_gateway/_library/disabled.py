@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import grpc.aio
 
 from clipsr.v1 import library_pb2, library_pb2_grpc
-from clipsr_gateway._calls.call import CallGate
+from clipsr_gateway._calls.call import CallRunner
 from clipsr_gateway.errors import LibrariesDisabledError
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -21,7 +21,7 @@ class DisabledLibraryService(library_pb2_grpc.LibraryServiceServicer):
         gate: counts the calls.
     """
 
-    def __init__(self, *, gate: CallGate) -> None:
+    def __init__(self, *, gate: CallRunner) -> None:
         self._gate = gate
         for method in library_pb2.DESCRIPTOR.services_by_name["LibraryService"].methods:
             setattr(self, method.name, self._refuse_stream if method.server_streaming else self._refuse)

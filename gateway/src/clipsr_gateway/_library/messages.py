@@ -10,7 +10,7 @@ from clipsr_gateway._library.store.records import Found, LibraryInfo, Record
 
 
 def library_message(info: LibraryInfo, *, served_digest: str) -> library_pb2.Library:
-    """Returns a library as the message."""
+    """Return a library as the message."""
     settings = info.settings
     return library_pb2.Library(
         name=info.name,
@@ -29,7 +29,7 @@ def library_message(info: LibraryInfo, *, served_digest: str) -> library_pb2.Lib
 
 
 def image_message(record: Record) -> library_pb2.StoredImage:
-    """Returns a row as the message, with the large columns that were read."""
+    """Return a row as the message, with the large columns that were read."""
     return library_pb2.StoredImage(
         sha256=record.sha256,
         source=record.source,
@@ -49,7 +49,7 @@ def image_message(record: Record) -> library_pb2.StoredImage:
 
 
 def hit_message(found: Found) -> library_pb2.SearchHit:
-    """Returns what a search found as the message."""
+    """Return what a search found as the message."""
     return library_pb2.SearchHit(image=image_message(found.record), cosine=found.cosine)
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from clipsr.v1 import library_pb2
-from clipsr_gateway._library.checks import check_name, filter_of, page_size_of, parts_of, refuse
+from clipsr_gateway._library.checks import check_name, check_page_size, parse_filter, parts_of, refuse
 from clipsr_gateway._library.messages import image_message
 from clipsr_gateway._library.store.records import Parts, Record
 from clipsr_gateway._library.store.store import LibraryStore
@@ -26,18 +26,18 @@ _TOKEN = re.compile(r"(\d{1,18})-([0-9a-f]{64})")
 async def list_images(
     request: library_pb2.ListImagesRequest, *, store: LibraryStore, limits: Limits, library_limits: LibraryLimits
 ) -> library_pb2.ListImagesResponse:
-    """Returns the page that a request asks for.
+    """Return the page that a request asks for.
 
     Raises:
         InvalidRequestError: a field is wrong.
         LibraryError: the library cannot be read.
     """
     name = check_name(request.library, field="library", limits=library_limits)
-    size = page_size_of(request.page_size, limits=library_limits)
-    chosen = filter_of(request.filter, field="filter", limits=library_limits)
+    size = check_page_size(request.page_size, limits=library_limits)
+    where = parse_filter(request.filter, field="filter", limits=library_limits)
     after = _read_token(request.page_token)
     table = await store.open(name)
-    page = await table.page(size=size, chosen=chosen, after=after, newest_first=request.newest_first)
+    page = await table.page(size=size, where=where, after=after, newest_first=request.newest_first)
     # The answer has a token and a number besides.
     images = await _complete(page.records, parts_of(request.parts), table, max_bytes=limits.max_message_bytes - 1024)
     response = library_pb2.ListImagesResponse(images=images, total_count=page.total)
@@ -53,7 +53,7 @@ async def list_images(
 async def _complete(
     records: Sequence[Record], parts: Parts, table: LibraryTable, *, max_bytes: int
 ) -> list[library_pb2.StoredImage]:
-    """Returns the first images of a page with the large columns that are wanted, as many as fit one message."""
+    """Return the first images of a page with the large columns that are wanted, as many as fit one message."""
     images: list[library_pb2.StoredImage] = []
     left = max_bytes
     for start in range(0, len(records), _BATCH):
@@ -75,6 +75,6 @@ def _read_token(token: str) -> tuple[int, str] | None:
         return None
     match = _TOKEN.fullmatch(token)
     if match is None:
-        sentence = "page_token is none that this service gave; send the next_page_token of the page before, or none."
-        raise refuse("page_token", "PAGE_TOKEN_INVALID", sentence)
+        message = "page_token is none that this service gave; send the next_page_token of the page before, or none."
+        raise refuse("page_token", "PAGE_TOKEN_INVALID", message)
     return int(match[1]), match[2]

@@ -14,8 +14,8 @@ from clipsr.v1 import library_pb2
 from clipsr_gateway._calls.call import Call
 from clipsr_gateway._images.embed import ImageEmbedder
 from clipsr_gateway._images.plan import PlannedImage, plan_image
-from clipsr_gateway._images.run import Answered
-from clipsr_gateway._library.add import error_of
+from clipsr_gateway._images.run import ImageResult
+from clipsr_gateway._library.add import error_from_status
 from clipsr_gateway._library.messages import library_message
 from clipsr_gateway._library.store.records import Record
 from clipsr_gateway._library.store.reembed import Progress, Reembedding
@@ -43,7 +43,7 @@ async def reembed(
     max_age_s: float,
     call: Call,
 ) -> None:
-    """Answers a checked request.
+    """Answer a checked request.
 
     Raises:
         LibraryError, BackendError, DeadlineExceededError, ShuttingDownError, StreamExpiredError: what was embedded is
@@ -83,10 +83,10 @@ async def reembed(
 async def _embed(
     record: Record, *, embedder: ImageEmbedder, manifest: Manifest, limits: Limits, call: Call
 ) -> Record | None:
-    """Returns a record with the embedding of the model that is served; None if the model cannot read it.
+    """Return a record with the embedding of the model that is served; None if the model cannot read it.
 
     The file itself was read once, so that only another model's decoder can find fault with it. As when it was added, a
-    route that the caller forced stays, and any other is chosen anew.
+    route that the caller forced stays, and any other is chosen again.
     """
     content = record.original or b""
     image = await run_off_loop(
@@ -100,13 +100,13 @@ async def _embed(
         limits=limits,
     )
     if isinstance(image, PlannedImage):
-        await call.take_on_in_turn(units=image.units())
+        await call.admit_next(units=image.units())
     answered = await embedder.embed(image, fit=record.fit, call=call)
-    if isinstance(answered, Answered):
+    if isinstance(answered, ImageResult):
         return replace(record, embedding=answered.answer, route=answered.image.route, model_digest=manifest.digest)
     if answered.code == code_pb2.INVALID_ARGUMENT:
         return None
-    raise error_of(answered, field="")
+    raise error_from_status(answered, field="")
 
 
 def _message(progress: Progress) -> library_pb2.ReembedLibraryResponse:

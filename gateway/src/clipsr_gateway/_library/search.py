@@ -13,8 +13,8 @@ from clipsr.v1 import library_pb2, types_pb2
 from clipsr_gateway._calls.call import Call
 from clipsr_gateway._images.embed import ImageEmbedder
 from clipsr_gateway._images.plan import plan_image, plan_options
-from clipsr_gateway._images.run import Answered
-from clipsr_gateway._library.add import error_of
+from clipsr_gateway._images.run import ImageResult
+from clipsr_gateway._library.add import error_from_status
 from clipsr_gateway._library.checks import SearchPlan, check_hash, check_name, image_not_found, refuse, search_plan
 from clipsr_gateway._library.messages import hit_message
 from clipsr_gateway._library.store.records import Found, Parts, content_hash
@@ -57,7 +57,7 @@ class Searches:
         self._library_limits = library_limits
 
     async def by_text(self, request: library_pb2.SearchByTextRequest, call: Call) -> library_pb2.SearchByTextResponse:
-        """Finds the images that fit a text best.
+        """Find the images that fit a text best.
 
         Raises:
             GatewayError: as library.proto says.
@@ -78,7 +78,7 @@ class Searches:
     async def by_image(
         self, request: library_pb2.SearchByImageRequest, call: Call
     ) -> library_pb2.SearchByImageResponse:
-        """Finds the images that are most like an image.
+        """Find the images that are most like an image.
 
         Raises:
             GatewayError: as library.proto says.
@@ -95,8 +95,8 @@ class Searches:
                 sha256 = await run_off_loop(len(request.image.content), content_hash, request.image.content)
             case _:
                 raise refuse("query", "QUERY_EMPTY", "Set image or sha256: what to search with.")
-        without = sha256 if request.exclude_query else ""
-        hits, search_ms = await self._find(table, embedding, plan, call, without=without)
+        exclude_sha256 = sha256 if request.exclude_query else ""
+        hits, search_ms = await self._find(table, embedding, plan, call, exclude_sha256=exclude_sha256)
         return library_pb2.SearchByImageResponse(
             hits=hits, timing=timing, search_ms=search_ms, model_digest=self._manifest.digest
         )
@@ -114,17 +114,17 @@ class Searches:
         plan: SearchPlan,
         call: Call,
         *,
-        without: str = "",
+        exclude_sha256: str = "",
     ) -> tuple[list[library_pb2.SearchHit], float]:
         began_s = time.perf_counter()
         with call.stage("search"):
             found = await table.find(
                 embedding,
                 top_k=plan.top_k,
-                chosen=plan.chosen,
+                where=plan.where,
                 parts=replace(plan.parts, original=False),
                 is_exact=plan.is_exact,
-                without=without,
+                exclude_sha256=exclude_sha256,
             )
             found = [one for one in found if one.cosine >= plan.min_cosine]
             if plan.parts.original:
@@ -136,7 +136,7 @@ class Searches:
         return hits, search_ms
 
     async def _with_originals(self, table: LibraryTable, found: Sequence[Found]) -> list[Found]:
-        """Returns what was found with the files, which are read only if a message holds them: a thousand are a GiB."""
+        """Return what was found with the files, which are read only if a message holds them: a thousand are a GiB."""
         kept = [one.record for one in found if one.record.has_original]
         self._check_size(len(found), sum(record.size_bytes for record in kept))
         read = await table.fetch([record.sha256 for record in kept], Parts(original=True))
@@ -145,11 +145,11 @@ class Searches:
 
     def _check_size(self, count: int, total_bytes: int) -> None:
         if total_bytes > self._limits.max_message_bytes * 15 // 16:  # room for the rest of the answer
-            sentence = (
+            message = (
                 f"{count:,} images with all that is asked for take {total_bytes:,} bytes; a message holds "
                 f"{self._limits.max_message_bytes:,}. Set a smaller top_k, or ask for fewer parts."
             )
-            raise refuse("options.top_k", "RESPONSE_TOO_LARGE", sentence)
+            raise refuse("options.top_k", "RESPONSE_TOO_LARGE", message)
 
     async def _embed(
         self, request: library_pb2.SearchByImageRequest, call: Call
@@ -168,11 +168,11 @@ class Searches:
         )
         if isinstance(image, Violation):
             raise InvalidRequestError([image])
-        call.take_on(items=1, units=image.units())
+        call.admit(items=1, units=image.units())
         answered = await self._embedder.embed(image, fit=fit, call=call)
-        if isinstance(answered, Answered):
+        if isinstance(answered, ImageResult):
             return answered.answer, answered.timing
-        raise error_of(answered, field=image.field)
+        raise error_from_status(answered, field=image.field)
 
 
 async def _stored_embedding(table: LibraryTable, sha256: str) -> npt.NDArray[np.float32]:

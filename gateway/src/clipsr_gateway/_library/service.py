@@ -13,7 +13,7 @@ import grpc.aio
 from clipsr.v1 import library_pb2, library_pb2_grpc
 from clipsr_gateway._admission.fair_slots import FairSlots
 from clipsr_gateway._backend.protocol import InferenceBackend
-from clipsr_gateway._calls.call import Call, CallGate
+from clipsr_gateway._calls.call import Call, CallRunner
 from clipsr_gateway._images.embed import ImageEmbedder
 from clipsr_gateway._images.plan import plan_options
 from clipsr_gateway._library import checks
@@ -59,7 +59,7 @@ class LibraryServiceParts:
     limits: Limits
     library_limits: LibraryLimits
     slots: FairSlots
-    gate: CallGate
+    gate: CallRunner
     max_stream_age_s: float
 
 
@@ -100,25 +100,25 @@ class LibraryService(library_pb2_grpc.LibraryServiceServicer):
     async def CreateLibrary(  # noqa: N802 - the name in the proto
         self, request: library_pb2.CreateLibraryRequest, context: _Context
     ) -> library_pb2.CreateLibraryResponse:
-        """Creates a library; see library.proto."""
+        """Create a library; see library.proto."""
         return await self._gate.run("CreateLibrary", context, lambda call: self._create(request, call))
 
     async def DropLibrary(  # noqa: N802 - the name in the proto
         self, request: library_pb2.DropLibraryRequest, context: _Context
     ) -> library_pb2.DropLibraryResponse:
-        """Removes a library; see library.proto."""
+        """Remove a library; see library.proto."""
         return await self._gate.run("DropLibrary", context, lambda call: self._drop(request, call))
 
     async def ListLibraries(  # noqa: N802 - the name in the proto
         self, request: library_pb2.ListLibrariesRequest, context: _Context
     ) -> library_pb2.ListLibrariesResponse:
-        """Lists libraries; see library.proto."""
+        """List libraries; see library.proto."""
         return await self._gate.run("ListLibraries", context, self._list_libraries)
 
     async def AddImages(  # noqa: N802 - the name in the proto
         self, request_iterator: AsyncIterator[library_pb2.AddImagesRequest], context: _Context
     ) -> None:
-        """Adds images; see library.proto."""
+        """Add images; see library.proto."""
 
         async def answer(call: Call) -> None:
             async def prepare(config: library_pb2.AddImagesConfig) -> AddOptions:
@@ -140,19 +140,19 @@ class LibraryService(library_pb2_grpc.LibraryServiceServicer):
     async def SearchByText(  # noqa: N802 - the name in the proto
         self, request: library_pb2.SearchByTextRequest, context: _Context
     ) -> library_pb2.SearchByTextResponse:
-        """Finds images by words; see library.proto."""
+        """Find images by words; see library.proto."""
         return await self._gate.run("SearchByText", context, lambda call: self._searches.by_text(request, call))
 
     async def SearchByImage(  # noqa: N802 - the name in the proto
         self, request: library_pb2.SearchByImageRequest, context: _Context
     ) -> library_pb2.SearchByImageResponse:
-        """Finds images by example; see library.proto."""
+        """Find images by example; see library.proto."""
         return await self._gate.run("SearchByImage", context, lambda call: self._searches.by_image(request, call))
 
     async def ListImages(  # noqa: N802 - the name in the proto
         self, request: library_pb2.ListImagesRequest, context: _Context
     ) -> library_pb2.ListImagesResponse:
-        """Lists a page of images; see library.proto."""
+        """List a page of images; see library.proto."""
 
         async def answer(call: Call) -> library_pb2.ListImagesResponse:
             call.fields["library"] = request.library
@@ -167,19 +167,19 @@ class LibraryService(library_pb2_grpc.LibraryServiceServicer):
     async def GetImage(  # noqa: N802 - the name in the proto
         self, request: library_pb2.GetImageRequest, context: _Context
     ) -> library_pb2.GetImageResponse:
-        """Fetches an image; see library.proto."""
+        """Fetch an image; see library.proto."""
         return await self._gate.run("GetImage", context, lambda call: self._get(request, call))
 
     async def DeleteImages(  # noqa: N802 - the name in the proto
         self, request: library_pb2.DeleteImagesRequest, context: _Context
     ) -> library_pb2.DeleteImagesResponse:
-        """Deletes images; see library.proto."""
+        """Delete images; see library.proto."""
         return await self._gate.run("DeleteImages", context, lambda call: self._delete(request, call))
 
     async def ReembedLibrary(  # noqa: N802 - the name in the proto
         self, request: library_pb2.ReembedLibraryRequest, context: _Context
     ) -> None:
-        """Embeds a library anew; see library.proto."""
+        """Embed a library anew; see library.proto."""
 
         async def answer(call: Call) -> None:
             with self._store.reembedding(self._name(request.library, call)):
@@ -203,7 +203,7 @@ class LibraryService(library_pb2_grpc.LibraryServiceServicer):
             model_digest=self._parts.manifest.digest,
             embed_dim=self._parts.manifest.embed_dim,
             keeps_originals=not request.discard_originals,
-            thumbnail_side_px=checks.thumbnail_side_of(request.thumbnail_side_px, limits=self._parts.library_limits),
+            thumbnail_side_px=checks.check_thumbnail_side(request.thumbnail_side_px, limits=self._parts.library_limits),
             create_time_us=time.time_ns() // 1000,
         )
         info = await self._store.create(name, settings)
@@ -246,13 +246,13 @@ class LibraryService(library_pb2_grpc.LibraryServiceServicer):
 
     async def _delete(self, request: library_pb2.DeleteImagesRequest, call: Call) -> library_pb2.DeleteImagesResponse:
         table = await self._store.open(self._name(request.library, call))
-        hashes, chosen = checks.selection_of(request, limits=self._parts.library_limits)
-        deleted = await table.delete(hashes=hashes, chosen=chosen)
+        hashes, where = checks.check_selection(request, limits=self._parts.library_limits)
+        deleted = await table.delete(hashes=hashes, where=where)
         call.fields["deleted"] = deleted
         self._store.changed(table)
         return library_pb2.DeleteImagesResponse(deleted_count=deleted)
 
     def _name(self, name: str, call: Call, *, field: str = "library") -> str:
-        """Returns a library's name, checked, and notes it for the log."""
+        """Return a library's name, checked, and note it for the log."""
         call.fields["library"] = checks.check_name(name, field=field, limits=self._parts.library_limits)
         return name

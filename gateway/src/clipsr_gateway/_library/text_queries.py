@@ -70,7 +70,7 @@ class TextQueries:
         self._remembered: OrderedDict[bytes, npt.NDArray[np.float32]] = OrderedDict()
 
     def plan(self, request: library_pb2.SearchByTextRequest) -> TextQuery:
-        """Checks the text and the templates of a search.
+        """Check the text and the templates of a search.
 
         Raises:
             InvalidRequestError: with one violation for every field that is wrong.
@@ -87,7 +87,7 @@ class TextQueries:
             ) from error
 
     async def embed(self, query: TextQuery, call: Call) -> EmbeddedText:
-        """Embeds a checked text.
+        """Embed a checked text.
 
         Raises:
             BackendError, DeadlineExceededError, LimitedError: it was not embedded.
@@ -97,9 +97,9 @@ class TextQueries:
         known = self._remembered.get(key)
         if known is not None:
             self._remembered.move_to_end(key)
-            call.take_on(items=1, units=0)
+            call.admit(items=1, units=0)
             return EmbeddedText(embedding=known, timing=types_pb2.Timing())
-        call.take_on(items=1, units=units)
+        call.admit(items=1, units=units)
         began_s = time.perf_counter()
         rows = await run_texts(
             query.texts,
@@ -115,14 +115,14 @@ class TextQueries:
         return EmbeddedText(embedding=rows[0], timing=types_pb2.Timing(queue_ms=queue_ms, inference_ms=inference_ms))
 
     def warnings(self, text: str) -> list[library_pb2.QueryWarning]:
-        """Returns what is doubtful about a text."""
+        """Return what is doubtful about a text."""
         if self._vocabulary is None or self._vocabulary.knows(text):
             return []
-        sentence = (
+        message = (
             "This model's vocabulary has not a word of this text, only the bytes that it is written with, so what is "
             "found means little. Ask in English, or serve a multilingual checkpoint."
         )
-        return [library_pb2.QueryWarning(reason=_NO_KNOWN_TOKEN, message=sentence)]
+        return [library_pb2.QueryWarning(reason=_NO_KNOWN_TOKEN, message=message)]
 
     def _remember(self, key: bytes, embedding: npt.NDArray[np.float32]) -> None:
         self._remembered[key] = embedding
@@ -131,5 +131,5 @@ class TextQueries:
 
 
 def _digest(query: TextQuery) -> bytes:
-    """Returns 32 bytes for a query, which may have 128 KiB of templates itself."""
+    """Return 32 bytes for a query, which may have 128 KiB of templates itself."""
     return hashlib.sha256(repr((query.texts, query.templates)).encode()).digest()

@@ -27,7 +27,7 @@ class Vocabulary:
         self._lengths = sorted({len(token) for token in self._tokens})
 
     def knows(self, text: str) -> bool:
-        """Says whether the model has a token for some part of a text.
+        """Say whether the model has a token for some part of a text.
 
         A byte-level tokenizer writes any text as bytes, three for a Chinese character, which tells an English model
         nothing; nor do the single letters of other alphabets that its vocabulary happens to have. So a text with
@@ -44,7 +44,7 @@ class Vocabulary:
 
 
 def load_vocabulary(repository: Path) -> Vocabulary | None:
-    """Reads the tokenizer's file of a model repository; None if it is not there or has no list of tokens."""
+    """Read the tokenizer's file of a model repository; None if it is not there or has no list of tokens."""
     try:
         document = json.loads((repository / _TOKENIZER_FILE).read_text(encoding="utf-8"))
         model = document["model"]
@@ -57,7 +57,7 @@ def load_vocabulary(repository: Path) -> Vocabulary | None:
 
 
 def _texts(pieces: Iterable[Any], *, marks: list[str], is_byte_level: bool) -> Iterable[str]:
-    """Returns the tokens as the text they stand for; those that are parts of a character are left out."""
+    """Return the tokens as the text they stand for; those that are parts of a character are left out."""
     byte_of = {character: byte for byte, character in _byte_characters().items()}
     for piece in pieces:
         token = cast("str", piece if isinstance(piece, str) else piece[0])  # Unigram has pairs with a probability
@@ -73,7 +73,7 @@ def _texts(pieces: Iterable[Any], *, marks: list[str], is_byte_level: bool) -> I
 
 
 def _byte_characters() -> dict[int, str]:
-    """Returns the printable character that stands for each byte in a byte-level vocabulary.
+    """Return the printable character that stands for each byte in a byte-level vocabulary.
 
     Source: Radford et al. 2019 (GPT-2), released encoder: printable Latin-1 stands for itself, the rest is moved up.
     """

@@ -28,7 +28,7 @@ from clipsr_gateway._access.tls import server_credentials
 from clipsr_gateway._admission.fair_slots import FairSlots
 from clipsr_gateway._backend.protocol import InferenceBackend
 from clipsr_gateway._backend.triton import TritonBackend
-from clipsr_gateway._calls.call import CallGate
+from clipsr_gateway._calls.call import CallRunner
 from clipsr_gateway._classifier.service import MAX_STREAM_AGE_S, ClassifierService
 from clipsr_gateway._embedding.service import EmbeddingService
 from clipsr_gateway._library.disabled import DisabledLibraryService
@@ -90,7 +90,7 @@ class GatewayConfig:
     operations: OperationsConfig = field(default_factory=OperationsConfig)
 
     def __post_init__(self) -> None:
-        """Refuses addresses and counts that cannot work.
+        """Refuse addresses and counts that cannot work.
 
         Raises:
             ConfigurationError: naming the option.
@@ -203,7 +203,7 @@ class Gateway:
         return port
 
     async def stop(self) -> bool:
-        """Says NOT_SERVING, refuses new calls, waits for those in flight, closes.
+        """Say NOT_SERVING, refuses new calls, waits for those in flight, closes.
 
         Returns:
             Whether all calls in flight finished within the grace period.
@@ -226,9 +226,9 @@ class Gateway:
 
 
 def _make_library_service(
-    config: GatewayConfig, *, manifest: Manifest, backend: InferenceBackend, slots: FairSlots, gate: CallGate
+    config: GatewayConfig, *, manifest: Manifest, backend: InferenceBackend, slots: FairSlots, gate: CallRunner
 ) -> tuple[LibraryStore | None, library_pb2_grpc.LibraryServiceServicer]:
-    """Returns the store and the service of libraries; only a gateway that keeps some needs LanceDB.
+    """Return the store and the service of libraries; only a gateway that keeps some needs LanceDB.
 
     Raises:
         ConfigurationError: LanceDB is not installed.
@@ -239,8 +239,8 @@ def _make_library_service(
         from clipsr_gateway._library.service import LibraryService, LibraryServiceParts
         from clipsr_gateway._library.store.store import LibraryStore
     except ModuleNotFoundError as cause:
-        sentence = f"--library-uri needs {cause.name}; install it with `pip install 'clipsr-gateway[library]'`."
-        raise ConfigurationError(sentence) from cause
+        message = f"--library-uri needs {cause.name}; install it with `pip install 'clipsr-gateway[library]'`."
+        raise ConfigurationError(message) from cause
     from clipsr_gateway._library.vocabulary import load_vocabulary
 
     store = LibraryStore(config.library_uri, max_libraries=config.library_limits.max_libraries)
@@ -259,7 +259,7 @@ def _make_library_service(
 
 
 async def serve(config: GatewayConfig) -> None:
-    """Runs the gateway in front of Triton until SIGTERM or SIGINT.
+    """Run the gateway in front of Triton until SIGTERM or SIGINT.
 
     Raises:
         ManifestError: the repository's manifest.json is absent or wrong.

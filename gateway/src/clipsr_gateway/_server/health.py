@@ -48,13 +48,13 @@ class HealthService(health_pb2_grpc.HealthServicer):
         return self._is_serving
 
     async def set_serving(self, is_serving: bool) -> None:
-        """Changes the status and tells all watchers; without effect after `close`."""
+        """Change the status and tell all watchers; without effect after `close`."""
         async with self._changed:
             self._is_serving = is_serving and not self._is_closed
             self._changed.notify_all()
 
     async def close(self) -> None:
-        """Says NOT_SERVING for good and ends all watches once they have said so."""
+        """Say NOT_SERVING for good and ends all watches once they have said so."""
         async with self._changed:
             self._is_serving = False
             self._is_closed = True
@@ -63,7 +63,7 @@ class HealthService(health_pb2_grpc.HealthServicer):
     async def Check(  # noqa: N802 - the name in the proto
         self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> health_pb2.HealthCheckResponse:
-        """Answers the status; NOT_FOUND for a service this server does not have."""
+        """Answer the status; NOT_FOUND for a service this server does not have."""
         status = self._status(request.service)
         if status == _SERVICE_UNKNOWN:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"There is no service {request.service!r} here.")
@@ -120,7 +120,7 @@ class HealthMonitor:
         self._last_cause: str | None = ""  # equal to no cause, so that the first one is logged
 
     async def run(self) -> None:
-        """Measures until cancelled."""
+        """Measure until cancelled."""
         while True:
             cause = await self._measure()
             await self._health.set_serving(cause is None)
@@ -132,7 +132,7 @@ class HealthMonitor:
             await asyncio.sleep(self._schedule.readiness_interval_s)
 
     async def _measure(self) -> str | None:
-        """Returns why the service is not fit to serve, or None if it is. Never raises: a dead monitor hides faults."""
+        """Return why the service is not fit to serve, or None if it is. Never raises: a dead monitor hides faults."""
         try:
             if not await self._backend.is_ready(timeout_s=self._schedule.readiness_timeout_s):
                 self._canary_due_s = 0.0  # what comes back may be another server: prove it again
@@ -148,7 +148,7 @@ class HealthMonitor:
         return None
 
     async def _run_canary(self) -> None:
-        """Classifies the canary image on both routes.
+        """Classify the canary image on both routes.
 
         Raises:
             ValueError: scores are not finite, or not as many as labels.
@@ -164,12 +164,12 @@ class HealthMonitor:
                 request_id=f"canary-{route}",
                 timeout_s=self._schedule.canary_timeout_s,
             )
-            if fault := scores.fault(label_count=len(_CANARY_LABELS)):
+            if fault := scores.validate(label_count=len(_CANARY_LABELS)):
                 raise ValueError(f"route {route}: {fault}")
 
 
 def canary_png() -> bytes:
-    """Returns a small PNG with a colour gradient: cheap, the same every time, and not constant."""
+    """Return a small PNG with a colour gradient: cheap, the same every time, and not constant."""
     ramp = Image.linear_gradient("L").resize((_CANARY_SIDE_PX, _CANARY_SIDE_PX))
     image = Image.merge("RGB", (ramp, ramp.transpose(Image.Transpose.ROTATE_90), ramp.point(lambda value: 255 - value)))
     buffer = io.BytesIO()

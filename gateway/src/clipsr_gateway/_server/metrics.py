@@ -39,7 +39,7 @@ class Queue(Protocol):
 
     @property
     def waiting(self) -> int:
-        """Requests that wait for a place."""
+        """Request that wait for a place."""
         ...
 
     @property
@@ -87,8 +87,10 @@ class Metrics:
         self._gauge("triton_requests_in_flight", "Requests in Triton.", lambda: queue.in_use)
         self._gauge("queued_bytes", "Bytes of the messages of calls in progress.", lambda: admission.queued_bytes)
         self._gauge("work_units", "Work that was taken on and is not done, in small images.", lambda: admission.units)
-        self._gauge("units_per_second", "How fast Triton works, as measured.", lambda: admission.units_per_second)
-        self._gauge("alone_seconds", "How long a small image takes alone, as measured.", lambda: admission.alone_s)
+        self._gauge("work_units_per_second", "How fast Triton works, as measured.", lambda: admission.units_per_second)
+        self._gauge(
+            "unloaded_latency_seconds", "How long a small image takes alone, as measured.", lambda: admission.alone_s
+        )
         self._gauge(
             "estimated_wait_seconds", "How long a small image would take now.", lambda: admission.estimate_s(1.0)
         )
@@ -96,11 +98,11 @@ class Metrics:
         Info(_PREFIX, "What is served, by which version.", registry=self.registry).info(dict(info))
 
     def call_began(self, call: Call) -> None:
-        """Counts a call in."""
+        """Count a call in."""
         self._in_flight.labels(call.method).inc()
 
     def call_ended(self, call: Call, *, code: str, latency_s: float) -> None:
-        """Counts a call out."""
+        """Count a call out."""
         key = str(call.fields.get("key", ""))  # from the key file, never from the caller
         self._in_flight.labels(call.method).dec()
         self._calls.labels(call.method, code, key).inc()
@@ -150,7 +152,7 @@ class MetricsServer:
         self.address = f"{host}:{self._server.server_port}"
 
     def close(self) -> None:
-        """Stops; scrapes in progress finish."""
+        """Stop; scrapes in progress finish."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

@@ -12,8 +12,8 @@ from clipsr_gateway._access.authentication import Authenticator
 from clipsr_gateway._access.tls import TlsConfig
 from clipsr_gateway._admission.controller import Admission, AdmissionConfig
 from clipsr_gateway._admission.fair_slots import FairSlots
-from clipsr_gateway._calls.call import CallGate
-from clipsr_gateway._calls.interceptor import Entrance
+from clipsr_gateway._calls.call import CallRunner
+from clipsr_gateway._calls.interceptor import AdmissionInterceptor
 from clipsr_gateway._logs import log_event
 from clipsr_gateway._manifest import Manifest
 from clipsr_gateway._server.health import HealthService
@@ -45,7 +45,7 @@ class OperationsConfig:
     admission: AdmissionConfig = field(default_factory=AdmissionConfig)
 
     def __post_init__(self) -> None:
-        """Refuses an address that cannot work.
+        """Refuse an address that cannot work.
 
         Raises:
             ConfigurationError: naming the option.
@@ -99,8 +99,8 @@ class Operations:
         )
         self._metrics_server: MetricsServer | None = None
         self._no_metrics: str | None = None
-        self.gate = CallGate((self.metrics,), tracing=self._tracing)
-        self.entrance = Entrance(
+        self.gate = CallRunner((self.metrics,), tracing=self._tracing)
+        self.entrance = AdmissionInterceptor(
             gate=self.gate, authenticator=self._authenticator, admission=self.admission, config=config.admission
         )
         self._watch: asyncio.Task[None] | None = None
@@ -111,7 +111,7 @@ class Operations:
         return self._metrics_server.address if self._metrics_server else None
 
     def start(self) -> None:
-        """Serves metrics and watches the key file.
+        """Serve metrics and watch the key file.
 
         Raises:
             ListenError: the metrics' address cannot be bound.
@@ -126,24 +126,24 @@ class Operations:
         self._watch = asyncio.create_task(self._authenticator.watch())
 
     def warn(self, address: str) -> None:
-        """Says in the log what an operator may not expect: no metrics, or that anybody on the network may call."""
+        """Say in the log what an operator may not expect: no metrics, or that anybody on the network may call."""
         if self._no_metrics is not None:
             log_event("no_metrics", {"cause": self._no_metrics}, level=logging.WARNING)
         if address.startswith(_LOOPBACK):
             return
         if self._authenticator.is_open:
-            sentence = "anybody who reaches this address may call; give --api-keys FILE"
-            log_event("no_api_keys", {"address": address, "cause": sentence}, level=logging.WARNING)
+            message = "anybody who reaches this address may call; give --api-keys FILE"
+            log_event("no_api_keys", {"address": address, "cause": message}, level=logging.WARNING)
         elif self._config.tls is None:
-            sentence = "API keys travel readable over the network; give --tls-cert and --tls-key, or end TLS before"
-            log_event("no_tls", {"address": address, "cause": sentence}, level=logging.WARNING)
+            message = "API keys travel readable over the network; give --tls-cert and --tls-key, or end TLS before"
+            log_event("no_tls", {"address": address, "cause": message}, level=logging.WARNING)
 
     def reload_keys(self) -> None:
-        """Reads the key file again, as SIGHUP asks for."""
+        """Read the key file again, as SIGHUP asks for."""
         self._authenticator.reload()
 
     async def stop(self) -> None:
-        """Stops watching; sends the last spans."""
+        """Stop watching; send the last spans."""
         if self._watch is not None:
             self._watch.cancel()
             with contextlib.suppress(asyncio.CancelledError):

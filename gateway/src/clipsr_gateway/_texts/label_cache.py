@@ -40,18 +40,18 @@ class LabelCache:
         self._known: OrderedDict[bytes, KnownLabels] = OrderedDict()
 
     def __len__(self) -> int:
-        """Returns how many label spaces are kept."""
+        """Return how many label spaces are kept."""
         return len(self._known)
 
     def get(self, serialized: bytes) -> KnownLabels | None:
-        """Returns what is known of a serialized LabelSpace."""
+        """Return what is known of a serialized LabelSpace."""
         known = self._known.get(serialized)
         if known is not None:
             self._known.move_to_end(serialized)
         return known
 
     def put(self, serialized: bytes, known: KnownLabels) -> None:
-        """Keeps a label space, and forgets those that were not used for longest."""
+        """Keep a label space, and forget those that were not used for longest."""
         if serialized not in self._known:
             self._bytes += _memory_bytes(serialized)
         self._known[serialized] = known

@@ -50,7 +50,7 @@ class TextQuery:
 
 
 def resolve_label_space(space: types_pb2.LabelSpace, *, path: str, manifest: Manifest, limits: Limits) -> LabelQuery:
-    """Checks labels and templates and replaces set names by what they hold.
+    """Check labels and templates and replace set names by what they hold.
 
     Args:
         space: as the caller wrote it.
@@ -73,18 +73,18 @@ def resolve_label_space(space: types_pb2.LabelSpace, *, path: str, manifest: Man
 
 
 def resolve_texts(texts: Sequence[str], templates: Sequence[str], *, manifest: Manifest, limits: Limits) -> TextQuery:
-    """Checks the texts and templates of an EmbedTextsRequest; without templates the texts stand for themselves.
+    """Check the texts and templates of an EmbedTextsRequest; without templates the texts stand for themselves.
 
     Raises:
         InvalidRequestError: with one violation for every field that is wrong.
     """
     violations: list[Violation] = []
     if not texts:
-        sentence = "There are no texts; send at least one."
-        violations.append(Violation(field="texts", reason="TEXTS_EMPTY", sentence=sentence))
+        message = "There are no texts; send at least one."
+        violations.append(Violation(field="texts", reason="TEXTS_EMPTY", message=message))
     elif len(texts) > limits.max_embed_texts:
-        sentence = f"{len(texts):,} texts are too many; at most {limits.max_embed_texts:,} are allowed in one request."
-        violations.append(Violation(field="texts", reason="TOO_MANY_TEXTS", sentence=sentence))
+        message = f"{len(texts):,} texts are too many; at most {limits.max_embed_texts:,} are allowed in one request."
+        violations.append(Violation(field="texts", reason="TOO_MANY_TEXTS", message=message))
     else:
         violations += _string_violations(texts, "texts", "text", limits)
     resolved, template_violations = _resolve_templates(
@@ -101,11 +101,11 @@ def _product_violations(count: int, nouns: str, template_count: int, path: str, 
     total = count * template_count
     if total <= limits.max_texts:
         return []
-    sentence = (
+    message = (
         f"{count:,} {nouns} in {template_count:,} templates are {total:,} texts; at most {limits.max_texts:,} are "
         f"allowed. Send fewer {nouns}, or fewer templates."
     )
-    return [Violation(field=path, reason="TOO_MANY_TEXTS", sentence=sentence)]
+    return [Violation(field=path, reason="TOO_MANY_TEXTS", message=message)]
 
 
 def _resolve_labels(
@@ -115,11 +115,11 @@ def _resolve_labels(
         return _resolve_label_set(space, path, manifest)
     labels, field = tuple(space.labels), f"{path}.labels"
     if not labels:
-        sentence = "There are no labels to choose from; set labels, or label_set to the name of a published set."
-        return (), [Violation(field=field, reason="LABELS_EMPTY", sentence=sentence)]
+        message = "There are no labels to choose from; set labels, or label_set to the name of a published set."
+        return (), [Violation(field=field, reason="LABELS_EMPTY", message=message)]
     if len(labels) > limits.max_labels:
-        sentence = f"{len(labels):,} labels are too many; at most {limits.max_labels:,} are allowed in one request."
-        return (), [Violation(field=field, reason="TOO_MANY_LABELS", sentence=sentence)]
+        message = f"{len(labels):,} labels are too many; at most {limits.max_labels:,} are allowed in one request."
+        return (), [Violation(field=field, reason="TOO_MANY_LABELS", message=message)]
     violations = [*_string_violations(labels, field, "label", limits), *_duplicate_violations(labels, field)]
     return labels, violations
 
@@ -128,29 +128,29 @@ def _resolve_label_set(
     space: types_pb2.LabelSpace, path: str, manifest: Manifest
 ) -> tuple[tuple[str, ...], list[Violation]]:
     if space.labels:
-        sentence = "Both labels and label_set are set; leave one of them empty."
-        return (), [Violation(field=path, reason="LABEL_SPACE_AMBIGUOUS", sentence=sentence)]
+        message = "Both labels and label_set are set; leave one of them empty."
+        return (), [Violation(field=path, reason="LABEL_SPACE_AMBIGUOUS", message=message)]
     labels = manifest.label_sets.get(space.label_set)
     if labels is not None:
         return labels, []
     hint = " Write the name without '@'." if space.label_set.startswith("@") else ""
-    sentence = f"There is no label set {_quote(space.label_set)}; the model has {_names(manifest.label_sets)}.{hint}"
-    return (), [Violation(field=f"{path}.label_set", reason="LABEL_SET_UNKNOWN", sentence=sentence)]
+    message = f"There is no label set {_quote(space.label_set)}; the model has {_names(manifest.label_sets)}.{hint}"
+    return (), [Violation(field=f"{path}.label_set", reason="LABEL_SET_UNKNOWN", message=message)]
 
 
 def _string_violations(values: Sequence[str], path: str, noun: str, limits: Limits) -> Iterator[Violation]:
-    """Finds labels or texts that are empty or too long."""
+    """Find labels or texts that are empty or too long."""
     for index, value in enumerate(values):
         field = f"{path}[{index}]"
         if not value.strip():
-            sentence = f"{noun.capitalize()} {index} is empty or only white space; remove it."
-            yield Violation(field=field, reason=f"{noun.upper()}_EMPTY", sentence=sentence)
+            message = f"{noun.capitalize()} {index} is empty or only white space; remove it."
+            yield Violation(field=field, reason=f"{noun.upper()}_EMPTY", message=message)
         elif (size := len(value.encode())) > limits.max_label_bytes:
-            sentence = (
+            message = (
                 f"{noun.capitalize()} {index} ({_quote(value)}) has {size:,} bytes; at most "
                 f"{limits.max_label_bytes:,} are allowed."
             )
-            yield Violation(field=field, reason=f"{noun.upper()}_TOO_LONG", sentence=sentence)
+            yield Violation(field=field, reason=f"{noun.upper()}_TOO_LONG", message=message)
 
 
 def _duplicate_violations(labels: Sequence[str], path: str) -> Iterator[Violation]:
@@ -158,24 +158,24 @@ def _duplicate_violations(labels: Sequence[str], path: str) -> Iterator[Violatio
     for index, label in enumerate(labels):
         first = first_index.setdefault(label, index)
         if first != index and label.strip():
-            sentence = f"Label {index} ({_quote(label)}) is the same as label {first}; labels must be unique."
-            yield Violation(field=f"{path}[{index}]", reason="LABEL_DUPLICATE", sentence=sentence)
+            message = f"Label {index} ({_quote(label)}) is the same as label {first}; labels must be unique."
+            yield Violation(field=f"{path}[{index}]", reason="LABEL_DUPLICATE", message=message)
 
 
 def _resolve_templates(
     templates: tuple[str, ...], path: str, manifest: Manifest, limits: Limits
 ) -> tuple[tuple[str, ...], list[Violation]]:
     if len(templates) > limits.max_templates:
-        sentence = f"{len(templates):,} templates are too many; at most {limits.max_templates:,} are allowed."
-        return (), [Violation(field=path, reason="TOO_MANY_TEMPLATES", sentence=sentence)]
+        message = f"{len(templates):,} templates are too many; at most {limits.max_templates:,} are allowed."
+        return (), [Violation(field=path, reason="TOO_MANY_TEMPLATES", message=message)]
     if len(templates) == 1 and templates[0].startswith("@"):
         members = manifest.template_sets.get(templates[0][1:])
         if members is not None:
             return members, []
         if PLACEHOLDER not in templates[0]:
             names = _names(manifest.template_sets, prefix="@")
-            sentence = f"There is no template set {_quote(templates[0])}; the model has {names}."
-            return (), [Violation(field=f"{path}[0]", reason="TEMPLATE_SET_UNKNOWN", sentence=sentence)]
+            message = f"There is no template set {_quote(templates[0])}; the model has {names}."
+            return (), [Violation(field=f"{path}[0]", reason="TEMPLATE_SET_UNKNOWN", message=message)]
     return templates, list(_template_violations(templates, path, limits))
 
 
@@ -184,15 +184,15 @@ def _template_violations(templates: Sequence[str], path: str, limits: Limits) ->
         field = f"{path}[{index}]"
         placeholders = template.count(PLACEHOLDER)
         if (size := len(template.encode())) > limits.max_label_bytes:
-            sentence = f"Template {index} has {size:,} bytes; at most {limits.max_label_bytes:,} are allowed."
-            yield Violation(field=field, reason="TEMPLATE_TOO_LONG", sentence=sentence)
+            message = f"Template {index} has {size:,} bytes; at most {limits.max_label_bytes:,} are allowed."
+            yield Violation(field=field, reason="TEMPLATE_TOO_LONG", message=message)
         elif placeholders != 1:
             hint = " A set's name must stand alone." if template.startswith("@") else ""
-            sentence = (
+            message = (
                 f"Template {index} ({_quote(template)}) has {placeholders} placeholders; write exactly one {{}} "
                 f'where the label goes, as in "a photo of a {{}}.".{hint}'
             )
-            yield Violation(field=field, reason="TEMPLATE_WITHOUT_PLACEHOLDER", sentence=sentence)
+            yield Violation(field=field, reason="TEMPLATE_WITHOUT_PLACEHOLDER", message=message)
 
 
 def _quote(text: str) -> str:

@@ -25,7 +25,7 @@ async def run_texts(
     slots: FairSlots,
     call: Call,
 ) -> npt.NDArray[np.float32]:
-    """Embeds texts in one request to the backend once there is a place.
+    """Embed texts in one request to the backend once there is a place.
 
     Args:
         texts: N texts.
@@ -42,7 +42,7 @@ async def run_texts(
         BackendError, DeadlineExceededError: none of the texts is embedded.
     """
     units = text_units(len(texts) * len(templates))
-    async with call.place(slots):
+    async with call.acquire_slot(slots):
         if call.is_past_deadline():
             raise DeadlineExceededError("The deadline passed before all texts were sent to Triton.")
         try:

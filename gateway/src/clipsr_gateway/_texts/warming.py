@@ -59,11 +59,11 @@ class LabelWarmer:
         self._turn = asyncio.Semaphore(1)
 
     def forget(self) -> None:
-        """The backend may have been restarted."""
+        """Forget all: the backend may have been restarted."""
         self._known.clear()
 
     async def warm(self, query: LabelQuery, call: Call) -> None:
-        """Returns when the backend knows the labels, or at once if they are few.
+        """Return when the backend knows the labels, or at once if they are few.
 
         Raises:
             BackendUnavailableError, DeadlineExceededError: the call fails.
@@ -94,7 +94,7 @@ class LabelWarmer:
 
     async def _send(self, portion: LabelQuery, call: Call) -> float:
         prepared = self._backend.prepare(labels=portion.labels, templates=portion.templates)
-        async with self._turn, call.place(self._slots):
+        async with self._turn, call.acquire_slot(self._slots):
             if call.is_past_deadline():
                 raise DeadlineExceededError("The deadline passed before all labels were encoded; send fewer, or wait.")
             began_s = self._clock()

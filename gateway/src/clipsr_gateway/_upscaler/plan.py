@@ -33,7 +33,7 @@ class UpscalePlan:
 
 
 def plan_upscale(request: upscaler_pb2.UpscaleRequest, *, limits: Limits) -> UpscalePlan:
-    """Checks a request without decoding its image.
+    """Check a request without decoding its image.
 
     Raises:
         InvalidRequestError: with one violation for every wrong field.
@@ -41,19 +41,19 @@ def plan_upscale(request: upscaler_pb2.UpscaleRequest, *, limits: Limits) -> Ups
     violations: list[Violation] = []
     output = OUTPUT_FORMATS.get(request.format)
     if output is None:
-        sentence = f"Format {request.format} is unknown; use one of {', '.join(_names())}."
-        violations.append(Violation(field="format", reason="FORMAT_UNKNOWN", sentence=sentence))
+        message = f"Format {request.format} is unknown; use one of {', '.join(_names())}."
+        violations.append(Violation(field="format", reason="FORMAT_UNKNOWN", message=message))
     target = request.WhichOneof("target")
     if target is None:
-        sentence = "Nothing says how large the output is; set scale or size."
-        violations.append(Violation(field="scale", reason="TARGET_MISSING", sentence=sentence))
+        message = "Nothing says how large the output is; set scale or size."
+        violations.append(Violation(field="scale", reason="TARGET_MISSING", message=message))
     source_hw = target_hw = (0, 0)
     try:
         source_hw = check_image(request.image.content, limits=limits).size_hw
         if target is not None:
             target_hw = resolve_target(request, source_hw, limits=limits)
     except ImageRejectedError as error:
-        violations.append(Violation(field=CONTENT_FIELD, reason=error.reason, sentence=error.sentence))
+        violations.append(Violation(field=CONTENT_FIELD, reason=error.reason, message=error.message))
     except InvalidRequestError as error:
         violations += error.violations
     if output is None or violations:
@@ -66,7 +66,7 @@ def plan_upscale(request: upscaler_pb2.UpscaleRequest, *, limits: Limits) -> Ups
 def resolve_target(
     request: upscaler_pb2.UpscaleRequest, source_hw: tuple[int, int], *, limits: Limits
 ) -> tuple[int, int]:
-    """Returns rows and columns of the output for an image of `source_hw`.
+    """Return rows and columns of the output for an image of `source_hw`.
 
     Raises:
         InvalidRequestError: SCALE_OUT_OF_RANGE, SIZE_TOO_SMALL or OUTPUT_TOO_LARGE.
@@ -80,37 +80,37 @@ def resolve_target(
         sides = [float(request.size.height), float(request.size.width)]
     height, width = sides
     if height < source_hw[0] or width < source_hw[1]:
-        sentence = (
+        message = (
             f"An output of {width:g} x {height:g} pixels is smaller than the image ({source_hw[1]} x {source_hw[0]}); "
             "give at least the image's own width and height, as upscaling reduces neither."
         )
-        raise _invalid(field, "SIZE_TOO_SMALL", sentence)
+        raise _invalid(field, "SIZE_TOO_SMALL", message)
     if height * width < 4 * limits.max_output_pixels:  # beyond, what follows might not even be a sensible integer
         rows, columns = (math.floor(side + 0.5) for side in sides)
         if rows * columns <= limits.max_output_pixels:
             return rows, columns
-    sentence = (
+    message = (
         f"The output would have {width:,.6g} x {height:,.6g} pixels, more than the {limits.max_output_pixels:,} that "
         "GetModelInfo (`clipsr-client info`) gives as the limit; ask for a smaller scale or size."
     )
-    raise _invalid(field, "OUTPUT_TOO_LARGE", sentence)
+    raise _invalid(field, "OUTPUT_TOO_LARGE", message)
 
 
 def lacks_alpha(output: OutputFormat) -> InvalidRequestError:
-    """Returns the error of an image with transparency and a format without."""
+    """Return the error of an image with transparency and a format without."""
     others = " or ".join(each.title for each in _known().values() if each.holds_alpha)
-    sentence = f"The image has transparent pixels, and {output.title} cannot hold them; ask for {others}."
-    return _invalid("format", "FORMAT_WITHOUT_ALPHA", sentence)
+    message = f"The image has transparent pixels, and {output.title} cannot hold them; ask for {others}."
+    return _invalid("format", "FORMAT_WITHOUT_ALPHA", message)
 
 
 def _check_sides(target_hw: tuple[int, int], output: OutputFormat) -> None:
     if output.max_side_px is not None and max(target_hw) > output.max_side_px:
         others = " or ".join(each.title for each in _known().values() if each.max_side_px is None)
-        sentence = (
+        message = (
             f"{output.title} holds at most {output.max_side_px:,} pixels a side, and the output would have "
             f"{target_hw[1]:,} x {target_hw[0]:,}; ask for {others}."
         )
-        raise _invalid("format", "FORMAT_SIDE_TOO_LONG", sentence)
+        raise _invalid("format", "FORMAT_SIDE_TOO_LONG", message)
 
 
 def _known() -> dict[int, OutputFormat]:
@@ -122,5 +122,5 @@ def _names() -> list[str]:
     return [upscaler_pb2.ImageFormat.Name(number) for number in _known()]
 
 
-def _invalid(field: str, reason: str, sentence: str) -> InvalidRequestError:
-    return InvalidRequestError([Violation(field=field, reason=reason, sentence=sentence)])
+def _invalid(field: str, reason: str, message: str) -> InvalidRequestError:
+    return InvalidRequestError([Violation(field=field, reason=reason, message=message)])

@@ -17,7 +17,7 @@ from clipsr.v1 import types_pb2, upscaler_pb2, upscaler_pb2_grpc
 from clipsr_gateway._admission.controller import upscale_units
 from clipsr_gateway._admission.fair_slots import FairSlots
 from clipsr_gateway._backend.protocol import InferenceBackend
-from clipsr_gateway._calls.call import Call, CallGate, gather_or_cancel
+from clipsr_gateway._calls.call import Call, CallRunner, gather_or_cancel
 from clipsr_gateway._images.decode import Picture, decode
 from clipsr_gateway._images.encode import encode
 from clipsr_gateway._images.run import size_message
@@ -71,11 +71,11 @@ class _Clock:
         self._last_answered_s = 0.0
 
     def wait(self) -> None:
-        """Waiting begins again."""
+        """Begin to wait again."""
         self._waiting_since_s = time.perf_counter()
 
     def proceed(self) -> None:
-        """Waiting has ended."""
+        """End waiting."""
         self._queued_s += time.perf_counter() - self._waiting_since_s
 
     def send(self) -> None:
@@ -89,7 +89,7 @@ class _Clock:
         self._last_answered_s = time.perf_counter()
 
     def timing(self) -> types_pb2.Timing:
-        """Returns what a response says."""
+        """Return what a response says."""
         inference_s = self._last_answered_s - (self._first_sent_s or self._last_answered_s)
         return types_pb2.Timing(queue_ms=self._queued_s * 1000, inference_ms=inference_s * 1000)
 
@@ -112,7 +112,7 @@ class UpscalerService(upscaler_pb2_grpc.UpscalerServiceServicer):
         manifest: Manifest,
         limits: Limits,
         slots: FairSlots,
-        gate: CallGate,
+        gate: CallRunner,
     ) -> None:
         self._backend = backend
         self._manifest = manifest
@@ -126,12 +126,12 @@ class UpscalerService(upscaler_pb2_grpc.UpscalerServiceServicer):
         request: upscaler_pb2.UpscaleRequest,
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> upscaler_pb2.UpscaleResponse:
-        """Upscales one image; see upscaler.proto."""
+        """Upscale one image; see upscaler.proto."""
         return await self._gate.run("Upscale", context, lambda call: self._upscale(request, call))
 
     async def _upscale(self, request: upscaler_pb2.UpscaleRequest, call: Call) -> upscaler_pb2.UpscaleResponse:
         plan = await asyncio.to_thread(plan_upscale, request, limits=self._limits)
-        call.take_on(items=1, units=upscale_units(plan.source_hw, plan.target_hw))
+        call.admit(items=1, units=upscale_units(plan.source_hw, plan.target_hw))
         clock = _Clock()
         try:
             async with self._room:
@@ -143,7 +143,7 @@ class UpscalerService(upscaler_pb2_grpc.UpscalerServiceServicer):
                 with call.stage("encode"):
                     content = await asyncio.to_thread(self._encode, rendered, plan)
         except ImageRejectedError as error:
-            raise _refuse(CONTENT_FIELD, error.reason, error.sentence) from error
+            raise _refuse(CONTENT_FIELD, error.reason, error.message) from error
         except BackendFaultError as error:
             fields = {"request_id": call.request_id, "cause": str(error)}
             log_event("backend_fault", fields, level=logging.ERROR)
@@ -158,7 +158,7 @@ class UpscalerService(upscaler_pb2_grpc.UpscalerServiceServicer):
         )
 
     def _decode(self, request: upscaler_pb2.UpscaleRequest, plan: UpscalePlan) -> tuple[Picture, UpscalePlan]:
-        """Decodes, and refuses what only the pixels tell."""
+        """Decode, and refuse what only the pixels tell."""
         picture = decode(request.image.content)
         if not picture.is_opaque and not plan.output.holds_alpha:
             raise lacks_alpha(plan.output)
@@ -170,20 +170,20 @@ class UpscalerService(upscaler_pb2_grpc.UpscalerServiceServicer):
     def _encode(self, picture: Picture, plan: UpscalePlan) -> bytes:
         content = encode(picture, plan.output)
         if len(content) + _RESPONSE_OVERHEAD_BYTES > self._limits.max_message_bytes:
-            sentence = (
+            message = (
                 f"The output takes {len(content):,} bytes as {plan.output.title}; a message holds "
                 f"{self._limits.max_message_bytes:,}. Ask for a smaller scale or size, or for a more compact format."
             )
-            raise _refuse("format", "RESPONSE_TOO_LARGE", sentence)
+            raise _refuse("format", "RESPONSE_TOO_LARGE", message)
         return content
 
     async def _render(self, picture: Picture, target_hw: tuple[int, int], call: Call, clock: _Clock) -> Picture:
-        """Renders all planes of a picture."""
+        """Render all planes of a picture."""
         tiles = plan_tiles(
             picture.size_hw,
             target_hw,
             tile_px=self._manifest.image_size_px,
-            reach_px=self._manifest.receptive_field_px,
+            halo_px=self._manifest.receptive_field_px,
         )
         _check_window(tiles)
         color = _Layer(source=_as_rgb(picture.color), target=_blank(picture.color, target_hw))
@@ -214,7 +214,7 @@ class UpscalerService(upscaler_pb2_grpc.UpscalerServiceServicer):
         self, group: Sequence[tuple[_Layer, Tile]], tiles: TilePlan, call: Call, clock: _Clock
     ) -> None:
         units = len(group) * upscale_units((0, 0), (tiles.tile_px, tiles.tile_px))
-        async with call.place(self._slots, units):
+        async with call.acquire_slot(self._slots, units):
             if call.is_past_deadline():
                 raise DeadlineExceededError("The deadline passed before all tiles were sent to Triton.")
             clock.send()
@@ -234,17 +234,17 @@ class UpscalerService(upscaler_pb2_grpc.UpscalerServiceServicer):
 
 
 def _check_window(tiles: TilePlan) -> None:
-    """Refuses what would need more memory than classification ever does.
+    """Refuse what would need more memory than classification ever does.
 
     Raises:
         InvalidRequestError: IMAGE_TOO_MANY_PIXELS.
     """
     if tiles.window_pixels > MAX_REQUEST_PIXELS:
-        sentence = (
+        message = (
             f"This model must see {tiles.window_pixels:,} pixels of the image at once, more than the "
             f"{MAX_REQUEST_PIXELS:,} that fit; reduce the image, ask for a larger scale, or export the model again."
         )
-        raise _refuse(CONTENT_FIELD, "IMAGE_TOO_MANY_PIXELS", sentence)
+        raise _refuse(CONTENT_FIELD, "IMAGE_TOO_MANY_PIXELS", message)
 
 
 def _group(items: Sequence[tuple[_Layer, Tile]], size: int) -> Iterator[Sequence[tuple[_Layer, Tile]]]:
@@ -253,7 +253,7 @@ def _group(items: Sequence[tuple[_Layer, Tile]], size: int) -> Iterator[Sequence
 
 
 def _as_rgb(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Returns [3, H, W] of [3, H, W], or of one plane three times; a view."""
+    """Return [3, H, W] of [3, H, W], or of one plane three times; a view."""
     return np.broadcast_to(planes, (3, *planes.shape[1:]))
 
 
@@ -262,9 +262,9 @@ def _blank(planes: npt.NDArray[np.uint8], target_hw: tuple[int, int]) -> npt.NDA
 
 
 def _mean(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Returns [1, R, R] of the three channels that a grey image is rendered in; they differ by little."""
+    """Return [1, R, R] of the three channels that a grey image is rendered in; they differ by little."""
     return ((pixels.sum(axis=0, keepdims=True, dtype=np.uint16) + 1) // 3).astype(np.uint8)
 
 
-def _refuse(field: str, reason: str, sentence: str) -> InvalidRequestError:
-    return InvalidRequestError([Violation(field=field, reason=reason, sentence=sentence)])
+def _refuse(field: str, reason: str, message: str) -> InvalidRequestError:
+    return InvalidRequestError([Violation(field=field, reason=reason, message=message)])

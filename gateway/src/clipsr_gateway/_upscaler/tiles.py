@@ -50,35 +50,35 @@ class AxisPlan:
     tiles: tuple[AxisTile, ...]
 
 
-def plan_axis(n_source: int, n_target: int, *, tile_px: int, reach_px: int | None) -> AxisPlan:
+def plan_axis(n_source: int, n_target: int, *, tile_px: int, halo_px: int | None) -> AxisPlan:
     """Divides one axis.
 
     The last tile is shifted inwards, so that it ends where the image does; only an output smaller than a tile hangs
-    over. A window keeps `reach_px` around its tile, except where the image ends: there the window ends too, because the
+    over. A window keeps `halo_px` around its tile, except where the image ends: there the window ends too, because the
     model's padding must meet the image's true border and no other.
 
     Args:
         n_source: pixels of the image.
         n_target: pixels of the output.
         tile_px: R, pixels that the model renders.
-        reach_px: pixels beyond a box that the model sees; None sends the whole axis with every tile.
+        halo_px: pixels beyond a box that the model sees; None sends the whole axis with every tile.
     """
     box_length = tile_px * n_source / n_target
     window_size = n_source
-    if reach_px is not None:
-        window_size = min(n_source, math.ceil(box_length) + 1 + 2 * reach_px)
+    if halo_px is not None:
+        window_size = min(n_source, math.ceil(box_length) + 1 + 2 * halo_px)
     last = max(0, n_target - tile_px)
     starts = [*range(0, last, tile_px), last]
     return AxisPlan(
         window_size=window_size,
         box_length=box_length,
-        tiles=tuple(_place(start, n_source, n_target, window_size, reach_px or 0) for start in starts),
+        tiles=tuple(_place(start, n_source, n_target, window_size, halo_px or 0) for start in starts),
     )
 
 
-def _place(target_start: int, n_source: int, n_target: int, window_size: int, reach_px: int) -> AxisTile:
+def _place(target_start: int, n_source: int, n_target: int, window_size: int, halo_px: int) -> AxisTile:
     whole, part = divmod(target_start * n_source, n_target)  # of integers: the fraction is exact until it is divided
-    window_start = min(max(0, whole - reach_px), n_source - window_size)
+    window_start = min(max(0, whole - halo_px), n_source - window_size)
     box_start = (whole - window_start) + part / n_target + window_size * _NUDGE
     return AxisTile(target_start=target_start, window_start=window_start, box_start=box_start)
 
@@ -106,7 +106,7 @@ class TilePlan:
     tile_px: int
 
     def __iter__(self) -> Iterator[Tile]:
-        """Yields all tiles, row by row."""
+        """Yield all tiles, row by row."""
         for row in self.rows.tiles:
             for column in self.columns.tiles:
                 yield Tile(row=row, column=column)
@@ -120,27 +120,27 @@ class TilePlan:
         return self.rows.window_size * self.columns.window_size
 
     def window(self, source: npt.NDArray[np.uint8], tile: Tile) -> npt.NDArray[np.uint8]:
-        """Returns the part [C, rows, columns] of an image [C, H, W] that is sent for a tile; a view."""
+        """Return the part [C, rows, columns] of an image [C, H, W] that is sent for a tile; a view."""
         top, left = tile.row.window_start, tile.column.window_start
         return source[:, top : top + self.rows.window_size, left : left + self.columns.window_size]
 
     def box(self, tile: Tile) -> tuple[float, float, float, float]:
-        """Returns (top, left, height, width) of a tile, in pixels of its window."""
+        """Return (top, left, height, width) of a tile, in pixels of its window."""
         return tile.row.box_start, tile.column.box_start, self.rows.box_length, self.columns.box_length
 
     def paste(self, target: npt.NDArray[np.uint8], tile: Tile, pixels: npt.NDArray[np.uint8]) -> None:
-        """Writes the rendered pixels [C, R, R] of a tile into the output [C, rows, columns]; cuts what hangs over."""
+        """Write the rendered pixels [C, R, R] of a tile into the output [C, rows, columns]; cuts what hangs over."""
         top, left = tile.row.target_start, tile.column.target_start
         place = target[:, top : top + self.tile_px, left : left + self.tile_px]
         place[...] = pixels[:, : place.shape[1], : place.shape[2]]
 
 
 def plan_tiles(
-    source_hw: tuple[int, int], target_hw: tuple[int, int], *, tile_px: int, reach_px: int | None
+    source_hw: tuple[int, int], target_hw: tuple[int, int], *, tile_px: int, halo_px: int | None
 ) -> TilePlan:
     """Divides an output of `target_hw` pixels; the other arguments are those of `plan_axis`."""
     rows, columns = (
-        plan_axis(n_source, n_target, tile_px=tile_px, reach_px=reach_px)
+        plan_axis(n_source, n_target, tile_px=tile_px, halo_px=halo_px)
         for n_source, n_target in zip(source_hw, target_hw, strict=True)
     )
     return TilePlan(rows=rows, columns=columns, tile_px=tile_px)

@@ -1,8 +1,10 @@
 """Python-based Triton backends: one repository serves NVIDIA's C++ backends and these.
 
-The modules named after a runtime need nothing of Triton; ``triton_backends/<name>/model.py`` beside this package is
+The modules named after a runtime need nothing of Triton; `triton_backends/<name>/model.py` beside this package is
 what Triton loads.
 """
+
+from __future__ import annotations
 
 from clipsr_serving.backends._batching import run_batched
 from clipsr_serving.backends._cores import count_cores, share_cores

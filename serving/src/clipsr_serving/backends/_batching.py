@@ -20,7 +20,7 @@ def run_batched(requests: Sequence[Tensors], run: Run, *, batches: bool) -> list
     A batch that fails is run again request by request, so that the one at fault fails alone.
 
     Args:
-        requests: inputs by name; with ``batches`` the first axis of each is the batch.
+        requests: inputs by name; with `batches` the first axis of each is the batch.
         run: the graph.
         batches: False for a model without a batch dimension.
 
@@ -39,7 +39,7 @@ def run_batched(requests: Sequence[Tensors], run: Run, *, batches: bool) -> list
 
 
 def _group(requests: Sequence[Tensors], batches: bool) -> list[list[int]]:
-    """Indices of requests that may share a batch, in order of first appearance."""
+    """Return indices of requests that may share a batch, in order of first appearance."""
     if not batches:
         return [[index] for index in range(len(requests))]
     groups: dict[tuple[tuple[str, tuple[int, ...]], ...], list[int]] = {}

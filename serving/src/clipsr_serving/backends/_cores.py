@@ -9,7 +9,7 @@ _CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 
 def count_cores(cpu_max: Path = _CGROUP_CPU_MAX) -> int:
-    """Count the cores of this process: its affinity, and in a container its quota (``docker run --cpus``).
+    """Count the cores of this process: its affinity, and in a container its quota (`docker run --cpus`).
 
     Source: Linux, Documentation/admin-guide/cgroup-v2.rst, cpu.max.
     """

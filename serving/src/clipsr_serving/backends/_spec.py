@@ -20,7 +20,7 @@ class TensorSpec:
 
     Attributes:
         name: the same in graph and config.
-        data_type: Triton's word without ``TYPE_``, for example ``FP32``.
+        data_type: Triton's word without `TYPE_`, for example `FP32`.
         shape: with the batch dimension, if the model batches.
     """
 
@@ -31,10 +31,10 @@ class TensorSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Accelerator:
-    """One entry under ``optimization.execution_accelerators``.
+    """One entry under `optimization.execution_accelerators`.
 
     Attributes:
-        name: as NVIDIA's backend calls it, for example ``tensorrt``.
+        name: as NVIDIA's backend calls it, for example `tensorrt`.
         parameters: its options, in NVIDIA's words.
     """
 
@@ -52,9 +52,9 @@ class ModelSpec:
         instance_count: instances of the model on this machine, over all groups.
         is_gpu: this instance is of KIND_GPU.
         device_id: the GPU of this instance.
-        parameters: ``parameters`` of the config, string values.
-        accelerators: ``optimization.execution_accelerators``, in order.
-        graph_level: ``optimization.graph.level``; 0 if absent.
+        parameters: `parameters` of the config, string values.
+        accelerators: `optimization.execution_accelerators`, in order.
+        graph_level: `optimization.graph.level`; 0 if absent.
     """
 
     name: str
@@ -87,11 +87,11 @@ class ModelSpec:
 
 
 def read_model_spec(args: Mapping[str, str], *, default_file: str = "model.onnx") -> ModelSpec:
-    """Read what Triton hands to ``initialize``.
+    """Read what Triton hands to `initialize`.
 
     Args:
-        args: Triton's strings; ``model_config`` is the config as JSON.
-        default_file: graph's name where the config gives no ``default_model_filename``.
+        args: Triton's strings; `model_config` is the config as JSON.
+        default_file: graph's name where the config gives no `default_model_filename`.
 
     Raises:
         ModelLoadError: the graph's file is missing.

@@ -23,7 +23,7 @@ class Session(Protocol):
 
 
 class SessionModel:
-    """What Triton calls; a backend's ``model.py`` subclasses it with the session to open."""
+    """What Triton calls; a backend's `model.py` subclasses it with the session to open."""
 
     open_session: Callable[[ModelSpec], Session]
 

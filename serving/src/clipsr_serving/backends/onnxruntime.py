@@ -115,7 +115,10 @@ def _describe(node: Any) -> TensorSpec:
 
 
 def _choose_providers(spec: ModelSpec) -> list[tuple[str, dict[str, str]]]:
-    """The providers that the config asks for, with their options; the CPU's comes last, for what they leave over."""
+    """Return the providers that the config asks for, with their options.
+
+    The CPU's comes last, for what they leave over.
+    """
     wanted: dict[str, dict[str, str]] = {}
     for accelerator in spec.accelerators:
         if accelerator.name not in _PROVIDERS:

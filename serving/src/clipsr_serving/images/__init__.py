@@ -1,4 +1,6 @@
-"""Images: file bytes in, the tensors of ``decode`` and ``decode_native`` out. No Triton in here."""
+"""Images: file bytes in, the tensors of `decode` and `decode_native` out. No Triton in here."""
+
+from __future__ import annotations
 
 from clipsr_serving.images._canvas import Placement, make_canvas, pad_to_canvas, pick_canvas_size, place
 from clipsr_serving.images._fit import CENTER_CROP, FIT_OF_RESIZE_MODE, FITS, PAD, SQUASH, parse_fit

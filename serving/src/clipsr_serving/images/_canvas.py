@@ -19,8 +19,8 @@ class Placement:
 
     Attributes:
         pixels: UINT8 [height, width, 3] RGB; neither side exceeds the largest canvas.
-        box: (top, left, height, width) in pixels of ``pixels``, fractional where a centred square falls between
-            pixels; inside ``pixels``, sides at least 1.
+        box: (top, left, height, width) in pixels of `pixels`, fractional where a centred square falls between
+            pixels; inside `pixels`, sides at least 1.
     """
 
     pixels: NDArray[np.uint8]
@@ -28,7 +28,7 @@ class Placement:
 
     @property
     def size_hw(self) -> tuple[int, int]:
-        """Rows and columns of ``pixels``."""
+        """Rows and columns of `pixels`."""
         return self.pixels.shape[0], self.pixels.shape[1]
 
 
@@ -36,14 +36,14 @@ def place(image: Image.Image, *, fit: str, canvas_sizes_px: Sequence[int], fill_
     """Choose what of an image goes on a canvas, and which region is rendered.
 
     An image that fits the largest canvas is taken whole, so that the model sees what surrounds a centre crop. A larger
-    one is cut to its centred square (``center_crop``), and what still does not fit is reduced by antialiased bicubic:
-    ``squash`` axis by axis, as its aspect ratio is given up anyway. ``pad`` puts it into a square with borders.
+    one is cut to its centred square (`center_crop`), and what still does not fit is reduced by antialiased bicubic:
+    `squash` axis by axis, as its aspect ratio is given up anyway. `pad` puts it into a square with borders.
 
     Args:
         image: mode RGB.
-        fit: ``center_crop``, ``squash`` or ``pad``.
+        fit: `center_crop`, `squash` or `pad`.
         canvas_sizes_px: sides of the canvases, any order.
-        fill_color: grey level of the borders of ``pad``.
+        fill_color: grey level of the borders of `pad`.
     """
     largest = max(canvas_sizes_px)
     if fit == PAD:
@@ -105,7 +105,7 @@ def pad_to_canvas(pixels: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
     """Put pixels at the top left of a canvas; the rest repeats their last row and column.
 
     Args:
-        pixels: UINT8 [height, width, 3], neither side above ``size_px``.
+        pixels: UINT8 [height, width, 3], neither side above `size_px`.
         size_px: side of the canvas.
 
     Returns:
@@ -119,7 +119,7 @@ def pad_to_canvas(pixels: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
 def make_canvas(
     image: Image.Image, *, fit: str, canvas_sizes_px: Sequence[int], fill_color: int = 0
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Turn one image into the inputs of ``upscale``.
+    """Turn one image into the inputs of `upscale`.
 
     Returns:
         canvas UINT8 [3, S, S], and box FP32 [4] as (top, left, height, width) in canvas pixels.

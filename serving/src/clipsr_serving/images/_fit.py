@@ -14,7 +14,7 @@ FIT_OF_RESIZE_MODE = {"shortest": CENTER_CROP, "squash": SQUASH, "longest": PAD}
 
 
 def parse_fit(value: bytes, *, default: str = CENTER_CROP) -> str:
-    """Read the ``fit`` tensor's element.
+    """Read the `fit` tensor's element.
 
     Args:
         value: UTF-8; empty means the default.

@@ -20,20 +20,20 @@ def make_native_pixels(
 ) -> NDArray[np.uint8]:
     """Prepare an image the way OpenCLIP does at inference.
 
-    ``center_crop``: the shorter side becomes R (antialiased), then the central R x R is cut. ``squash``: R x R at once.
-    ``pad``: the longer side becomes R, borders fill the rest.
+    `center_crop`: the shorter side becomes R (antialiased), then the central R x R is cut. `squash`: R x R at once.
+    `pad`: the longer side becomes R, borders fill the rest.
 
     Args:
         image: mode RGB.
-        fit: ``center_crop``, ``squash`` or ``pad``: OpenCLIP's resize modes ``shortest``, ``squash`` and ``longest``.
+        fit: `center_crop`, `squash` or `pad`: OpenCLIP's resize modes `shortest`, `squash` and `longest`.
         image_size_px: R.
-        interpolation: ``bicubic`` or ``bilinear``, the checkpoint's own.
+        interpolation: `bicubic` or `bilinear`, the checkpoint's own.
         fill_color: grey level of the borders, the checkpoint's own.
 
     Returns:
         UINT8 [3, R, R] RGB, contiguous.
 
-    Source: torchvision ``Resize`` and ``CenterCrop`` on Pillow images; open_clip ``image_transform``.
+    Source: torchvision `Resize` and `CenterCrop` on Pillow images; open_clip `image_transform`.
     """
     resample = INTERPOLATIONS[interpolation]
     if fit == SQUASH:

@@ -79,8 +79,8 @@ def _open(content: bytes, limits: Limits) -> Image.Image:
 
 
 def _too_many_pixels(found: str, limits: Limits) -> InputError:
-    sentence = f"The image has {found}, beyond the {limits.max_image_pixels:,} allowed; reduce it before sending."
-    return InputError("IMAGE_TOO_MANY_PIXELS", sentence)
+    message = f"The image has {found}, beyond the {limits.max_image_pixels:,} allowed; reduce it before sending."
+    return InputError("IMAGE_TOO_MANY_PIXELS", message)
 
 
 def _load(image: Image.Image) -> None:

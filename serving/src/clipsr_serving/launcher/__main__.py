@@ -1,4 +1,6 @@
-"""Lets ``python -m clipsr_serving.launcher`` do what ``clipsr-serve`` does."""
+"""Lets `python -m clipsr_serving.launcher` do what `clipsr-serve` does."""
+
+from __future__ import annotations
 
 import sys
 

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _split(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
-    """What is ours, and what comes after ``--``; by hand, as argparse would take it for positional arguments."""
+    """Return what is ours, and what comes after `--`; by hand, as argparse would take it for positional arguments."""
     if "--" not in arguments:
         return arguments, ()
     index = arguments.index("--")
@@ -61,7 +61,7 @@ def _split(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The whole command line; a test compares its help with the documentation."""
+    """Return the whole command line; a test compares its help with the documentation."""
     parser = argparse.ArgumentParser(
         prog="clipsr-serve", description="Runs clipsr: Triton, and the typed gateway in front of it."
     )

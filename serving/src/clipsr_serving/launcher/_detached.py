@@ -23,7 +23,7 @@ _PREFIX = "clipsr-serve: "
 
 
 def start_detached(arguments: Sequence[str], state_dir: StateDir, *, timeout_s: float) -> State:
-    """Run ``clipsr-serve ARGUMENTS`` in the background and wait until it is ready.
+    """Run `clipsr-serve ARGUMENTS` in the background and wait until it is ready.
 
     Ctrl-C while waiting stops it again.
 

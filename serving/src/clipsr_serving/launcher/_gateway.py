@@ -29,16 +29,16 @@ def find_gateway_programs() -> tuple[Path, Path]:
 
 
 def make_gateway_argv(gateway: Path, options: UpOptions, *, listen: Endpoint, triton: str) -> tuple[str, ...]:
-    """The command that starts it; the user's own options come last."""
+    """Return the command that starts it; the user's own options come last."""
     own = ("--listen", str(listen), "--triton", triton, "--repository", str(options.repository))
     libraries = () if options.library_uri is None else ("--library-uri", options.library_uri)
     return (str(gateway), *own, *libraries, *options.gateway_options)
 
 
 def find_library_uri(chosen: str | None, *, state_dir: Path) -> str | None:
-    """Where the gateway keeps image libraries: as chosen, else below the state folder; None for ``off``.
+    """Where the gateway keeps image libraries: as chosen, else below the state folder; None for `off`.
 
-    A gateway without its extra ``[library]`` keeps none unless asked to, and then says what it lacks.
+    A gateway without its extra `[library]` keeps none unless asked to, and then says what it lacks.
     """
     if chosen is not None:
         return None if chosen == "off" else chosen
@@ -46,7 +46,7 @@ def find_library_uri(chosen: str | None, *, state_dir: Path) -> str | None:
 
 
 def make_gateway_check(client: Path, options: UpOptions, *, url: str, log: Path) -> Callable[[], bool]:
-    """The question whether it serves.
+    """Return the question whether it serves.
 
     Without TLS it is asked over the wire, but not while its port is closed or its log denies it: to ask starts a
     program, which would take processor time from the gateway while that starts. With TLS this process has no
@@ -60,7 +60,7 @@ def make_gateway_check(client: Path, options: UpOptions, *, url: str, log: Path)
 
 
 def read_gateway_health(log: Path) -> str | None:
-    """The last status in the gateway's log, ``SERVING`` or ``NOT_SERVING``; None if it has none yet.
+    """Return the last status in the gateway's log, `SERVING` or `NOT_SERVING`; None if it has none yet.
 
     Reads backwards, because a log may hold the lines of many requests.
     """

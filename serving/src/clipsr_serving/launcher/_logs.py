@@ -31,7 +31,7 @@ def follow_logs(
     positions: dict[Path, int] | None = None,
     stop: threading.Event | None = None,
 ) -> None:
-    """Print what is added to the logs; without ``stop``, forever."""
+    """Print what is added to the logs; without `stop`, forever."""
     positions = dict(positions or {})
     files: dict[Path, int] = {}
     while stop is None or not stop.is_set():

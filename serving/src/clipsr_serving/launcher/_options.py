@@ -38,7 +38,7 @@ class Endpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Ports:
-    """The ports in use, none of them 0; ``gateway`` is None without a gateway."""
+    """The ports in use, none of them 0; `gateway` is None without a gateway."""
 
     gateway: int | None
     triton_http: int
@@ -48,13 +48,13 @@ class Ports:
 
 @dataclass(frozen=True, kw_only=True)
 class UpOptions:
-    """Options of ``clipsr-serve up``.
+    """Options of `clipsr-serve up`.
 
     Attributes:
         repository: the model repository.
         listen: where the gateway listens.
-        triton: ``auto``, ``embedded``, ``path`` or ``docker``.
-        triton_path: the tritonserver executable for ``path``; None searches PATH.
+        triton: `auto`, `embedded`, `path` or `docker`.
+        triton_path: the tritonserver executable for `path`; None searches PATH.
         triton_address: the address of Triton's inference ports.
         triton_metrics_address: the address of its metrics port; None for the same.
         triton_http_port, triton_grpc_port, triton_metrics_port: 0 picks a free one.
@@ -122,7 +122,7 @@ class UpOptions:
             return _GATEWAY_GRACE_S
 
     def _find_gateway_option(self, name: str) -> str | None:
-        """The value of ``--name value`` or ``--name=value``; None if it is not there."""
+        """Return the value of `--name value` or `--name=value`; None if it is not there."""
         for index, option in enumerate(self.gateway_options):
             key, separator, value = option.partition("=")
             if key == name:

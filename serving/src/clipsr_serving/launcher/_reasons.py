@@ -47,7 +47,7 @@ def _name_signal(number: int) -> str:
 
 
 def explain_triton_log(text: str) -> str:
-    """The reason in Triton's own words: a model that failed to load first, else the last line that looks fatal."""
+    """Return the reason: a model that failed to load first, else the last line that looks fatal."""
     failures = {match["model"]: match["reason"] for match in _LOAD_FAILURE.finditer(text)}
     if failures:
         model, reason = next(iter(failures.items()))
@@ -66,7 +66,7 @@ def _tidy(reason: str, model: str) -> str:
 
 
 def explain_gateway_log(text: str) -> str:
-    """The last line: the gateway ends with one sentence, or Python with the exception."""
+    """Return the last line: the gateway ends with one sentence, or Python with the exception."""
     return _last_line(text)
 
 

@@ -37,10 +37,10 @@ class State:
 
     Attributes:
         pid: the supervising clipsr-serve.
-        phase: ``starting``, ``ready``, ``restarting`` (a process ended, or its successor is not ready) or ``stopping``.
+        phase: `starting`, `ready`, `restarting` (a process ended, or its successor is not ready) or `stopping`.
         url: the gateway's HOST:PORT; None without a gateway.
-        triton: name of the port (``http``, ``grpc``, ``metrics``) to HOST:PORT.
-        triton_kind: ``embedded``, ``path`` or ``docker``.
+        triton: name of the port (`http`, `grpc`, `metrics`) to HOST:PORT.
+        triton_kind: `embedded`, `path` or `docker`.
         profile: the model configuration's name; None for the default.
         repository: the model repository.
         children: Triton and gateway; a process that ended is missing until its successor has started.
@@ -73,7 +73,7 @@ def read_start_ticks(pid: int) -> int | None:
 
 
 def find_state_dir(explicit: Path | None, *, name: str, environment: dict[str, str]) -> Path:
-    """``--state-dir`` if given, else ``$XDG_STATE_HOME/clipsr/NAME`` (that variable's default: ``~/.local/state``)."""
+    """`--state-dir` if given, else `$XDG_STATE_HOME/clipsr/NAME` (that variable's default: `~/.local/state`)."""
     if explicit is not None:
         return explicit.absolute()
     base = environment.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
@@ -122,7 +122,7 @@ class StateDir:
         return f"in {self.path}{who}; stop it with `clipsr-serve down`, or give this one another --name"
 
     def is_locked(self) -> bool:
-        """True while a supervisor lives."""
+        """Return True while a supervisor lives."""
         try:
             descriptor = os.open(self.path / _LOCK_FILE, os.O_RDWR)
         except OSError:
@@ -142,7 +142,7 @@ class StateDir:
         temporary.replace(self.path / _STATE_FILE)
 
     def read(self) -> State | None:
-        """What the last supervisor wrote; None if there is nothing or it is unreadable."""
+        """Return what the last supervisor wrote; None if there is nothing or it is unreadable."""
         try:
             document = json.loads((self.path / _STATE_FILE).read_text(encoding="utf-8"))
             document["children"] = tuple(Child(**child) for child in document["children"])

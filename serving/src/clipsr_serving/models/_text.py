@@ -1,4 +1,4 @@
-"""What ``similarity`` and ``embed_text`` share: the manifest's text side, wired to ``text_encoder``."""
+"""What `similarity` and `embed_text` share: the manifest's text side, wired to `text_encoder`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from clipsr_serving.text.tokenizer import TOKENIZER_FILE, Tokenizer
 
 
 class CountedEncoder:
-    """Calls ``text_encoder`` and counts the calls."""
+    """Calls `text_encoder` and counts the calls."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -47,7 +47,7 @@ def make_embedder(
 
 
 def read_integer_parameter(args: Mapping[str, str], name: str) -> int:
-    """Read an integer under ``parameters`` of the model's config.pbtxt.
+    """Read an integer under `parameters` of the model's config.pbtxt.
 
     Raises:
         ModelLoadError: it is missing or not an integer.

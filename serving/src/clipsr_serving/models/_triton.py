@@ -27,17 +27,17 @@ def set_up_logging() -> None:
 
 
 def find_repository(args: Mapping[str, str]) -> Path:
-    """The model repository's root, from what Triton hands to ``initialize`` (the model's own folder)."""
+    """Return the model repository's root, from what Triton hands to `initialize` (the model's own folder)."""
     return Path(args["model_repository"]).parent
 
 
 def read_array(request: Any, name: str) -> NDArray[Any]:
-    """An input as Triton holds it: a view that dies with the request."""
+    """Return an input as Triton holds it: a view that dies with the request."""
     return pb_utils.get_input_tensor_by_name(request, name).as_numpy()
 
 
 def read_byte_rows(request: Any, name: str) -> list[tuple[bytes, ...]]:
-    """A BYTES input [batch, n] as one tuple a row."""
+    """Return a BYTES input [batch, n] as one tuple a row."""
     return [tuple(row) for row in read_array(request, name).tolist()]
 
 
@@ -93,7 +93,7 @@ def _catch(answer: Callable[[Any], Answer], request: Any) -> Answer:
 
 
 def call_text_encoder(tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Run ``text_encoder`` in this server and wait for it.
+    """Run `text_encoder` in this server and wait for it.
 
     Raises:
         TextEncoderError: it is not loaded, or it failed.

@@ -1,4 +1,4 @@
-"""The models ``decode`` (upscaled route) and ``decode_native``: image files to tensors."""
+"""The models `decode` (upscaled route) and `decode_native`: image files to tensors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _read_images(request: Any, encoder: ImageEncoder) -> list[tuple[Image.Image,
 
 
 class DecodeModel:
-    """``image``, ``fit`` to ``canvas``, ``box``."""
+    """`image`, `fit` to `canvas`, `box`."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Read the canvas sizes and the checkpoint's own fit."""
@@ -60,7 +60,7 @@ class DecodeModel:
 
 
 class DecodeNativeModel:
-    """``image``, ``fit`` to ``pixels``."""
+    """`image`, `fit` to `pixels`."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Read the encoder's input side, and how its checkpoint's images were resized."""

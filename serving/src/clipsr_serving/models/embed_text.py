@@ -1,4 +1,4 @@
-"""The model ``embed_text``: texts in templates to embeddings, past the cache."""
+"""The model `embed_text`: texts in templates to embeddings, past the cache."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["EmbedTextModel"]
 
 
 class EmbedTextModel:
-    """``texts``, ``templates`` to ``text_embedding``."""
+    """`texts`, `templates` to `text_embedding`."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Read manifest and tokenizer."""

@@ -1,4 +1,4 @@
-"""The model ``similarity``: owner of the text-embedding cache."""
+"""The model `similarity`: owner of the text-embedding cache."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from clipsr_serving.models._text import CountedEncoder, make_embedder, read_inte
 from clipsr_serving.text.banks import read_text_banks
 from clipsr_serving.text.cache import SizedCache, TextEmbeddingCache
 from clipsr_serving.text.prompts import LabelSpace, parse_label_space
-from clipsr_serving.zero_shot import RawLabelSpace, Scorer, ScoreRequest, Scores
+from clipsr_serving.zero_shot import RawLabelSpace, Similarities, SimilarityRequest, ZeroShotClassifier
 
 __all__ = ["SimilarityModel"]
 
 
 class SimilarityModel:
-    """``image_embedding``, ``labels``, ``templates`` to ``cosine``, ``probability``."""
+    """`image_embedding`, `labels`, `templates` to `cosine`, `probability`."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Read manifest, tokenizer and text banks; text_encoder itself may still be loading."""
@@ -39,9 +39,9 @@ class SimilarityModel:
         for bank in read_text_banks(repository, self._manifest):
             for key, row in bank.rows():
                 self._cache.pin(key, row)
-        self._scorer = Scorer(
+        self._scorer = ZeroShotClassifier(
             cache=self._cache,
-            matrices=SizedCache(read_integer_parameter(args, "matrix_cache_max_bytes")),
+            class_embeddings=SizedCache(read_integer_parameter(args, "matrix_cache_max_bytes")),
             parse=self._parse,
             scoring=self._manifest.scoring,
         )
@@ -67,10 +67,10 @@ class SimilarityModel:
         return [_triton.respond(_tensors(answer)) for answer in answers]
 
     @staticmethod
-    def _read(request: Any) -> ScoreRequest:
+    def _read(request: Any) -> SimilarityRequest:
         labels = _triton.read_byte_rows(request, "labels")
         templates = _triton.read_byte_rows(request, "templates")
-        return ScoreRequest(
+        return SimilarityRequest(
             image_embedding=_triton.read_array(request, "image_embedding").astype(np.float32, copy=False),
             spaces=tuple(zip(labels, templates, strict=True)),
         )
@@ -83,7 +83,7 @@ class SimilarityModel:
         self._calls.advance_to(self._encoder.calls)
 
 
-def _tensors(answer: Scores | Exception) -> _triton.Answer:
+def _tensors(answer: Similarities | Exception) -> _triton.Answer:
     if isinstance(answer, Exception):
         return answer
     return {"cosine": answer.cosine, "probability": answer.probability}

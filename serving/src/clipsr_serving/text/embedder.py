@@ -27,7 +27,7 @@ class TextEmbedder:
 
         Args:
             tokenize: texts to ids.
-            encode: ids to embeddings; called with at most ``max_batch_size`` rows.
+            encode: ids to embeddings; called with at most `max_batch_size` rows.
             max_batch_size: rows that one call of the encoder takes.
             embed_dim: D.
         """

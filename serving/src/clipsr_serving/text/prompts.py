@@ -30,7 +30,7 @@ class LabelSpace:
 
 
 def fill_template(template: str, label: str) -> str:
-    """Put a label where the template's ``{}`` is; all other braces stay as they are."""
+    """Put a label where the template's `{}` is; all other braces stay as they are."""
     return template.replace(PLACEHOLDER, label)
 
 
@@ -48,16 +48,16 @@ def parse_label_space(
 
     Args:
         labels: UTF-8, in order.
-        templates: UTF-8 template strings, or names of template sets with ``@``; empty: ``default_templates``.
-        template_sets: name without ``@`` to template strings.
-        default_templates: a template string or a set's name with ``@``.
-        noun: what the caller calls them, ``label`` or ``text``; goes into reasons and sentences.
+        templates: UTF-8 template strings, or names of template sets with `@`; empty: `default_templates`.
+        template_sets: name without `@` to template strings.
+        default_templates: a template string or a set's name with `@`.
+        noun: what the caller calls them, `label` or `text`; goes into reasons and sentences.
         unique: refuse duplicates.
         limits: bounds.
 
     Raises:
         InputError: LABELS_EMPTY, TOO_MANY_LABELS, LABEL_EMPTY, LABEL_TOO_LONG, LABEL_NOT_UTF8, LABEL_DUPLICATE (the
-            same with TEXT), TOO_MANY_TEXTS, or what ``parse_templates`` raises.
+            same with TEXT), TOO_MANY_TEXTS, or what `parse_templates` raises.
     """
     expanded = parse_templates(templates or [default_templates.encode()], template_sets=template_sets, limits=limits)
     parsed = _parse_labels(labels, noun, limits)
@@ -115,7 +115,7 @@ def parse_templates(
     template_sets: Mapping[str, tuple[str, ...]],
     limits: Limits = DEFAULT_LIMITS,
 ) -> tuple[str, ...]:
-    """Check templates and replace ``@name`` by the set's members.
+    """Check templates and replace `@name` by the set's members.
 
     Raises:
         InputError: TEMPLATE_SET_UNKNOWN, TEMPLATE_WITHOUT_PLACEHOLDER, TEMPLATE_TOO_LONG, TEMPLATE_EMPTY,

@@ -18,13 +18,13 @@ TOKENIZER_FILE = Path("text_encoder") / "tokenizer.json"
 
 
 class Tokenizer:
-    """Reads a ``tokenizers`` file that truncates and pads to the context length by itself."""
+    """Reads a `tokenizers` file that truncates and pads to the context length by itself."""
 
     def __init__(self, path: Path, *, context_length: int) -> None:
         """Read the file and try it.
 
         Raises:
-            ArtifactError: it is missing, unreadable, or its ids are not ``context_length`` long.
+            ArtifactError: it is missing, unreadable, or its ids are not `context_length` long.
         """
         if not path.is_file():
             raise ArtifactError(f"{path} is missing; run `make export` to write it")

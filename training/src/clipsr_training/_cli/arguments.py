@@ -1,5 +1,7 @@
 """How the command lines of this package print their help."""
 
+from __future__ import annotations
+
 import argparse
 
 

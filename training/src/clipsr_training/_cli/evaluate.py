@@ -1,5 +1,7 @@
 """Command line of the evaluation: `clipsr-eval`; a command is a module of `eval_commands`."""
 
+from __future__ import annotations
+
 import argparse
 import sys
 from collections.abc import Sequence

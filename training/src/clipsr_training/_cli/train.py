@@ -1,5 +1,7 @@
 """Command line of the training package: `clipsr-train`."""
 
+from __future__ import annotations
+
 import argparse
 import sys
 from collections.abc import Sequence
@@ -60,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_liif(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_liif(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "liif",
         help="train an upscaler",
@@ -85,7 +87,7 @@ def _run_liif(arguments: argparse.Namespace) -> Path:
     return train_liif(recipe, arguments.data, _fit_options(arguments))
 
 
-def _add_clip(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_clip(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "clip",
         help="train or fine-tune a CLIP model",
@@ -217,7 +219,7 @@ def _run_clip(arguments: argparse.Namespace) -> Path:
     return train_clip(checkpoint, arguments.data, recipe, options, data_options=_data_options(arguments))
 
 
-def _add_average(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_average(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "average",
         help="average the weights of CLIP models",

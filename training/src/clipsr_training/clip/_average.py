@@ -1,5 +1,7 @@
 """The mean of several checkpoints' weights, a "model soup" (Wortsman et al. 2022, arXiv 2203.05482)."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """CLIP checkpoints: OpenCLIP's folder layout (`open_clip_config.json` beside its weights), and named models."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -50,12 +52,12 @@ class ClipCheckpoint:
 
     @property
     def encode_image(self) -> Callable[[Tensor], Tensor]:
-        """Maps normalized RGB [B, 3, R, R] to embeddings [B, D], not yet of unit length."""
+        """Map normalized RGB [B, 3, R, R] to embeddings [B, D], not yet of unit length."""
         return cast("Callable[[Tensor], Tensor]", self.model.encode_image)
 
     @property
     def encode_text(self) -> Callable[[Tensor], Tensor]:
-        """Maps token ids [B, L] to embeddings [B, D], not yet of unit length."""
+        """Map token ids [B, L] to embeddings [B, D], not yet of unit length."""
         return cast("Callable[[Tensor], Tensor]", self.model.encode_text)
 
     @property
@@ -173,7 +175,7 @@ def load_clip(folder: str | Path) -> ClipCheckpoint:
 
 
 def _weights_in(folder: Path) -> Path:
-    """The weight file of a checkpoint folder: the one of OpenCLIP's name, else the first."""
+    """Return the weight file of a checkpoint folder: the one of OpenCLIP's name, else the first."""
     paths = sorted(p for p in folder.iterdir() if p.suffix in WEIGHTS_SUFFIXES)
     paths.sort(key=lambda p: (p.suffix != ".safetensors", not p.name.startswith("open_clip_")))
     if not paths:
@@ -182,7 +184,7 @@ def _weights_in(folder: Path) -> Path:
 
 
 def _with_local_text_tower(model_cfg: dict[str, Any], folder: Path | None) -> dict[str, Any]:
-    """The configuration with the text tower's own taken from a folder that holds it, so that no hub is asked."""
+    """Return the configuration with the text tower's own taken from a folder that holds it, so that no hub is asked."""
     text_cfg = model_cfg["text_cfg"]
     if folder is None or not text_cfg.get("hf_model_name") or not (folder / "config.json").is_file():
         return model_cfg
@@ -226,14 +228,14 @@ def load_open_clip(
         load_weights(model, content, path=str(path), model_name=model_name)
     size = local_cfg["vision_cfg"]["image_size"]
     config = {
-        "model_cfg": _with_text_tower_of(local_cfg, named_cfg),
+        "model_cfg": _with_text_tower(local_cfg, named_cfg),
         "preprocess_cfg": {**preprocess_cfg, "size": size},
     }
     return ClipCheckpoint(model=model.eval(), config=config, tokenizer=tokenize, weights=weights)
 
 
-def _with_text_tower_of(model_cfg: dict[str, Any], named_cfg: dict[str, Any]) -> dict[str, Any]:
-    """The configuration with the published name of the text tower again, not a folder of this machine."""
+def _with_text_tower(model_cfg: dict[str, Any], named_cfg: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration with the published name of the text tower again, not a folder of this machine."""
     if "hf_model_name" not in named_cfg["text_cfg"]:
         return model_cfg
     return {**model_cfg, "text_cfg": {**model_cfg["text_cfg"], "hf_model_name": named_cfg["text_cfg"]["hf_model_name"]}}

@@ -1,5 +1,7 @@
 """Image-text training data: decoded once, rendered once onto the encoder's pixel grid, augmented by the batch."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -80,7 +82,7 @@ class TrainingSource:
     Attributes:
         name: for logs.
         pixels: gives [n, 3, R, R] uint8 for an index array of n images.
-        texts: for each image the indices of its texts in `Phrases`.
+        texts: for each image the indices of its texts in `ClassPrompts`.
         has_classes: the texts are classes.
         train: images to train on.
         validation: images kept off training.
@@ -123,7 +125,7 @@ def split_validation(source: PairSource, n_per_class: int, seed: int) -> tuple[n
     return np.flatnonzero(~is_validation), np.flatnonzero(is_validation)
 
 
-class Phrases:
+class ClassPrompts:
     """All texts of all sources: captions as they are, classes in every way to say them.
 
     Args:
@@ -138,7 +140,10 @@ class Phrases:
         self._synonyms = prompts.synonyms()
 
     def add(self, source: PairSource) -> list[tuple[int, ...]]:
-        """Number the phrases of a source, equal ones of earlier sources alike; return its texts in that numbering."""
+        """Give numbers to the phrases of a source, equal ones of earlier sources alike.
+
+        Return its texts in that numbering.
+        """
         number = [self._add(phrase, source.has_classes) for phrase in source.phrases]
         return [tuple(number[i] for i in own) for own in source.texts]
 
@@ -177,7 +182,7 @@ class ClipBatchDataset(Dataset[ClipBatch]):
         tokenizer: maps texts to int64 [T, L].
         batch_size: B.
         augmented: flip and shift at random; see `augment`.
-        cutout: grey out squares of this part of a side; see `cut_out`.
+        cutout: grey out squares of this part of a side; see `apply_cutout`.
         seed: of order, augmentation and choice of texts.
         epoch: which epoch this is.
         device: which of the devices this is for, from 0.
@@ -187,7 +192,7 @@ class ClipBatchDataset(Dataset[ClipBatch]):
     def __init__(
         self,
         sources: Sequence[TrainingSource],
-        phrases: Phrases,
+        phrases: ClassPrompts,
         tokenizer: Callable[[list[str]], Tensor],
         *,
         batch_size: int,
@@ -235,7 +240,7 @@ class ClipBatchDataset(Dataset[ClipBatch]):
         if self.augmented:
             pixels = augment(pixels, rng, first=first, of=n)
         if self.cutout:
-            cut_out(pixels, self.cutout, rng, first=first, of=n)
+            apply_cutout(pixels, self.cutout, rng, first=first, of=n)
         drawn = [self.phrases.draw(int(i), rng) for i in present]
         return ClipBatch(
             pixels=pixels, tokens=self.tokenizer(self._own_part(drawn)), is_positive=torch.from_numpy(is_positive)
@@ -276,7 +281,9 @@ def augment(pixels: Tensor, rng: np.random.Generator, *, first: int = 0, of: int
     return pixels.reshape(batch, 3, -1).gather(2, flat.expand(-1, 3, -1)).reshape(pixels.shape)
 
 
-def cut_out(pixels: Tensor, part: float, rng: np.random.Generator, *, first: int = 0, of: int | None = None) -> None:
+def apply_cutout(
+    pixels: Tensor, part: float, rng: np.random.Generator, *, first: int = 0, of: int | None = None
+) -> None:
     """Grey out a square around a random pixel of each image, in place (DeVries and Taylor, arXiv 1708.04552).
 
     Args:

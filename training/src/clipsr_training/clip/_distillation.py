@@ -1,5 +1,7 @@
 """Knowledge distillation: what trained models say of the training images is part of the target."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 

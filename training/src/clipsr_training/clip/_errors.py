@@ -9,6 +9,8 @@ ClipCheckpointError
 └── HubError               a file that is not here can't be fetched
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 # Names to show of a list that may have hundreds.

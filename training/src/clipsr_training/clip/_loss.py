@@ -1,5 +1,7 @@
 """Contrastive losses for batches in which one text belongs to several images."""
 
+from __future__ import annotations
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor

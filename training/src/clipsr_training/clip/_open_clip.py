@@ -4,6 +4,8 @@ What a file does not say is taken from where OpenCLIP publishes it, never assume
 deviation, interpolation and resize mode from the published weights of the model, QuickGELU from who made the file.
 """
 
+from __future__ import annotations
+
 import difflib
 import math
 from collections.abc import Callable, Mapping

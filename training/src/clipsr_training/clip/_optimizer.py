@@ -1,5 +1,7 @@
 """Which weights of a CLIP model change, and how fast."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import torch

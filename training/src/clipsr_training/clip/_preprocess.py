@@ -1,5 +1,7 @@
 """From an image to the encoder's pixels, as the service and OpenCLIP do it; training and evaluation share it."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -27,7 +29,7 @@ class Fitting:
     fill_color: int = 0
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> "Fitting":
+    def of(cls, config: Mapping[str, Any]) -> Fitting:
         """Read a checkpoint's `preprocess_cfg`, or the manifest's `image_encoder`; absent fields keep the defaults."""
         known = {field.name: config[field.name] for field in fields(cls) if config.get(field.name) is not None}
         return cls(**known)

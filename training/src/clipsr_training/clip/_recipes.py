@@ -1,5 +1,7 @@
 """Hyperparameters of CLIP training."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 
 from clipsr_training import prompts

@@ -1,5 +1,7 @@
 """How training images reach the encoder's pixel grid: by super-resolution or interpolation, then CLIP's own resize."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
@@ -44,7 +46,7 @@ class Rendering:
 
     @property
     def version(self) -> str:
-        """Changes whenever rendered pixels would."""
+        """Change whenever rendered pixels would."""
         weights = hashlib.sha256(self.upscaler.read_bytes()).hexdigest() if isinstance(self.upscaler, Path) else ""
         return f"{'liif' if weights else self.upscaler} {weights} {self.scale}"
 

@@ -1,5 +1,7 @@
 """Contrastive training of CLIP models on Lightning."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,9 +20,9 @@ from clipsr_training import prompts
 from clipsr_training._fit import FitOptions, fit
 from clipsr_training.clip._checkpoint import ClipCheckpoint, save_clip
 from clipsr_training.clip._data import (
+    ClassPrompts,
     ClipBatch,
     ClipBatchDataset,
-    Phrases,
     RowReader,
     TrainingSource,
     split_validation,
@@ -48,7 +50,7 @@ class ClipTrainingModule(LightningModule):
         checkpoint: ClipCheckpoint,
         recipe: ClipRecipe,
         sources: Sequence[TrainingSource],
-        phrases: Phrases,
+        phrases: ClassPrompts,
         options: FitOptions,
         teachers: Teachers | None = None,
     ) -> None:
@@ -246,7 +248,7 @@ def train_on_pairs(
             the model.
     """
     teachers = load_teachers(recipe.teachers, checkpoint, mirrors=recipe.augmented)
-    phrases = Phrases([*prompts.template_sets()[recipe.template_set], "{}", "a low resolution photo of a {}."])
+    phrases = ClassPrompts([*prompts.template_sets()[recipe.template_set], "{}", "a low resolution photo of a {}."])
     renderer = Renderer(recipe.rendering, checkpoint)
     named = _with_own_names(pairs)
     sources = [_training_source(source, phrases, renderer, recipe, options.seed, cache) for source in named]
@@ -263,7 +265,7 @@ def train_on_pairs(
 
 
 def _with_own_names(pairs: Sequence[PairSource]) -> list[PairSource]:
-    """Number sources of one name, so that their validation accuracies are logged apart."""
+    """Give sources of one name a number, so that their validation accuracies are logged apart."""
     names = [source.name for source in pairs]
     return [
         replace(source, name=f"{source.name}-{names[: i + 1].count(source.name)}")
@@ -274,7 +276,7 @@ def _with_own_names(pairs: Sequence[PairSource]) -> list[PairSource]:
 
 
 def _training_source(
-    source: PairSource, phrases: Phrases, renderer: Renderer, recipe: ClipRecipe, seed: int, cache: Path
+    source: PairSource, phrases: ClassPrompts, renderer: Renderer, recipe: ClipRecipe, seed: int, cache: Path
 ) -> TrainingSource:
     train, validation = split_validation(source, recipe.validation_per_class, seed)
     if recipe.on_the_fly:

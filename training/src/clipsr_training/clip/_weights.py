@@ -1,5 +1,7 @@
 """Weight files of CLIP models: OpenAI's TorchScript archives, OpenCLIP's `.pt`, and safetensors."""
 
+from __future__ import annotations
+
 import pickle
 import warnings
 import zipfile

@@ -4,6 +4,8 @@ One module a kind of source: `_folders`, `_imagenet`, `_tables` (Parquet, saved 
 (CSV, TSV), `_shards` (WebDataset); `_open` tells them apart, `_pairs` makes training's image-text pairs of them.
 """
 
+from __future__ import annotations
+
 from clipsr_training.data._columns import SetOptions
 from clipsr_training.data._image_set import CaptionedImages, ImageSet, check_images
 from clipsr_training.data._images import IMAGE_ENDINGS, decode

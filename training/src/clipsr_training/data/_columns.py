@@ -1,4 +1,6 @@
-"""Which column of a table, or field of a sample, means what, and how class names are spoken."""
+"""Which column of a table, or field of a sample, means what, and how class names are humanize."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,7 +63,7 @@ def require_column(
     return found
 
 
-def spoken(name: str) -> str:
+def humanize(name: str) -> str:
     """Return a class name as prompts say it."""
     return name.replace("_", " ")
 

@@ -1,5 +1,7 @@
 """CSV and TSV files: a header line, then paths of images, relative to the file, beside labels or captions."""
 
+from __future__ import annotations
+
 import csv
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +13,9 @@ from clipsr_training.data._columns import (
     LABEL_COLUMNS,
     PATH_COLUMNS,
     SetOptions,
+    humanize,
     require_column,
     set_name,
-    spoken,
 )
 from clipsr_training.data._image_set import CaptionedImages, ImageSet
 
@@ -26,7 +28,7 @@ def open_labels(path: Path, options: SetOptions) -> ImageSet:
         ValueError: a column is missing, a cell is empty, or there are no rows.
     """
     rows = _read(path, options, options.label_column, LABEL_COLUMNS, "label")
-    labels = [spoken(label) for _, label in rows]
+    labels = [humanize(label) for _, label in rows]
     classnames = tuple(sorted(set(labels)))
     index = {name: i for i, name in enumerate(classnames)}
     paths = _existing(path, [image for image, _ in rows])

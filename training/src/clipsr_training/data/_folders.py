@@ -1,12 +1,14 @@
 """A folder of images for each class."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from open_clip import IMAGENET_CLASSNAMES
 
-from clipsr_training.data._columns import SetOptions, spoken
+from clipsr_training.data._columns import SetOptions, humanize
 from clipsr_training.data._image_set import ImageSet
 from clipsr_training.data._imagenet import WORDNET_ID, read_devkit
 from clipsr_training.data._images import IMAGE_ENDINGS, find_images
@@ -46,7 +48,7 @@ def open_class_folders(folder: Path, options: SetOptions) -> ImageSet:
 def _labels(folder: Path, names: Sequence[str], devkit: Path | None) -> tuple[bool, tuple[str, ...]]:
     """Return whether these are all of ImageNet's classes, and the labels of the folders, which are sorted."""
     if not all(WORDNET_ID.fullmatch(name) for name in names):
-        return False, tuple(map(spoken, names))
+        return False, tuple(map(humanize, names))
     if len(names) == len(IMAGENET_CLASSNAMES):
         return True, tuple(IMAGENET_CLASSNAMES)
     if devkit is None:

@@ -1,5 +1,7 @@
 """Data sets as every kind of source gives them: encoded images, read one at a time, with classes or captions."""
 
+from __future__ import annotations
+
 import hashlib
 import io
 import os
@@ -43,7 +45,7 @@ class ImageSet:
         content = "\0".join((*self.classnames, *self.names)).encode() + self.targets.astype("<i8").tobytes()
         return hashlib.sha256(content).hexdigest()
 
-    def select(self, rows: np.ndarray) -> "ImageSet":
+    def select(self, rows: np.ndarray) -> ImageSet:
         """Return the images at these rows, in that order."""
         names, read = self.names, self.read
         return replace(
@@ -53,13 +55,13 @@ class ImageSet:
             read=lambda i: read(int(rows[i])),
         )
 
-    def sample(self, limit: int | None, seed: int = 0) -> "ImageSet":
+    def sample(self, limit: int | None, seed: int = 0) -> ImageSet:
         """Return at most `limit` images drawn at random, in the set's order; None returns all."""
         if limit is None or limit >= len(self):
             return self
         return self.select(np.sort(np.random.default_rng(seed).permutation(len(self))[:limit]))
 
-    def renamed(self, classnames: Sequence[str]) -> "ImageSet":
+    def renamed(self, classnames: Sequence[str]) -> ImageSet:
         """Return the set with other labels for its classes.
 
         Raises:

@@ -1,5 +1,7 @@
 """ImageNet-2012 validation: the flat folder of images with the development kit's ground truth."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

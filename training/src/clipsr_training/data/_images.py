@@ -1,5 +1,7 @@
 """Image files: which are taken for one, and from one to RGB as the service does it."""
 
+from __future__ import annotations
+
 import io
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """What stands behind `--data`: files, folders, or the hub, told apart by their names."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 from clipsr_training.data import _imagenet

@@ -1,5 +1,7 @@
 """Image-text pairs for training, whatever the source: images by index, each with one text or more."""
 
+from __future__ import annotations
+
 import hashlib
 import io
 from collections.abc import Callable, Iterable, Sequence
@@ -118,7 +120,7 @@ def read_pairs(spec: str | Path, webp_quality: int | None = None, options: SetOp
 
 
 def _index(captions: Iterable[Sequence[str]]) -> tuple[list[tuple[int, ...]], tuple[str, ...]]:
-    """Number the distinct captions; repeated ones share a number."""
+    """Give distinct captions numbers; repeated ones share a number."""
     number: dict[str, int] = {}
     texts = [tuple(dict.fromkeys(number.setdefault(c, len(number)) for c in own)) for own in captions]
     return texts, tuple(number)

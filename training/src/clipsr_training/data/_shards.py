@@ -1,5 +1,7 @@
 """WebDataset shards: tar files without compression, so that a sample is a range of bytes, read in any order."""
 
+from __future__ import annotations
+
 import json
 import os
 import re
@@ -29,7 +31,7 @@ def open_shards(path: Path, shards: Sequence[Path]) -> CaptionedImages:
             image = next((m for ending, m in members.items() if f".{ending}" in IMAGE_ENDINGS), None)
             if image is None:
                 continue
-            captions.append(_captions_of(shard, key, members))
+            captions.append(_read_captions(shard, key, members))
             samples.append((shard, image.name, image.offset_data, image.size))
     if not samples:
         raise ValueError(f"{path} holds no samples of an image beside a .txt or .json file")
@@ -65,7 +67,7 @@ def _samples(shard: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
         raise ValueError(f"{shard} is not an uncompressed tar file ({error})") from error
 
 
-def _captions_of(shard: Path, key: str, members: dict[str, tarfile.TarInfo]) -> list[str]:
+def _read_captions(shard: Path, key: str, members: dict[str, tarfile.TarInfo]) -> list[str]:
     member = members.get("txt") or members.get("json")
     if member is None:
         raise ValueError(f"{shard}: {key} has no .txt or .json file with its caption")

@@ -1,5 +1,7 @@
 """Tables of the `datasets` package: Parquet files, saved data sets, and the hub."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,9 +14,9 @@ from clipsr_training.data._columns import (
     LABEL_COLUMNS,
     SetOptions,
     find_column,
+    humanize,
     require_column,
     set_name,
-    spoken,
 )
 from clipsr_training.data._image_set import CaptionedImages, ImageSet
 
@@ -142,7 +144,7 @@ def _classes(table: datasets.Dataset, label_column: str, where: str) -> tuple[tu
     unknown = np.flatnonzero((targets < 0) | (targets >= len(names)))
     if len(unknown):
         raise ValueError(f"{where}, row {unknown[0]}: the image has no known class")
-    return tuple(map(spoken, names)), targets
+    return tuple(map(humanize, names)), targets
 
 
 def _captions(table: datasets.Dataset, columns: Sequence[str], where: str, options: SetOptions) -> list[list[str]]:

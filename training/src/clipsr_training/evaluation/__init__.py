@@ -4,6 +4,8 @@ Statistics and robustness figures are public, so that other comparisons report t
 `clipsr-eval`.
 """
 
+from __future__ import annotations
+
 from clipsr_training.evaluation._robustness import (
     SetAccuracy,
     improved_robustness,

@@ -1,5 +1,7 @@
 """What the plots of the evaluation share: a figure without a display, one palette, PNG bytes."""
 
+from __future__ import annotations
+
 import io
 
 from matplotlib.axes import Axes

@@ -1,5 +1,7 @@
 """A log that survives interruption: a first line that says what is measured, then a line for each finished piece."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,7 +55,7 @@ class RunLog:
             self._file.close()
             self._file = None
 
-    def __enter__(self) -> "RunLog":
+    def __enter__(self) -> RunLog:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,5 +1,7 @@
 """Accuracy at reduced resolutions, with each way to render the reduced image on the encoder's grid."""
 
+from __future__ import annotations
+
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,7 +50,7 @@ class LowResolutionPlan:
             "templates": self.templates,
         }
 
-    def cells(self) -> list["Cell"]:
+    def cells(self) -> list[Cell]:
         """Return what is measured, in order; sizes that a set's images don't have are left out."""
         cells: list[Cell] = []
         for i, images in enumerate(self.sets):

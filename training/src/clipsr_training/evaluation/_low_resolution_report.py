@@ -1,5 +1,7 @@
 """What an evaluation at reduced resolutions leaves on disk."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """A picture of one image beside a bar chart of its labels."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np

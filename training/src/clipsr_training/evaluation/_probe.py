@@ -1,5 +1,7 @@
 """Linear probe: logistic regression on frozen embeddings."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import warnings
@@ -26,7 +28,7 @@ _MAX_ITERATIONS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit:
+class ProbeFit:
     """One value of C on the validation split.
 
     Attributes:
@@ -55,7 +57,7 @@ class ProbeResult:
         n_validation: of them.
     """
 
-    fits: tuple[Fit, ...]
+    fits: tuple[ProbeFit, ...]
     chosen: float
     has_converged: bool
     correct: np.ndarray
@@ -160,11 +162,11 @@ def fit_probe(
     except ValueError as error:
         raise ValueError(f"no validation split can be drawn from {len(train):,} training images: {error}") from error
 
-    def validate(exponent: float) -> Fit:
+    def validate(exponent: float) -> ProbeFit:
         model, has_converged = _fit(train[rows], train_targets[rows], 10.0**exponent)
         on_fit()
         top1 = float(model.score(train[held_out], train_targets[held_out]))
-        return Fit(c=10.0**exponent, validation_top1=top1, has_converged=has_converged)
+        return ProbeFit(c=10.0**exponent, validation_top1=top1, has_converged=has_converged)
 
     fits = _search(validate)
     chosen = _best(fits.values()).c
@@ -194,7 +196,7 @@ def n_fits() -> int:
     return len(_FIRST_EXPONENTS) + 2 * _N_HALVINGS + 1
 
 
-def _search(validate: Callable[[float], Fit]) -> dict[float, Fit]:
+def _search(validate: Callable[[float], ProbeFit]) -> dict[float, ProbeFit]:
     """Return the fits by exponent: the first sweep, then ever closer to its best."""
     fits = {exponent: validate(exponent) for exponent in _FIRST_EXPONENTS}
     step = 1.0
@@ -207,7 +209,7 @@ def _search(validate: Callable[[float], Fit]) -> dict[float, Fit]:
     return fits
 
 
-def _best(fits: Iterable[Fit]) -> Fit:
+def _best(fits: Iterable[ProbeFit]) -> ProbeFit:
     """Return the best fit; among equals the one with the strongest penalty."""
     return max(fits, key=lambda fit: (fit.validation_top1, -fit.c))
 

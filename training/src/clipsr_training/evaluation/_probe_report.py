@@ -1,5 +1,7 @@
 """What a linear probe leaves on disk."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

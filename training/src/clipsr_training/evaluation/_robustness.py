@@ -1,5 +1,7 @@
 """Robustness against low resolution over several data sets, after LR0.FM (arXiv 2502.03950)."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

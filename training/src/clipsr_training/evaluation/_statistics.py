@@ -3,6 +3,8 @@
 Pure functions on arrays; the reports of `clipsr-eval` and other comparisons share them.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 

@@ -1,5 +1,7 @@
 """Zero-shot accuracy of a back end on labelled images."""
 
+from __future__ import annotations
+
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -213,7 +215,7 @@ def published_imagenet_top1() -> dict[str, float]:
     return {name: percent / 100 for name, percent in json.loads(text)["top1_percent"].items()}
 
 
-def set_up_warning(result: ZeroShotResult, data: str, model_name: str, weights: str | None) -> str | None:
+def below_published_warning(result: ZeroShotResult, data: str, model_name: str, weights: str | None) -> str | None:
     """Return a sentence where a known model lands more than 0.5 points below its published ImageNet top-1.
 
     Args:

@@ -1,5 +1,7 @@
 """What a zero-shot evaluation leaves on disk."""
 
+from __future__ import annotations
+
 import csv
 import io
 import json

@@ -1,5 +1,7 @@
 """What is trained on what, tested on what, and what it costs."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -96,7 +98,7 @@ class ExperimentDesign:
             return Rendering()
         return Rendering(upscaler=self.liif if arm == "liif" else arm, scale=_ENLARGEMENT)
 
-    def recipe_of(self, arm: Arm) -> ClipRecipe:
+    def make_recipe(self, arm: Arm) -> ClipRecipe:
         """Return the hyperparameters of an arm."""
         return replace(self.recipe, rendering=self.rendering(arm))
 

@@ -1,5 +1,7 @@
 """What an experiment's figures say, and no more."""
 
+from __future__ import annotations
+
 import json
 import os
 import platform

@@ -1,5 +1,7 @@
 """Trains every arm with every seed and asks each model about every rendering of the test images."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -126,7 +128,9 @@ def _train_and_test(design: ExperimentDesign, seed: int, arm: Arm, folder: Path)
     # A training that had ended before a kill goes on with its last step and writes its weights anew, whole.
     options = replace(options, resume=options.last_checkpoint.is_file())
     options.seed_everything()
-    trained = train_on_pairs(design.make_checkpoint(seed), [design.train], design.recipe_of(arm), options, cache=cache)
+    trained = train_on_pairs(
+        design.make_checkpoint(seed), [design.train], design.make_recipe(arm), options, cache=cache
+    )
     checkpoint = load_clip(trained)
     backend = TorchBackend(checkpoint, None, name=run.name, precision="bf16")
     texts = backend.embed_labels(design.test.phrases, design.templates)

@@ -1,5 +1,7 @@
 """Reading and writing upscalers: the official LIIF format, and ours in safetensors."""
 
+from __future__ import annotations
+
 import json
 import pickle
 from collections.abc import Mapping

@@ -1,5 +1,7 @@
 """Training patches for super-resolution: random scale, random crop, random query points."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple

@@ -3,6 +3,8 @@
 Parameter names are those of the official LIIF checkpoints, so that `load_state_dict` takes them unchanged.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 
 import torch

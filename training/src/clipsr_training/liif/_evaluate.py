@@ -1,5 +1,7 @@
 """Super-resolution quality of a model beside interpolation, on folders of high-resolution images."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +29,7 @@ class Quality:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScaleScore:
+class ScaleQuality:
     """One set at one scale.
 
     Attributes:
@@ -44,11 +46,11 @@ class ScaleScore:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SetScore:
+class SetQuality:
     """One set of images at every scale."""
 
     name: str
-    scores: tuple[ScaleScore, ...]
+    scores: tuple[ScaleQuality, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +110,7 @@ def evaluate_sr(
     convention: Convention,
     *,
     on_step: Callable[[], None] = lambda: None,
-) -> SetScore:
+) -> SetQuality:
     """Measure a model on a folder of high-resolution images, one image in memory at a time.
 
     Args:
@@ -136,7 +138,7 @@ def evaluate_sr(
     if not any(measured.values()):
         raise ValueError(f"every image in {folder} is too small for {', '.join(f'×{s}' for s in scales)}")
     scores = tuple(
-        ScaleScore(
+        ScaleQuality(
             scale=scale,
             n_images=len(measured[scale]),
             skipped=tuple(skipped[scale]),
@@ -144,7 +146,7 @@ def evaluate_sr(
         )
         for scale in scales
     )
-    return SetScore(name=folder.resolve().name, scores=scores)
+    return SetQuality(name=folder.resolve().name, scores=scores)
 
 
 def _measure(sample: Sample, scale: int, convention: Convention) -> dict[Method, Quality]:

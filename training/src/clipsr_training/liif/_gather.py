@@ -1,5 +1,7 @@
 """Picking latent codes by index, without GridSample."""
 
+from __future__ import annotations
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor

@@ -8,6 +8,8 @@ this per axis replaces the reference's GridSample, whose rounding differs betwee
 Source: Chen et al. 2021 (LIIF), equations 2-4, written in pixel units.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import torch

@@ -1,5 +1,7 @@
 """LIIF: the published decoder, rewritten exactly with less work."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import torch

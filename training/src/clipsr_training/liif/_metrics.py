@@ -1,5 +1,7 @@
 """PSNR and SSIM between 8-bit images, by the conventions under which super-resolution is published."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,5 +1,7 @@
 """The latent-modulated decoder: the fast one that ships."""
 
+from __future__ import annotations
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn

@@ -1,5 +1,7 @@
 """Training recipes for upscalers: the hyperparameters, then the model that each describes."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal

@@ -1,5 +1,7 @@
 """What an evaluation of upscalers leaves on disk: tables, figures for programs, a plot and a picture."""
 
+from __future__ import annotations
+
 import io
 import json
 import math
@@ -13,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from clipsr_training._files import write_atomically
-from clipsr_training.liif._evaluate import METHODS, Method, Quality, Sample, ScaleScore, SetScore
+from clipsr_training.liif._evaluate import METHODS, Method, Quality, Sample, ScaleQuality, SetQuality
 from clipsr_training.liif._metrics import Convention, ConventionName
 
 _CONVENTION_TEXT: Mapping[ConventionName, str] = {
@@ -48,7 +50,7 @@ class SrReport:
 
     checkpoint: str
     convention: Convention
-    sets: tuple[SetScore, ...]
+    sets: tuple[SetQuality, ...]
 
     def tables(self) -> str:
         """Return the figures as a Markdown table."""
@@ -169,7 +171,7 @@ def _png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _row(name: str, score: ScaleScore) -> str:
+def _row(name: str, score: ScaleQuality) -> str:
     if not score.quality:
         return f"| {name} | ×{score.scale} | 0 | – | – | – | – |"
     cells = [_cell(score.quality[method]) for method in METHODS]
@@ -185,7 +187,7 @@ def _listing(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _fields(score: ScaleScore) -> dict[str, object]:
+def _fields(score: ScaleQuality) -> dict[str, object]:
     return {
         "scale": score.scale,
         "n_images": score.n_images,

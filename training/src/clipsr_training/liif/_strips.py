@@ -1,5 +1,7 @@
 """Upscaling of images of any size in bounded memory."""
 
+from __future__ import annotations
+
 import math
 
 import torch
@@ -10,7 +12,7 @@ from clipsr_training.liif._upscaler import Upscaler
 # Output pixels rendered at once. LIIF holds some kilobytes for each (256 channels, four latent codes): 0.2 GB.
 _STRIP_PIXELS = 1 << 15
 # Rows of features that a pixel can see beyond its own: two taps of cubic interpolation, or a neighbour's 3x3 unfold.
-_HALO_ROWS = 3
+_HALO_PX = 3
 
 
 def upscale_in_strips(
@@ -42,7 +44,7 @@ def _render_rows(model: Upscaler, feat: Tensor, first: int, n_rows: int, size_hw
     """Render output rows [first, first + n_rows) from the feature rows that they can see."""
     height, width = feat.shape[2:]
     top, bottom = (row * height / size_hw[0] for row in (first, first + n_rows))
-    low = max(0, math.floor(top) - _HALO_ROWS)
-    high = min(height, math.ceil(bottom) + _HALO_ROWS)
+    low = max(0, math.floor(top) - _HALO_PX)
+    high = min(height, math.ceil(bottom) + _HALO_PX)
     box = torch.tensor([[top - low, 0.0, bottom - top, float(width)]], device=feat.device)
     return model.render(feat[:, :, low:high], box, (n_rows, size_hw[1]))[0]

@@ -1,5 +1,7 @@
 """Training of upscalers on Lightning."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,5 +1,7 @@
 """The interface of continuous upscalers: an image becomes features, and features become pixels anywhere."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from typing import cast
 

@@ -3,6 +3,8 @@
 Every output pixel runs the whole MLP on the unfolded feature of each of its four latent codes.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import torch

@@ -3,6 +3,8 @@
 Export writes label and template sets into the manifest, from which serving and the gateway take them.
 """
 
+from __future__ import annotations
+
 import json
 from functools import cache
 from importlib.resources import files

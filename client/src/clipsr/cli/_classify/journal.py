@@ -78,15 +78,15 @@ class Journal:
         return len(self._offsets)
 
     def claim(self, path: str) -> bool:
-        """Returns whether an image is neither done nor claimed before; from now on it is claimed."""
-        key = self._key_of(path, self._folder)
+        """Return whether an image is neither done nor claimed before; from now on it is claimed."""
+        key = self._make_key(path, self._folder)
         if key in self._keys:
             return False
         self._keys.add(key)
         return True
 
     def append(self, record: Record, *, place: int) -> None:
-        """Writes down what became of one image.
+        """Write down what became of one image.
 
         Raises:
             JournalError: the disk is full, or fails; the journal holds what it held before.
@@ -97,7 +97,7 @@ class Journal:
             self._sync()
 
     def records(self) -> Iterator[Record]:
-        """Yields every record once, in the order in which the images were found."""
+        """Yield every record once, in the order in which the images were found."""
         self._sync()
         places = self._places
         for index in sorted(range(len(places)), key=places.__getitem__):
@@ -107,12 +107,12 @@ class Journal:
             yield record
 
     def remove(self) -> None:
-        """Deletes the file."""
+        """Delete the file."""
         self.close()
         self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Closes the file, which lets another run use it."""
+        """Close the file, which lets another run use it."""
         self._file.close()
 
     def _lock(self) -> None:
@@ -167,7 +167,7 @@ class Journal:
         return header
 
     def _take_over(self, record: Record, offset: int, folder: Path) -> None:
-        key = self._key_of(record["path"], folder)
+        key = self._make_key(record["path"], folder)
         if key not in self._keys:
             self._keys.add(key)
             self._note(record, record["n"], offset)
@@ -207,7 +207,7 @@ class Journal:
         return JournalError(f"{message}{done}.", is_output=True)
 
     @staticmethod
-    def _key_of(path: str, folder: Path) -> bytes:
+    def _make_key(path: str, folder: Path) -> bytes:
         """Return what identifies a file, however it is named; links are different files."""
         absolute = os.path.normpath(os.path.join(folder, path))  # noqa: PTH118 - pathlib keeps ".."
         return blake2b(os.fsencode(absolute), digest_size=_KEY_BYTES).digest()

@@ -16,7 +16,7 @@ _ROWS = 4_096  # of a row group; keeps memory flat, and is a fair size to read
 
 
 def check_installed() -> None:
-    """Raises click.UsageError where pyarrow is missing."""
+    """Raise click.UsageError where pyarrow is missing."""
     try:
         importlib.import_module("pyarrow.parquet")
     except ImportError:
@@ -26,7 +26,7 @@ def check_installed() -> None:
 
 
 def write(path: Path, records: Iterable[Record]) -> None:
-    """Writes one row a record.
+    """Write one row a record.
 
     Raises:
         OSError: the file cannot be written.

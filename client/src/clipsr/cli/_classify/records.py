@@ -37,7 +37,7 @@ _CSV_COLUMNS = (
 
 
 def make_record(path: str, outcome: Classification | FailedImage) -> Record:
-    """Returns what is written of one image; docs/cli.md lists the fields.
+    """Return what is written of one image; docs/cli.md lists the fields.
 
     Numbers have the fewest digits that give the same single-precision number.
     """
@@ -65,7 +65,7 @@ def make_record(path: str, outcome: Classification | FailedImage) -> Record:
 
 
 def check_output(output: Path, *, has_embeddings: bool) -> None:
-    """Refuses an output that could not be written in the end, before anything is computed.
+    """Refuse an output that could not be written in the end, before anything is computed.
 
     Raises:
         click.UsageError: its ending is not known, its folder is not there, or what writes it is not installed.
@@ -86,7 +86,7 @@ def check_output(output: Path, *, has_embeddings: bool) -> None:
 
 
 def write_output(output: Path, records: Iterable[Record]) -> None:
-    """Writes a file that is there in full or not at all.
+    """Write a file that is there in full or not at all.
 
     Raises:
         OSError: it cannot be written.

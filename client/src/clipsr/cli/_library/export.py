@@ -115,7 +115,7 @@ class _Export:
         if content is None:
             self._without_file += 1
             return ""
-        name = file_name_of(image, is_thumbnail=self._options.is_thumbnails)
+        name = make_file_name(image, is_thumbnail=self._options.is_thumbnails)
         path = self._options.folder / name
         if not (path.is_file() and path.stat().st_size == len(content)):  # its name has its hash: the same image
             write_atomically(path, content)
@@ -140,7 +140,7 @@ class _Export:
             raise
 
 
-def file_name_of(image: StoredImage, *, is_thumbnail: bool) -> str:
+def make_file_name(image: StoredImage, *, is_thumbnail: bool) -> str:
     """Return a name for an image's file: what its source calls it, as far as any system allows, and its hash."""
     last = PureWindowsPath(PurePosixPath(image.source).name).name
     stem = re.sub(r"[^\w.-]+", "_", PurePosixPath(last).stem)[:_STEM_LETTERS].strip("._-")

@@ -33,7 +33,7 @@ _KEPT: dict[str, Any] = {"expose_value": False, "callback": _keep}
 
 
 def library_option(command: _Command) -> _Command:
-    """Adds --library, which names the library."""
+    """Add --library, which names the library."""
     return click.option(
         "--library",
         "-l",
@@ -48,12 +48,12 @@ def library_option(command: _Command) -> _Command:
 
 
 def library_argument(command: _Command) -> _Command:
-    """Adds NAME, which names the library and may be left out."""
+    """Add NAME, which names the library and may be left out."""
     return click.argument("name", metavar="[NAME]", envvar=_VARIABLE, default=_DEFAULT)(command)
 
 
 def format_options(command: _Command) -> _Command:
-    """Adds --format, and --json and --csv for short; the command calls chosen_format()."""
+    """Add --format, and --json and --csv for short; the command calls chosen_format()."""
     for option in (
         click.option("--csv", "is_csv", is_flag=True, help="Short for --format csv.", **_KEPT),
         click.option("--json", "is_json", is_flag=True, help="Short for --format json.", **_KEPT),
@@ -91,7 +91,7 @@ def chosen_format() -> OutputFormat:
 
 
 def filter_options(command: _Command) -> _Command:
-    """Adds the options that say which images are meant; the command calls chosen_filter()."""
+    """Add the options that say which images are meant; the command calls chosen_filter()."""
     for option in (
         click.option(
             "--before",

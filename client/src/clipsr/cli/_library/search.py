@@ -79,7 +79,7 @@ def search_images(client: Client, name: str, query: Query, options: SearchOption
     if options.html is not None:
         notes = [f"{len(result.hits)} images of library {name}, by model {result.model_digest}"]
         warnings = [warning.message for warning in result.warnings]
-        return write_sheet(options.html, _title_of(query), notes, result.hits, warnings=warnings, query_image=content)
+        return write_sheet(options.html, _make_title(query), notes, result.hits, warnings=warnings, query_image=content)
     if options.output_format != "table":
         write_rows(result.hits, is_json=options.output_format == "json")
     elif not result.hits:
@@ -134,7 +134,7 @@ def _ask(
     )
 
 
-def _title_of(query: Query) -> str:
+def _make_title(query: Query) -> str:
     if query.text is not None:
         return f"“{query.text}”"
     return f"Like {query.sha256 or query.image}"

@@ -7,43 +7,43 @@ from collections.abc import Iterable
 from clipsr_gateway._library.store.records import Filter
 
 
-def predicate(chosen: Filter) -> str:
-    """Returns the predicate of a filter; empty if it lets everything through."""
+def predicate(where: Filter) -> str:
+    """Return the predicate of a filter; empty if it lets everything through."""
     conditions: list[str] = []
-    if chosen.all_tags:
-        conditions.append(f"array_has_all(tags, {_list(chosen.all_tags)})")
-    if chosen.any_tags:
-        conditions.append(f"array_has_any(tags, {_list(chosen.any_tags)})")
-    if chosen.metadata:
-        entries = [metadata_entry(key, value) for key, value in sorted(chosen.metadata.items())]
+    if where.all_tags:
+        conditions.append(f"array_has_all(tags, {_list(where.all_tags)})")
+    if where.any_tags:
+        conditions.append(f"array_has_any(tags, {_list(where.any_tags)})")
+    if where.metadata:
+        entries = [metadata_entry(key, value) for key, value in sorted(where.metadata.items())]
         conditions.append(f"array_has_all(metadata, {_list(entries)})")
-    if chosen.added_from_us is not None:
-        conditions.append(f"add_time >= {_time(chosen.added_from_us)}")
-    if chosen.added_before_us is not None:
-        conditions.append(f"add_time < {_time(chosen.added_before_us)}")
-    if chosen.source_prefix:
-        conditions.append(f"starts_with(source, {_text(chosen.source_prefix)})")
+    if where.added_from_us is not None:
+        conditions.append(f"add_time >= {_time(where.added_from_us)}")
+    if where.added_before_us is not None:
+        conditions.append(f"add_time < {_time(where.added_before_us)}")
+    if where.source_prefix:
+        conditions.append(f"starts_with(source, {_text(where.source_prefix)})")
     return " AND ".join(conditions)
 
 
 def metadata_entry(key: str, value: str) -> str:
-    """Returns how a value is stored. A key has no "=", so no two entries look alike."""
+    """Return how a value is stored. A key has no "=", so no two entries look alike."""
     return f"{key}={value}"
 
 
 def has_hashes(hashes: Iterable[str]) -> str:
-    """Returns the predicate of rows by their names, of which there is at least one."""
+    """Return the predicate of rows by their names, of which there is at least one."""
     return f"sha256 IN ({', '.join(map(_text, hashes))})"
 
 
 def after(time_us: int, sha256: str, *, newest_first: bool) -> str:
-    """Returns the predicate of the rows behind one, in the order of (add_time, sha256) or the opposite one."""
+    """Return the predicate of the rows behind one, in the order of (add_time, sha256) or the opposite one."""
     sign, time = "<" if newest_first else ">", _time(time_us)
     return f"(add_time {sign} {time} OR (add_time = {time} AND sha256 {sign} {_text(sha256)}))"
 
 
 def _text(value: str) -> str:
-    """Returns a literal: within single quotes only the quote itself means something, and two of them are one."""
+    """Return a literal: within single quotes only the quote itself means something, and two of them are one."""
     return "'" + value.replace("'", "''") + "'"
 
 

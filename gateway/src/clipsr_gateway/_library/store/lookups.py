@@ -15,7 +15,7 @@ _MAX_WAIT_S = 0.05
 _MANY = 64
 
 
-class Lookups:
+class MembershipBatcher:
     """Collects questions for a moment, and asks them together.
 
     Belongs to one event loop.
@@ -27,11 +27,11 @@ class Lookups:
     def __init__(self, present: Callable[[Sequence[str]], Awaitable[set[str]]]) -> None:
         self._present = present
         self._waiting: dict[str, asyncio.Future[bool]] = {}
-        self._are_many = asyncio.Event()
+        self._is_full = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def is_present(self, sha256: str) -> bool:
-        """Says whether an image is in the library.
+        """Say whether an image is in the library.
 
         Raises:
             LibraryError: the library or its storage is gone.
@@ -40,7 +40,7 @@ class Lookups:
         if answer is None:
             answer = self._waiting[sha256] = asyncio.get_running_loop().create_future()
             if len(self._waiting) >= _MANY:
-                self._are_many.set()
+                self._is_full.set()
         if self._task is None:
             self._task = asyncio.create_task(self._run())
         return await asyncio.shield(answer)
@@ -57,10 +57,10 @@ class Lookups:
             self._task = None
 
     async def _wait_for_more(self) -> None:
-        self._are_many.clear()
+        self._is_full.clear()
         if len(self._waiting) < _MANY:
             try:
-                await asyncio.wait_for(self._are_many.wait(), _MAX_WAIT_S)
+                await asyncio.wait_for(self._is_full.wait(), _MAX_WAIT_S)
             except asyncio.TimeoutError:
                 return
 

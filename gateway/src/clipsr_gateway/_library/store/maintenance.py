@@ -98,7 +98,7 @@ class Maintenance:
         self._turn = asyncio.Lock()  # joining files and building indexes take all processors
 
     def committed(self, table: LibraryTable, rows: int) -> None:
-        """Hears of a commit; tidies once it is worth it."""
+        """Hear of a commit; tidies once it is worth it."""
         backlog = self._backlogs.setdefault(table.name, _Backlog())
         backlog.commits += 1
         backlog.rows += rows
@@ -106,13 +106,13 @@ class Maintenance:
             backlog.task = asyncio.create_task(self._run(table, backlog))
 
     def forget(self, name: str) -> None:
-        """Stops work on a library that is dropped."""
+        """Stop work on a library that is dropped."""
         backlog = self._backlogs.pop(name, None)
         if backlog and backlog.task:
             backlog.task.cancel()
 
     async def close(self) -> None:
-        """Stops all work."""
+        """Stop all work."""
         tasks = [backlog.task for backlog in self._backlogs.values() if backlog.task]
         for task in tasks:
             task.cancel()
@@ -137,7 +137,7 @@ class Maintenance:
             backlog.task = None
 
     async def _wait(self, table: LibraryTable, backlog: _Backlog) -> None:
-        """Returns when there is enough to do, or nothing has happened for a while."""
+        """Return when there is enough to do, or nothing has happened for a while."""
         size = await table.count()
         while not _is_due(backlog, size):
             commits = backlog.commits
@@ -146,7 +146,7 @@ class Maintenance:
                 return
 
     async def tidy(self, table: LibraryTable) -> None:
-        """Joins small files, brings indexes up to date, builds those that are missing, and removes old versions."""
+        """Join small files, bring indexes up to date, build those that are missing, and remove old versions."""
         began_s = time.perf_counter()
         with storage_errors(table.name):
             await table.raw.optimize(cleanup_older_than=_KEEP_VERSIONS)
@@ -163,7 +163,7 @@ class Maintenance:
             return bool(await self._missing_indexes(table))
 
     async def _missing_indexes(self, table: LibraryTable) -> dict[str, tuple[str, Any]]:
-        """Returns names, columns and kinds of the indexes to build."""
+        """Return names, columns and kinds of the indexes to build."""
         rows = await table.raw.count_rows()
         if rows < min(self._config.scalar_index_rows, self._config.vector_index_rows):
             return {}
@@ -181,7 +181,7 @@ class Maintenance:
 
 
 async def _outdated(table: LibraryTable) -> list[str]:
-    """Returns the indexes on vectors in whose place another one was built."""
+    """Return the indexes on vectors in whose place another one was built."""
     names = [index.name for index in await table.raw.list_indices() if vector_index_rows(index.name) is not None]
     return sorted(names, key=lambda name: vector_index_rows(name) or 0)[:-1]
 

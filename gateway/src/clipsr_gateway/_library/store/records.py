@@ -151,5 +151,5 @@ class Page:
 
 
 def content_hash(content: bytes) -> str:
-    """Returns the SHA-256 of a file, lower-case hexadecimal: its name within a library."""
+    """Return the SHA-256 of a file, lower-case hexadecimal: its name within a library."""
     return hashlib.sha256(content).hexdigest()

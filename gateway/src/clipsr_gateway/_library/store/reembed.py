@@ -68,19 +68,19 @@ class Reembedding:
         self._without_original = 0
 
     async def run(self) -> AsyncGenerator[Progress]:
-        """Does it, and says how far it is after every batch.
+        """Do it, and say how far it is after every batch.
 
         Raises:
             LibraryStateError: there are images without a file, and they may not be dropped.
             LibraryError: the library is gone, or its storage failed; nothing is lost.
         """
-        table = await self._store.open_anew(self._name)
+        table = await self._store.open_handle(self._name)
         settings = await table.settings()
         if settings.model_digest == self._model_digest:
             return
         await self._check_originals(table)
         target = replace(settings, model_digest=self._model_digest, embed_dim=self._embed_dim)
-        beside = await self._store.open_beside(self._name, target)
+        beside = await self._store.open_staging(self._name, target)
         while True:
             version = await table.version()
             wanted = await table.hashes("has_original")
@@ -95,7 +95,7 @@ class Reembedding:
         committed = await table.overwrite(target, _rows(beside, kept))
         if committed != version + 1:
             await self._carry_over(table, version=committed - 1, kept=kept)
-        await self._store.drop_beside(self._name)
+        await self._store.drop_staging(self._name)
         self._store.changed(await self._store.open(self._name))
         yield self._progress(wanted, [])
 
@@ -113,7 +113,7 @@ class Reembedding:
     async def _fill(
         self, table: LibraryTable, into: LibraryTable, missing: Sequence[str]
     ) -> AsyncIterator[Sequence[str]]:
-        """Embeds images and adds them; yields what is left after every batch."""
+        """Embed images and adds them; yields what is left after every batch."""
         for start in range(0, len(missing), _BATCH):
             records = await table.fetch(missing[start : start + _BATCH], Parts(thumbnail=True, original=True))
             embedded = await asyncio.gather(*map(self._embed, records))
@@ -124,7 +124,7 @@ class Reembedding:
 
     async def _carry_over(self, table: LibraryTable, *, version: int, kept: Sequence[str]) -> None:
         """Repeats what was done to the old rows after they were read, up to `version`."""
-        before = await self._store.open_anew(self._name)
+        before = await self._store.open_handle(self._name)
         await before.check_out(version)
         there = await before.hashes("has_original")
         if deleted := sorted(set(kept).difference(there)):

@@ -29,8 +29,8 @@ _SMALL_COLUMNS = (
 )  # fmt: skip
 
 
-def schema_of(settings: LibrarySettings) -> pa.Schema:
-    """Returns the schema; its metadata hold the settings."""
+def make_schema(settings: LibrarySettings) -> pa.Schema:
+    """Return the schema; its metadata hold the settings."""
     fields = [
         pa.field("sha256", pa.string(), nullable=False, metadata=_PRIMARY_KEY),
         pa.field("embedding", pa.list_(pa.float32(), settings.embed_dim), nullable=False),
@@ -61,7 +61,7 @@ def schema_of(settings: LibrarySettings) -> pa.Schema:
 
 
 def read_settings(schema: pa.Schema) -> LibrarySettings:
-    """Returns what `schema_of` wrote.
+    """Return what `make_schema` wrote.
 
     Raises:
         ValueError: the table is not a library, or one of another version.
@@ -80,14 +80,14 @@ def read_settings(schema: pa.Schema) -> LibrarySettings:
     )
 
 
-def columns_of(parts: Parts) -> list[str]:
-    """Returns the columns to read."""
+def column_names(parts: Parts) -> list[str]:
+    """Return the columns to read."""
     wanted = {"thumbnail": parts.thumbnail, "original": parts.original, "embedding": parts.embedding}
     return [*_SMALL_COLUMNS, *(name for name, is_wanted in wanted.items() if is_wanted)]
 
 
-def table_of(records: Sequence[Record], schema: pa.Schema) -> pa.Table:
-    """Returns complete records as rows."""
+def to_arrow(records: Sequence[Record], schema: pa.Schema) -> pa.Table:
+    """Return complete records as rows."""
     vectors = np.concatenate([_vector(record) for record in records])
     dim = cast("Any", schema.field("embedding").type).list_size
     columns: dict[str, Any] = {
@@ -106,7 +106,7 @@ def table_of(records: Sequence[Record], schema: pa.Schema) -> pa.Table:
 
 
 def read_records(rows: pa.Table) -> list[Record]:
-    """Returns rows with the columns of `columns_of`, in their order."""
+    """Return rows with the columns of `column_names`, in their order."""
     times = rows.column("add_time").cast(pa.int64()).to_pylist()
     vectors = _vectors(rows) if "embedding" in rows.column_names else [None] * rows.num_rows
     small = rows.drop_columns([name for name in ("embedding", "add_time") if name in rows.column_names])

@@ -21,7 +21,7 @@ _UNAVAILABLE = ("LanceError(IO)", "Too many concurrent writers", "conflict", "Ob
 
 @contextmanager
 def storage_errors(library: str) -> Generator[None]:
-    """Translates errors of the storage of a library; others are faults of the program and pass.
+    """Translate errors of the storage of a library; others are faults of the program and pass.
 
     Raises:
         NotInLibraryError: the library is gone.
@@ -40,7 +40,7 @@ def storage_errors(library: str) -> Generator[None]:
 
 
 def library_unknown(library: str) -> NotInLibraryError:
-    """Returns the error of a library that is not there."""
+    """Return the error of a library that is not there."""
     return NotInLibraryError(
         "LIBRARY_UNKNOWN",
         f'There is no library "{library}"; `clipsr-client library list` shows those there are, and '

@@ -15,10 +15,10 @@ from pathlib import Path
 import lancedb
 from lancedb import AsyncConnection
 
-from clipsr_gateway._library.store.lookups import Lookups
+from clipsr_gateway._library.store.lookups import MembershipBatcher
 from clipsr_gateway._library.store.maintenance import Maintenance, MaintenanceConfig
 from clipsr_gateway._library.store.records import LibraryInfo, LibrarySettings, Record
-from clipsr_gateway._library.store.schema import schema_of
+from clipsr_gateway._library.store.schema import make_schema
 from clipsr_gateway._library.store.storage_errors import storage_errors
 from clipsr_gateway._library.store.table import LibraryTable
 from clipsr_gateway._library.store.writer import BatchWriter
@@ -47,16 +47,16 @@ class LibraryStore:
         self._connecting = asyncio.Lock()
         self._tables: dict[str, LibraryTable] = {}
         self._writers: dict[str, BatchWriter] = {}
-        self._lookups: dict[str, Lookups] = {}
+        self._lookups: dict[str, MembershipBatcher] = {}
         self._reembedding: set[str] = set()
         self._maintenance = Maintenance(maintenance or MaintenanceConfig())
 
     async def names(self) -> list[str]:
-        """Returns the names of all libraries, sorted."""
+        """Return the names of all libraries, sorted."""
         return sorted(name for name in await self._table_names() if _SUFFIX_MARK not in name)
 
     async def create(self, name: str, settings: LibrarySettings) -> LibraryInfo:
-        """Creates an empty library.
+        """Create an empty library.
 
         Raises:
             LibraryExistsError: there is one of that name.
@@ -66,13 +66,13 @@ class LibraryStore:
         if name in names:
             raise LibraryExistsError(name)
         if len(names) >= self._max_libraries:
-            sentence = f"There are {len(names)} libraries, as many as this server keeps; drop one first."
-            raise LibraryStateError("TOO_MANY_LIBRARIES", sentence)
+            message = f"There are {len(names)} libraries, as many as this server keeps; drop one first."
+            raise LibraryStateError("TOO_MANY_LIBRARIES", message)
         await self._create_table(name, settings)
         return await (await self.open(name)).info()
 
     async def open(self, name: str) -> LibraryTable:
-        """Returns a library.
+        """Return a library.
 
         Raises:
             NotInLibraryError: there is none of that name.
@@ -86,17 +86,17 @@ class LibraryStore:
         return table
 
     async def drop(self, name: str) -> int:
-        """Removes a library with everything in it; returns how many images that were."""
+        """Remove a library with everything in it; return how many images that were."""
         count = await (await self.open(name)).count()
         self._forget(name)
         connection = await self._connect()
         with storage_errors(name):
             await connection.drop_table(name)
-        await self.drop_beside(name)
+        await self.drop_staging(name)
         return count
 
     async def add(self, name: str, record: Record) -> bool:
-        """Adds a row, together with those of other calls; see BatchWriter.add."""
+        """Add a row, together with those of other calls; see BatchWriter.add."""
         table = await self.open(name)
         writer = self._writers.get(name)
         if writer is None:
@@ -106,19 +106,19 @@ class LibraryStore:
         return await writer.add(record)
 
     async def has(self, name: str, sha256: str) -> bool:
-        """Says whether an image is in a library; see Lookups."""
+        """Say whether an image is in a library; see MembershipBatcher."""
         table = await self.open(name)
         lookups = self._lookups.get(name)
         if lookups is None:
-            lookups = self._lookups[name] = Lookups(table.present)
+            lookups = self._lookups[name] = MembershipBatcher(table.present)
         return await lookups.is_present(sha256)
 
-    async def open_anew(self, name: str) -> LibraryTable:
-        """Returns a library by a handle of its own, which may be turned to another version."""
+    async def open_handle(self, name: str) -> LibraryTable:
+        """Return a library by a handle of its own, which may be turned to another version."""
         return await self._open_table(name)
 
-    async def open_beside(self, name: str, settings: LibrarySettings) -> LibraryTable:
-        """Returns the table that holds a library's rows while they are embedded anew; makes it if need be.
+    async def open_staging(self, name: str, settings: LibrarySettings) -> LibraryTable:
+        """Return the table that holds a library's rows while they are embedded anew; make it if need be.
 
         One that was begun with other settings is begun again.
         """
@@ -127,26 +127,26 @@ class LibraryStore:
             table = await self._open_table(beside, called=name)
             if (await table.settings()).model_digest == settings.model_digest:
                 return table
-            await self.drop_beside(name)
+            await self.drop_staging(name)
         await self._create_table(beside, settings)
         return await self._open_table(beside, called=name)
 
-    async def drop_beside(self, name: str) -> None:
-        """Removes the table that `open_beside` made, if there is one."""
+    async def drop_staging(self, name: str) -> None:
+        """Remove the table that `open_staging` made, if there is one."""
         connection = await self._connect()
         with storage_errors(name):
             await connection.drop_table(_beside(name), ignore_missing=True)
 
     @contextmanager
     def reembedding(self, name: str) -> Generator[None]:
-        """Lets one call at a time embed a library anew.
+        """Let one call at a time embed a library anew.
 
         Raises:
             LibraryStateError: another one does so already.
         """
         if name in self._reembedding:
-            sentence = f'Library "{name}" is being embedded anew already; wait until that is done.'
-            raise LibraryStateError("LIBRARY_BUSY", sentence)
+            message = f'Library "{name}" is being embedded anew already; wait until that is done.'
+            raise LibraryStateError("LIBRARY_BUSY", message)
         self._reembedding.add(name)
         try:
             yield
@@ -154,11 +154,11 @@ class LibraryStore:
             self._reembedding.discard(name)
 
     def changed(self, table: LibraryTable) -> None:
-        """Hears that a library's rows were replaced or deleted, so that it is tidied."""
+        """Hear that a library's rows were replaced or deleted, so that it is tidied."""
         self._maintenance.committed(table, 0)
 
     async def close(self) -> None:
-        """Waits for what is being written, and stops what goes on in the background."""
+        """Wait for what is being written, and stop what goes on in the background."""
         for writer in list(self._writers.values()):
             await writer.close()
         await self._maintenance.close()
@@ -193,7 +193,7 @@ class LibraryStore:
                     return names
 
     async def _open_table(self, name: str, *, called: str | None = None) -> LibraryTable:
-        """Opens a table, whose errors speak of the library `called` so, or else as the table."""
+        """Open a table, whose errors speak of the library `called` so, or else as the table."""
         connection = await self._connect()
         with storage_errors(called or name):
             return LibraryTable(called or name, await connection.open_table(name))
@@ -202,7 +202,7 @@ class LibraryStore:
         connection = await self._connect()
         try:
             with storage_errors(name):
-                await connection.create_table(name, schema=schema_of(settings))
+                await connection.create_table(name, schema=make_schema(settings))
         except ValueError as cause:
             if "already exists" in str(cause):
                 raise LibraryExistsError(name) from cause

@@ -20,7 +20,7 @@ from lancedb.query import ColumnOrdering
 
 from clipsr_gateway._library.store import filters
 from clipsr_gateway._library.store.records import Filter, Found, LibraryInfo, LibrarySettings, Page, Parts, Record
-from clipsr_gateway._library.store.schema import columns_of, read_records, read_settings, schema_of, table_of
+from clipsr_gateway._library.store.schema import column_names, make_schema, read_records, read_settings, to_arrow
 from clipsr_gateway._library.store.storage_errors import storage_errors
 from clipsr_gateway.errors import LibraryStateError
 
@@ -53,7 +53,7 @@ class LibraryTable:
         self._last_time_us = 0
 
     async def settings(self) -> LibrarySettings:
-        """Returns what the library was created with.
+        """Return what the library was created with.
 
         Raises:
             LibraryStateError: the table is of another version of this software.
@@ -63,14 +63,14 @@ class LibraryTable:
         try:
             return read_settings(schema)
         except ValueError as cause:
-            sentence = (
+            message = (
                 f'The table "{self.name}" cannot be used as a library: {cause}. Use the version of clipsr that made '
                 "it, or move its folder away."
             )
-            raise LibraryStateError("LIBRARY_FORMAT_UNKNOWN", sentence) from cause
+            raise LibraryStateError("LIBRARY_FORMAT_UNKNOWN", message) from cause
 
     async def info(self) -> LibraryInfo:
-        """Returns the library as it is now."""
+        """Return the library as it is now."""
         settings = await self.settings()
         with storage_errors(self.name):
             stats = cast("Any", await self._table.stats())
@@ -87,19 +87,19 @@ class LibraryTable:
             indexed_count=min(indexed, default=None),
         )
 
-    async def count(self, chosen: Filter | None = None) -> int:
-        """Returns how many rows a filter lets through."""
+    async def count(self, where: Filter | None = None) -> int:
+        """Return how many rows a filter lets through."""
         with storage_errors(self.name):
-            return await self._table.count_rows(filters.predicate(chosen or Filter()) or None)
+            return await self._table.count_rows(filters.predicate(where or Filter()) or None)
 
     async def present(self, hashes: Sequence[str]) -> set[str]:
-        """Returns those of some hashes that are in the library."""
+        """Return those of some hashes that are in the library."""
         with storage_errors(self.name):
             rows = await self._table.query().where(filters.has_hashes(hashes)).select(["sha256"]).to_arrow()
         return set(cast("list[str]", rows.column("sha256").to_pylist()))
 
     async def insert(self, records: Sequence[Record]) -> set[str]:
-        """Adds rows, all of them or none, but those whose hash is there already.
+        """Add rows, all of them or none, but those whose hash is there already.
 
         When this returns, the rows are on disk, vectors and files included. Of several writers that add the same image
         at once, in this process or others, one succeeds.
@@ -120,7 +120,7 @@ class LibraryTable:
                 record if record.add_time_us else replace(record, add_time_us=self._now_us()) for record in records
             ]
             merge = self._table.merge_insert("sha256").when_not_matched_insert_all()
-            result = await merge.execute(table_of(timed, schema_of(settings)))
+            result = await merge.execute(to_arrow(timed, make_schema(settings)))
             hashes = [record.sha256 for record in timed]
             if result.num_inserted_rows == len(hashes):
                 return set(hashes)
@@ -132,12 +132,12 @@ class LibraryTable:
         embedding: npt.NDArray[np.float32],
         *,
         top_k: int,
-        chosen: Filter,
+        where: Filter,
         parts: Parts,
         is_exact: bool = False,
-        without: str = "",
+        exclude_sha256: str = "",
     ) -> list[Found]:
-        """Returns the rows whose embeddings are nearest to one, best first.
+        """Return the rows whose embeddings are nearest to one, best first.
 
         Rows that the index does not cover yet are compared one by one. A filter counts before the search, so that it
         finds as many rows as there are.
@@ -145,20 +145,23 @@ class LibraryTable:
         Args:
             embedding: [D] float32, L2-normalized.
             top_k: rows to return.
-            chosen: which rows are searched.
+            where: which rows are searched.
             parts: what is read with them.
             is_exact: whether the index is left aside.
-            without: hash of a row to leave out; empty for none.
+            exclude_sha256: hash of a row to leave out; empty for none.
         """
-        conditions = [filters.predicate(chosen), f"NOT {filters.has_hashes([without])}" if without else ""]
+        conditions = [
+            filters.predicate(where),
+            f"NOT {filters.has_hashes([exclude_sha256])}" if exclude_sha256 else "",
+        ]
         query = self._table.query().nearest_to(embedding).column("embedding").distance_type("cosine").limit(top_k)
         query = query.maximum_nprobes(0).minimum_nprobes(_MIN_PROBES).refine_factor(_REFINE_FACTOR)
-        if where := " AND ".join(filter(None, conditions)):
-            query = query.where(where)
+        if condition := " AND ".join(filter(None, conditions)):
+            query = query.where(condition)
         if is_exact:
             query = query.bypass_vector_index()
         with storage_errors(self.name):
-            rows = await query.select([*columns_of(parts), "_distance"]).to_arrow()
+            rows = await query.select([*column_names(parts), "_distance"]).to_arrow()
         distances = cast("list[float]", rows.column("_distance").to_pylist())
         records = read_records(rows.drop_columns(["_distance"]))
         # Rounding may take an image's distance to itself below 0.
@@ -167,23 +170,23 @@ class LibraryTable:
             for record, distance in zip(records, distances, strict=True)
         ]
 
-    async def page(self, *, size: int, chosen: Filter, after: tuple[int, str] | None, newest_first: bool) -> Page:
-        """Returns rows in the order of their time, without large columns.
+    async def page(self, *, size: int, where: Filter, after: tuple[int, str] | None, newest_first: bool) -> Page:
+        """Return rows in the order of their time, without large columns.
 
         Args:
             size: rows to return at most.
-            chosen: which rows.
+            where: which rows.
             after: time (microseconds since 1970) and hash of the row before the page; None begins.
             newest_first: the order.
         """
-        where = filters.predicate(chosen)
+        condition = filters.predicate(where)
         behind = filters.after(*after, newest_first=newest_first) if after else ""
         order = [ColumnOrdering(column_name=name, ascending=not newest_first) for name in ("add_time", "sha256")]
         query = self._table.query().select(["sha256", "add_time"]).order_by(order).limit(size + 1)
-        if both := " AND ".join(filter(None, (where, behind))):
+        if both := " AND ".join(filter(None, (condition, behind))):
             query = query.where(both)
         with storage_errors(self.name):
-            total = await self._table.count_rows(where or None)
+            total = await self._table.count_rows(condition or None)
             rows = await query.to_arrow()
         hashes = cast("list[str]", rows.column("sha256").to_pylist())
         times = cast("list[int]", rows.column("add_time").cast(pa.int64()).to_pylist())
@@ -192,38 +195,38 @@ class LibraryTable:
         return Page(records=tuple(records), total=total, end=end)
 
     async def fetch(self, hashes: Sequence[str], parts: Parts | None = None) -> list[Record]:
-        """Returns rows by their hashes, in that order; those that are not there are left out."""
+        """Return rows by their hashes, in that order; those that are not there are left out."""
         if not hashes:
             return []
         with storage_errors(self.name):
             query = self._table.query().where(filters.has_hashes(hashes))
-            rows = await query.select(columns_of(parts or Parts())).to_arrow()
+            rows = await query.select(column_names(parts or Parts())).to_arrow()
         found = {record.sha256: record for record in read_records(rows)}
         return [found[sha256] for sha256 in hashes if sha256 in found]
 
-    async def delete(self, *, hashes: Sequence[str] = (), chosen: Filter | None = None) -> int:
-        """Deletes rows by their hashes, or those that a filter with a condition lets through; returns how many."""
-        where = filters.has_hashes(hashes) if hashes else filters.predicate(chosen or Filter())
-        if not where:
+    async def delete(self, *, hashes: Sequence[str] = (), where: Filter | None = None) -> int:
+        """Delete rows by their hashes, or those that a filter with a condition lets through; return how many."""
+        condition = filters.has_hashes(hashes) if hashes else filters.predicate(where or Filter())
+        if not condition:
             raise ValueError("no row is named")
         with storage_errors(self.name):
-            result = await self._table.delete(where)
+            result = await self._table.delete(condition)
         return int(cast("Any", result).num_deleted_rows)
 
     async def hashes(self, where: str = "") -> list[str]:
-        """Returns the hashes of all rows that fulfil a predicate."""
+        """Return the hashes of all rows that fulfil a predicate."""
         query = self._table.query().select(["sha256"])
         with storage_errors(self.name):
             rows = await (query.where(where) if where else query).to_arrow()
         return cast("list[str]", rows.column("sha256").to_pylist())
 
     async def version(self) -> int:
-        """Returns the number of the newest version; every commit makes one."""
+        """Return the number of the newest version; every commit makes one."""
         with storage_errors(self.name):
             return await self._table.version()
 
     async def overwrite(self, settings: LibrarySettings, batches: AsyncIterator[Sequence[Record]]) -> int:
-        """Puts complete records in the place of all rows, with other settings, in one commit.
+        """Put complete records in the place of all rows, with other settings, in one commit.
 
         Until then everybody sees the old rows, afterwards the new ones. One batch is in memory at a time: LanceDB asks
         for the next one from a thread of its own.
@@ -231,14 +234,14 @@ class LibraryTable:
         Returns:
             The number of the new version.
         """
-        schema, loop = schema_of(settings), asyncio.get_running_loop()
+        schema, loop = make_schema(settings), asyncio.get_running_loop()
 
         async def following() -> Sequence[Record] | None:
             return await anext(batches, None)
 
         def pull() -> Iterator[pa.RecordBatch]:
             while records := asyncio.run_coroutine_threadsafe(following(), loop).result():
-                yield from table_of(records, schema).to_batches()
+                yield from to_arrow(records, schema).to_batches()
 
         with storage_errors(self.name):
             result = await self._table.add(pa.RecordBatchReader.from_batches(schema, pull()), mode="overwrite")
@@ -255,24 +258,24 @@ class LibraryTable:
         return self._table
 
     def _now_us(self) -> int:
-        """Returns a time later than all before it: the order of a library's rows."""
+        """Return a time later than all before it: the order of a library's rows."""
         self._last_time_us = max(time.time_ns() // 1000, self._last_time_us + 1)
         return self._last_time_us
 
 
 def vector_index_name(rows: int) -> str:
-    """Returns the name of an index on vectors that is built for so many rows."""
+    """Return the name of an index on vectors that is built for so many rows."""
     return f"{_VECTOR_INDEX}{rows}"
 
 
 def vector_index_rows(name: str) -> int | None:
-    """Returns for how many rows an index on vectors was built; None for an index on something else."""
+    """Return for how many rows an index on vectors was built; None for an index on something else."""
     rows = name.removeprefix(_VECTOR_INDEX)
     return int(rows) if name != rows and rows.isdecimal() else None
 
 
 def check_model(name: str, settings: LibrarySettings, *, digest: str) -> None:
-    """Makes sure that embeddings of a model can be compared with those of a library.
+    """Make sure that embeddings of a model can be compared with those of a library.
 
     Raises:
         LibraryStateError: they cannot; the sentence has the command that helps.

@@ -42,7 +42,7 @@ class BatchWriter:
         self._task: asyncio.Task[None] | None = None
 
     async def add(self, record: Record) -> bool:
-        """Adds a row; returns once it is on disk.
+        """Add a row; return once it is on disk.
 
         The row is written even if whoever waits for it is cancelled.
 
@@ -54,7 +54,7 @@ class BatchWriter:
         """
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append((record, done))
-        self._waiting_bytes += _bytes_of(record)
+        self._waiting_bytes += _count_bytes(record)
         if self._is_batch_full():
             self._is_full.set()
         if self._task is None:
@@ -62,7 +62,7 @@ class BatchWriter:
         return await asyncio.shield(done)
 
     async def close(self) -> None:
-        """Waits until everything is committed."""
+        """Wait until everything is committed."""
         if self._task is not None:
             await asyncio.wait({self._task})
 
@@ -71,7 +71,7 @@ class BatchWriter:
             while self._waiting:
                 await self._wait_for_more()
                 batch, self._waiting = self._waiting[:_MAX_ROWS], self._waiting[_MAX_ROWS:]
-                self._waiting_bytes -= sum(_bytes_of(record) for record, _ in batch)
+                self._waiting_bytes -= sum(_count_bytes(record) for record, _ in batch)
                 await self._commit(batch)
         finally:
             self._task = None
@@ -102,5 +102,5 @@ class BatchWriter:
             added.discard(record.sha256)  # a second one of the same batch was not added
 
 
-def _bytes_of(record: Record) -> int:
+def _count_bytes(record: Record) -> int:
     return len(record.thumbnail) + len(record.original or b"")

@@ -27,7 +27,7 @@ _INSTANCE_NAME = re.compile(rb"\w+_\d+_\d+")
 
 
 def list_model_instances(triton_pid: int, *, proc: Path = Path("/proc")) -> frozenset[str]:
-    """Names of the Python model instances whose processes live, for example ``similarity_0_0``.
+    """Names of the Python model instances whose processes live, for example `similarity_0_0`.
 
     Args:
         triton_pid: the process that started them.
@@ -82,7 +82,7 @@ def _list_session(session: int, proc: Path) -> list[int]:
     return pids
 
 
-def _stand_back(pid: int, niceness: int) -> None:
+def _lower_priority(pid: int, niceness: int) -> None:
     """Let other processes go first; what it starts later inherits that. Without effect where it is not allowed."""
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, pid) + niceness)
@@ -97,7 +97,7 @@ class ManagedProcess:
     def __init__(
         self, name: str, argv: Sequence[str], environment: Mapping[str, str], log: Path, *, niceness: int = 0
     ) -> None:
-        """Start it; stdout and stderr go to ``log``, which becomes `previous_log` at the next start.
+        """Start it; stdout and stderr go to `log`, which becomes `previous_log` at the next start.
 
         Args:
             name: for people.
@@ -126,7 +126,7 @@ class ManagedProcess:
         except OSError as error:
             raise LaunchError(f"{argv[0]} cannot be started: {error.strerror}.") from error
         if niceness:
-            _stand_back(self._popen.pid, niceness)
+            _lower_priority(self._popen.pid, niceness)
 
     @property
     def pid(self) -> int:
@@ -150,15 +150,15 @@ class ManagedProcess:
             os.truncate(self.log, 0)
 
     def describe(self) -> Child:
-        """What to remember of it."""
+        """Return what to remember of it."""
         return Child(name=self.name, pid=self._popen.pid, start_ticks=read_start_ticks(self._popen.pid) or 0)
 
     def read_log(self) -> str:
-        """The log so far."""
+        """Return the log so far."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def stop(self, timeout_s: float) -> None:
-        """SIGTERM, then after ``timeout_s`` SIGKILL; returns when it and all that it started are gone."""
+        """SIGTERM, then after `timeout_s` SIGKILL; returns when it and all that it started are gone."""
         if self._popen.poll() is None:
             self._popen.terminate()
             try:

@@ -66,6 +66,6 @@ class Backoff:
         return delay_s
 
     def record_health(self, healthy_s: float) -> None:
-        """Forget the failures once it has been healthy for ``healthy_s`` seconds and that is long enough."""
+        """Forget the failures once it has been healthy for `healthy_s` seconds and that is long enough."""
         if healthy_s >= self._policy.healthy_after_s:
             self._in_a_row = 0

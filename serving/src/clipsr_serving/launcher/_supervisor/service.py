@@ -61,8 +61,8 @@ def run_service(options: UpOptions, state_dir: StateDir) -> None:
         ports = claim_ports(options)
         command = make_triton_command(options, ports=ports, state_dir=state_dir.path)
         require_machine(options.profile, options.repository, manifest, triton_kind=kind)
-        if choice.sentence:
-            _say(choice.sentence)
+        if choice.message:
+            _say(choice.message)
         service = _Service(options, ports, command, state_dir, stop)
         try:
             service.start()
@@ -161,11 +161,11 @@ class _Service:
         self._wait(lambda: is_triton_ready(self._addresses["http"]), "Triton")
         if self._gateway is not None:
             self._start(self._gateway)
-            self._wait(self._gateway.ask, "The gateway")
+            self._wait(self._gateway.probe, "The gateway")
         else:
             run_canary(self._addresses["http"])
         for unit in self._units:
-            unit.accept()
+            unit.mark_ready()
         self._enter("ready")
         triton = ", ".join(f"{name} {address}" for name, address in self._addresses.items())
         _say(f"ready after {time.monotonic() - began:.1f} s: {self._url or 'no gateway'} (Triton: {triton})")
@@ -221,7 +221,7 @@ class _Service:
                     unit.process.limit_log(_MAX_LOG_BYTES)
 
     def stop(self) -> None:
-        """The gateway first, so that it drains into a Triton that still answers."""
+        """Stop the gateway first, so that it drains into a Triton that still answers."""
         if self._written is None:
             return
         self._enter("stopping")
@@ -262,9 +262,9 @@ def _explain(process: ManagedProcess, explain_log: Callable[[str], str]) -> str:
 
 
 def _reachable(host: str, port: int) -> str:
-    """An address that a local client can connect to, also where the server listens on all."""
+    """Return an address that a local client can connect to, also where the server listens on all."""
     return str(Endpoint(host=_WILDCARDS.get(host, host), port=port))
 
 
-def _say(sentence: str) -> None:
-    print(f"clipsr-serve: {sentence}", file=sys.stderr, flush=True)
+def _say(message: str) -> None:
+    print(f"clipsr-serve: {message}", file=sys.stderr, flush=True)

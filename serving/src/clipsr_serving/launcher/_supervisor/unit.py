@@ -23,7 +23,7 @@ class Unit:
     After `start` and `accept`, `tick` does what is due and never waits, except for the end of a broken process.
 
     Args:
-        name: ``triton`` or ``gateway``.
+        name: `triton` or `gateway`.
         spawn: starts the process.
         is_ready: asks whether it works; may take seconds.
         find_fault: says what is wrong with a process that still runs, as the end of a sentence; None if nothing.
@@ -78,7 +78,7 @@ class Unit:
         return self._backoff.total
 
     def describe(self) -> tuple[Child, ...]:
-        """What to remember of the running process; nothing between two."""
+        """Return what to remember of the running process; nothing between two."""
         return () if self._process is None else (self._process.describe(),)
 
     def start(self) -> None:
@@ -88,17 +88,17 @@ class Unit:
             LaunchError: the executable cannot be run.
         """
         self._process = self._spawn()
-        self.doubt()
+        self.mark_unready()
 
-    def ask(self) -> bool:
+    def probe(self) -> bool:
         """Ask whether it works; may take seconds."""
         return self._is_ready()
 
-    def accept(self) -> None:
+    def mark_ready(self) -> None:
         """Take it for working: somebody else has proven it."""
         self._ready_since = time.monotonic()
 
-    def doubt(self) -> None:
+    def mark_unready(self) -> None:
         """Ask again whether it works, because what it depends on has changed."""
         self._ready_since = None
         self._check.reset()
@@ -146,13 +146,13 @@ class Unit:
         elif process.exit_code is not None:
             self._fail(self._explain_end(process), process)
         elif not can_work:
-            self.doubt()
+            self.mark_unready()
         elif self._ready_since is not None:
             self._backoff.record_health(now - self._ready_since)
             if fault := self._find_fault(process):
                 self._fail(fault, process)
         elif self._check.poll():
-            self.accept()
+            self.mark_ready()
         elif now > self._deadline:
             why = f" ({self._check.objection})" if self._check.objection else ""
             self._fail(f"does not work {self._timeout_s:g} s after its start{why}", process)

@@ -39,7 +39,7 @@ class TritonCommand:
     """How to start Triton.
 
     Attributes:
-        kind: ``embedded``, ``path`` or ``docker``.
+        kind: `embedded`, `path` or `docker`.
         argv: the command.
         environment: all of its environment.
         clean: a command that removes what a killed Triton leaves running; empty if nothing.
@@ -52,9 +52,9 @@ class TritonCommand:
 
 
 def choose_triton(options: UpOptions) -> str:
-    """Which Triton to run: ``embedded``, ``path`` or ``docker``.
+    """Which Triton to run: `embedded`, `path` or `docker`.
 
-    ``auto`` takes the one on PATH (NVIDIA's container), else the embedded one, else Docker.
+    `auto` takes the one on PATH (NVIDIA's container), else the embedded one, else Docker.
     """
     if options.triton != "auto":
         return options.triton
@@ -96,7 +96,7 @@ def _find_on_path() -> Path | None:
 
 
 def _find_package() -> Path | None:
-    """The folder of the embedded Triton, found without importing pytriton, which starts threads and telemetry."""
+    """Return the folder of the embedded Triton, found without importing pytriton (threads, telemetry)."""
     spec = importlib.util.find_spec("pytriton")
     if spec is None or spec.origin is None:
         return None
@@ -105,7 +105,7 @@ def _find_package() -> Path | None:
 
 
 def _service_digest(state_dir: Path) -> str:
-    """A word that is different for every service on this machine."""
+    """Return a word that is different for every service on this machine."""
     return hashlib.sha256(str(state_dir.resolve()).encode()).hexdigest()[:12]
 
 
@@ -151,7 +151,7 @@ def _server_flags(repository: str, options: UpOptions, ports: Ports) -> list[str
 
 
 def _make_restrictions() -> list[str]:
-    """Flags that close Triton's control protocols with a key that nobody is told.
+    """Return flags that close Triton's control protocols with a key that nobody is told.
 
     A user of this machine who may read the process list sees the key; it closes the ports, not the machine.
 
@@ -210,7 +210,7 @@ def _embedded_command(package: Path, options: UpOptions, ports: Ports, state_dir
 
 
 def build_backend_directory(package: Path, target: Path) -> Path:
-    """Put together what ``--backend-directory`` needs: Triton's Python backend, and our Python-based ones beside it.
+    """Put together what `--backend-directory` needs: Triton's Python backend, and our Python-based ones beside it.
 
     Files are copied: Triton refuses a backend library that is a link to somewhere else.
 

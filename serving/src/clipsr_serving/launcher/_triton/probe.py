@@ -36,7 +36,7 @@ def find_executable(name: str, package: str) -> Path:
 
 
 def is_triton_ready(http_address: str) -> bool:
-    """True once all models are loaded and warm."""
+    """Return True once all models are loaded and warm."""
     try:
         with urllib.request.urlopen(f"http://{http_address}/v2/health/ready", timeout=_HTTP_TIMEOUT_S) as response:
             return response.status == 200
@@ -45,7 +45,7 @@ def is_triton_ready(http_address: str) -> bool:
 
 
 def is_gateway_serving(client: Path, url: str) -> bool:
-    """True once `clipsr-client health` says SERVING."""
+    """Return True once `clipsr-client health` says SERVING."""
     command = [str(client), "health", "--url", url, "--timeout", "5"]
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False)
@@ -55,7 +55,7 @@ def is_gateway_serving(client: Path, url: str) -> bool:
 
 
 def make_canary_body() -> tuple[bytes, int]:
-    """A small picture and two labels, as a request of the KServe v2 HTTP protocol.
+    """Return a small picture and two labels, as a request of the KServe v2 HTTP protocol.
 
     Returns:
         the body, and the length of its JSON part.
@@ -77,7 +77,7 @@ def make_canary_body() -> tuple[bytes, int]:
 
 
 def _make_png(side_px: int) -> bytes:
-    """A colour gradient as a PNG; by hand, as the launcher's other verbs should not wait for an imaging library.
+    """Return a colour gradient as a PNG; by hand, as the launcher's other verbs should not wait for an imaging library.
 
     Source: PNG specification, third edition, sections 5 and 11.
     """

@@ -1,4 +1,4 @@
-"""Which ``configs/NAME.pbtxt`` the models are served with, and whether this machine can do what it asks for.
+"""Which `configs/NAME.pbtxt` the models are served with, and whether this machine can do what it asks for.
 
 Triton itself takes config.pbtxt for every model that lacks the named file, and onnxruntime the CPU where a GPU's
 provider is missing. Both would serve, slower and without a word; here either is an error.
@@ -35,16 +35,19 @@ class ProfileChoice:
     """What Triton is told.
 
     Attributes:
-        config_name: ``--model-config-name``; None for config.pbtxt.
-        sentence: what was chosen and why, for the user; empty where nothing was chosen.
+        config_name: `--model-config-name`; None for config.pbtxt.
+        message: what was chosen and why, for the user; empty where nothing was chosen.
     """
 
     config_name: str | None
-    sentence: str = ""
+    message: str = ""
 
 
 def read_cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """The processor's instruction sets in Linux's words; none where the file is missing or of another architecture."""
+    """Return the processor's instruction sets in Linux's words.
+
+    None where the file is missing or of another architecture.
+    """
     try:
         lines = cpuinfo.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -53,7 +56,7 @@ def read_cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
 
 
 def default_profile(repository: Path, *, triton_kind: str) -> str:
-    """The profile of those who name none: ``cpu``, but ``cpu-onnx`` where that would need NVIDIA's openvino backend.
+    """Return the profile of those who name none: `cpu`, but `cpu-onnx` where that needs NVIDIA's openvino backend.
 
     That backend comes with some of NVIDIA's images only, and has never been run with these configurations.
     """
@@ -62,7 +65,7 @@ def default_profile(repository: Path, *, triton_kind: str) -> str:
 
 
 def choose_profile(requested: str, repository: Path, manifest: Manifest, *, cpu_flags: frozenset[str]) -> ProfileChoice:
-    """Find the configurations for a profile; ``cpu`` takes what suits this processor.
+    """Find the configurations for a profile; `cpu` takes what suits this processor.
 
     Raises:
         LaunchError: no model has the profile, or a file that it needs was not exported.
@@ -86,7 +89,7 @@ def choose_profile(requested: str, repository: Path, manifest: Manifest, *, cpu_
 
 
 def known_profiles(repository: Path) -> set[str]:
-    """The names that `--profile` takes for this model repository."""
+    """Return the names that `--profile` takes for this model repository."""
     names = {path.stem for path in repository.glob("*/configs/*.pbtxt")}
     return {_PLAIN} | names | ({_BF16} if _CPU in names else set[str]())
 
@@ -99,11 +102,11 @@ def _choose_for_cpu(cpu_flags: frozenset[str], *, has_int8: bool) -> ProfileChoi
     vnni = next((flag for flag in _VNNI_FLAGS if flag in cpu_flags), None)
     bf16 = next((flag for flag in _BF16_FLAGS if flag in cpu_flags), None)
     if has_int8 and vnni:
-        sentence = f"profile cpu: image encoder in int8, as it was exported and this processor has {vnni}"
-        return ProfileChoice(config_name=_INT8, sentence=sentence)
+        message = f"profile cpu: image encoder in int8, as it was exported and this processor has {vnni}"
+        return ProfileChoice(config_name=_INT8, message=message)
     without = "this processor has no VNNI for int8" if has_int8 else "no int8 encoder was exported"
     best = f"bf16, as this processor has {bf16}" if bf16 else "fp32, as this processor has no bf16"
-    return ProfileChoice(config_name=_CPU, sentence=f"profile cpu: image encoder in {best}, and {without}")
+    return ProfileChoice(config_name=_CPU, message=f"profile cpu: image encoder in {best}, and {without}")
 
 
 def require_machine(config_name: str | None, repository: Path, manifest: Manifest, *, triton_kind: str) -> None:
@@ -113,7 +116,7 @@ def require_machine(config_name: str | None, repository: Path, manifest: Manifes
         config_name: what Triton is told.
         repository: the model repository.
         manifest: its manifest.
-        triton_kind: ``embedded``, ``path`` or ``docker``.
+        triton_kind: `embedded`, `path` or `docker`.
 
     Raises:
         LaunchError: there is no GPU, no backend for the plans, or no plan that was built from these graphs.

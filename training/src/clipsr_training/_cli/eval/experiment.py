@@ -1,5 +1,7 @@
 """`clipsr-eval experiment`: the published comparison of CLIP with and without LIIF, with controls and seeds."""
 
+from __future__ import annotations
+
 import argparse
 import shlex
 import sys
@@ -23,7 +25,7 @@ from clipsr_training.experiment._run import Cost, estimate_cost, run_experiment
 _FROM_SCRATCH = "clipsr-tiny"
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "experiment",

@@ -1,5 +1,7 @@
 """`clipsr-eval image`: what a model says of single images."""
 
+from __future__ import annotations
+
 import argparse
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from clipsr_training.data import decode
 from clipsr_training.evaluation._picture import draw_answer
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "image",

@@ -1,5 +1,7 @@
 """`clipsr-eval linear-probe`: how well a linear classifier reads the embeddings."""
 
+from __future__ import annotations
+
 import argparse
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ from clipsr_training.evaluation._probe import embed_cached, fit_probe, match_cla
 from clipsr_training.evaluation._probe_report import ProbeReport, write_probe_report
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "linear-probe",

@@ -1,5 +1,7 @@
 """`clipsr-eval lowres`: accuracy on images reduced to a few pixels."""
 
+from __future__ import annotations
+
 import argparse
 import sys
 from typing import get_args
@@ -13,7 +15,7 @@ from clipsr_training.evaluation._low_resolution import LowResolutionPlan, measur
 from clipsr_training.evaluation._low_resolution_report import LowResolutionReport, write_low_resolution_report
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "lowres",

@@ -1,5 +1,7 @@
 """What the commands on CLIP models share: which model, by which back end, on which data."""
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

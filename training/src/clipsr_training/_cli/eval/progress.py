@@ -1,5 +1,7 @@
 """Progress on the terminal."""
 
+from __future__ import annotations
+
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -1,5 +1,7 @@
 """`clipsr-eval sr`: super-resolution quality."""
 
+from __future__ import annotations
+
 import argparse
 import sys
 from collections.abc import Sequence
@@ -12,14 +14,14 @@ from clipsr_training._cli.eval.progress import progress_bar
 from clipsr_training._files import make_output_folder
 from clipsr_training.liif import Upscaler, load_liif
 from clipsr_training.liif._data import read_image
-from clipsr_training.liif._evaluate import SetScore, evaluate_sr, list_images, make_sample
+from clipsr_training.liif._evaluate import SetQuality, evaluate_sr, list_images, make_sample
 from clipsr_training.liif._metrics import Convention
 from clipsr_training.liif._report import Comparison, SrReport, write_report
 
 _DEFAULT_CHECKPOINT = Path("checkpoints/liif-fast/liif.safetensors")
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "sr",
@@ -96,11 +98,11 @@ def _run_sr(arguments: argparse.Namespace) -> None:
 
 def _evaluate(
     model: Upscaler, folders: Sequence[Path], scales: Sequence[int], convention: Convention
-) -> tuple[SetScore, ...]:
+) -> tuple[SetQuality, ...]:
     counts = [len(list_images(folder)) for folder in folders]
     with progress_bar() as progress:
         task = progress.add_task("", total=sum(counts) * len(scales))
-        sets: list[SetScore] = []
+        sets: list[SetQuality] = []
         for folder in folders:
             progress.update(task, description=folder.name)
             sets.append(evaluate_sr(model, folder, scales, convention, on_step=lambda: progress.advance(task)))

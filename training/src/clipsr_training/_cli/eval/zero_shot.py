@@ -1,5 +1,7 @@
 """`clipsr-eval zeroshot`: accuracy without training on the classes."""
 
+from __future__ import annotations
+
 import argparse
 import sys
 from pathlib import Path
@@ -10,15 +12,15 @@ from clipsr_training._cli.eval.progress import progress_bar
 from clipsr_training._files import make_output_folder
 from clipsr_training.evaluation._zero_shot import (
     ZeroShotPlan,
+    below_published_warning,
     check_comparable,
     compare_with,
     measure_zero_shot,
-    set_up_warning,
 )
 from clipsr_training.evaluation._zero_shot_report import ZeroShotReport, write_zero_shot_report
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "zeroshot",
@@ -68,7 +70,7 @@ def _run(arguments: argparse.Namespace) -> None:
         )
     warning = None
     if arguments.backend == "torch":
-        warning = set_up_warning(result, images.name, arguments.model, arguments.weights)
+        warning = below_published_warning(result, images.name, arguments.model, arguments.weights)
     report = ZeroShotReport(
         plan=plan,
         result=result,

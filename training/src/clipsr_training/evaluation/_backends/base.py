@@ -1,5 +1,7 @@
 """What every back end does: rank labels for images, and, where the models run in this process, embed them."""
 
+from __future__ import annotations
+
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

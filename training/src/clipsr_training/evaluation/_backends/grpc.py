@@ -1,5 +1,7 @@
 """The models as served: a running clipsr service, through its client."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 

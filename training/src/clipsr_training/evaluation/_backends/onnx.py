@@ -1,5 +1,7 @@
 """The models as exported: the ONNX files of a model repository, in this process."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,5 +1,7 @@
 """What the models read of an image, as the service makes it, and the reductions that are measured."""
 
+from __future__ import annotations
+
 import io
 import math
 from collections.abc import Sequence

@@ -1,5 +1,7 @@
 """The models in PyTorch, from checkpoints."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Sequence
 
@@ -50,7 +52,7 @@ class TorchBackend(LocalBackend):
             fitting=Fitting.of(clip.config.get("preprocess_cfg", {})),
         )
         self._name = name
-        self._digest = _digest_of(clip.model, upscaler)
+        self._digest = _hash_modules(clip.model, upscaler)
         self._precision = precision
         try:
             self._device = torch.device(device)
@@ -110,7 +112,7 @@ def _normalized(features: Tensor) -> np.ndarray:
     return functional.normalize(features.float(), dim=-1).cpu().numpy()
 
 
-def _digest_of(*modules: nn.Module | None) -> str:
+def _hash_modules(*modules: nn.Module | None) -> str:
     """Return a digest over all weights: what tells one fine-tuned model from another of the same name."""
     digest = hashlib.sha256()
     for module in modules:
