@@ -51,12 +51,12 @@ async def connect(
         yield asks
 
 
-def _config(target: Target) -> dict[str, Any]:
-    return {
-        "label_space": types_pb2.LabelSpace(labels=target.labels),
-        "route": types_pb2.Route.Value(_ROUTES[target.route]),
-        "top_k": _TOP_K,
-    }
+def _options(target: Target) -> classifier_pb2.ClassifyOptions:
+    return classifier_pb2.ClassifyOptions(
+        label_space=types_pb2.LabelSpace(labels=target.labels),
+        route=_ROUTES[target.route],
+        top_k=_TOP_K,
+    )
 
 
 def _requests(target: Target, images: Sequence[bytes]) -> list[bytes]:
@@ -64,7 +64,7 @@ def _requests(target: Target, images: Sequence[bytes]) -> list[bytes]:
     batches = [[images[(i + k) % len(images)] for k in range(target.images_per_call)] for i in range(len(images))]
     return [
         classifier_pb2.ClassifyRequest(
-            images=[types_pb2.Image(content=content) for content in batch], **_config(target)
+            images=[types_pb2.Image(content=content) for content in batch], options=_options(target)
         ).SerializeToString()
         for batch in batches
     ]
@@ -110,7 +110,7 @@ class _Stream:
 
     def __init__(self, channel: grpc.aio.Channel, target: Target, images: Sequence[bytes]) -> None:
         self._call: Any = classifier_pb2_grpc.ClassifierServiceStub(channel).ClassifyStream()
-        self._config = classifier_pb2.ClassifyStreamConfig(**_config(target))
+        self._options = _options(target)
         self._images = images
         self._waiting: dict[int, asyncio.Future[str]] = {}
         self._write = asyncio.Lock()
@@ -119,7 +119,7 @@ class _Stream:
         self._ended = ""
 
     async def open(self) -> None:
-        await self._call.write(classifier_pb2.ClassifyStreamRequest(config=self._config))
+        await self._call.write(classifier_pb2.ClassifyStreamRequest(options=self._options))
         self._reader = asyncio.ensure_future(self._read())
 
     async def ask(self, number: int, timeout_s: float) -> str:

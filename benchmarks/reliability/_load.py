@@ -97,8 +97,9 @@ def make_request(images: Sequence[bytes], labels: Sequence[str]) -> classifier_p
     """Return a Classify request; top 1."""
     return classifier_pb2.ClassifyRequest(
         images=[types_pb2.Image(content=content) for content in images],
-        label_space=types_pb2.LabelSpace(labels=labels, templates=["a photo of a {}."]),
-        top_k=1,
+        options=classifier_pb2.ClassifyOptions(
+            label_space=types_pb2.LabelSpace(labels=labels, templates=["a photo of a {}."]), top_k=1
+        ),
     )
 
 

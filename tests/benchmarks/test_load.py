@@ -173,7 +173,7 @@ class Fake(classifier_pb2_grpc.ClassifierServiceServicer):
     """Answers every other image with an error; refuses calls without labels."""
 
     def Classify(self, request, context):  # noqa: N802 - gRPC's name
-        if not request.label_space.labels:
+        if not request.options.label_space.labels:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no labels")
         return classifier_pb2.ClassifyResponse(results=[self._result(image.content) for image in request.images])
 

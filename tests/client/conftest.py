@@ -132,7 +132,7 @@ class FakeService(
     url: str = ""
     info: classifier_pb2.ModelInfo = field(default_factory=model_info)
     requests: list[classifier_pb2.ClassifyRequest] = field(default_factory=list)
-    configs: list[classifier_pb2.ClassifyStreamConfig] = field(default_factory=list)
+    configs: list[classifier_pb2.ClassifyOptions] = field(default_factory=list)
     streamed: list[list[tuple[int, bytes]]] = field(default_factory=list)
     embeds: list[Message] = field(default_factory=list)
     upscales: list[upscaler_pb2.UpscaleRequest] = field(default_factory=list)
@@ -205,29 +205,25 @@ class FakeService(
         self._wait_or_abort(context)
         if self.answer is not None:
             return self.answer(request)
-        labels = self._labels(request.label_space)
+        labels = self._labels(request.options.label_space)
         return classifier_pb2.ClassifyResponse(
-            results=[self._result(image.content, labels, request) for image in request.images]
+            results=[self._result(image.content, labels, request.options) for image in request.images]
         )
 
     def ClassifyStream(self, request_iterator, context):  # noqa: N802 - the name in the proto
-        config = next(request_iterator).config
-        self.configs.append(config)
+        options = next(request_iterator).options
+        self.configs.append(options)
         images: list[tuple[int, bytes]] = []
         self.streamed.append(images)
         self._wait_or_abort(context)
-        request = classifier_pb2.ClassifyRequest(top_k=config.top_k, route=config.route)
-        request.none_of_these.CopyFrom(config.none_of_these)
-        request.return_embedding = config.return_embedding
-        request.return_encoder_input = config.return_encoder_input
-        labels = self._labels(config.label_space)
+        labels = self._labels(options.label_space)
         held: list[classifier_pb2.ClassifyStreamResponse] = []
         answered = 0
         for message in request_iterator:
             content = message.image.image.content
             if self.keeps_images:
                 images.append((message.image.index, content))
-            result = self._result(content, labels, request)
+            result = self._result(content, labels, options)
             held.append(classifier_pb2.ClassifyStreamResponse(index=message.image.index, result=result))
             if len(held) < self.stream_burst:
                 continue
@@ -294,24 +290,24 @@ class FakeService(
         return label_space.labels or named.get(label_space.label_set, ())
 
     def _result(
-        self, content: bytes, labels: Sequence[str], request: classifier_pb2.ClassifyRequest
+        self, content: bytes, labels: Sequence[str], options: classifier_pb2.ClassifyOptions
     ) -> classifier_pb2.ClassifyResult:
         if content in self._failures:
             return classifier_pb2.ClassifyResult(error=self._failures[content])
         predictions = [
             types_pb2.Prediction(label=label, cosine=0.3 - index / 64, probability=0.5 ** (index + 1))
-            for index, label in enumerate(labels[: request.top_k or len(labels)])
+            for index, label in enumerate(labels[: options.top_k or len(labels)])
         ]
         return classifier_pb2.ClassifyResult(
             classification=classifier_pb2.Classification(
                 predictions=predictions,
                 input_size=types_pb2.Size(height=INPUT_HW[0], width=INPUT_HW[1]),
-                route=request.route or types_pb2.ROUTE_UPSCALED,
+                route=options.route or types_pb2.ROUTE_UPSCALED,
                 timing=types_pb2.Timing(queue_ms=0.5, inference_ms=12.25),
                 model_digest=self.info.digest,
-                none_of_these=request.none_of_these.min_cosine > 0.3,
-                embedding=[0.6, 0.8] if request.return_embedding else [],
-                encoder_input=b"png of " + content if request.return_encoder_input else b"",
+                none_of_these=options.none_of_these.min_cosine > 0.3,
+                embedding=[0.6, 0.8] if options.return_embedding else [],
+                encoder_input=b"png of " + content if options.return_encoder_input else b"",
             )
         )
 

@@ -88,7 +88,7 @@ class FakeLibraryService(library_pb2_grpc.LibraryServiceServicer):
         return library_pb2.ListLibrariesResponse(libraries=described, model_digest=self.model_digest)
 
     def AddImages(self, request_iterator, context):  # noqa: N802
-        config = next(request_iterator).config
+        config = next(request_iterator).options
         self._note(config, context)
         images = self._of_served_model(config.library, context)
         came: list[library_pb2.NewImage] = []

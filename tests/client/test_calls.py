@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2
 import clipsr
 from clipsr import (
     Classification,
+    ClassifyOptions,
     ClipsrError,
     DeadlineError,
     FailedImage,
@@ -23,8 +24,8 @@ from clipsr import (
     RateLimitedError,
     ServiceError,
     ServiceUnavailableError,
-    _codec,
 )
+from clipsr._codecs import classify
 from clipsr.v1 import classifier_pb2, types_pb2
 
 
@@ -54,23 +55,42 @@ def test_every_option_reaches_the_service(client, fake_service):
     assert fake_service.requests == [
         classifier_pb2.ClassifyRequest(
             images=[types_pb2.Image(content=b"photo")],
-            label_space=types_pb2.LabelSpace(label_set="animals", templates=["a {}", "the {}"]),
-            fit=types_pb2.FIT_SQUASH,
-            route=types_pb2.ROUTE_NATIVE,
-            top_k=2,
+            options=classifier_pb2.ClassifyOptions(
+                label_space=types_pb2.LabelSpace(label_set="animals", templates=["a {}", "the {}"]),
+                fit=types_pb2.FIT_SQUASH,
+                route=types_pb2.ROUTE_NATIVE,
+                top_k=2,
+            ),
         )
     ]
     assert [prediction.label for prediction in result.predictions] == ["cat", "dog"]
     assert result.route == "native"
 
 
+def test_options_held_as_one_value_say_the_same(client, fake_service):
+    options = ClassifyOptions(labels=["cat"], templates=["a {}"], top_k=1, route="native", min_cosine=0.25)
+    client.classify([b"photo"], options=options)
+    client.classify([b"photo"], ["cat"], templates=["a {}"], top_k=1, route="native", min_cosine=0.25)
+    list(client.classify_stream([b"photo"], options=options))
+    assert fake_service.requests[0] == fake_service.requests[1]
+    assert fake_service.configs == [fake_service.requests[0].options]
+
+
+def test_options_are_not_given_twice(client, fake_service):
+    with pytest.raises(TypeError, match="given at once"):
+        client.classify([b"photo"], ["cat"], options=ClassifyOptions(labels=["cat"]))
+    with pytest.raises(TypeError, match="given at once"):
+        client.classify_stream([b"photo"], top_k=1, options=ClassifyOptions(labels=["cat"]))
+    assert not fake_service.requests
+
+
 def test_defaults_leave_the_choice_to_the_service(client, fake_service):
     client.classify([b"photo"], ["cat"])
     [request] = fake_service.requests
-    assert request.route == types_pb2.ROUTE_UNSPECIFIED
-    assert request.fit == types_pb2.FIT_UNSPECIFIED
-    assert request.top_k == 5
-    assert not request.label_space.templates
+    assert request.options.route == types_pb2.ROUTE_UNSPECIFIED
+    assert request.options.fit == types_pb2.FIT_UNSPECIFIED
+    assert request.options.top_k == 5
+    assert not request.options.label_space.templates
 
 
 def test_images_come_from_bytes_paths_and_open_files(client, fake_service, tmp_path):
@@ -126,7 +146,7 @@ def test_many_images_are_split_and_stay_in_order(client, fake_service):
 
 
 def test_large_images_are_split_by_the_bytes_of_a_message(client, fake_service, monkeypatch):
-    monkeypatch.setitem(_codec.split.__kwdefaults__, "max_message_bytes", 64_000)  # 64 MiB would take seconds
+    monkeypatch.setitem(classify.split.__kwdefaults__, "max_message_bytes", 64_000)  # 64 MiB would take seconds
     large, too_large = bytes(33_000), bytes(64_000)
     results = client.classify([large, too_large, large, b"small"], ["cat"])
     assert [[len(image.content) for image in request.images] for request in fake_service.requests] == [

@@ -82,11 +82,13 @@ def test_classify_returns_the_embedding_and_what_the_model_saw_on_demand(client,
     assert full.embedding == pytest.approx((0.6, 0.8))
     assert full.encoder_input == b"png of photo"
     assert full.none_of_these
-    assert fake_service.requests[1].none_of_these == classifier_pb2.NoneOfThese(min_cosine=0.5, min_probability=0.25)
+    assert fake_service.requests[1].options.none_of_these == classifier_pb2.NoneOfThese(
+        min_cosine=0.5, min_probability=0.25
+    )
 
 
 def test_a_threshold_of_zero_is_one(client, fake_service):
     client.classify([b"photo"], ["cat"], min_cosine=0.0)
-    rule = fake_service.requests[0].none_of_these
+    rule = fake_service.requests[0].options.none_of_these
     assert rule.HasField("min_cosine")
     assert not rule.HasField("min_probability")

@@ -369,8 +369,9 @@ def request_of(png: Callable[..., bytes]) -> Callable[..., classifier_pb2.Classi
     ) -> classifier_pb2.ClassifyRequest:
         return classifier_pb2.ClassifyRequest(
             images=[types_pb2.Image(content=content) for content in images or (png(),)],
-            label_space=types_pb2.LabelSpace(labels=labels, label_set=label_set, templates=templates),
-            **options,
+            options=classifier_pb2.ClassifyOptions(
+                label_space=types_pb2.LabelSpace(labels=labels, label_set=label_set, templates=templates), **options
+            ),
         )
 
     return make

@@ -197,7 +197,7 @@ def test_a_bad_question_is_refused_with_its_field(client, labels, templates, rea
     with pytest.raises(InvalidRequestError) as caught:
         client.classify([png()], labels, templates=templates)
     assert caught.value.reason == reason
-    assert any(field.startswith("label_space") for field, _ in caught.value.violations)
+    assert any(field.startswith("options.label_space") for field, _ in caught.value.violations)
 
 
 def test_labels_in_any_script(client):

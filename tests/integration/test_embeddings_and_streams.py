@@ -46,10 +46,13 @@ def cosines(result: classifier_pb2.ClassifyResult) -> list[float]:
 
 
 def test_a_stream_says_what_a_single_call_says(classifier, images):
-    expected = classifier.Classify(classifier_pb2.ClassifyRequest(images=images, label_space=SPACE), timeout=60)
+    expected = classifier.Classify(
+        classifier_pb2.ClassifyRequest(images=images, options=classifier_pb2.ClassifyOptions(label_space=SPACE)),
+        timeout=60,
+    )
 
     def messages() -> Iterator[classifier_pb2.ClassifyStreamRequest]:
-        yield classifier_pb2.ClassifyStreamRequest(config=classifier_pb2.ClassifyStreamConfig(label_space=SPACE))
+        yield classifier_pb2.ClassifyStreamRequest(options=classifier_pb2.ClassifyOptions(label_space=SPACE))
         for round_ in range(10):
             for number, image in enumerate(images):
                 index = round_ * len(images) + number
@@ -65,7 +68,9 @@ def test_a_stream_says_what_a_single_call_says(classifier, images):
 
 @pytest.mark.parametrize("route", [types_pb2.ROUTE_UPSCALED, types_pb2.ROUTE_NATIVE])
 def test_embeddings_multiply_to_the_cosines_of_classify(classifier, embedder, images, route):
-    request = classifier_pb2.ClassifyRequest(images=images, label_space=SPACE, route=route, return_embedding=True)
+    request = classifier_pb2.ClassifyRequest(
+        images=images, options=classifier_pb2.ClassifyOptions(label_space=SPACE, route=route, return_embedding=True)
+    )
     classified = classifier.Classify(request, timeout=60)
     info = classifier.GetModelInfo(classifier_pb2.GetModelInfoRequest(), timeout=10).model_info
     embedded = embedder.EmbedImages(embedding_pb2.EmbedImagesRequest(images=images, route=route), timeout=60)
@@ -86,14 +91,18 @@ def test_the_encoder_input_is_what_the_model_saw(classifier, images, route):
     """Sent back as it is, of the encoder's own size, it gives the same answer."""
     info = classifier.GetModelInfo(classifier_pb2.GetModelInfoRequest(), timeout=10).model_info
     options = {"label_space": SPACE, "return_encoder_input": True}
-    seen = classifier.Classify(classifier_pb2.ClassifyRequest(images=images, route=route, **options), timeout=60)
+    seen = classifier.Classify(
+        classifier_pb2.ClassifyRequest(images=images, options=classifier_pb2.ClassifyOptions(route=route, **options)),
+        timeout=60,
+    )
     pictures = [result.classification.encoder_input for result in seen.results]
     for picture in pictures:
         with Image.open(io.BytesIO(picture)) as opened:
             assert (opened.format, opened.mode, opened.size) == ("PNG", "RGB", (info.image_size_px,) * 2)
     again = classifier.Classify(
         classifier_pb2.ClassifyRequest(
-            images=[types_pb2.Image(content=picture) for picture in pictures], route=types_pb2.ROUTE_NATIVE, **options
+            images=[types_pb2.Image(content=picture) for picture in pictures],
+            options=classifier_pb2.ClassifyOptions(route=types_pb2.ROUTE_NATIVE, **options),
         ),
         timeout=60,
     )
@@ -111,11 +120,13 @@ def test_without_templates_a_text_stands_for_itself(embedder):
 
 
 def test_a_threshold_between_two_images_parts_them(classifier, images):
-    request = classifier_pb2.ClassifyRequest(images=images, label_space=SPACE, top_k=1)
+    request = classifier_pb2.ClassifyRequest(
+        images=images, options=classifier_pb2.ClassifyOptions(label_space=SPACE, top_k=1)
+    )
     best = [r.classification.predictions[0].cosine for r in classifier.Classify(request, timeout=60).results]
     middle = sorted(best)[len(best) // 2]
-    request.none_of_these.min_cosine = middle
+    request.options.none_of_these.min_cosine = middle
     told = [r.classification.none_of_these for r in classifier.Classify(request, timeout=60).results]
-    assert told == [cosine < request.none_of_these.min_cosine for cosine in best]
+    assert told == [cosine < request.options.none_of_these.min_cosine for cosine in best]
     assert any(told)
     assert not all(told)

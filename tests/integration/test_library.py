@@ -32,7 +32,7 @@ def library(stub, samples) -> Iterator[str]:
     stub.CreateLibrary(library_pb2.CreateLibraryRequest(name=name))
 
     def messages() -> Iterator[library_pb2.AddImagesRequest]:
-        yield library_pb2.AddImagesRequest(config=library_pb2.AddImagesConfig(library=name))
+        yield library_pb2.AddImagesRequest(options=library_pb2.AddImagesOptions(library=name))
         for index, (stem, content) in enumerate(samples.items()):
             image = types_pb2.Image(content=content)
             tags = [stem.partition("-")[0]]

@@ -92,7 +92,9 @@ def stub(guarded) -> Iterator[classifier_pb2_grpc.ClassifierServiceStub]:
 def request_message(repo_root) -> classifier_pb2.ClassifyRequest:
     photo = next(iter(sorted((repo_root / "samples").glob("*.png")))).read_bytes()
     labels = types_pb2.LabelSpace(labels=["SECRETCAT", "SECRETDOG"])
-    return classifier_pb2.ClassifyRequest(images=[types_pb2.Image(content=photo)], label_space=labels)
+    return classifier_pb2.ClassifyRequest(
+        images=[types_pb2.Image(content=photo)], options=classifier_pb2.ClassifyOptions(label_space=labels)
+    )
 
 
 def bearer(key: str) -> tuple[str, str]:

@@ -116,7 +116,9 @@ class Caller:
         self._channel = grpc.insecure_channel(service.url)
         self._stub = classifier_pb2_grpc.ClassifierServiceStub(self._channel)
         space = types_pb2.LabelSpace(labels=LABELS)
-        self._request = classifier_pb2.ClassifyRequest(images=[types_pb2.Image(content=image)], label_space=space)
+        self._request = classifier_pb2.ClassifyRequest(
+            images=[types_pb2.Image(content=image)], options=classifier_pb2.ClassifyOptions(label_space=space)
+        )
 
     def ask(self) -> None:
         began = time.monotonic()

@@ -37,9 +37,9 @@ def requests_of(image: str) -> dict[str, list[dict[str, Any]]]:
     """What to send to each call, as JSON."""
     picture, sha256 = {"content": image}, hashlib.sha256(base64.b64decode(image)).hexdigest()
     return {
-        "clipsr.v1.ClassifierService.Classify": [{"images": [picture], "labelSpace": LABELS}],
+        "clipsr.v1.ClassifierService.Classify": [{"images": [picture], "options": {"labelSpace": LABELS}}],
         "clipsr.v1.ClassifierService.ClassifyStream": [
-            {"config": {"labelSpace": LABELS}},
+            {"options": {"labelSpace": LABELS}},
             {"image": {"index": "7", "image": picture}},
         ],
         "clipsr.v1.ClassifierService.GetModelInfo": [{}],
@@ -49,7 +49,7 @@ def requests_of(image: str) -> dict[str, list[dict[str, Any]]]:
         "clipsr.v1.LibraryService.CreateLibrary": [{"name": LIBRARY}],
         "clipsr.v1.LibraryService.ListLibraries": [{}],
         "clipsr.v1.LibraryService.AddImages": [
-            {"config": {"library": LIBRARY}},
+            {"options": {"library": LIBRARY}},
             {"image": {"index": "3", "image": picture, "tags": ["cat"], "metadata": {"from": "samples"}}},
         ],
         "clipsr.v1.LibraryService.ListImages": [{"library": LIBRARY, "filter": {"anyTags": ["cat"]}}],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
@@ -22,6 +22,35 @@ RouteTaken = Literal["upscaled", "native"]
 
 UpscaleFormat = Literal["png", "jpeg", "webp", "tiff", "bmp"]
 """The kind of file that an upscaled image is written as; "jpeg" and "bmp" hold no transparency."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassifyOptions:
+    """What is asked about every image of a call: the keyword arguments of `Client.classify`, held as one value.
+
+    Attributes:
+        labels: what the images may show; empty with `label_set`.
+        label_set: name of a label set that the model publishes, instead of labels.
+        templates: prompts with one `{}`, or names of published sets (`@simple`); empty for the model's own.
+        top_k: how many predictions an image gets, best first; 0 for all labels.
+        fit: how images that are not square are fitted; "auto" is the model's own way.
+        route: "upscaled" or "native" forces one; "auto" lets the service choose by the image.
+        min_cosine: an image whose best label has a smaller cosine shows none of them; None: never.
+        min_probability: likewise by probability.
+        return_embedding: whether the image's embedding is returned.
+        return_encoder_input: whether a PNG of what the encoder saw is returned.
+    """
+
+    labels: Sequence[str] = ()
+    label_set: str = ""
+    templates: Sequence[str] = ()
+    top_k: int = 5
+    fit: Fit = "auto"
+    route: Route = "auto"
+    min_cosine: float | None = None
+    min_probability: float | None = None
+    return_embedding: bool = False
+    return_encoder_input: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -47,7 +47,7 @@ export class ClipsrError extends Error {
     this.code = grpc.status[status] ?? `CODE_${status}`;
     /** For programs, such as "LABEL_DUPLICATE"; docs/errors.md lists them. */
     this.reason = details.reason;
-    /** [{field, description}] of what is wrong, such as "label_space.labels[1]". */
+    /** [{field, description}] of what is wrong, such as "options.label_space.labels[1]". */
     this.violations = details.violations;
     /** How long the service asks to wait, in seconds; null if it does not say. */
     this.retryAfterS = details.retryAfterS;

@@ -31,7 +31,7 @@ def cat(folder: Path) -> str:
 
 def make_answer(request: classifier_pb2.ClassifyRequest) -> classifier_pb2.ClassifyResponse:
     """A prediction for each image."""
-    prediction = types_pb2.Prediction(label=request.label_space.labels[0], cosine=0.25, probability=1.0)
+    prediction = types_pb2.Prediction(label=request.options.label_space.labels[0], cosine=0.25, probability=1.0)
     result = classifier_pb2.ClassifyResult(
         classification=classifier_pb2.Classification(predictions=[prediction], route=types_pb2.ROUTE_NATIVE)
     )
@@ -160,22 +160,24 @@ class TestRequest:
         assert done.code == 0
         assert request == classifier_pb2.ClassifyRequest(
             images=[types_pb2.Image(content=b"a.jpg")],
-            label_space=types_pb2.LabelSpace(labels=["cat", "dog"], templates=["a {}.", "the {}!"]),
-            fit=types_pb2.FIT_SQUASH,
-            route=types_pb2.ROUTE_NATIVE,
-            top_k=1,
+            options=classifier_pb2.ClassifyOptions(
+                label_space=types_pb2.LabelSpace(labels=["cat", "dog"], templates=["a {}.", "the {}!"]),
+                fit=types_pb2.FIT_SQUASH,
+                route=types_pb2.ROUTE_NATIVE,
+                top_k=1,
+            ),
         )
 
     def test_names_a_set(self, run, cat, fake_service) -> None:
         run("classify", cat, "--labels", "@animals", "--templates", "@simple")
-        space = fake_service.requests[0].label_space
+        space = fake_service.requests[0].options.label_space
         assert (list(space.labels), space.label_set, list(space.templates)) == ([], "animals", ["@simple"])
 
     def test_reads_a_labels_file(self, run, cat, fake_service, tmp_path) -> None:
         file = tmp_path / "labels.txt"
         file.write_bytes("\ufeffcat, the animal\r\n\r\n  猫  \n@home\n".encode())
         assert run("classify", cat, "--labels-file", str(file)).code == 0
-        assert list(fake_service.requests[0].label_space.labels) == ["cat, the animal", "猫", "@home"]
+        assert list(fake_service.requests[0].options.label_space.labels) == ["cat, the animal", "猫", "@home"]
 
     def test_goes_batch_by_batch(self, run, folder, fake_service) -> None:
         assert run("classify", str(folder), "--labels", "cat,dog", "--batch-size", "2").code == 0

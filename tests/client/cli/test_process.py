@@ -40,7 +40,7 @@ def gate(fake_service: Any) -> threading.Event:
     def answer(request: classifier_pb2.ClassifyRequest) -> classifier_pb2.ClassifyResponse:
         if len(fake_service.requests) > 1:
             gate.wait(WAIT_S)
-        labels = request.label_space.labels
+        labels = request.options.label_space.labels
         return classifier_pb2.ClassifyResponse(
             results=[fake_service._result(image.content, labels, request) for image in request.images]
         )

@@ -9,13 +9,13 @@ from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipsr import Classification, FailedImage, InvalidRequestError, Prediction, ServiceError
+from clipsr import Classification, ClassifyOptions, FailedImage, InvalidRequestError, Prediction, ServiceError
 from clipsr._codecs.classify import (
     MAX_IMAGES,
     MAX_MESSAGE_BYTES,
     decode_model_info,
     decode_results,
-    encode_query,
+    encode_options,
     split,
 )
 from clipsr._codecs.status_details import Details, parse_details
@@ -45,8 +45,12 @@ failures = st.builds(
 )
 
 
-def encode_query_with(**options):
-    return encode_query(**{**DEFAULTS, **options})
+def encode_options_with(**options):
+    return encode_options(ClassifyOptions(**{**DEFAULTS, **options}))
+
+
+def request_with(**options):
+    return classifier_pb2.ClassifyRequest(options=encode_options_with(**options))
 
 
 def encode_outcome(outcome: Classification | FailedImage) -> classifier_pb2.ClassifyResult:
@@ -81,15 +85,16 @@ def encode_outcome(outcome: Classification | FailedImage) -> classifier_pb2.Clas
     route=st.sampled_from(["auto", "upscaled", "native"]),
 )
 def test_a_query_says_what_was_asked(labels, label_set, templates, top_k, fit, route):
-    query = encode_query(labels=labels, label_set=label_set, templates=templates, top_k=top_k, fit=fit, route=route)
-    read = classifier_pb2.ClassifyRequest.FromString(query.SerializeToString())
+    options = encode_options(
+        ClassifyOptions(labels=labels, label_set=label_set, templates=templates, top_k=top_k, fit=fit, route=route)
+    )
+    read = classifier_pb2.ClassifyOptions.FromString(options.SerializeToString())
     assert list(read.label_space.labels) == labels
     assert read.label_space.label_set == label_set
     assert list(read.label_space.templates) == templates
     assert read.top_k == top_k
     assert types_pb2.Fit.Name(read.fit) == f"FIT_{'UNSPECIFIED' if fit == 'auto' else fit.upper()}"
     assert types_pb2.Route.Name(read.route) == f"ROUTE_{route.upper()}".replace("AUTO", "UNSPECIFIED")
-    assert not read.images
 
 
 @pytest.mark.parametrize(
@@ -105,13 +110,13 @@ def test_a_query_says_what_was_asked(labels, label_set, templates, top_k, fit, r
 )
 def test_what_cannot_be_said_is_refused_before_sending(options, field, sentence):
     with pytest.raises(InvalidRequestError, match=sentence) as caught:
-        encode_query_with(**options)
+        encode_options_with(**options)
     assert caught.value.violations == ((field, str(caught.value)),)
 
 
 def test_templates_are_a_sequence():
     with pytest.raises(TypeError, match="templates is one string"):
-        encode_query_with(templates="@cifar")
+        encode_options_with(templates="@cifar")
 
 
 @given(
@@ -122,7 +127,7 @@ def test_templates_are_a_sequence():
 )
 def test_splitting_keeps_order_and_limits_and_wastes_nothing(sizes, labels, max_images, max_message_bytes):
     contents = [bytes([index % 256]) * size for index, size in enumerate(sizes)]
-    query = encode_query_with(labels=labels)
+    query = request_with(labels=labels)
     parts = list(split(contents, query, max_images=max_images, max_message_bytes=max_message_bytes))
 
     def alone(content: bytes) -> int:
@@ -143,7 +148,7 @@ def test_splitting_keeps_order_and_limits_and_wastes_nothing(sizes, labels, max_
         images = [image.content for image in part.images]
         assert 1 <= len(images) <= max_images
         assert len(part.SerializeToString()) <= max_message_bytes
-        assert part.label_space == query.label_space
+        assert part.options == query.options
         assert images == remaining[: len(images)]
         if previous is not None:  # the first of these did not fit there
             assert len(previous) == max_images or joined([*previous, images[0]]) > max_message_bytes
@@ -153,7 +158,7 @@ def test_splitting_keeps_order_and_limits_and_wastes_nothing(sizes, labels, max_
 
 
 def test_an_image_is_refused_only_if_it_fits_no_message():
-    query = encode_query_with(labels=["cat"])
+    query = request_with(labels=["cat"])
     room = 1_000
     fits = [
         size
@@ -167,7 +172,7 @@ def test_an_image_is_refused_only_if_it_fits_no_message():
 
 def test_labels_that_fill_a_message_are_refused():
     with pytest.raises(InvalidRequestError, match="Labels and templates take"):
-        list(split([b"photo"], encode_query_with(labels=["x" * 100]), max_message_bytes=100))
+        list(split([b"photo"], request_with(labels=["x" * 100]), max_message_bytes=100))
 
 
 def test_images_are_read_as_they_are_sent():
@@ -178,7 +183,7 @@ def test_images_are_read_as_they_are_sent():
             read.append(index)
             yield b"photo"
 
-    parts = split(contents(), encode_query_with(), max_images=2)
+    parts = split(contents(), request_with(), max_images=2)
     next(parts)
     assert read == [0, 1, 2]
 

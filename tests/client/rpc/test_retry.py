@@ -20,8 +20,8 @@ from clipsr import (
     RateLimitedError,
     ServiceError,
     ServiceUnavailableError,
-    _health,
 )
+from clipsr._rpc import health
 from clipsr._rpc.health import ReadinessPoller
 from clipsr._rpc.retry import Deadline, RetryPolicy
 
@@ -175,7 +175,7 @@ class TestWaitForReady:
     )
     def test_a_question_that_is_cut_short_says_nothing(self, monkeypatch, before_s, answer_s, said):
         now_s = 0.0
-        monkeypatch.setattr(_health, "time", SimpleNamespace(monotonic=lambda: now_s))
+        monkeypatch.setattr(health, "time", SimpleNamespace(monotonic=lambda: now_s))
         poller = ReadinessPoller("x", timeout_s=10.0)
         assert not poller.observe("NOT_SERVING")
         now_s = before_s

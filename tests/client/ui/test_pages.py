@@ -46,8 +46,8 @@ def service(module_service: Any) -> Any:
     """Answers with a picture for what the encoder saw, as the real one does."""
 
     def answer(request: classifier_pb2.ClassifyRequest) -> classifier_pb2.ClassifyResponse:
-        labels = module_service._labels(request.label_space)
-        results = [module_service._result(image.content, labels, request) for image in request.images]
+        labels = module_service._labels(request.options.label_space)
+        results = [module_service._result(image.content, labels, request.options) for image in request.images]
         for result in results:
             if result.HasField("classification"):
                 result.classification.encoder_input = png(64)
@@ -106,8 +106,8 @@ def test_an_image_is_classified_with_typed_labels(visit, service, photo):
     expect(outcome.get_by_alt_text("As the model saw it, after super-resolution")).to_be_visible()
     request = service.requests[-1]
     assert request.images[0].content == photo.read_bytes()  # the very file: nothing decoded it on the way
-    assert list(request.label_space.labels) == ["cat", "<b>dog</b>", "bird"]
-    assert list(request.label_space.templates) == []
+    assert list(request.options.label_space.labels) == ["cat", "<b>dog</b>", "bird"]
+    assert list(request.options.label_space.templates) == []
 
 
 def test_sets_templates_and_route_are_chosen(visit, service, photo):
@@ -119,9 +119,9 @@ def test_sets_templates_and_route_are_chosen(visit, service, photo):
     visit.page.get_by_label("Plain resizing").check()
     expect(classify(visit).locator("table tbody tr")).to_have_count(3)
     request = service.requests[-1]
-    assert request.label_space.label_set == "animals"
-    assert list(request.label_space.templates) == ["a tiny {}"]
-    assert request.route == types_pb2.ROUTE_NATIVE
+    assert request.options.label_space.label_set == "animals"
+    assert list(request.options.label_space.templates) == ["a tiny {}"]
+    assert request.options.route == types_pb2.ROUTE_NATIVE
 
 
 def test_what_is_missing_is_said(visit):
@@ -184,7 +184,7 @@ def test_the_keyboard_is_enough(visit, service, photo):
     tab_to(visit, lambda focused: focused == "BUTTON Classify")
     page.keyboard.press("Enter")
     expect(page.locator("#outcome table tbody tr")).to_have_count(2)
-    assert list(service.requests[-1].label_space.labels) == ["fox", "owl"]
+    assert list(service.requests[-1].options.label_space.labels) == ["fox", "owl"]
 
 
 @pytest.fixture

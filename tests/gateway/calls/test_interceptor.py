@@ -162,7 +162,7 @@ async def test_a_stream_beyond_the_rate_slows_down_and_loses_nothing(start, keys
     key = add_key(keys, "team-a", limits=KeyLimits(items_per_second=50, burst=1))
     one = await start(operations=OperationsConfig(api_keys=keys))
     labels = types_pb2.LabelSpace(labels=["cat", "dog"])
-    messages = [classifier_pb2.ClassifyStreamRequest(config=classifier_pb2.ClassifyStreamConfig(label_space=labels))]
+    messages = [classifier_pb2.ClassifyStreamRequest(options=classifier_pb2.ClassifyOptions(label_space=labels))]
     for index in range(6):
         image = classifier_pb2.StreamImage(index=index, image=types_pb2.Image(content=png()))
         messages.append(classifier_pb2.ClassifyStreamRequest(image=image))

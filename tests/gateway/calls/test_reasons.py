@@ -49,7 +49,7 @@ def test_every_reason_is_documented():
     ("source", "reason"),
     [
         ('Violation(field=field, reason="NEW_ONE", sentence=s)', "NEW_ONE"),
-        ('raise _refuse("config", "NEW_ONE", sentence)', "NEW_ONE"),
+        ('raise _refuse("options", "NEW_ONE", message)', "NEW_ONE"),
         ('raise ImageRejectedError("NEW_ONE", sentence)', "NEW_ONE"),
         ('    reason = "NEW_ONE"\n', "NEW_ONE"),
         ('reason=f"{noun.upper()}_NEW"', "TEXT_NEW"),

@@ -68,7 +68,7 @@ async def test_top_k(start, request_of, top_k, returned):
 async def test_route(start, backend, request_of, png, side, forced, route):
     one = await start()
     answer = await one.stub.Classify(request_of(png(side, 200), route=forced))
-    assert backend.user_calls()[0]["route"] == route
+    assert backend.user_calls()[0]["options.route"] == route
     expected = {"upscaled": types_pb2.ROUTE_UPSCALED, "native": types_pb2.ROUTE_NATIVE}[route]
     assert answer.results[0].classification.route == expected
 
@@ -84,7 +84,7 @@ async def test_route(start, backend, request_of, png, side, forced, route):
 async def test_fit(start, backend, request_of, fit, name):
     one = await start()
     await one.stub.Classify(request_of(fit=fit))
-    assert backend.user_calls()[0]["fit"] == name
+    assert backend.user_calls()[0]["options.fit"] == name
 
 
 async def test_sets_are_resolved_through_the_manifest_once_a_call(start, backend, request_of, png, document, until):
@@ -111,41 +111,54 @@ async def test_ten_thousand_labels(start, backend, request_of):
 
 
 INVALID_REQUESTS = {
-    "labels empty": ({"labels": []}, "LABELS_EMPTY", ["label_space.labels"]),
-    "label empty": ({"labels": ["a", "b", "c", ""]}, "LABEL_EMPTY", ["label_space.labels[3]"]),
-    "label of white space": ({"labels": ["a", " \t\u3000"]}, "LABEL_EMPTY", ["label_space.labels[1]"]),
-    "label twice": ({"labels": ["a", "🐶", "🐶"]}, "LABEL_DUPLICATE", ["label_space.labels[2]"]),
-    "label too long": ({"labels": ["a", "猫" * 342]}, "LABEL_TOO_LONG", ["label_space.labels[1]"]),
-    "too many labels": ({"labels": [str(i) for i in range(10_001)]}, "TOO_MANY_LABELS", ["label_space.labels"]),
-    "labels and set": ({"label_set": "animals"}, "LABEL_SPACE_AMBIGUOUS", ["label_space"]),
-    "unknown set": ({"labels": [], "label_set": "plants"}, "LABEL_SET_UNKNOWN", ["label_space.label_set"]),
-    "set with at": ({"labels": [], "label_set": "@animals"}, "LABEL_SET_UNKNOWN", ["label_space.label_set"]),
+    "labels empty": ({"labels": []}, "LABELS_EMPTY", ["options.label_space.labels"]),
+    "label empty": ({"labels": ["a", "b", "c", ""]}, "LABEL_EMPTY", ["options.label_space.labels[3]"]),
+    "label of white space": ({"labels": ["a", " \t\u3000"]}, "LABEL_EMPTY", ["options.label_space.labels[1]"]),
+    "label twice": ({"labels": ["a", "🐶", "🐶"]}, "LABEL_DUPLICATE", ["options.label_space.labels[2]"]),
+    "label too long": ({"labels": ["a", "猫" * 342]}, "LABEL_TOO_LONG", ["options.label_space.labels[1]"]),
+    "too many labels": ({"labels": [str(i) for i in range(10_001)]}, "TOO_MANY_LABELS", ["options.label_space.labels"]),
+    "labels and set": ({"label_set": "animals"}, "LABEL_SPACE_AMBIGUOUS", ["options.label_space"]),
+    "unknown set": ({"labels": [], "label_set": "plants"}, "LABEL_SET_UNKNOWN", ["options.label_space.label_set"]),
+    "set with at": ({"labels": [], "label_set": "@animals"}, "LABEL_SET_UNKNOWN", ["options.label_space.label_set"]),
     "no placeholder": (
         {"templates": ["a {}", "a photo"]},
         "TEMPLATE_WITHOUT_PLACEHOLDER",
-        ["label_space.templates[1]"],
+        ["options.label_space.templates[1]"],
     ),
-    "empty template": ({"templates": [""]}, "TEMPLATE_WITHOUT_PLACEHOLDER", ["label_space.templates[0]"]),
-    "two placeholders": ({"templates": ["{} {}"]}, "TEMPLATE_WITHOUT_PLACEHOLDER", ["label_space.templates[0]"]),
+    "empty template": ({"templates": [""]}, "TEMPLATE_WITHOUT_PLACEHOLDER", ["options.label_space.templates[0]"]),
+    "two placeholders": (
+        {"templates": ["{} {}"]},
+        "TEMPLATE_WITHOUT_PLACEHOLDER",
+        ["options.label_space.templates[0]"],
+    ),
     "set among templates": (
         {"templates": ["a {}", "@cifar"]},
         "TEMPLATE_WITHOUT_PLACEHOLDER",
-        ["label_space.templates[1]"],
+        ["options.label_space.templates[1]"],
     ),
-    "unknown template set": ({"templates": ["@nope"]}, "TEMPLATE_SET_UNKNOWN", ["label_space.templates[0]"]),
-    "too many templates": ({"templates": ["{}"] * 129}, "TOO_MANY_TEMPLATES", ["label_space.templates"]),
-    "template too long": ({"templates": ["{}" + "x" * 1023]}, "TEMPLATE_TOO_LONG", ["label_space.templates[0]"]),
+    "unknown template set": ({"templates": ["@nope"]}, "TEMPLATE_SET_UNKNOWN", ["options.label_space.templates[0]"]),
+    "too many templates": ({"templates": ["{}"] * 129}, "TOO_MANY_TEMPLATES", ["options.label_space.templates"]),
+    "template too long": (
+        {"templates": ["{}" + "x" * 1023]},
+        "TEMPLATE_TOO_LONG",
+        ["options.label_space.templates[0]"],
+    ),
     "too many texts": (
         {"labels": [str(i) for i in range(2_501)], "templates": ["@imagenet"]},
         "TOO_MANY_TEXTS",
-        ["label_space"],
+        ["options.label_space"],
     ),
-    "unknown fit": ({"fit": 77}, "FIT_UNKNOWN", ["fit"]),
-    "unknown route": ({"route": 77}, "ROUTE_UNKNOWN", ["route"]),
+    "unknown fit": ({"fit": 77}, "FIT_UNKNOWN", ["options.fit"]),
+    "unknown route": ({"route": 77}, "ROUTE_UNKNOWN", ["options.route"]),
     "several at once": (
         {"labels": ["", "a", "a"], "templates": ["x"], "fit": 9},
         "FIT_UNKNOWN",
-        ["fit", "label_space.labels[0]", "label_space.labels[2]", "label_space.templates[0]"],
+        [
+            "options.fit",
+            "options.label_space.labels[0]",
+            "options.label_space.labels[2]",
+            "options.label_space.templates[0]",
+        ],
     ),
 }
 
@@ -166,7 +179,9 @@ async def test_invalid_request_names_the_field(start, backend, request_of, detai
 
 async def test_images_are_counted(start, request_of, png, detailed):
     one = await start()
-    empty = classifier_pb2.ClassifyRequest(label_space=types_pb2.LabelSpace(labels=["a"]))
+    empty = classifier_pb2.ClassifyRequest(
+        options=classifier_pb2.ClassifyOptions(label_space=types_pb2.LabelSpace(labels=["a"]))
+    )
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await one.stub.Classify(empty)
     assert (detailed(caught.value).reason, detailed(caught.value).fields) == ("IMAGES_EMPTY", ["images"])
@@ -191,7 +206,7 @@ async def test_an_answer_that_cannot_be_sent_is_refused_before_computing(start, 
     one = await start()
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await one.stub.Classify(request_of(*[png()] * 200, labels=labels))
-    assert (detailed(caught.value).reason, detailed(caught.value).fields) == ("RESPONSE_TOO_LARGE", ["top_k"])
+    assert (detailed(caught.value).reason, detailed(caught.value).fields) == ("RESPONSE_TOO_LARGE", ["options.top_k"])
     assert not backend.user_calls()
     assert await one.stub.Classify(request_of(*[png()] * 200, labels=labels, top_k=5))
 

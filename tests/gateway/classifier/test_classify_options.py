@@ -61,14 +61,14 @@ async def test_without_a_rule_there_is_always_a_label(start, backend, request_of
 @pytest.mark.parametrize(
     ("thresholds", "reason", "fields"),
     [
-        ({}, "THRESHOLD_MISSING", ["none_of_these"]),
-        ({"min_cosine": 1.1}, "THRESHOLD_OUT_OF_RANGE", ["none_of_these.min_cosine"]),
-        ({"min_cosine": float("nan")}, "THRESHOLD_OUT_OF_RANGE", ["none_of_these.min_cosine"]),
-        ({"min_probability": -0.1}, "THRESHOLD_OUT_OF_RANGE", ["none_of_these.min_probability"]),
+        ({}, "THRESHOLD_MISSING", ["options.none_of_these"]),
+        ({"min_cosine": 1.1}, "THRESHOLD_OUT_OF_RANGE", ["options.none_of_these.min_cosine"]),
+        ({"min_cosine": float("nan")}, "THRESHOLD_OUT_OF_RANGE", ["options.none_of_these.min_cosine"]),
+        ({"min_probability": -0.1}, "THRESHOLD_OUT_OF_RANGE", ["options.none_of_these.min_probability"]),
         (
             {"min_cosine": float("-inf"), "min_probability": float("inf")},
             "THRESHOLD_OUT_OF_RANGE",
-            ["none_of_these.min_cosine", "none_of_these.min_probability"],
+            ["options.none_of_these.min_cosine", "options.none_of_these.min_probability"],
         ),
     ],
 )
@@ -119,7 +119,7 @@ async def test_extras_count_towards_the_size_of_the_answer(start, backend, reque
     tight = await start(limits=Limits(max_message_bytes=size - 1))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await tight.stub.Classify(request)
-    assert (detailed(caught.value).reason, detailed(caught.value).fields) == ("RESPONSE_TOO_LARGE", ["top_k"])
+    assert (detailed(caught.value).reason, detailed(caught.value).fields) == ("RESPONSE_TOO_LARGE", ["options.top_k"])
     fair = await start(limits=Limits(max_message_bytes=size + 8 * (png_bytes_at_most(TILE_PX) - 3 * TILE_PX**2)))
     assert await fair.stub.Classify(request)
 

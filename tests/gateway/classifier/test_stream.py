@@ -19,9 +19,7 @@ INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
 def config(labels: Iterable[str] = ("cat", "dog"), **options: Any) -> classifier_pb2.ClassifyStreamRequest:
     space = types_pb2.LabelSpace(labels=labels)
-    return classifier_pb2.ClassifyStreamRequest(
-        config=classifier_pb2.ClassifyStreamConfig(label_space=space, **options)
-    )
+    return classifier_pb2.ClassifyStreamRequest(options=classifier_pb2.ClassifyOptions(label_space=space, **options))
 
 
 def image(content: bytes, index: int = 0) -> classifier_pb2.ClassifyStreamRequest:
@@ -119,18 +117,18 @@ async def test_an_image_that_fails_is_answered_and_the_stream_goes_on(start, bac
 
 
 BAD_STREAMS = {
-    "nothing": ([], "CONFIG_MISSING", ["config"]),
-    "image first": ([image(b"x")], "CONFIG_MISSING", ["config"]),
-    "empty first": ([classifier_pb2.ClassifyStreamRequest()], "CONFIG_MISSING", ["config"]),
-    "config twice": ([config(), config()], "CONFIG_REPEATED", ["config"]),
+    "nothing": ([], "OPTIONS_MISSING", ["options"]),
+    "image first": ([image(b"x")], "OPTIONS_MISSING", ["options"]),
+    "empty first": ([classifier_pb2.ClassifyStreamRequest()], "OPTIONS_MISSING", ["options"]),
+    "config twice": ([config(), config()], "OPTIONS_REPEATED", ["options"]),
     "empty later": ([config(), classifier_pb2.ClassifyStreamRequest()], "MESSAGE_EMPTY", ["image"]),
-    "no labels": ([config([])], "LABELS_EMPTY", ["config.label_space.labels"]),
-    "label": ([config(["a", " "])], "LABEL_EMPTY", ["config.label_space.labels[1]"]),
-    "options": ([config(fit=9, route=8)], "FIT_UNKNOWN", ["config.fit", "config.route"]),
+    "no labels": ([config([])], "LABELS_EMPTY", ["options.label_space.labels"]),
+    "label": ([config(["a", " "])], "LABEL_EMPTY", ["options.label_space.labels[1]"]),
+    "options": ([config(fit=9, route=8)], "FIT_UNKNOWN", ["options.fit", "options.route"]),
     "none of these": (
         [config(none_of_these=classifier_pb2.NoneOfThese())],
         "THRESHOLD_MISSING",
-        ["config.none_of_these"],
+        ["options.none_of_these"],
     ),
 }
 

@@ -86,7 +86,7 @@ def add(
     """Adds numbered images over one stream, until that ends or breaks; answers by number."""
 
     def messages() -> Iterator[library_pb2.AddImagesRequest]:
-        yield library_pb2.AddImagesRequest(config=library_pb2.AddImagesConfig(library="pets"))
+        yield library_pb2.AddImagesRequest(options=library_pb2.AddImagesOptions(library="pets"))
         for number in numbers:
             fields = {"source": f"{number}.png", "tags": [f"t{number % 7}"], "metadata": {"number": str(number)}}
             yield library_pb2.AddImagesRequest(image=new_image(number, **fields))

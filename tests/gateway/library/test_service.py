@@ -50,7 +50,7 @@ async def add(
     """Adds images over one call; answers by index."""
 
     async def messages() -> AsyncIterator[library_pb2.AddImagesRequest]:
-        yield library_pb2.AddImagesRequest(config=library_pb2.AddImagesConfig(library=library, **config))
+        yield library_pb2.AddImagesRequest(options=library_pb2.AddImagesOptions(library=library, **config))
         for image in images:
             yield library_pb2.AddImagesRequest(image=image)
 
@@ -372,14 +372,14 @@ async def test_a_table_of_another_kind_does_not_hide_the_libraries(stub, library
 
 
 async def test_streams_out_of_order_are_refused(stub):
-    config = library_pb2.AddImagesRequest(config=library_pb2.AddImagesConfig(library="pets"))
+    config = library_pb2.AddImagesRequest(options=library_pb2.AddImagesOptions(library="pets"))
     image = library_pb2.AddImagesRequest(image=new_image(1))
     for messages, reason in (
-        ([], "CONFIG_MISSING"),
-        ([image], "CONFIG_MISSING"),
-        ([config, config], "CONFIG_REPEATED"),
+        ([], "OPTIONS_MISSING"),
+        ([image], "OPTIONS_MISSING"),
+        ([config, config], "OPTIONS_REPEATED"),
         ([config, library_pb2.AddImagesRequest()], "MESSAGE_EMPTY"),
-        ([library_pb2.AddImagesRequest(config=library_pb2.AddImagesConfig(library="no"))], "LIBRARY_UNKNOWN"),
+        ([library_pb2.AddImagesRequest(options=library_pb2.AddImagesOptions(library="no"))], "LIBRARY_UNKNOWN"),
     ):
         call = await ask(stub.AddImages, messages)
         assert (await failure(call.read())).reason == reason
@@ -398,7 +398,7 @@ async def test_a_library_of_another_model_is_refused_with_the_cure(start, librar
     for call in (
         new.library.SearchByText(request),
         new.library.SearchByImage(library_pb2.SearchByImageRequest(library="pets", sha256=listed[0])),
-        (await ask(new.library.AddImages, [library_pb2.AddImagesRequest(config={"library": "pets"})])).read(),
+        (await ask(new.library.AddImages, [library_pb2.AddImagesRequest(options={"library": "pets"})])).read(),
     ):
         error = await failure(call)
         assert (error.code, error.reason) == (9, "LIBRARY_OF_OTHER_MODEL")
@@ -464,7 +464,7 @@ async def test_the_server_drains_with_what_was_read_written(start, library_uri):
     running = await start(library_uri=library_uri)
     await running.library.CreateLibrary(library_pb2.CreateLibraryRequest(name="pets"))
 
-    config = library_pb2.AddImagesRequest(config=library_pb2.AddImagesConfig(library="pets"))
+    config = library_pb2.AddImagesRequest(options=library_pb2.AddImagesOptions(library="pets"))
     images = [library_pb2.AddImagesRequest(image=new_image(number)) for number in range(100)]
     call = await ask(running.library.AddImages, [config, *images])
     answers = [await call.read() for _ in range(3)]

@@ -22,6 +22,7 @@ from clipsr._rpc.retry import DEFAULT_RETRIES, RetryPolicy
 from clipsr._rpc.window import READ_AHEAD
 from clipsr._types import (
     Classification,
+    ClassifyOptions,
     FailedImage,
     Fit,
     ImageEmbedding,
@@ -89,6 +90,7 @@ class AsyncClient:
         images: Sequence[ImageSource],
         labels: Sequence[str] = (),
         *,
+        options: ClassifyOptions | None = None,
         label_set: str = "",
         templates: Sequence[str] = (),
         top_k: int = 5,
@@ -102,20 +104,25 @@ class AsyncClient:
     ) -> list[Classification | FailedImage]:
         """Classify images; as Client.classify(), but files are read in a thread."""
         sources = _images.as_sequence(images)
-        query = classify_codec.encode_query(
-            labels=labels,
-            label_set=label_set,
-            templates=templates,
-            top_k=top_k,
-            fit=fit,
-            route=route,
-            min_cosine=min_cosine,
-            min_probability=min_probability,
-            return_embedding=return_embedding,
-            return_encoder_input=return_encoder_input,
+        asked = classify_codec.encode_options(
+            classify_codec.choose_options(
+                options,
+                ClassifyOptions(
+                    labels=labels,
+                    label_set=label_set,
+                    templates=templates,
+                    top_k=top_k,
+                    fit=fit,
+                    route=route,
+                    min_cosine=min_cosine,
+                    min_probability=min_probability,
+                    return_embedding=return_embedding,
+                    return_encoder_input=return_encoder_input,
+                ),
+            )
         )
         stub = self._stub()
-        parts = classify_codec.split(_images.read_images(sources), query)
+        parts = classify_codec.split(_images.read_images(sources), classifier_pb2.ClassifyRequest(options=asked))
         outcomes: list[Classification | FailedImage] = []
         while (part := await asyncio.to_thread(next, parts, None)) is not None:
             if isinstance(part, FailedImage):
@@ -130,6 +137,7 @@ class AsyncClient:
         images: Iterable[ImageSource | FailedImage] | AsyncIterable[ImageSource | FailedImage],
         labels: Sequence[str] = (),
         *,
+        options: ClassifyOptions | None = None,
         label_set: str = "",
         templates: Sequence[str] = (),
         top_k: int = 5,
@@ -147,22 +155,27 @@ class AsyncClient:
         `images` may be an asynchronous iterable; an ordinary one is read in a thread. To end the stream before
         its images do, close the iterator: `async with contextlib.aclosing(client.classify_stream(...)) as outcomes`.
         """
-        query = classify_codec.encode_query(
-            labels=labels,
-            label_set=label_set,
-            templates=templates,
-            top_k=top_k,
-            fit=fit,
-            route=route,
-            min_cosine=min_cosine,
-            min_probability=min_probability,
-            return_embedding=return_embedding,
-            return_encoder_input=return_encoder_input,
+        asked = classify_codec.encode_options(
+            classify_codec.choose_options(
+                options,
+                ClassifyOptions(
+                    labels=labels,
+                    label_set=label_set,
+                    templates=templates,
+                    top_k=top_k,
+                    fit=fit,
+                    route=route,
+                    min_cosine=min_cosine,
+                    min_probability=min_probability,
+                    return_embedding=return_embedding,
+                    return_encoder_input=return_encoder_input,
+                ),
+            )
         )
         return self._connection.stream(
             lambda: self._stub().ClassifyStream,
             _images.as_iterable(images),
-            classify_stream_codec(query),
+            classify_stream_codec(asked),
             read_ahead=read_ahead,
             idle_timeout_s=idle_timeout_s,
         )

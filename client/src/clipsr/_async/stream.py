@@ -156,7 +156,7 @@ class TaskStream(Generic[Source, Item, Answer]):
 
     async def _requests(self, connection: int) -> AsyncIterator[Message]:
         """Yield the messages of one connection; gRPC iterates over it in a task, as fast as the service reads."""
-        yield self._window.codec.config
+        yield self._window.codec.first
         if self._is_listening:
             await self._await_rejection(connection)
         while connection == self._connection:

@@ -13,6 +13,7 @@ from clipsr._types import (
     Artifact,
     CallerLimits,
     Classification,
+    ClassifyOptions,
     FailedImage,
     Fit,
     LibraryLimits,
@@ -47,46 +48,51 @@ _ROUTES: dict[str, types_pb2.Route] = {
 _ROUTES_TAKEN: dict[int, RouteTaken] = {types_pb2.ROUTE_UPSCALED: "upscaled", types_pb2.ROUTE_NATIVE: "native"}
 
 
-def encode_query(
-    *,
-    labels: Sequence[str],
-    label_set: str,
-    templates: Sequence[str],
-    top_k: int,
-    fit: Fit,
-    route: Route,
-    min_cosine: float | None = None,
-    min_probability: float | None = None,
-    return_embedding: bool = False,
-    return_encoder_input: bool = False,
-) -> classifier_pb2.ClassifyRequest:
-    """Return a request that lacks nothing but its images.
+def choose_options(given: ClassifyOptions | None, keywords: ClassifyOptions) -> ClassifyOptions:
+    """Return the options of a call, given as one value or by keywords.
+
+    Raises:
+        TypeError: both are given.
+    """
+    if given is None:
+        return keywords
+    if keywords != ClassifyOptions():
+        raise TypeError("options and single options are given at once; change them by dataclasses.replace(options, …)")
+    return given
+
+
+def encode_options(options: ClassifyOptions) -> classifier_pb2.ClassifyOptions:
+    """Return what is asked about every image.
 
     Raises:
         InvalidRequestError: an option is outside of its range, or a text cannot be written as UTF-8. Everything else
             is the service's to judge.
         TypeError: labels or templates are one string instead of a sequence of strings.
     """
-    as_texts("labels", labels)
-    as_texts("templates", templates)
-    if not 0 <= top_k <= _MAX_TOP_K:
-        raise invalid("top_k", f"top_k is {top_k}; use 0 for all labels, or the number of the best ones.")
+    as_texts("labels", options.labels)
+    as_texts("templates", options.templates)
+    if not 0 <= options.top_k <= _MAX_TOP_K:
+        raise invalid("top_k", f"top_k is {options.top_k}; use 0 for all labels, or the number of the best ones.")
     try:
-        label_space = types_pb2.LabelSpace(labels=labels, label_set=label_set, templates=templates)
+        label_space = types_pb2.LabelSpace(
+            labels=options.labels, label_set=options.label_set, templates=options.templates
+        )
     except UnicodeEncodeError as error:
-        sentence = f"The text {error.object!r} holds half a surrogate pair, which UTF-8 cannot write; remove it."
-        raise invalid("label_space", sentence) from error
+        message = f"The text {error.object!r} holds half a surrogate pair, which UTF-8 cannot write; remove it."
+        raise invalid("label_space", message) from error
     none_of_these = None
-    if min_cosine is not None or min_probability is not None:
-        none_of_these = classifier_pb2.NoneOfThese(min_cosine=min_cosine, min_probability=min_probability)
-    return classifier_pb2.ClassifyRequest(
+    if options.min_cosine is not None or options.min_probability is not None:
+        none_of_these = classifier_pb2.NoneOfThese(
+            min_cosine=options.min_cosine, min_probability=options.min_probability
+        )
+    return classifier_pb2.ClassifyOptions(
         label_space=label_space,
-        fit=encode_fit(fit),
-        route=encode_route(route),
-        top_k=top_k,
+        fit=encode_fit(options.fit),
+        route=encode_route(options.route),
+        top_k=options.top_k,
         none_of_these=none_of_these,
-        return_embedding=return_embedding,
-        return_encoder_input=return_encoder_input,
+        return_embedding=options.return_embedding,
+        return_encoder_input=options.return_encoder_input,
     )
 
 

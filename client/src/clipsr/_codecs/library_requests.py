@@ -50,9 +50,9 @@ def add_codec(name: str, *, fit: Fit, route: Route) -> StreamCodec[AddSource, _H
     Raises:
         InvalidRequestError: an option is not known.
     """
-    config = library_pb2.AddImagesConfig(library=_name(name), fit=encode_fit(fit), route=encode_route(route))
+    options = library_pb2.AddImagesOptions(library=_name(name), fit=encode_fit(fit), route=encode_route(route))
     return StreamCodec(
-        config=library_pb2.AddImagesRequest(config=config),
+        first=library_pb2.AddImagesRequest(options=options),
         read=_read,
         content_bytes=lambda held: len(held.content),
         measure=lambda held: message_bytes(len(held.content)) + held.described.ByteSize() + MESSAGE_OVERHEAD_BYTES,

@@ -29,7 +29,7 @@ class StreamCodec(Generic[Source, Item, Answer]):
     """The messages of one call, and how a caller's image becomes one.
 
     Attributes:
-        config: the first message of each connection.
+        first: the first message of each connection, the options.
         read: returns what is held of a source until it is answered, or why it cannot be read.
         content_bytes: of the item's image file.
         measure: at most so many bytes has the item's message.
@@ -37,7 +37,7 @@ class StreamCodec(Generic[Source, Item, Answer]):
         decode: returns the index and the outcome of an answer; raises ServiceError for one that cannot be understood.
     """
 
-    config: Message
+    first: Message
     read: Callable[[Source | FailedImage], Item | FailedImage]
     content_bytes: Callable[[Item], int]
     measure: Callable[[Item], int]
@@ -45,19 +45,10 @@ class StreamCodec(Generic[Source, Item, Answer]):
     decode: Callable[[Any], tuple[int, Answer | FailedImage]]
 
 
-def classify_stream_codec(query: classifier_pb2.ClassifyRequest) -> StreamCodec[ImageSource, bytes, Classification]:
-    """Return the codec of ClassifyStream, from what encode_query() returned."""
-    config = classifier_pb2.ClassifyStreamConfig(
-        label_space=query.label_space,
-        fit=query.fit,
-        route=query.route,
-        top_k=query.top_k,
-        none_of_these=query.none_of_these if query.HasField("none_of_these") else None,
-        return_embedding=query.return_embedding,
-        return_encoder_input=query.return_encoder_input,
-    )
+def classify_stream_codec(options: classifier_pb2.ClassifyOptions) -> StreamCodec[ImageSource, bytes, Classification]:
+    """Return the codec of ClassifyStream, from what encode_options() returned."""
     return StreamCodec(
-        config=classifier_pb2.ClassifyStreamRequest(config=config),
+        first=classifier_pb2.ClassifyStreamRequest(options=options),
         read=_images.try_read_image,
         content_bytes=len,
         measure=lambda content: message_bytes(len(content)) + MESSAGE_OVERHEAD_BYTES,

@@ -22,6 +22,7 @@ from clipsr._sync.connection import Connection
 from clipsr._sync.library import Library, list_libraries
 from clipsr._types import (
     Classification,
+    ClassifyOptions,
     FailedImage,
     Fit,
     ImageEmbedding,
@@ -105,6 +106,7 @@ class Client:
         images: Sequence[ImageSource],
         labels: Sequence[str] = (),
         *,
+        options: ClassifyOptions | None = None,
         label_set: str = "",
         templates: Sequence[str] = (),
         top_k: int = 5,
@@ -124,6 +126,7 @@ class Client:
         Args:
             images: image files: bytes, paths, or open binary files.
             labels: what to choose from, each once; leave empty to use `label_set`.
+            options: all of what follows but `timeout_s` as one value, instead of single arguments.
             label_set: name of a published set, such as "cifar10"; model_info() lists them.
             templates: prompts with one "{}" where the label goes, or one published set with '@', such as "@cifar";
                 empty leaves them to the service.
@@ -150,20 +153,25 @@ class Client:
             TypeError: an argument that must be a sequence is a single text or image.
         """
         sources = _images.as_sequence(images)
-        query = classify_codec.encode_query(
-            labels=labels,
-            label_set=label_set,
-            templates=templates,
-            top_k=top_k,
-            fit=fit,
-            route=route,
-            min_cosine=min_cosine,
-            min_probability=min_probability,
-            return_embedding=return_embedding,
-            return_encoder_input=return_encoder_input,
+        asked = classify_codec.encode_options(
+            classify_codec.choose_options(
+                options,
+                ClassifyOptions(
+                    labels=labels,
+                    label_set=label_set,
+                    templates=templates,
+                    top_k=top_k,
+                    fit=fit,
+                    route=route,
+                    min_cosine=min_cosine,
+                    min_probability=min_probability,
+                    return_embedding=return_embedding,
+                    return_encoder_input=return_encoder_input,
+                ),
+            )
         )
         outcomes: list[Classification | FailedImage] = []
-        for part in classify_codec.split(_images.read_images(sources), query):
+        for part in classify_codec.split(_images.read_images(sources), classifier_pb2.ClassifyRequest(options=asked)):
             if isinstance(part, FailedImage):
                 outcomes.append(part)
             else:
@@ -176,6 +184,7 @@ class Client:
         images: Iterable[ImageSource | FailedImage],
         labels: Sequence[str] = (),
         *,
+        options: ClassifyOptions | None = None,
         label_set: str = "",
         templates: Sequence[str] = (),
         top_k: int = 5,
@@ -198,6 +207,7 @@ class Client:
             images: as classify()'s, of any length, such as a generator. A file that cannot be read fails alone; so does
                 an image for which there is a FailedImage already, which comes back as it is.
             labels: as classify()'s; so are the options down to `return_encoder_input`.
+            options: as in classify().
             label_set: name of a published set.
             templates: prompts.
             top_k: predictions for each image.
@@ -219,22 +229,27 @@ class Client:
             ClipsrError: from the iterator, as classify(), once `retries` are used up; what came before it stands.
             TypeError: `images` is a single one, or holds what is no image.
         """
-        query = classify_codec.encode_query(
-            labels=labels,
-            label_set=label_set,
-            templates=templates,
-            top_k=top_k,
-            fit=fit,
-            route=route,
-            min_cosine=min_cosine,
-            min_probability=min_probability,
-            return_embedding=return_embedding,
-            return_encoder_input=return_encoder_input,
+        asked = classify_codec.encode_options(
+            classify_codec.choose_options(
+                options,
+                ClassifyOptions(
+                    labels=labels,
+                    label_set=label_set,
+                    templates=templates,
+                    top_k=top_k,
+                    fit=fit,
+                    route=route,
+                    min_cosine=min_cosine,
+                    min_probability=min_probability,
+                    return_embedding=return_embedding,
+                    return_encoder_input=return_encoder_input,
+                ),
+            )
         )
         return self._connection.stream(
             self._stub.ClassifyStream,
             _images.as_iterable(images),
-            classify_stream_codec(query),
+            classify_stream_codec(asked),
             read_ahead=read_ahead,
             idle_timeout_s=idle_timeout_s,
         )

@@ -154,7 +154,7 @@ class ThreadStream(Generic[Source, Item, Answer]):
 
     def _requests(self, connection: int) -> Iterator[Message]:
         """Yield the messages of one connection; gRPC iterates over it in a thread, as fast as the service reads."""
-        yield self._window.codec.config
+        yield self._window.codec.first
         while True:
             with self._changed:
                 while (request := self._take(connection)) is None:

@@ -9,34 +9,14 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ClassifyRequest(_message.Message):
-    __slots__ = ("images", "label_space", "fit", "route", "top_k", "none_of_these", "return_embedding", "return_encoder_input")
+    __slots__ = ("images", "options")
     IMAGES_FIELD_NUMBER: _ClassVar[int]
-    LABEL_SPACE_FIELD_NUMBER: _ClassVar[int]
-    FIT_FIELD_NUMBER: _ClassVar[int]
-    ROUTE_FIELD_NUMBER: _ClassVar[int]
-    TOP_K_FIELD_NUMBER: _ClassVar[int]
-    NONE_OF_THESE_FIELD_NUMBER: _ClassVar[int]
-    RETURN_EMBEDDING_FIELD_NUMBER: _ClassVar[int]
-    RETURN_ENCODER_INPUT_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
     images: _containers.RepeatedCompositeFieldContainer[_types_pb2.Image]
-    label_space: _types_pb2.LabelSpace
-    fit: _types_pb2.Fit
-    route: _types_pb2.Route
-    top_k: int
-    none_of_these: NoneOfThese
-    return_embedding: bool
-    return_encoder_input: bool
-    def __init__(self, images: _Optional[_Iterable[_Union[_types_pb2.Image, _Mapping]]] = ..., label_space: _Optional[_Union[_types_pb2.LabelSpace, _Mapping]] = ..., fit: _Optional[_Union[_types_pb2.Fit, str]] = ..., route: _Optional[_Union[_types_pb2.Route, str]] = ..., top_k: _Optional[int] = ..., none_of_these: _Optional[_Union[NoneOfThese, _Mapping]] = ..., return_embedding: bool = ..., return_encoder_input: bool = ...) -> None: ...
+    options: ClassifyOptions
+    def __init__(self, images: _Optional[_Iterable[_Union[_types_pb2.Image, _Mapping]]] = ..., options: _Optional[_Union[ClassifyOptions, _Mapping]] = ...) -> None: ...
 
-class ClassifyStreamRequest(_message.Message):
-    __slots__ = ("config", "image")
-    CONFIG_FIELD_NUMBER: _ClassVar[int]
-    IMAGE_FIELD_NUMBER: _ClassVar[int]
-    config: ClassifyStreamConfig
-    image: StreamImage
-    def __init__(self, config: _Optional[_Union[ClassifyStreamConfig, _Mapping]] = ..., image: _Optional[_Union[StreamImage, _Mapping]] = ...) -> None: ...
-
-class ClassifyStreamConfig(_message.Message):
+class ClassifyOptions(_message.Message):
     __slots__ = ("label_space", "fit", "route", "top_k", "none_of_these", "return_embedding", "return_encoder_input")
     LABEL_SPACE_FIELD_NUMBER: _ClassVar[int]
     FIT_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +33,14 @@ class ClassifyStreamConfig(_message.Message):
     return_embedding: bool
     return_encoder_input: bool
     def __init__(self, label_space: _Optional[_Union[_types_pb2.LabelSpace, _Mapping]] = ..., fit: _Optional[_Union[_types_pb2.Fit, str]] = ..., route: _Optional[_Union[_types_pb2.Route, str]] = ..., top_k: _Optional[int] = ..., none_of_these: _Optional[_Union[NoneOfThese, _Mapping]] = ..., return_embedding: bool = ..., return_encoder_input: bool = ...) -> None: ...
+
+class ClassifyStreamRequest(_message.Message):
+    __slots__ = ("options", "image")
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    options: ClassifyOptions
+    image: StreamImage
+    def __init__(self, options: _Optional[_Union[ClassifyOptions, _Mapping]] = ..., image: _Optional[_Union[StreamImage, _Mapping]] = ...) -> None: ...
 
 class StreamImage(_message.Message):
     __slots__ = ("index", "image")

@@ -70,7 +70,7 @@ class ClassifierServiceServicer(object):
     def ClassifyStream(self, request_iterator, context):
         """Classifies any number of images over one call.
 
-        The first message holds the configuration, every later one an image; the caller closes its side after the last.
+        The first message holds the options, every later one an image; the caller closes its side after the last.
         Answers come as they are ready, not in order, one for each image, with the image's index. At most
         Limits.max_stream_images of a stream are in the server at once, and no further one is read while they take
         Limits.max_message_bytes together: the server reads on when it has answered, so neither side holds more. An image

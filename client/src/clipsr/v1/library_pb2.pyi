@@ -78,14 +78,14 @@ class ListLibrariesResponse(_message.Message):
     def __init__(self, libraries: _Optional[_Iterable[_Union[Library, _Mapping]]] = ..., model_digest: _Optional[str] = ...) -> None: ...
 
 class AddImagesRequest(_message.Message):
-    __slots__ = ("config", "image")
-    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("options", "image")
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
-    config: AddImagesConfig
+    options: AddImagesOptions
     image: NewImage
-    def __init__(self, config: _Optional[_Union[AddImagesConfig, _Mapping]] = ..., image: _Optional[_Union[NewImage, _Mapping]] = ...) -> None: ...
+    def __init__(self, options: _Optional[_Union[AddImagesOptions, _Mapping]] = ..., image: _Optional[_Union[NewImage, _Mapping]] = ...) -> None: ...
 
-class AddImagesConfig(_message.Message):
+class AddImagesOptions(_message.Message):
     __slots__ = ("library", "fit", "route")
     LIBRARY_FIELD_NUMBER: _ClassVar[int]
     FIT_FIELD_NUMBER: _ClassVar[int]

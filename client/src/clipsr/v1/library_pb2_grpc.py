@@ -129,7 +129,7 @@ class LibraryServiceServicer(object):
     def AddImages(self, request_iterator, context):
         """Adds any number of images over one call.
 
-        The first message holds the configuration, every later one an image; the caller closes its side after the last.
+        The first message holds the options, every later one an image; the caller closes its side after the last.
         Answers come as they are ready, not in order, one for each image, with the image's index. `added` and
         `already_present` mean that the image is in the library for good: row, vector and files are on disk. Images without
         an answer when a call breaks may or may not be there; add them again, for the same bytes are one image of a library.

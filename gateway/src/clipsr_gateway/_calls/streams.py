@@ -138,17 +138,17 @@ async def process_concurrently(
         await _cancel(*running, *([reading] if reading else []))
 
 
-def require_config(message: _M | None) -> _M:
-    """Return the first message of a stream, which holds the configuration.
+def require_options(message: _M | None) -> _M:
+    """Return the first message of a stream, which holds the options.
 
     Raises:
         InvalidRequestError: there is none, or it holds something else.
     """
     if message is None:
-        raise _refuse("config", "CONFIG_MISSING", "The stream ended before its first message, the configuration.")
-    if not message.HasField("config"):
-        text = "The first message of a stream must be its configuration; set config, and send images after it."
-        raise _refuse("config", "CONFIG_MISSING", text)
+        raise _refuse("options", "OPTIONS_MISSING", "The stream ended before its first message, the options.")
+    if not message.HasField("options"):
+        text = "The first message of a stream must hold its options; set options, and send images after it."
+        raise _refuse("options", "OPTIONS_MISSING", text)
     return message
 
 
@@ -158,11 +158,11 @@ def check_image_message(message: _ConfigOrImage) -> None:
     Raises:
         InvalidRequestError: the stream is out of order.
     """
-    if message.HasField("config"):
-        text = "The configuration came twice; a stream has one, its first message. Open another stream."
-        raise _refuse("config", "CONFIG_REPEATED", text)
+    if message.HasField("options"):
+        text = "The options came twice; a stream has them once, in its first message. Open another stream."
+        raise _refuse("options", "OPTIONS_REPEATED", text)
     if not message.HasField("image"):
-        text = "A message of the stream holds nothing; after the configuration, set image in every message."
+        text = "A message of the stream holds nothing; after the options, set image in every message."
         raise _refuse("image", "MESSAGE_EMPTY", text)
 
 

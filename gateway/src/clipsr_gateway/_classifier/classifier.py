@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +54,7 @@ class ImageClassifier:
         self._warmer = LabelWarmer(backend=backend, embed_dim=manifest.embed_dim, slots=slots)
 
     async def prepare(
-        self, request: classifier_pb2.ClassifyRequest | classifier_pb2.ClassifyStreamConfig, call: Call
+        self, options: classifier_pb2.ClassifyOptions, call: Call, *, images: Sequence[types_pb2.Image] | None = None
     ) -> PreparedOptions:
         """Check what is asked and encode the labels, if they are not known; make the backend know many labels.
 
@@ -61,10 +62,10 @@ class ImageClassifier:
             InvalidRequestError: with one violation for every wrong field.
             BackendUnavailableError, DeadlineExceededError: the whole call fails.
         """
-        serialized = request.label_space.SerializeToString(deterministic=True)
+        serialized = options.label_space.SerializeToString(deterministic=True)
         known = self._label_cache.get(serialized)
-        size_bytes = 0 if known else len(serialized) + len(request.label_space.labels) * CHECKING_BYTES
-        prepared = await run_off_loop(size_bytes, self._prepare, request, known)
+        size_bytes = 0 if known else len(serialized) + len(options.label_space.labels) * CHECKING_BYTES
+        prepared = await run_off_loop(size_bytes, self._prepare, options, images, known)
         if known is None:
             query = prepared.question.query
             self._label_cache.put(serialized, KnownLabels(query=query, prepared=prepared.labels))
@@ -113,10 +114,13 @@ class ImageClassifier:
         return classifier_pb2.ClassifyResult(classification=await self._describe(answered, question))
 
     def _prepare(
-        self, request: classifier_pb2.ClassifyRequest | classifier_pb2.ClassifyStreamConfig, known: KnownLabels | None
+        self,
+        options: classifier_pb2.ClassifyOptions,
+        images: Sequence[types_pb2.Image] | None,
+        known: KnownLabels | None,
     ) -> PreparedOptions:
         query = known.query if known else None
-        question = plan_question(request, manifest=self._manifest, limits=self._limits, known=query)
+        question = plan_question(options, images=images, manifest=self._manifest, limits=self._limits, known=query)
         if known:
             return PreparedOptions(question=question, labels=known.prepared)
         labels = self._backend.prepare(labels=question.query.labels, templates=question.query.templates)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from clipsr.v1 import classifier_pb2
+from clipsr.v1 import classifier_pb2, types_pb2
 from clipsr_gateway._backend.protocol import Fit, Route
 from clipsr_gateway._calls.response_size import check_classify_response
 from clipsr_gateway._images.plan import FITS, ROUTES, count_violations, option_violations
@@ -14,6 +14,9 @@ from clipsr_gateway._limits import Limits
 from clipsr_gateway._manifest import Manifest
 from clipsr_gateway._texts.labels import LabelQuery, resolve_label_space
 from clipsr_gateway.errors import InvalidRequestError, Violation
+
+# Where the options stand in a request and in the first message of a stream.
+_PATH = "options."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +61,9 @@ class Question:
 
 
 def plan_question(
-    request: classifier_pb2.ClassifyRequest | classifier_pb2.ClassifyStreamConfig,
+    options: classifier_pb2.ClassifyOptions,
     *,
+    images: Sequence[types_pb2.Image] | None,
     manifest: Manifest,
     limits: Limits,
     known: LabelQuery | None = None,
@@ -69,7 +73,8 @@ def plan_question(
     Takes milliseconds for thousands of labels that are not known, so call it outside of the event loop then.
 
     Args:
-        request: what is asked.
+        options: what is asked.
+        images: the images of a single call, of which only the number is looked at; None for a stream.
         manifest: what is served.
         limits: what a request may hold.
         known: what its label space was resolved to before.
@@ -77,46 +82,42 @@ def plan_question(
     Raises:
         InvalidRequestError: the request as a whole is refused, with one violation for every wrong field.
     """
-    is_stream = isinstance(request, classifier_pb2.ClassifyStreamConfig)
-    path = "config." if is_stream else ""
-    violations = [] if is_stream else count_violations(request.images, limits)
-    violations += [*option_violations(request, path), *_none_violations(request, path)]
+    violations = [] if images is None else count_violations(images, limits)
+    violations += [*option_violations(options, _PATH), *_none_violations(options)]
     query = known or LabelQuery(labels=(), templates=())
     try:
         if known is None:
-            label_path = f"{path}label_space"
-            query = resolve_label_space(request.label_space, path=label_path, manifest=manifest, limits=limits)
+            label_path = f"{_PATH}label_space"
+            query = resolve_label_space(options.label_space, path=label_path, manifest=manifest, limits=limits)
     except InvalidRequestError as error:
         violations += error.violations
     if violations:
         raise InvalidRequestError(violations)
     question = Question(
         query=query,
-        fit=FITS[request.fit],
-        route=ROUTES[request.route],
-        top_k=min(request.top_k or len(query.labels), len(query.labels)),
-        rejection_threshold=_rejection_threshold(request.none_of_these) if request.HasField("none_of_these") else None,
-        wants_embedding=request.return_embedding,
-        wants_encoder_input=request.return_encoder_input,
+        fit=FITS[options.fit],
+        route=ROUTES[options.route],
+        top_k=min(options.top_k or len(query.labels), len(query.labels)),
+        rejection_threshold=_rejection_threshold(options.none_of_these) if options.HasField("none_of_these") else None,
+        wants_embedding=options.return_embedding,
+        wants_encoder_input=options.return_encoder_input,
     )
     check_classify_response(
         label_bytes=query.label_bytes,
         top_k=question.top_k,
         embed_dim=manifest.embed_dim if question.wants_embedding else 0,
         encoder_side_px=manifest.image_size_px if question.wants_encoder_input else 0,
-        image_count=1 if is_stream else len(request.images),
-        field=f"{path}top_k",
+        image_count=1 if images is None else len(images),
+        field=f"{_PATH}top_k",
         limits=limits,
     )
     return question
 
 
-def _none_violations(
-    request: classifier_pb2.ClassifyRequest | classifier_pb2.ClassifyStreamConfig, path: str
-) -> Iterator[Violation]:
-    if not request.HasField("none_of_these"):
+def _none_violations(options: classifier_pb2.ClassifyOptions) -> Iterator[Violation]:
+    if not options.HasField("none_of_these"):
         return
-    rule, field = _rejection_threshold(request.none_of_these), f"{path}none_of_these"
+    rule, field = _rejection_threshold(options.none_of_these), f"{_PATH}none_of_these"
     if rule.min_cosine is None and rule.min_probability is None:
         message = "none_of_these has no threshold; set min_cosine or min_probability, or leave none_of_these out."
         yield Violation(field=field, reason="THRESHOLD_MISSING", message=message)

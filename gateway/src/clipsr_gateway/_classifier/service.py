@@ -97,7 +97,7 @@ class ClassifierService(classifier_pb2_grpc.ClassifierServiceServicer):
 
     async def _classify(self, request: classifier_pb2.ClassifyRequest, call: Call) -> classifier_pb2.ClassifyResponse:
         call.fields["images"] = len(request.images)
-        prepared = await self._classifier.prepare(request, call)
+        prepared = await self._classifier.prepare(request.options, call, images=request.images)
         images = await run_off_loop(
             planning_bytes(request.images),
             plan_images,

@@ -1,4 +1,4 @@
-"""ClassifyStream: a configuration, then images; answers as they are ready."""
+"""ClassifyStream: options, then images; answers as they are ready."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable
 
 from clipsr.v1 import classifier_pb2
 from clipsr_gateway._calls.call import Call
-from clipsr_gateway._calls.streams import RequestStream, check_image_message, process_concurrently, require_config
+from clipsr_gateway._calls.streams import RequestStream, check_image_message, process_concurrently, require_options
 from clipsr_gateway._classifier.classifier import ImageClassifier, PreparedOptions
 from clipsr_gateway._images.plan import PlannedImage, plan_image
 from clipsr_gateway._limits import Limits
@@ -61,14 +61,14 @@ class ClassifyStream:
         """Answer every image that it reads.
 
         Raises:
-            InvalidRequestError: the configuration is wrong, or messages come in another order.
+            InvalidRequestError: the options are wrong, or messages come in another order.
             ShuttingDownError, StreamExpiredError: reading was stopped; everything that was read is answered.
             BackendUnavailableError, DeadlineExceededError: the images that are not answered would fare no better.
         """
         async with RequestStream(requests, draining=self._draining, max_age_s=self._max_age_s) as inbox:
             first = await inbox.read()
             if first is not None:
-                prepared = await self._classifier.prepare(require_config(first).config, self._call)
+                prepared = await self._classifier.prepare(require_options(first).options, self._call)
                 await process_concurrently(
                     inbox,
                     lambda message: self._answer_message(message, prepared),
@@ -78,7 +78,7 @@ class ClassifyStream:
                 )
         if inbox.is_stopped:
             raise inbox.stop_reason()
-        require_config(first)
+        require_options(first)
 
     async def _answer_message(self, message: classifier_pb2.ClassifyStreamRequest, prepared: PreparedOptions) -> None:
         check_image_message(message)

@@ -54,7 +54,7 @@ class PlannedImage:
 
 
 def plan_options(
-    request: library_pb2.AddImagesConfig | library_pb2.SearchByImageRequest, *, path: str
+    request: library_pb2.AddImagesOptions | library_pb2.SearchByImageRequest, *, path: str
 ) -> tuple[Fit, Route | None]:
     """Return the fit, and the route that the caller forces, of images that a request is about.
 
@@ -124,10 +124,9 @@ def count_violations(images: Sequence[types_pb2.Image], limits: Limits) -> list[
 
 
 def option_violations(
-    request: classifier_pb2.ClassifyRequest
-    | classifier_pb2.ClassifyStreamConfig
+    request: classifier_pb2.ClassifyOptions
     | embedding_pb2.EmbedImagesRequest
-    | library_pb2.AddImagesConfig
+    | library_pb2.AddImagesOptions
     | library_pb2.SearchByImageRequest,
     path: str,
 ) -> Iterator[Violation]:

@@ -1,4 +1,4 @@
-"""AddImages: a configuration, then images; answers as they are written."""
+"""AddImages: options, then images; answers as they are written."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable
 
 from clipsr.v1 import library_pb2
 from clipsr_gateway._calls.call import Call
-from clipsr_gateway._calls.streams import RequestStream, check_image_message, process_concurrently, require_config
+from clipsr_gateway._calls.streams import RequestStream, check_image_message, process_concurrently, require_options
 from clipsr_gateway._library.add import Adder, AddOptions
 from clipsr_gateway._limits import Limits
 
@@ -20,7 +20,7 @@ class AddStream:
 
     Args:
         adder: adds one image.
-        prepare: checks the configuration.
+        prepare: checks the options.
         limits: what the stream may hold.
         draining: set when the server shuts down.
         max_age_s: how long the stream is read from.
@@ -32,7 +32,7 @@ class AddStream:
         self,
         *,
         adder: Adder,
-        prepare: Callable[[library_pb2.AddImagesConfig], Awaitable[AddOptions]],
+        prepare: Callable[[library_pb2.AddImagesOptions], Awaitable[AddOptions]],
         limits: Limits,
         draining: asyncio.Event,
         max_age_s: float,
@@ -53,7 +53,7 @@ class AddStream:
         """Answer every image that it reads.
 
         Raises:
-            InvalidRequestError: the configuration is wrong, or messages come in another order.
+            InvalidRequestError: the options are wrong, or messages come in another order.
             ShuttingDownError, StreamExpiredError: reading was stopped; everything that was read is answered.
             LibraryError, BackendUnavailableError, DeadlineExceededError: the images that are not answered would fare no
                 better.
@@ -61,7 +61,7 @@ class AddStream:
         async with RequestStream(requests, draining=self._draining, max_age_s=self._max_age_s) as inbox:
             first = await inbox.read()
             if first is not None:
-                options = await self._prepare(require_config(first).config)
+                options = await self._prepare(require_options(first).options)
                 await process_concurrently(
                     inbox,
                     lambda message: self._answer_message(message, options),
@@ -71,7 +71,7 @@ class AddStream:
                 )
         if inbox.is_stopped:
             raise inbox.stop_reason()
-        require_config(first)
+        require_options(first)
 
     async def _answer_message(self, message: library_pb2.AddImagesRequest, options: AddOptions) -> None:
         check_image_message(message)

@@ -121,8 +121,8 @@ class LibraryService(library_pb2_grpc.LibraryServiceServicer):
         """Add images; see library.proto."""
 
         async def answer(call: Call) -> None:
-            async def prepare(config: library_pb2.AddImagesConfig) -> AddOptions:
-                return await self._prepare_add(config, call)
+            async def prepare(message: library_pb2.AddImagesOptions) -> AddOptions:
+                return await self._prepare_add(message, call)
 
             stream = AddStream(
                 adder=self._adder,
@@ -229,9 +229,9 @@ class LibraryService(library_pb2_grpc.LibraryServiceServicer):
         call.fields["libraries"] = len(response.libraries)
         return response
 
-    async def _prepare_add(self, config: library_pb2.AddImagesConfig, call: Call) -> AddOptions:
-        name = self._name(config.library, call, field="config.library")
-        fit, route = plan_options(config, path="config.")
+    async def _prepare_add(self, message: library_pb2.AddImagesOptions, call: Call) -> AddOptions:
+        name = self._name(message.library, call, field="options.library")
+        fit, route = plan_options(message, path="options.")
         settings = await (await self._store.open(name)).settings()
         check_model(name, settings, digest=self._parts.manifest.digest)
         return AddOptions(library=name, settings=settings, fit=fit, route=route)
