@@ -42,7 +42,7 @@ def gate(fake_service: Any) -> threading.Event:
             gate.wait(WAIT_S)
         labels = request.options.label_space.labels
         return classifier_pb2.ClassifyResponse(
-            results=[fake_service._result(image.content, labels, request) for image in request.images]
+            results=[fake_service._result(image.content, labels, request.options) for image in request.images]
         )
 
     fake_service.answer = answer
