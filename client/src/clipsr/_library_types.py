@@ -19,13 +19,15 @@ class LibraryInfo:
         embed_dim: width of its embeddings.
         image_count: images in it.
         original_count: images in it whose files are kept.
-        size_bytes: what it takes in storage, deleted images that were not cleaned up yet included; 0 if unknown.
+        size_bytes: what it takes on disk, old versions and deleted images that were not cleaned up yet included; in an
+            object store what the newest version takes.
         keep_originals: whether files of images are kept.
         thumbnail_side_px: longest side of its thumbnails; smaller images are kept as they are.
         create_time: when it was created, in UTC.
         needs_reembedding: its model is not the one that is served: it cannot be searched or added to before reembed().
         is_indexed: whether an approximate index answers searches; otherwise all vectors are compared.
         indexed_count: images that the index covers; the others are compared one by one, so none is missed.
+        damage: why it cannot be used, for people; then only its name is known besides. Empty for one in order.
     """
 
     name: str
@@ -40,6 +42,7 @@ class LibraryInfo:
     needs_reembedding: bool
     is_indexed: bool
     indexed_count: int
+    damage: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

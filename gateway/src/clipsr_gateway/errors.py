@@ -255,13 +255,20 @@ class StorageFullError(LibraryError):
 
 
 class StorageUnavailableError(LibraryError):
-    """The storage does not answer, or other writers were faster too often; retrying can help."""
+    """The storage does not answer, or other writers were faster too often; retrying can help.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        name: the library's, or the place of all of them.
+        cause: as the end of a sentence; empty where it is not known.
+    """
+
+    def __init__(self, name: str, cause: str = "") -> None:
         super().__init__(
             "LIBRARY_STORAGE_UNAVAILABLE",
-            f'The storage of library "{name}" could not be read or written; try again. The log of the gateway has the '
-            "cause.",
+            f'The storage of library "{name}" could not be read or written: {cause}.'
+            if cause
+            else f'The storage of library "{name}" could not be read or written; try again. The log of the gateway has '
+            "the cause.",
         )
 
 

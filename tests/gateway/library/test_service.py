@@ -366,7 +366,10 @@ async def test_a_table_of_another_kind_does_not_hide_the_libraries(stub, library
     connection = await lancedb.connect_async(library_uri)
     await connection.create_table("foreign", schema=pa.schema([pa.field("x", pa.int32())]))
     listed = await stub.ListLibraries(library_pb2.ListLibrariesRequest())
-    assert [library.name for library in listed.libraries] == ["pets"]
+    foreign, pets = listed.libraries
+    assert (pets.name, pets.damage) == ("pets", "")
+    assert foreign.name == "foreign"
+    assert "cannot be used as a library" in foreign.damage
     error = await failure(stub.ListImages(library_pb2.ListImagesRequest(library="foreign")))
     assert error.reason == "LIBRARY_FORMAT_UNKNOWN"
 

@@ -35,6 +35,7 @@ def decode_library(library: library_pb2.Library) -> LibraryInfo:
         needs_reembedding=library.needs_reembedding,
         is_indexed=library.is_indexed,
         indexed_count=library.indexed_count,
+        damage=library.damage,
     )
 
 

@@ -10,7 +10,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Library(_message.Message):
-    __slots__ = ("name", "model_digest", "embed_dim", "image_count", "original_count", "size_bytes", "keep_originals", "thumbnail_side_px", "create_time", "needs_reembedding", "is_indexed", "indexed_count")
+    __slots__ = ("name", "model_digest", "embed_dim", "image_count", "original_count", "size_bytes", "keep_originals", "thumbnail_side_px", "create_time", "needs_reembedding", "is_indexed", "indexed_count", "damage")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
     EMBED_DIM_FIELD_NUMBER: _ClassVar[int]
@@ -23,6 +23,7 @@ class Library(_message.Message):
     NEEDS_REEMBEDDING_FIELD_NUMBER: _ClassVar[int]
     IS_INDEXED_FIELD_NUMBER: _ClassVar[int]
     INDEXED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    DAMAGE_FIELD_NUMBER: _ClassVar[int]
     name: str
     model_digest: str
     embed_dim: int
@@ -35,7 +36,8 @@ class Library(_message.Message):
     needs_reembedding: bool
     is_indexed: bool
     indexed_count: int
-    def __init__(self, name: _Optional[str] = ..., model_digest: _Optional[str] = ..., embed_dim: _Optional[int] = ..., image_count: _Optional[int] = ..., original_count: _Optional[int] = ..., size_bytes: _Optional[int] = ..., keep_originals: bool = ..., thumbnail_side_px: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., needs_reembedding: bool = ..., is_indexed: bool = ..., indexed_count: _Optional[int] = ...) -> None: ...
+    damage: str
+    def __init__(self, name: _Optional[str] = ..., model_digest: _Optional[str] = ..., embed_dim: _Optional[int] = ..., image_count: _Optional[int] = ..., original_count: _Optional[int] = ..., size_bytes: _Optional[int] = ..., keep_originals: bool = ..., thumbnail_side_px: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., needs_reembedding: bool = ..., is_indexed: bool = ..., indexed_count: _Optional[int] = ..., damage: _Optional[str] = ...) -> None: ...
 
 class CreateLibraryRequest(_message.Message):
     __slots__ = ("name", "discard_originals", "thumbnail_side_px")

@@ -19,7 +19,7 @@ from clipsr_gateway._calls.status import invalid_argument, read_reason
 from clipsr_gateway._images.embed import ImageEmbedder
 from clipsr_gateway._images.plan import PlannedImage, plan_image
 from clipsr_gateway._images.run import ROUTE_NUMBERS, ImageResult, size_message
-from clipsr_gateway._library.checks import new_image_violation
+from clipsr_gateway._library.checks import clean_tags, new_image_violation
 from clipsr_gateway._library.store.records import LibrarySettings, Record, content_hash
 from clipsr_gateway._library.store.store import LibraryStore
 from clipsr_gateway._library.thumbnails import make_thumbnail
@@ -133,7 +133,7 @@ class Adder:
         record = Record(
             sha256=sha256,
             source=image.source,
-            tags=tuple(dict.fromkeys(image.tags)),
+            tags=clean_tags(image.tags),
             metadata=dict(image.metadata),
             size_hw=answered.image.size_hw,
             size_bytes=len(content),

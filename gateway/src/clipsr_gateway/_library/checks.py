@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -178,6 +179,11 @@ def new_image_violation(image: library_pb2.NewImage, *, limits: LibraryLimits) -
     return violations[0] if violations else None
 
 
+def clean_tags(tags: Sequence[str]) -> tuple[str, ...]:
+    """Return tags without repetitions, in one Unicode form (NFC): macOS writes é in file names as two characters."""
+    return tuple(dict.fromkeys(unicodedata.normalize("NFC", tag) for tag in tags))
+
+
 def refuse(field: str, reason: str, message: str) -> InvalidRequestError:
     """Return the error of one wrong field."""
     return InvalidRequestError([Violation(field=field, reason=reason, message=message)])
@@ -185,8 +191,8 @@ def refuse(field: str, reason: str, message: str) -> InvalidRequestError:
 
 def _filter(message: library_pb2.ImageFilter) -> Filter:
     return Filter(
-        all_tags=tuple(message.all_tags),
-        any_tags=tuple(message.any_tags),
+        all_tags=clean_tags(message.all_tags),
+        any_tags=clean_tags(message.any_tags),
         metadata=dict(message.metadata) or None,
         added_from_us=message.added_from.ToMicroseconds() if message.HasField("added_from") else None,
         added_before_us=message.added_before.ToMicroseconds() if message.HasField("added_before") else None,

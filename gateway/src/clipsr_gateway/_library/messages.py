@@ -6,11 +6,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from clipsr.v1 import library_pb2
 from clipsr_gateway._images.run import ROUTE_NUMBERS, size_message
-from clipsr_gateway._library.store.records import Found, LibraryInfo, Record
+from clipsr_gateway._library.store.records import DamagedLibrary, Found, LibraryInfo, Record
 
 
-def library_message(info: LibraryInfo, *, served_digest: str) -> library_pb2.Library:
+def library_message(info: LibraryInfo | DamagedLibrary, *, served_digest: str) -> library_pb2.Library:
     """Return a library as the message."""
+    if isinstance(info, DamagedLibrary):
+        return library_pb2.Library(name=info.name, damage=info.message)
     settings = info.settings
     return library_pb2.Library(
         name=info.name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -29,9 +28,7 @@ from clipsr_gateway._library.store.table import check_model
 from clipsr_gateway._library.text_queries import TextQueries
 from clipsr_gateway._library.vocabulary import Vocabulary
 from clipsr_gateway._limits import LibraryLimits, Limits
-from clipsr_gateway._logs import log_event
 from clipsr_gateway._manifest import Manifest
-from clipsr_gateway.errors import LibraryStateError, NotInLibraryError
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -211,20 +208,15 @@ class LibraryService(library_pb2_grpc.LibraryServiceServicer):
         return library_pb2.CreateLibraryResponse(library=library)
 
     async def _drop(self, request: library_pb2.DropLibraryRequest, call: Call) -> library_pb2.DropLibraryResponse:
-        name = self._name(request.library, call)
+        # A damaged library may have a name that no new one can have.
+        is_listed = request.library in await self._store.names()
+        name = request.library if is_listed else self._name(request.library, call)
         return library_pb2.DropLibraryResponse(image_count=await self._store.drop(name))
 
     async def _list_libraries(self, call: Call) -> library_pb2.ListLibrariesResponse:
         digest = self._parts.manifest.digest
         response = library_pb2.ListLibrariesResponse(model_digest=digest)
-        for name in await self._store.names():
-            try:
-                info = await (await self._store.open(name)).info()
-            except NotInLibraryError:  # dropped since they were listed
-                continue
-            except LibraryStateError as error:  # a newer gateway's, or no library at all: the others can be used
-                log_event("library_skipped", {"library": name, "cause": str(error)}, level=logging.WARNING)
-                continue
+        for info in await self._store.infos():
             response.libraries.append(library_message(info, served_digest=digest))
         call.fields["libraries"] = len(response.libraries)
         return response

@@ -199,6 +199,8 @@ class Gateway:
             raise ListenError(self._config.listen)
         self._operations.start()
         await self._server.start()
+        if self._libraries is not None:
+            self._libraries.start()
         self._monitor_task = asyncio.create_task(self._monitor.run())
         return port
 

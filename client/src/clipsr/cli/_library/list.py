@@ -65,6 +65,9 @@ def list_all_libraries(client: Client, *, output_format: OutputFormat) -> ExitCo
     for column in ("library", "images", "size", "created", "model"):
         table.add_column(column, justify="right" if column in ("images", "size") else "left", no_wrap=True)
     for library in libraries:
+        if library.damage:
+            table.add_row(Text(escape_controls(library.name)), "", "", "", "damaged")
+            continue
         state = "to be embedded anew" if library.needs_reembedding else "as served"
         created = f"{library.create_time.astimezone():%Y-%m-%d %H:%M}"
         cells = [library.name, f"{library.image_count:,}", format_bytes(library.size_bytes), created, state]
@@ -142,6 +145,9 @@ def _to_record(library: LibraryInfo) -> dict[str, Any]:
 
 def _describe(library: LibraryInfo) -> Iterator[tuple[str, str]]:
     yield "library", library.name
+    if library.damage:
+        yield "damaged", library.damage
+        return
     yield "images", f"{library.image_count:,}, {library.original_count:,} of them with their files"
     yield "size", format_bytes(library.size_bytes)
     yield "created", f"{library.create_time.astimezone():%Y-%m-%d %H:%M:%S %z}"

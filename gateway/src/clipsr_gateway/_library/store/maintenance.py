@@ -7,14 +7,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Generator
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 from lancedb.index import BTree, IvfSq, LabelList
 
+from clipsr_gateway._library.store import disk
 from clipsr_gateway._library.store.storage_errors import storage_errors
 from clipsr_gateway._library.store.table import LibraryTable, vector_index_name, vector_index_rows
 from clipsr_gateway._logs import log_event
@@ -32,8 +35,11 @@ _MAX_COMMITS_OF_LARGE = 1_024
 _IDLE_S = 10.0
 _MIN_COMMITS_WHEN_IDLE = 8
 
-# Versions that are older are removed; no query takes that long, so none reads them.
+# Versions that were superseded longer ago are removed; no query takes that long, so none reads them.
 _KEEP_VERSIONS = timedelta(minutes=15)
+
+# Lance would remove versions by their own age; see disk.split_expired().
+_KEEP_ALL = timedelta(days=36_500)
 
 # Rows from which indexes on hashes, times, tags and metadata are worth their upkeep.
 _SCALAR_INDEX_ROWS = 4_096
@@ -58,12 +64,14 @@ class MaintenanceConfig:
     Attributes:
         scalar_index_rows: rows from which hashes, times, tags and metadata are indexed.
         vector_index_rows: rows from which vectors are.
-        idle_s: seconds without a commit after which the last small files are joined.
+        idle_s: seconds without a commit after which the last small files are joined, and deleted rows wiped.
+        keep_versions: how long a version is kept after the next one was committed.
     """
 
     scalar_index_rows: int = _SCALAR_INDEX_ROWS
     vector_index_rows: int = _VECTOR_INDEX_ROWS
     idle_s: float = _IDLE_S
+    keep_versions: timedelta = _KEEP_VERSIONS
 
 
 @dataclass(kw_only=True)
@@ -73,18 +81,25 @@ class _Backlog:
     Attributes:
         commits, rows: of writers.
         task: tidies, or waits for a quiet moment to do so.
+        cleanup: removes what was deleted and old versions, or waits until they have aged.
+        is_clean: nothing was deleted, and no version is kept but the newest, as far as `cleanup` knows.
+        wake: ends the waiting of `cleanup`.
     """
 
     commits: int = 0
     rows: int = 0
     task: asyncio.Task[None] | None = None
+    cleanup: asyncio.Task[None] | None = None
+    is_clean: bool = False
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Maintenance:
     """Tidies libraries in the background, one at a time.
 
     Only time is lost if it fails or is killed: searches compare rows that no index covers one by one, and every version
-    of a table is complete. So faults are logged, and it tries again after the next commits.
+    of a table is complete. So faults are logged, and it tries again after the next commits. Deleted images are wiped
+    from the newest version when the library has been quiet for a moment, and from the disk once `keep_versions` later.
 
     Belongs to one event loop.
 
@@ -98,43 +113,73 @@ class Maintenance:
         self._turn = asyncio.Lock()  # joining files and building indexes take all processors
 
     def committed(self, table: LibraryTable, rows: int) -> None:
-        """Hear of a commit; tidies once it is worth it."""
-        backlog = self._backlogs.setdefault(table.name, _Backlog())
+        """Hear of a commit, which added rows or, where there are none, took some away; tidies once it is worth it."""
+        backlog = self.watch(table)
+        if backlog.is_clean or not rows:
+            backlog.wake.set()
         backlog.commits += 1
         backlog.rows += rows
         if backlog.task is None:
             backlog.task = asyncio.create_task(self._run(table, backlog))
 
+    def watch(self, table: LibraryTable) -> _Backlog:
+        """Clean up what an earlier run of this gateway, or another one, left; and from now on after every commit."""
+        backlog = self._backlogs.setdefault(table.name, _Backlog())
+        if backlog.cleanup is None:
+            backlog.cleanup = asyncio.create_task(self._clean_up_forever(table, backlog))
+        return backlog
+
     def forget(self, name: str) -> None:
         """Stop work on a library that is dropped."""
         backlog = self._backlogs.pop(name, None)
-        if backlog and backlog.task:
-            backlog.task.cancel()
+        for task in (backlog.task, backlog.cleanup) if backlog else ():
+            if task:
+                task.cancel()
 
     async def close(self) -> None:
         """Stop all work."""
-        tasks = [backlog.task for backlog in self._backlogs.values() if backlog.task]
+        tasks = [task for each in self._backlogs.values() for task in (each.task, each.cleanup) if task]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(self, table: LibraryTable, backlog: _Backlog) -> None:
-        try:
-            while backlog.commits:
-                await self._wait(table, backlog)
-                if backlog.commits < _MIN_COMMITS_WHEN_IDLE and not await self._lacks_index(table):
-                    return
-                backlog.commits = backlog.rows = 0
-                async with self._turn:
-                    await self.tidy(table)
-        except NotInLibraryError:
-            pass  # dropped meanwhile, maybe by another gateway
-        except LibraryError as error:
-            log_event("library_maintenance", {"library": table.name, "failed": str(error)}, level=logging.WARNING)
-        except Exception as error:  # a fault of LanceDB must not end what the gateway does
-            log_event("library_maintenance", {"library": table.name, "failed": ""}, level=logging.ERROR, error=error)
-        finally:
-            backlog.task = None
+        with _logged_faults(table):
+            await self._tidy_until_done(table, backlog)
+        backlog.task = None
+
+    async def _tidy_until_done(self, table: LibraryTable, backlog: _Backlog) -> None:
+        while backlog.commits:
+            await self._wait(table, backlog)
+            if backlog.commits < _MIN_COMMITS_WHEN_IDLE and not await self._lacks_index(table):
+                return
+            backlog.commits = backlog.rows = 0
+            async with self._turn:
+                await self.tidy(table)
+
+    async def _clean_up_forever(self, table: LibraryTable, backlog: _Backlog) -> None:
+        while table.name in self._backlogs:
+            keep_s = self._config.keep_versions.total_seconds()
+            wait_s: float | None = keep_s
+            with _logged_faults(table):
+                wait_s = await self.clean_up(table)
+            backlog.is_clean = wait_s is None
+            with contextlib.suppress(asyncio.TimeoutError):
+                # Looking through thousands of versions takes a while, so those of a minute expire together.
+                await asyncio.wait_for(backlog.wake.wait(), None if wait_s is None else wait_s + keep_s / 15)
+                await asyncio.sleep(self._config.idle_s)  # what follows at once is done in one go
+            backlog.wake.clear()
+
+    async def clean_up(self, table: LibraryTable) -> float | None:
+        """Wipe what was deleted, and remove versions that have expired; return as `remove_expired_versions`.
+
+        Old versions first, which also makes room on a full disk.
+        """
+        async with self._turn:
+            await disk.remove_expired_versions(table, keep=self._config.keep_versions)
+            with _logged_faults(table):
+                await disk.rewrite_deletions(table)
+            return await disk.remove_expired_versions(table, keep=self._config.keep_versions)
 
     async def _wait(self, table: LibraryTable, backlog: _Backlog) -> None:
         """Return when there is enough to do, or nothing has happened for a while."""
@@ -146,10 +191,10 @@ class Maintenance:
                 return
 
     async def tidy(self, table: LibraryTable) -> None:
-        """Join small files, bring indexes up to date, build those that are missing, and remove old versions."""
+        """Join small files, bring indexes up to date, and build those that are missing."""
         began_s = time.perf_counter()
         with storage_errors(table.name):
-            await table.raw.optimize(cleanup_older_than=_KEEP_VERSIONS)
+            await table.raw.optimize(cleanup_older_than=_KEEP_ALL)
             missing = await self._missing_indexes(table)
             for name, (column, kind) in missing.items():
                 await table.raw.create_index(column, config=kind, name=name)
@@ -178,6 +223,19 @@ class Maintenance:
             kind = IvfSq(distance_type="cosine", num_partitions=max(1, rows // _PARTITION_ROWS))
             wanted[vector_index_name(rows)] = ("embedding", kind)
         return {name: index for name, index in wanted.items() if name not in there}
+
+
+@contextlib.contextmanager
+def _logged_faults(table: LibraryTable) -> Generator[None]:
+    """Log what goes wrong in the background: it must not end what the gateway does."""
+    try:
+        yield
+    except NotInLibraryError:
+        pass  # dropped meanwhile, maybe by another gateway
+    except LibraryError as error:
+        log_event("library_maintenance", {"library": table.name, "failed": str(error)}, level=logging.WARNING)
+    except Exception as error:  # a fault of LanceDB
+        log_event("library_maintenance", {"library": table.name, "failed": ""}, level=logging.ERROR, error=error)
 
 
 async def _outdated(table: LibraryTable) -> list[str]:

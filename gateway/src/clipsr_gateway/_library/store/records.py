@@ -40,7 +40,7 @@ class LibraryInfo:
         settings: as created, or as embedded anew.
         image_count: rows.
         original_count: rows with a file.
-        size_bytes: of all data files.
+        size_bytes: on disk, old versions included; in an object store those of the newest version.
         indexed_count: rows that the approximate index covers; None if there is no index.
     """
 
@@ -50,6 +50,19 @@ class LibraryInfo:
     original_count: int
     size_bytes: int
     indexed_count: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DamagedLibrary:
+    """A library that can only be dropped.
+
+    Attributes:
+        name: its name.
+        message: why, and what to do.
+    """
+
+    name: str
+    message: str
 
 
 @dataclass(frozen=True, kw_only=True)

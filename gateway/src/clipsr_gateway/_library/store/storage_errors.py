@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -15,8 +16,26 @@ _FULL = ("(os error 28)", "(os error 122)")
 # A table whose folder is gone: dropped, by this process or another.
 _GONE = ("was not found", "Not found: ")
 
-# The storage failed, or commits of others came first more often than Lance tries.
-_UNAVAILABLE = ("LanceError(IO)", "Too many concurrent writers", "conflict", "Object store error", "Generic S3 error")
+# Commits of others came first more often than Lance tries.
+_CONTENDED = ("Too many concurrent writers", "conflict")
+
+# The storage failed, in the words of Lance, of its object stores and of their HTTP client.
+_UNAVAILABLE = ("LanceError(IO)", "IO {", "Object store error", "Generic S3 error", "HttpError", "RetryError")
+
+# What of it a person can act on, and how.
+_CAUSES = (
+    (
+        re.compile(r"BadScheme|http URLs are not allowed"),
+        "its endpoint is http://, which needs AWS_ALLOW_HTTP=true",
+    ),
+    (re.compile(r"NoSuchBucket|bucket does not exist"), "there is no such bucket; create it, or correct --library-uri"),
+    (
+        re.compile(r"InvalidAccessKeyId|SignatureDoesNotMatch|AccessDenied|\b40[13] |Forbidden|Unauthorized"),
+        "it refuses the credentials; check the ones in the gateway's environment",
+    ),
+    (re.compile(r"Connect,|ConnectError|dns error|Connection refused"), "nothing answers at its endpoint"),
+    (re.compile(r"\(os error 13\)|Permission denied"), "the gateway may not read or write it"),
+)
 
 
 @contextmanager
@@ -48,12 +67,19 @@ def library_unknown(library: str) -> NotInLibraryError:
     )
 
 
+def explain(text: str) -> str:
+    """Return why a storage failed, as the end of a sentence; empty where its words are not known."""
+    return next((cause for pattern, cause in _CAUSES if pattern.search(text)), "")
+
+
 def _translate(library: str, cause: Exception) -> LibraryError | None:
     text = str(cause)
     if any(mark in text for mark in _FULL):
         return StorageFullError(library)
-    if any(mark in text for mark in _GONE):
+    if any(mark in text for mark in _GONE) and "HttpError" not in text:
         return library_unknown(library)
+    if any(mark in text for mark in _CONTENDED):
+        return StorageUnavailableError(library, "others wrote to it at the same time too often")
     if isinstance(cause, OSError) or any(mark in text for mark in _UNAVAILABLE):
-        return StorageUnavailableError(library)
+        return StorageUnavailableError(library, explain(text))
     return None

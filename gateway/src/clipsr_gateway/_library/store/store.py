@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -17,15 +18,19 @@ from lancedb import AsyncConnection
 
 from clipsr_gateway._library.store.lookups import MembershipBatcher
 from clipsr_gateway._library.store.maintenance import Maintenance, MaintenanceConfig
-from clipsr_gateway._library.store.records import LibraryInfo, LibrarySettings, Record
+from clipsr_gateway._library.store.records import DamagedLibrary, LibraryInfo, LibrarySettings, Record
 from clipsr_gateway._library.store.schema import make_schema
-from clipsr_gateway._library.store.storage_errors import storage_errors
+from clipsr_gateway._library.store.storage_errors import explain, storage_errors
 from clipsr_gateway._library.store.table import LibraryTable
 from clipsr_gateway._library.store.writer import BatchWriter
-from clipsr_gateway.errors import LibraryExistsError, LibraryStateError
+from clipsr_gateway._logs import log_event
+from clipsr_gateway.errors import LibraryExistsError, LibraryStateError, NotInLibraryError, StorageUnavailableError
 
 # Between a library's name and what a table beside it is for; no name has it.
 _SUFFIX_MARK = "."
+
+# Reason of a library that can only be dropped.
+_DAMAGED = "LIBRARY_DAMAGED"
 
 
 class LibraryStore:
@@ -50,6 +55,11 @@ class LibraryStore:
         self._lookups: dict[str, MembershipBatcher] = {}
         self._reembedding: set[str] = set()
         self._maintenance = Maintenance(maintenance or MaintenanceConfig())
+        self._opening: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Open all libraries in the background, so that what an earlier run left is repaired and cleaned up."""
+        self._opening = asyncio.create_task(self._open_all())
 
     async def names(self) -> list[str]:
         """Return the names of all libraries, sorted."""
@@ -76,18 +86,38 @@ class LibraryStore:
 
         Raises:
             NotInLibraryError: there is none of that name.
-            LibraryStateError: a table of that name is no library, or one of another version.
+            LibraryStateError: a table of that name is damaged, is no library, or one of another version.
         """
         table = self._tables.get(name)
         if table is None:
             table = await self._open_table(name)
             await table.settings()
+            if doubles := await table.remove_doubles():
+                log_event("library_repaired", {"library": name, "doubles_removed": doubles}, level=logging.WARNING)
             self._tables[name] = table
+            self._maintenance.watch(table)
         return table
+
+    async def infos(self) -> list[LibraryInfo | DamagedLibrary]:
+        """Return all libraries as they are now, sorted by name; one that cannot be opened hides no other."""
+        found: list[LibraryInfo | DamagedLibrary] = []
+        for name in await self.names():
+            try:
+                found.append(await (await self.open(name)).info())
+            except NotInLibraryError:
+                continue  # dropped meanwhile
+            except LibraryStateError as error:
+                found.append(DamagedLibrary(name=name, message=str(error)))
+        return found
 
     async def drop(self, name: str) -> int:
         """Remove a library with everything in it; return how many images that were."""
-        count = await (await self.open(name)).count()
+        try:
+            count = await (await self.open(name)).count()
+        except LibraryStateError as error:
+            if error.reason != _DAMAGED:
+                raise
+            count = 0
         self._forget(name)
         connection = await self._connect()
         with storage_errors(name):
@@ -159,12 +189,21 @@ class LibraryStore:
 
     async def close(self) -> None:
         """Wait for what is being written, and stop what goes on in the background."""
+        if self._opening:
+            self._opening.cancel()
+            await asyncio.wait([self._opening])
         for writer in list(self._writers.values()):
             await writer.close()
         await self._maintenance.close()
         self._tables.clear()
         if self._connection is not None:
             self._connection.close()
+
+    async def _open_all(self) -> None:
+        try:
+            await self.infos()
+        except Exception as error:  # calls will say what is wrong
+            log_event("library_maintenance", {"library": "", "failed": str(error)}, level=logging.WARNING)
 
     def _forget(self, name: str) -> None:
         self._tables.pop(name, None)
@@ -195,8 +234,21 @@ class LibraryStore:
     async def _open_table(self, name: str, *, called: str | None = None) -> LibraryTable:
         """Open a table, whose errors speak of the library `called` so, or else as the table."""
         connection = await self._connect()
-        with storage_errors(called or name):
-            return LibraryTable(called or name, await connection.open_table(name))
+        name_for_errors = called or name
+        try:
+            with storage_errors(name_for_errors):
+                return LibraryTable(name_for_errors, await connection.open_table(name))
+        except NotInLibraryError:
+            if name not in await self._table_names():
+                raise
+            raise _damaged(name_for_errors) from None
+        except StorageUnavailableError as error:
+            # A folder that can be listed can be read: what cannot be understood in it is damaged.
+            if "://" in self._uri or explain(str(error.__cause__)):
+                raise
+            raise _damaged(name_for_errors) from error
+        except ValueError as error:
+            raise _damaged(name_for_errors) from error
 
     async def _create_table(self, name: str, settings: LibrarySettings) -> None:
         connection = await self._connect()
@@ -207,6 +259,14 @@ class LibraryStore:
             if "already exists" in str(cause):
                 raise LibraryExistsError(name) from cause
             raise
+
+
+def _damaged(name: str) -> LibraryStateError:
+    message = (
+        f'Library "{name}" is damaged: its files cannot be read as a library. Restore them from a backup, or remove it '
+        f"with `clipsr-client library drop {name}`."
+    )
+    return LibraryStateError(_DAMAGED, message)
 
 
 def _beside(name: str) -> str:

@@ -7,9 +7,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -34,6 +37,8 @@ _MIN_PROBES = 32
 # So many times the wanted rows are compared by their full vectors, as the index knows them only to 8 bits a dimension.
 # Each of them is read from another place of the disk.
 _REFINE_FACTOR = 5
+
+_ROWS_OF_ONE_PREDICATE = 1_000
 
 
 class LibraryTable:
@@ -83,7 +88,7 @@ class LibraryTable:
             settings=settings,
             image_count=stats["num_rows"],
             original_count=originals,
-            size_bytes=stats["total_bytes"],
+            size_bytes=await self._count_disk_bytes() or stats["total_bytes"],
             indexed_count=min(indexed, default=None),
         )
 
@@ -119,13 +124,30 @@ class LibraryTable:
             timed = [
                 record if record.add_time_us else replace(record, add_time_us=self._now_us()) for record in records
             ]
-            merge = self._table.merge_insert("sha256").when_not_matched_insert_all()
+            # Through the index two writers at once make doubles (lance-format/lance#8949); without it Lance sees them.
+            merge = self._table.merge_insert("sha256").when_not_matched_insert_all().use_index(False)
             result = await merge.execute(to_arrow(timed, make_schema(settings)))
             hashes = [record.sha256 for record in timed]
             if result.num_inserted_rows == len(hashes):
                 return set(hashes)
             times = {record.sha256: record.add_time_us for record in await self.fetch(hashes)}
         return {record.sha256 for record in timed if times.get(record.sha256) == record.add_time_us}
+
+    async def remove_doubles(self) -> int:
+        """Keep the oldest of rows with one hash, which two gateways could make; return how many others were removed."""
+        with storage_errors(self.name):
+            rows = await self._table.query().select(["sha256", "add_time"]).with_row_id().to_arrow()
+        if rows.num_rows == len(set(cast("list[str]", rows.column("sha256").to_pylist()))):
+            return 0
+        rows = rows.sort_by([("sha256", "ascending"), ("add_time", "ascending"), ("_rowid", "ascending")])
+        hashes = rows.column("sha256").to_pylist()
+        ids = rows.column("_rowid").to_pylist()
+        doubles = [ids[i] for i in range(1, len(ids)) if hashes[i] == hashes[i - 1]]
+        with storage_errors(self.name):
+            for start in range(0, len(doubles), _ROWS_OF_ONE_PREDICATE):
+                part = ", ".join(map(str, doubles[start : start + _ROWS_OF_ONE_PREDICATE]))
+                await self._table.delete(f"_rowid IN ({part})")
+        return len(doubles)
 
     async def find(
         self,
@@ -210,6 +232,8 @@ class LibraryTable:
         if not condition:
             raise ValueError("no row is named")
         with storage_errors(self.name):
+            if not await self._table.count_rows(condition):
+                return 0  # a commit of nothing would leave a version
             result = await self._table.delete(condition)
         return int(cast("Any", result).num_deleted_rows)
 
@@ -252,6 +276,11 @@ class LibraryTable:
         with storage_errors(self.name):
             await self._table.checkout(version)
 
+    async def _count_disk_bytes(self) -> int:
+        """Return the bytes below the table's folder, old versions included; 0 in an object store."""
+        uri = await self._table.uri()
+        return 0 if "://" in uri else await asyncio.to_thread(_count_bytes, Path(uri))
+
     @property
     def raw(self) -> AsyncTable:
         """The table itself, for maintenance."""
@@ -261,6 +290,16 @@ class LibraryTable:
         """Return a time later than all before it: the order of a library's rows."""
         self._last_time_us = max(time.time_ns() // 1000, self._last_time_us + 1)
         return self._last_time_us
+
+
+def _count_bytes(folder: Path) -> int:
+    """Return the bytes of all files below a folder; those that vanish meanwhile count nothing."""
+    total = 0
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += Path(path, name).lstat().st_size
+    return total
 
 
 def vector_index_name(rows: int) -> str:
