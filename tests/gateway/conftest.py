@@ -130,7 +130,7 @@ class FakeBackend:
     async def is_ready(self, *, timeout_s: float) -> bool:
         return self.ready
 
-    def prepare(self, *, labels: Sequence[str], templates: Sequence[str]) -> FakeLabels:
+    def encode_labels(self, *, labels: Sequence[str], templates: Sequence[str]) -> FakeLabels:
         self.prepared.append((tuple(labels), tuple(templates)))
         return FakeLabels(self, len(labels))
 

@@ -21,9 +21,8 @@ def streams_in(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:
 
 
 async def test_streams_that_grow_old_are_gone_on_with(start, backend, png, monkeypatch, caplog):
-    monkeypatch.setattr("clipsr_gateway._classifier.service.MAX_STREAM_AGE_S", 0.8)
     monkeypatch.setattr("clipsr._async.stream._LISTEN_S", 0.1)  # as here: a small part of a stream's age
-    one = await start(max_concurrent=4)
+    one = await start(max_concurrent=4, max_stream_age_s=0.8)
     contents = [png(8 + n % 50, 8 + n // 50) for n in range(IMAGES)]
 
     async def slowly() -> AsyncIterator[bytes]:

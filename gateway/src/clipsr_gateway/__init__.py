@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from clipsr_gateway._access.tls import TlsConfig
 from clipsr_gateway._admission.controller import AdmissionConfig
-from clipsr_gateway._backend.protocol import InferenceBackend, PreparedLabels, Similarities
+from clipsr_gateway._backend.protocol import EncodedLabels, InferenceBackend, Similarities
 from clipsr_gateway._limits import LibraryLimits, Limits
 from clipsr_gateway._manifest import Manifest, load_manifest
 from clipsr_gateway._server.gateway import Gateway, GatewayConfig, serve
@@ -48,6 +48,7 @@ __all__ = [
     "CertificateError",
     "ConfigurationError",
     "DeadlineExceededError",
+    "EncodedLabels",
     "Gateway",
     "GatewayConfig",
     "GatewayError",
@@ -69,7 +70,6 @@ __all__ = [
     "NotInLibraryError",
     "OperationsConfig",
     "OverloadedError",
-    "PreparedLabels",
     "RateExceededError",
     "ShuttingDownError",
     "Similarities",

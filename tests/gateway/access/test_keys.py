@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from contextlib import ExitStack
 
 import pytest
 
@@ -135,12 +136,13 @@ def test_a_call_larger_than_the_burst_passes_and_is_paid_for():
 def test_a_caller_keeps_what_is_in_progress_while_its_limits_change():
     clock = Clock()
     caller = Caller(ApiKey(name="a", sha256=(), limits=KeyLimits(max_concurrent_calls=1)), clock=clock)
-    caller.enter()
-    with pytest.raises(TooManyCallsError) as caught:
-        caller.enter()
+    calls = ExitStack()
+    calls.enter_context(caller.call())
+    with pytest.raises(TooManyCallsError) as caught, caller.call():
+        pass
     assert caught.value.retry_s > 0
     caller.change(KeyLimits(max_concurrent_calls=2, items_per_second=1, burst=1))
-    caller.enter()
+    calls.enter_context(caller.call())
     caller.take(1)
     with pytest.raises(RateExceededError) as limited:
         caller.take(1)
@@ -148,8 +150,8 @@ def test_a_caller_keeps_what_is_in_progress_while_its_limits_change():
     caller.change(KeyLimits(max_concurrent_calls=2, items_per_second=1, burst=1))
     with pytest.raises(RateExceededError):
         caller.take(1)  # the same limits again fill no bucket
-    caller.leave()
-    caller.leave()
+    assert caller.calls == 2
+    calls.close()
     assert caller.calls == 0
 
 

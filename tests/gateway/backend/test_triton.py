@@ -115,7 +115,7 @@ def strings(raw: bytes) -> list[bytes]:
 
 
 async def classify(backend: TritonBackend, image: bytes = b"\x89PNG\0bytes", **options: Any) -> Any:
-    prepared = backend.prepare(labels=LABELS, templates=TEMPLATES)
+    prepared = backend.encode_labels(labels=LABELS, templates=TEMPLATES)
     return await prepared.classify(
         image, **{"fit": "center_crop", "route": "upscaled", "request_id": "id-1", "timeout_s": 5.0, **options}
     )
@@ -226,7 +226,7 @@ async def test_a_failure_to_embed_is_typed(connected, triton):
 
 
 async def test_labels_are_encoded_once_and_shared_by_concurrent_requests(connected, triton):
-    prepared = connected.prepare(labels=[f"label {i}" for i in range(10_000)], templates=["{}"])
+    prepared = connected.encode_labels(labels=[f"label {i}" for i in range(10_000)], templates=["{}"])
     options = {"fit": "squash", "route": "native", "request_id": "x", "timeout_s": 20.0}
     answers = await asyncio.gather(*(prepared.classify(bytes([i]), **options) for i in range(10)))
     assert {request.raw_input_contents[2] for request in triton.requests} == {triton.requests[0].raw_input_contents[2]}
@@ -240,7 +240,7 @@ OF_ONE_SIZE = {"fit": "squash", "route": "upscaled", "request_id": "x", "timeout
 
 
 async def test_images_of_one_call_size_and_moment_share_a_request(connected, triton):
-    prepared = connected.prepare(labels=LABELS, templates=TEMPLATES)
+    prepared = connected.encode_labels(labels=LABELS, templates=TEMPLATES)
     images = [bytes([number]) for number in range(10)]
     answers = await asyncio.gather(*(prepared.classify(image, **OF_ONE_SIZE) for image in images))
     first, second = sorted(triton.requests, key=lambda request: strings(request.raw_input_contents[0]))
@@ -258,7 +258,7 @@ async def test_images_of_one_call_size_and_moment_share_a_request(connected, tri
     ids=str,
 )
 async def test_images_that_differ_do_not_share(connected, triton, other):
-    prepared = connected.prepare(labels=LABELS, templates=TEMPLATES)
+    prepared = connected.encode_labels(labels=LABELS, templates=TEMPLATES)
     pair = (prepared.classify(b"1", **OF_ONE_SIZE), prepared.classify(b"2", **(OF_ONE_SIZE | other)))
     await asyncio.gather(*pair, return_exceptions=True)
     assert len(triton.requests) == 2
@@ -266,21 +266,21 @@ async def test_images_that_differ_do_not_share(connected, triton, other):
 
 @pytest.mark.parametrize("size_hw", [(129, 16), None])
 async def test_large_images_do_not_share(connected, triton, size_hw):
-    prepared = connected.prepare(labels=LABELS, templates=TEMPLATES)
+    prepared = connected.encode_labels(labels=LABELS, templates=TEMPLATES)
     options = OF_ONE_SIZE | {"size_hw": size_hw}
     await asyncio.gather(*(prepared.classify(bytes([number]), **options) for number in range(3)))
     assert len(triton.requests) == 3
 
 
 async def test_many_labels_are_not_sent_many_times(connected, triton):
-    prepared = connected.prepare(labels=[f"label {number}" for number in range(2000)], templates=["{}"])
+    prepared = connected.encode_labels(labels=[f"label {number}" for number in range(2000)], templates=["{}"])
     await asyncio.gather(*(prepared.classify(bytes([number]), **OF_ONE_SIZE) for number in range(4)))
     assert [request.inputs[0].shape[0] for request in triton.requests] == [2, 2]
 
 
 async def test_an_image_at_fault_fails_alone_in_a_shared_request(connected, triton):
     triton.bad_image = b"\x02"
-    prepared = connected.prepare(labels=LABELS, templates=TEMPLATES)
+    prepared = connected.encode_labels(labels=LABELS, templates=TEMPLATES)
     asked = [prepared.classify(bytes([number]), **OF_ONE_SIZE) for number in range(4)]
     answers = await asyncio.gather(*asked, return_exceptions=True)
     assert [type(answer).__name__ for answer in answers] == [
@@ -294,7 +294,7 @@ async def test_an_image_at_fault_fails_alone_in_a_shared_request(connected, trit
 
 async def test_a_shared_request_ends_with_its_call(connected, triton, until):
     triton.hold = asyncio.Event()
-    prepared = connected.prepare(labels=LABELS, templates=TEMPLATES)
+    prepared = connected.encode_labels(labels=LABELS, templates=TEMPLATES)
     tasks = [asyncio.create_task(prepared.classify(bytes([number]), **OF_ONE_SIZE)) for number in range(3)]
     await until(lambda: triton.requests)
     for task in tasks:

@@ -68,7 +68,7 @@ async def test_top_k(start, request_of, top_k, returned):
 async def test_route(start, backend, request_of, png, side, forced, route):
     one = await start()
     answer = await one.stub.Classify(request_of(png(side, 200), route=forced))
-    assert backend.user_calls()[0]["options.route"] == route
+    assert backend.user_calls()[0]["route"] == route
     expected = {"upscaled": types_pb2.ROUTE_UPSCALED, "native": types_pb2.ROUTE_NATIVE}[route]
     assert answer.results[0].classification.route == expected
 
@@ -84,7 +84,7 @@ async def test_route(start, backend, request_of, png, side, forced, route):
 async def test_fit(start, backend, request_of, fit, name):
     one = await start()
     await one.stub.Classify(request_of(fit=fit))
-    assert backend.user_calls()[0]["options.fit"] == name
+    assert backend.user_calls()[0]["fit"] == name
 
 
 async def test_sets_are_resolved_through_the_manifest_once_a_call(start, backend, request_of, png, document, until):

@@ -14,7 +14,7 @@ from clipsr.v1 import classifier_pb2
 from clipsr_gateway import Limits, Similarities
 from clipsr_gateway._calls.response_size import png_bytes_at_most
 from clipsr_gateway._classifier.classifier import encoder_input_png
-from clipsr_gateway._classifier.question import RejectionThreshold
+from clipsr_gateway._classifier.options import RejectionThreshold
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 

@@ -229,7 +229,7 @@ async def test_two_streams_and_a_single_image_share_the_places(start, backend, p
 def tasks_of_gateway() -> set[str]:
     """What runs for streams, by the names of the functions."""
     names = {task.get_coro().__qualname__ for task in asyncio.all_tasks()}
-    return {name for name in names if name.startswith(("ClassifyStream.", "RequestStream.", "process_concurrently"))}
+    return {name for name in names if name.startswith(("ClassifierService.", "ImageStream.", "process_concurrently"))}
 
 
 async def read_until_it_fails(call: Any) -> tuple[list[int], grpc.aio.AioRpcError]:
@@ -301,7 +301,7 @@ async def test_shutdown_answers_what_was_read_and_sends_the_caller_elsewhere(sta
     await until(lambda: backend.in_flight == 4)
     await until(lambda: one.queue_length() == 8)
     stopping = asyncio.ensure_future(one.gateway.stop())
-    await until(one.gateway.operations.gate.draining.is_set)
+    await until(one.gateway.operations.runner.draining.is_set)
     late = asyncio.ensure_future(call.write(image(png(), 99)))
     backend.hold.set()
     backend.hold = None
@@ -318,16 +318,15 @@ async def test_shutdown_ends_a_stream_that_waits_for_its_first_message(start, de
     one = await start(grace_s=10.0)
     call = one.stub.ClassifyStream()
     await call.wait_for_connection()
-    await until(lambda: "RequestStream._next" in tasks_of_gateway())
+    await until(lambda: "ImageStream._next" in tasks_of_gateway())
     assert await one.gateway.stop()
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call.read()
     assert detailed(caught.value).reason == "SHUTTING_DOWN"
 
 
-async def test_a_stream_that_grows_old_ends_with_all_its_answers(start, png, detailed, monkeypatch):
-    monkeypatch.setattr("clipsr_gateway._classifier.service.MAX_STREAM_AGE_S", 0.3)
-    one = await start()
+async def test_a_stream_that_grows_old_ends_with_all_its_answers(start, png, detailed):
+    one = await start(max_stream_age_s=0.3)
     call = await ask(one.stub.ClassifyStream, [config(), *(image(png(), n) for n in range(5))])
     found, error = await read_until_it_fails(call)
     assert sorted(found) == list(range(5))

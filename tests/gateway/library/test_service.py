@@ -531,7 +531,7 @@ async def test_a_drain_ends_embedding_anew_and_the_next_call_goes_on(
     await call.read()
     await until(lambda: len(backend.embed_calls) > before)
     stopping = asyncio.create_task(new.gateway.stop())
-    await until(lambda: new.gateway.operations.gate.draining.is_set())
+    await until(lambda: new.gateway.operations.runner.draining.is_set())
     backend.hold.set()
     backend.hold = None
     assert (await failure(call.read())).reason == "SHUTTING_DOWN"

@@ -114,7 +114,7 @@ class BrokenCanary:
     async def is_ready(self, *, timeout_s: float) -> bool:
         return True
 
-    def prepare(self, *, labels: Any, templates: Any) -> BrokenCanary:
+    def encode_labels(self, *, labels: Any, templates: Any) -> BrokenCanary:
         return self
 
     async def classify(self, image: bytes, **options: Any) -> Similarities:
@@ -142,7 +142,7 @@ GOOD = Similarities(cosine=np.zeros(2, np.float32), probability=np.full(2, 0.5, 
 )
 async def test_a_failing_canary_is_not_serving_until_it_passes(start, backend, outcome):
     broken = BrokenCanary(outcome)
-    backend.prepare = broken.prepare
+    backend.encode_labels = broken.encode_labels
     one = await start(canary_interval_s=0.03)
     await asyncio.sleep(0.15)
     assert await check(one) == NOT_SERVING

@@ -9,13 +9,13 @@ from typing import cast
 import grpc
 import pytest
 
-from clipsr_gateway._backend.protocol import PreparedLabels
+from clipsr_gateway._backend.protocol import EncodedLabels
 from clipsr_gateway._texts.label_cache import KnownLabels, LabelCache
 from clipsr_gateway._texts.labels import LabelQuery
 
 
 def known(*labels: str) -> KnownLabels:
-    return KnownLabels(query=LabelQuery(labels=labels, templates=("{}",)), prepared=cast("PreparedLabels", object()))
+    return KnownLabels(query=LabelQuery(labels=labels, templates=("{}",)), encoded=cast("EncodedLabels", object()))
 
 
 async def test_the_same_labels_are_prepared_once(start, backend, request_of):
@@ -76,10 +76,10 @@ before = resident_bytes()
 for number in range({lists}):
     space = types_pb2.LabelSpace(labels=[f"thing {{number}} {{k}}" for k in range({labels})])
     query = LabelQuery(labels=tuple(space.labels), templates=("a photo of a {{}}.",))
-    prepared = TritonLabels(connection=None, labels=query.labels, templates=query.templates)
+    encoded = TritonLabels(connection=None, labels=query.labels, templates=query.templates)
     for images in (1, 8, 3, 8):
-        prepared._make_inputs(images)
-    cache.put(space.SerializeToString(), KnownLabels(query=query, prepared=prepared))
+        encoded._make_inputs(images)
+    cache.put(space.SerializeToString(), KnownLabels(query=query, encoded=encoded))
     if number == {lists} // 3:
         assert len(cache) < number, len(cache)
 print((resident_bytes() - before) / bound)

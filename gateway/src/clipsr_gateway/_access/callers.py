@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 
 from clipsr.v1 import types_pb2
 from clipsr_gateway._access.keys import ApiKey, KeyLimits
@@ -67,7 +68,7 @@ class Caller:
 
     @property
     def calls(self) -> int:
-        """Call in progress."""
+        """Calls in progress."""
         return self._calls
 
     def change(self, limits: KeyLimits) -> None:
@@ -75,8 +76,9 @@ class Caller:
         if limits != self._limits:
             self._set(limits)
 
-    def enter(self) -> None:
-        """Begins a call; every one needs a `leave`.
+    @contextmanager
+    def call(self) -> Generator[None]:
+        """Count a call in progress.
 
         Raises:
             TooManyCallsError: as many as allowed are in progress.
@@ -86,10 +88,10 @@ class Caller:
             message = f"This API key has {self._calls} calls in progress, as many as it may; wait for one to end."
             raise TooManyCallsError(message, retry_s=_CALLS_RETRY_S)
         self._calls += 1
-
-    def leave(self) -> None:
-        """End a call."""
-        self._calls -= 1
+        try:
+            yield
+        finally:
+            self._calls -= 1
 
     def take(self, items: int) -> None:
         """Count items against the rate.

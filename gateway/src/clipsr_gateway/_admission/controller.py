@@ -21,10 +21,11 @@ import random
 import statistics
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Hashable
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
+from clipsr_gateway._admission.fair_slots import FairSlots
 from clipsr_gateway.errors import DeadlineExceededError, OverloadedError
 
 _MIB = 1024 * 1024
@@ -127,18 +128,25 @@ class WorkLedger:
 
 
 class Admission:
-    """Takes calls on, measures how fast Triton is, and refuses what would come too late.
+    """Admits calls, measures how fast Triton is, sheds what would come too late, and owns Triton's slots.
 
     Belongs to one event loop.
 
     Args:
-        config: how much to take on.
+        config: how much to admit.
+        max_concurrent: slots, that is requests in Triton at once.
         clock: seconds, monotonic.
+
+    Attributes:
+        slots: for requests in Triton, shared fairly between calls.
     """
 
-    def __init__(self, config: AdmissionConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, config: AdmissionConfig, *, max_concurrent: int = 32, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._config = config
-        self._tickets: set[WorkLedger] = set()
+        self.slots = FairSlots(max_concurrent)
+        self._ledgers: set[WorkLedger] = set()
         self._calls = 0
         self._queued_bytes = 0
         self._speed = _Speed(clock)
@@ -146,7 +154,7 @@ class Admission:
 
     @property
     def calls(self) -> int:
-        """Call in progress."""
+        """Calls in progress."""
         return self._calls
 
     @property
@@ -157,7 +165,7 @@ class Admission:
     @property
     def units(self) -> float:
         """Work taken on and not done."""
-        return sum(ledger.units for ledger in self._tickets)
+        return sum(ledger.units for ledger in self._ledgers)
 
     @property
     def units_per_second(self) -> float:
@@ -171,7 +179,7 @@ class Admission:
 
     def estimate_s(self, units: float) -> float:
         """Return how long a call of so many units would take if it came now."""
-        ahead = sum(min(ledger.units, units) for ledger in self._tickets)
+        ahead = sum(min(ledger.units, units) for ledger in self._ledgers)
         return (ahead + units) / self._speed.units_per_second
 
     @contextmanager
@@ -212,7 +220,7 @@ class Admission:
         Raises:
             OverloadedError: saying when to try again.
         """
-        waiting = sum(1 for ledger in self._tickets if ledger.units)
+        waiting = sum(1 for ledger in self._ledgers if ledger.units)
         if waiting < self._config.min_calls:
             return
         estimate_s = self.estimate_s(units)
@@ -231,11 +239,11 @@ class Admission:
     def ledger(self) -> Generator[WorkLedger]:
         """Track the work of one call, none at first; what is left at the end is forgotten."""
         ledger = WorkLedger()
-        self._tickets.add(ledger)
+        self._ledgers.add(ledger)
         try:
             yield ledger
         finally:
-            self._tickets.discard(ledger)
+            self._ledgers.discard(ledger)
 
     def admit(self, ledger: WorkLedger, units: float, *, time_remaining_s: float | None) -> None:
         """Add work to a call.
@@ -252,16 +260,27 @@ class Admission:
 
     @asynccontextmanager
     async def heavy_slot(self, units: float) -> AsyncGenerator[None]:
-        """Let one heavy request through at a time; to be entered before a place in Triton is taken."""
+        """Let one heavy request through at a time; to be entered before a slot is acquired."""
         if units <= _HEAVY_UNITS:
             yield
             return
         async with self._heavy:
             yield
 
+    @asynccontextmanager
+    async def acquire_slot(self, call: Hashable, units: float) -> AsyncGenerator[None]:
+        """Wait for a slot in Triton and hold it.
+
+        Args:
+            call: whose turn it takes; one object for all requests of a call.
+            units: what the request costs.
+        """
+        async with self.heavy_slot(units), self.slots.acquire(call):
+            yield
+
     @contextmanager
     def work(self, ledger: WorkLedger | None, units: float) -> Generator[None]:
-        """Measure one request in Triton, and takes it off its call's work when it has come back."""
+        """Measure one request in Triton, and take it off its call's work when it has come back."""
         request = self._speed.begin()
         is_done = False
         try:

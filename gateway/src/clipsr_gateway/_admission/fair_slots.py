@@ -1,4 +1,4 @@
-"""Places for requests in the backend, shared fairly between the calls that want one."""
+"""Slots for requests in Triton, shared fairly between calls."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from contextlib import asynccontextmanager
 
 
 class FairSlots:
-    """A number of places that calls take turns for.
+    """A number of slots that calls take turns for.
 
-    A free place goes to the waiting call that holds the fewest; calls that hold equally many take turns.
-    So a call with one image waits for at most one place to become free where another has hundreds of images waiting,
-    and of calls that all have many, each gets the same share of the places, however long their images take. Within a
+    A free slot goes to the waiting call that holds the fewest; calls that hold equally many take turns.
+    So a call with one image waits for at most one slot to become free where another has hundreds of images waiting,
+    and of calls that all have many, each gets the same share of the slots, however long their images take. Within a
     call it is first come, first served.
 
     Belongs to one event loop.
 
     Args:
-        count: places.
+        count: slots.
     """
 
     def __init__(self, count: int) -> None:
@@ -27,22 +27,22 @@ class FairSlots:
             raise ValueError(f"count must be at least 1, got {count}")
         self._free = count
         self._held: Counter[Hashable] = Counter()
-        # In the order of turns: who gets a place goes to the end.
+        # In the order of turns: a call that gets a slot goes to the end.
         self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
 
     @property
     def waiting(self) -> int:
-        """Request that wait for a place."""
+        """Requests that wait for a slot."""
         return sum(map(len, self._waiting.values()))
 
     @property
     def in_use(self) -> int:
-        """Places taken."""
+        """Slots taken."""
         return self._held.total()
 
     @asynccontextmanager
     async def acquire(self, call: Hashable) -> AsyncGenerator[None, None]:
-        """Wait for a place, and give it back at the end.
+        """Wait for a slot, and release it at the end.
 
         Args:
             call: whose turn it takes; one object for all requests of a call.
@@ -64,7 +64,7 @@ class FairSlots:
         except asyncio.CancelledError:
             if turn.cancelled():
                 self._forget(call, turn)
-            else:  # the place came in the same moment
+            else:  # the slot came in the same moment
                 self._release(call)
             raise
 

@@ -31,7 +31,7 @@ class Similarities:
     pixels: npt.NDArray[np.uint8] | None = None
 
     def validate(self, *, label_count: int, embed_dim: int | None = None, side_px: int | None = None) -> str | None:
-        """Return what makes these scores unusable, or None if they are sound.
+        """Return what makes these similarities unusable, or None if they are sound.
 
         Args:
             label_count: K.
@@ -60,7 +60,7 @@ def embedding_fault(values: npt.NDArray[np.float32] | None, shape: tuple[int, ..
     return None if np.isfinite(values).all() else "an embedding is not finite"
 
 
-class PreparedLabels(Protocol):
+class EncodedLabels(Protocol):
     """Labels and templates, encoded once for all images of a call."""
 
     async def classify(
@@ -122,7 +122,7 @@ class InferenceBackend(Protocol):
         """Say whether the backend and all models are ready; False, never an error, for one that is down."""
         ...
 
-    def prepare(self, *, labels: Sequence[str], templates: Sequence[str]) -> PreparedLabels:
+    def encode_labels(self, *, labels: Sequence[str], templates: Sequence[str]) -> EncodedLabels:
         """Encode labels and templates for any number of images. Pure computation; may run in any thread."""
         ...
 
@@ -136,7 +136,7 @@ class InferenceBackend(Protocol):
         timeout_s: float | None,
         size_hw: tuple[int, int] | None = None,
     ) -> npt.NDArray[np.float32]:
-        """Embed one image; arguments and errors are those of PreparedLabels.classify.
+        """Embed one image; arguments and errors are those of EncodedLabels.classify.
 
         Returns:
             [D] L2-normalized.
@@ -158,7 +158,7 @@ class InferenceBackend(Protocol):
             [N, D] L2-normalized.
 
         Raises:
-            BackendError, DeadlineExceededError: as PreparedLabels.classify.
+            BackendError, DeadlineExceededError: as EncodedLabels.classify.
         """
         ...
 
@@ -166,7 +166,7 @@ class InferenceBackend(Protocol):
         """Return how many tiles one call of `upscale` may hold, at least 1.
 
         Raises:
-            BackendError, DeadlineExceededError: as PreparedLabels.classify.
+            BackendError, DeadlineExceededError: as EncodedLabels.classify.
         """
         ...
 
@@ -190,7 +190,7 @@ class InferenceBackend(Protocol):
             [N, 3, R, R] RGB.
 
         Raises:
-            BackendError, DeadlineExceededError: as PreparedLabels.classify.
+            BackendError, DeadlineExceededError: as EncodedLabels.classify.
         """
         ...
 

@@ -18,7 +18,7 @@ from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from clipsr_gateway._backend.grouping import RequestCoalescer
+from clipsr_gateway._backend.coalescer import RequestCoalescer
 from clipsr_gateway._backend.protocol import Fit, Route, Similarities
 from clipsr_gateway._tracing import outgoing_headers
 from clipsr_gateway.errors import (
@@ -109,14 +109,14 @@ class _Connection:
 class TritonBackend:
     """Computes through a Triton server's gRPC endpoint.
 
-    Must be created inside a running event loop and used there only (`prepare` excepted).
+    Must be created inside a running event loop and used there only (`encode_labels` excepted).
     """
 
     def __init__(self, target: str) -> None:
         self._target = target
         self._client = InferenceServerClient(target, channel_args=_CHANNEL_OPTIONS)
         self._connection = _Connection(target=target, client=self._client)
-        self._grouping = RequestCoalescer[bytes, npt.NDArray[np.float32]]()
+        self._coalescer = RequestCoalescer[bytes, npt.NDArray[np.float32]]()
 
     @property
     def target(self) -> str:
@@ -135,7 +135,7 @@ class TritonBackend:
             return False
         return True
 
-    def prepare(self, *, labels: Sequence[str], templates: Sequence[str]) -> TritonLabels:
+    def encode_labels(self, *, labels: Sequence[str], templates: Sequence[str]) -> TritonLabels:
         """Serialize labels and templates once for all images of a call."""
         return TritonLabels(connection=self._connection, labels=labels, templates=templates)
 
@@ -163,7 +163,7 @@ class TritonBackend:
 
         if not _may_share(size_hw):
             return (await send([image]))[0]
-        return await self._grouping.ask((request_id, route, fit, size_hw), image, send, limit=_GROUP_LIMIT)
+        return await self._coalescer.submit((request_id, route, fit, size_hw), image, send, max_items=_GROUP_LIMIT)
 
     async def embed_texts(
         self, texts: Sequence[str], *, templates: Sequence[str], request_id: str, timeout_s: float | None
@@ -228,8 +228,8 @@ class TritonLabels:
         self._connection = connection
         self._labels = labels
         self._templates = templates
-        self._grouping = RequestCoalescer[bytes, Similarities]()
-        self._group_limit = max(1, min(_GROUP_LIMIT, _GROUP_STRINGS // (len(labels) + len(templates))))
+        self._coalescer = RequestCoalescer[bytes, Similarities]()
+        self._max_group = max(1, min(_GROUP_LIMIT, _GROUP_STRINGS // (len(labels) + len(templates))))
         self._inputs = self._encode(1)
         self._group_inputs: tuple[int, list[InferInput]] = (1, self._inputs)
 
@@ -245,7 +245,7 @@ class TritonLabels:
         wants_embedding: bool = False,
         wants_pixels: bool = False,
     ) -> Similarities:
-        """Run one ensemble on one image; see PreparedLabels.classify."""
+        """Run one ensemble on one image; see EncodedLabels.classify."""
         is_detailed = wants_embedding or wants_pixels
 
         async def send(images: Sequence[bytes]) -> list[Similarities]:
@@ -274,7 +274,7 @@ class TritonLabels:
         if not _may_share(size_hw):
             return (await send([image]))[0]
         key = (request_id, route, fit, size_hw, wants_embedding, wants_pixels)
-        return await self._grouping.ask(key, image, send, limit=self._group_limit)
+        return await self._coalescer.submit(key, image, send, max_items=self._max_group)
 
     def _make_inputs(self, count: int) -> list[InferInput]:
         """Labels and templates for a number of images; kept for one image and for the group that was last."""
@@ -291,7 +291,7 @@ class TritonLabels:
         ]
 
     async def warm(self, *, embed_dim: int, request_id: str, timeout_s: float | None) -> None:
-        """Compare the labels with a vector that is no image's; see PreparedLabels.warm."""
+        """Compare the labels with a vector that is no image's; see EncodedLabels.warm."""
         vector = np.zeros((1, embed_dim), dtype=np.float32)
         vector[0, 0] = 1
         await self._connection.infer(

@@ -9,21 +9,21 @@ import re
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
-from typing import Any, NoReturn, Protocol, TypeVar, cast
+from collections.abc import AsyncGenerator, Coroutine, Generator, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any, Protocol, TypeVar, cast
 
 import grpc
 import grpc.aio
 from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs] - its stubs lack a package file
 
+from clipsr.v1 import types_pb2
 from clipsr_gateway._access.callers import Caller
 from clipsr_gateway._admission.controller import Admission, WorkLedger
-from clipsr_gateway._admission.fair_slots import FairSlots
 from clipsr_gateway._calls import status
 from clipsr_gateway._logs import log_event
 from clipsr_gateway._tracing import NO_TRACING, Tracing
-from clipsr_gateway.errors import GatewayError, ShuttingDownError
+from clipsr_gateway.errors import BackendFaultError, DeadlineExceededError, GatewayError, ShuttingDownError
 
 _T = TypeVar("_T")
 
@@ -39,44 +39,51 @@ _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.Statu
 class Call:
     """One call in progress.
 
+    Args:
+        method: its name, without the service's.
+        context: gRPC's.
+        admission: admission control, which owns the slots.
+        draining: set when the server shuts down.
+        tracing: follows its stages.
+
     Attributes:
         method: its name, without the service's.
         request_id: the caller's `x-request-id`, or a new one.
+        draining: set when the server shuts down.
         fields: what the handler adds to the log line.
-        caller: who calls; None where no API key is asked for, or before it was looked at.
-        items: images or texts that were taken on.
+        caller: who calls; None where no API key is asked for, or before authentication.
+        ledger: work that was admitted and is not done.
+        items: images or texts that were admitted.
         stages_s: seconds that parts of the work took, by the name of the stage, as often as it ran.
+        code: the status code it ends with, by its name.
         reason: why it failed, as google.rpc.ErrorInfo says; empty if it did not.
     """
 
-    def __init__(self, method: str, context: grpc.aio.ServicerContext[Any, Any], tracing: Tracing = NO_TRACING) -> None:
+    def __init__(
+        self,
+        method: str,
+        context: grpc.aio.ServicerContext[Any, Any],
+        *,
+        admission: Admission,
+        draining: asyncio.Event,
+        tracing: Tracing = NO_TRACING,
+    ) -> None:
         self.method = method
         self.request_id = _request_id(context)
+        self.draining = draining
         self.fields: dict[str, object] = {}
         self.caller: Caller | None = None
+        self.ledger = WorkLedger()
         self.items = 0
         self.stages_s: defaultdict[str, list[float]] = defaultdict(list)
+        self.code = "OK"
         self.reason = ""
         self._context = context
+        self._admission = admission
         self._tracing = tracing
-        self._admission: Admission | None = None
-        self._ledger: WorkLedger | None = None
-
-    @property
-    def ledger(self) -> WorkLedger | None:
-        """The work that was taken on; None outside of a server."""
-        return self._ledger
-
-    def belongs_to(self, context: grpc.aio.ServicerContext[Any, Any]) -> bool:
-        """Say whether this is the call of that context."""
-        return self._context is context
-
-    def bind(self, admission: Admission, ledger: WorkLedger) -> None:
-        """From now on work counts against what the server takes on."""
-        self._admission, self._ledger = admission, ledger
 
     def admit(self, *, items: int, units: float) -> None:
-        """Take on all work of a call, or none; before anything is computed.
+        """Admit all work of a call, or none; before anything is computed.
 
         Args:
             items: images or texts, which count against the caller's rate.
@@ -85,23 +92,21 @@ class Call:
         Raises:
             LimitedError: too much for the caller's key, or for the server.
         """
-        if self._admission and self._ledger:
-            self._admission.admit(self._ledger, units, time_remaining_s=self.time_remaining_s())
+        self._admission.admit(self.ledger, units, time_remaining_s=self.time_remaining_s())
         if self.caller is not None:
             self.caller.take(items)
         self.items += items
 
     async def admit_next(self, *, units: float) -> None:
-        """Take on one more image of a stream, once the caller's rate allows it: a stream slows down."""
+        """Admit one more image of a stream, once the caller's rate limit allows it: a stream slows down."""
         while self.caller is not None and (wait_s := self.caller.time_until(1)):
             await asyncio.sleep(wait_s)
-        if self._ledger:
-            self._ledger.units += units
+        self.ledger.units += units
         self.items += 1
 
     @contextmanager
     def stage(self, name: str) -> Generator[None]:
-        """Measure a part of the work, also one that fails, and shows it in the call's trace."""
+        """Measure a part of the work, also one that fails, and show it in the call's trace."""
         began_s = time.perf_counter()
         with self._tracing.stage(name):
             try:
@@ -110,29 +115,55 @@ class Call:
                 self.stages_s[name].append(time.perf_counter() - began_s)
 
     @asynccontextmanager
-    async def acquire_slot(self, slots: FairSlots, units: float = 1.0) -> AsyncGenerator[None]:
-        """Wait until a request may go to Triton; one of many units lets others pass."""
-        async with AsyncExitStack() as places:
+    async def acquire_slot(self, units: float = 1.0, *, nouns: str) -> AsyncGenerator[None]:
+        """Wait for one of Triton's slots and hold it; a request of many units lets others pass.
+
+        Args:
+            units: what the request costs.
+            nouns: what the call sends, for the error: images, texts.
+
+        Raises:
+            DeadlineExceededError: the slot came too late.
+        """
+        async with AsyncExitStack() as held:
             with self.stage("queue"):
-                if self._admission:
-                    await places.enter_async_context(self._admission.heavy_slot(units))
-                await places.enter_async_context(slots.acquire(self))
+                await held.enter_async_context(self._admission.acquire_slot(self, units))
+            if self.time_remaining_s() == 0:
+                raise DeadlineExceededError(f"The deadline passed before all {nouns} were sent to Triton.")
             yield
 
     @contextmanager
     def inference(self, units: float) -> Generator[None]:
-        """Measure one request in Triton that does so many units of the work that was taken on."""
-        measured = self._admission.work(self._ledger, units) if self._admission else nullcontext()
-        with self.stage("inference"), measured:
+        """Measure one request in Triton that does so many units of the admitted work."""
+        with self.stage("inference"), self._admission.work(self.ledger, units):
             yield
+
+    @asynccontextmanager
+    async def infer_in_turn(self, units: float, *, nouns: str) -> AsyncGenerator[types_pb2.Timing]:
+        """Hold a slot around one request in Triton; yield the timing, complete at the end.
+
+        Raises:
+            DeadlineExceededError: the slot came too late.
+        """
+        timing = types_pb2.Timing()
+        queued_s = time.perf_counter()
+        async with self.acquire_slot(units, nouns=nouns):
+            sent_s = time.perf_counter()
+            with self.inference(units):
+                yield timing
+            answered_s = time.perf_counter()
+        timing.queue_ms, timing.inference_ms = (sent_s - queued_s) * 1000, (answered_s - sent_s) * 1000
+
+    def status_from_error(self, error: GatewayError, **fields: object) -> status_pb2.Status:
+        """Return the status of an error; log a fault of the backend with `fields`, for the status hides its cause."""
+        if isinstance(error, BackendFaultError):
+            fields = {"request_id": self.request_id, **fields, "cause": str(error)}
+            log_event("backend_fault", fields, level=logging.ERROR)
+        return status.status_from_error(error, self.request_id)
 
     def time_remaining_s(self) -> float | None:
         """Return the seconds left until the caller's deadline, 0 when it has passed; None if there is none."""
         return cast("float | None", self._context.time_remaining())  # grpcio's annotation forgets the None
-
-    def is_past_deadline(self) -> bool:
-        """Say whether the caller's deadline has passed."""
-        return self.time_remaining_s() == 0
 
 
 class CallObserver(Protocol):
@@ -142,24 +173,29 @@ class CallObserver(Protocol):
         """Note that a call came in."""
         ...
 
-    def call_ended(self, call: Call, *, code: str, latency_s: float) -> None:
-        """Note that a call ended with a status code, by its name."""
+    def call_ended(self, call: Call, *, latency_s: float) -> None:
+        """Note that a call ended."""
         ...
 
 
 # The call that the running task belongs to, tasks it started included.
-_CURRENT: contextvars.ContextVar[Call | None] = contextvars.ContextVar("clipsr_gateway_call", default=None)
+_CURRENT: contextvars.ContextVar[Call] = contextvars.ContextVar("clipsr_gateway_call")
 
 
-def current_call() -> Call | None:
-    """Return the call that is being worked on here; None outside of calls, for the canary."""
+def current_call() -> Call:
+    """Return the call that the interceptor made for the running handler.
+
+    Raises:
+        LookupError: outside of calls.
+    """
     return _CURRENT.get()
 
 
 class CallRunner:
-    """Lets calls in, counts them, and can wait until all have left.
+    """Runs calls, counts them, and can wait until all have ended. For the interceptor alone.
 
     Args:
+        admission: admission control.
         observers: hear of every call.
         tracing: follows calls from service to service.
 
@@ -167,7 +203,10 @@ class CallRunner:
         draining: set once new calls are refused; streams end themselves then.
     """
 
-    def __init__(self, observers: Sequence[CallObserver] = (), *, tracing: Tracing = NO_TRACING) -> None:
+    def __init__(
+        self, admission: Admission, observers: Sequence[CallObserver] = (), *, tracing: Tracing = NO_TRACING
+    ) -> None:
+        self._admission = admission
         self._observers = tuple(observers)
         self._tracing = tracing
         self._in_flight = 0
@@ -177,63 +216,67 @@ class CallRunner:
 
     @property
     def in_flight(self) -> int:
-        """Call in progress."""
+        """Calls in progress."""
         return self._in_flight
 
-    async def run(
-        self,
-        method: str,
-        context: grpc.aio.ServicerContext[Any, Any],
-        handler: Callable[[Call], Awaitable[_T]],
-    ) -> _T:
-        """Run a handler; its GatewayErrors become statuses, anything else INTERNAL with the traceback in the log.
+    @asynccontextmanager
+    async def run(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncGenerator[Call]:
+        """Make the call of a handler, its `current_call()`, and end it with a status and one log line.
 
-        A call that is let in already, at the server's entrance, is not let in again by its service.
+        A GatewayError becomes its status, anything else INTERNAL with the traceback in the log; either way the handler
+        is left by gRPC's own AbortError.
         """
-        if (current := _CURRENT.get()) and current.belongs_to(context):
-            return await handler(current)
-        call = Call(method, context, self._tracing)
+        call = Call(method, context, admission=self._admission, draining=self.draining, tracing=self._tracing)
+        with self._observed(call):
+            failure = None
+            with self._tracing.call(call.method, call.request_id, context.invocation_metadata()) as span:
+                try:
+                    if self.draining.is_set():
+                        raise ShuttingDownError(
+                            "This server is shutting down; retry, and the call reaches another one."
+                        )
+                    yield call
+                except GatewayError as error:
+                    failure = call.status_from_error(error)
+                except Exception as error:
+                    log_event("fault", {"request_id": call.request_id}, level=logging.ERROR, error=error)
+                    failure = status.internal(call.request_id)
+                if failure is not None:
+                    call.code, call.reason = _CODES[failure.code].name, status.read_reason(failure)
+                span.ends(call.code)
+        metadata = ((_REQUEST_ID_KEY, call.request_id),)
+        if failure is None:
+            context.set_trailing_metadata(metadata)
+        else:
+            metadata = (*metadata, (_STATUS_KEY, failure.SerializeToString()))
+            await context.abort(_CODES[failure.code], failure.message, metadata)
+
+    @contextmanager
+    def _observed(self, call: Call) -> Generator[None]:
+        """Count the call, make it the current one, and write its log line when it ends."""
         token = _CURRENT.set(call)
         for observer in self._observers:
             observer.call_began(call)
         started_s = time.perf_counter()
         self._in_flight += 1
         self._idle.clear()
-        code = "OK"
         try:
-            with self._tracing.call(call.method, call.request_id, context.invocation_metadata()) as span:
-                answer = await self._answer(handler, call)
-                span.ends(_CODES[answer.code].name if isinstance(answer, status_pb2.Status) else "OK")
-            if not isinstance(answer, status_pb2.Status):
-                context.set_trailing_metadata(((_REQUEST_ID_KEY, call.request_id),))
-                return answer
-            code, call.reason = _CODES[answer.code].name, status.read_reason(answer)
+            yield
         except asyncio.CancelledError:
-            code = "DEADLINE_EXCEEDED" if call.is_past_deadline() else "CANCELLED"
+            call.code = "DEADLINE_EXCEEDED" if call.time_remaining_s() == 0 else "CANCELLED"
             raise
         finally:
             latency_s = time.perf_counter() - started_s
-            log_event("call", _log_fields(call, code, latency_s))
+            log_event("call", _log_fields(call, latency_s))
             for observer in self._observers:
-                observer.call_ended(call, code=code, latency_s=latency_s)
+                observer.call_ended(call, latency_s=latency_s)
             _CURRENT.reset(token)
             self._in_flight -= 1
             if not self._in_flight:
                 self._idle.set()
-        metadata = ((_REQUEST_ID_KEY, call.request_id), (_STATUS_KEY, answer.SerializeToString()))
-        await context.abort(_CODES[answer.code], answer.message, metadata)
-
-    async def refuse(self, method: str, context: grpc.aio.ServicerContext[Any, Any], error: GatewayError) -> NoReturn:
-        """Answer a call that is not let in at all."""
-
-        async def handle(call: Call) -> None:
-            raise error
-
-        await self.run(method, context, handle)
-        raise AssertionError("an aborted call has ended")
 
     async def drain(self, *, timeout_s: float) -> bool:
-        """Refuse new calls and waits for those in flight.
+        """Refuse new calls and wait for those in flight.
 
         Returns:
             Whether all of them finished within `timeout_s`.
@@ -244,17 +287,6 @@ class CallRunner:
         except asyncio.TimeoutError:
             return False
         return True
-
-    async def _answer(self, handler: Callable[[Call], Awaitable[_T]], call: Call) -> _T | status_pb2.Status:
-        try:
-            if self.draining.is_set():
-                raise ShuttingDownError("This server is shutting down; retry, and the call reaches another one.")
-            return await handler(call)
-        except GatewayError as error:
-            return status.status_from_error(error, call.request_id)
-        except Exception as error:
-            log_event("fault", {"request_id": call.request_id}, level=logging.ERROR, error=error)
-            return status.internal(call.request_id)
 
 
 async def gather_or_cancel(work: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:
@@ -272,8 +304,8 @@ async def gather_or_cancel(work: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:
         raise
 
 
-def _log_fields(call: Call, code: str, latency_s: float) -> dict[str, object]:
-    fields: dict[str, object] = {"method": call.method, "request_id": call.request_id, "code": code}
+def _log_fields(call: Call, latency_s: float) -> dict[str, object]:
+    fields: dict[str, object] = {"method": call.method, "request_id": call.request_id, "code": call.code}
     if call.reason:
         fields["reason"] = call.reason
     fields["latency_ms"] = round(latency_s * 1000, 3)

@@ -1,15 +1,16 @@
-"""The server's entrance: who calls, whether there is room, and only then what the message says.
+"""Interceptor: authenticates and admits a call before its message is read, and runs it.
 
 gRPC's own handlers receive and parse a message before any code of a service runs. Here a call of one message is served
 as if its caller streamed, which the wire does not tell apart: the message stays with the caller, held back by HTTP/2's
 flow control, until the key is known to be good and memory for it is there; a refused call costs next to nothing.
+The services find the call that is made here by `current_call()`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
 import grpc
@@ -43,19 +44,19 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class AdmissionInterceptor(grpc.aio.ServerInterceptor):
-    """Lets calls of all services in but health's, which is open.
+    """Makes, authenticates and admits the calls of all services but health's, which is open.
 
     Args:
-        gate: counts calls, logs them, and turns errors into statuses.
+        runner: counts calls, logs them, and turns errors into statuses.
         authenticator: knows the keys.
-        admission: knows how much there is to do.
+        admission: admission control.
         config: how many messages may be received at once, and for how long.
     """
 
     def __init__(
-        self, *, gate: CallRunner, authenticator: Authenticator, admission: Admission, config: AdmissionConfig
+        self, *, runner: CallRunner, authenticator: Authenticator, admission: Admission, config: AdmissionConfig
     ) -> None:
-        self._gate = gate
+        self._runner = runner
         self._authenticator = authenticator
         self._admission = admission
         self._read_timeout_s = config.read_timeout_s
@@ -82,22 +83,13 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
         behavior = found.unary_stream if found.response_streaming else found.unary_unary
 
         async def serve(messages: AsyncIterator[bytes], context: _Context) -> Any:
-            async def handle(call: Call) -> Any:
-                self._let_in(call, context)
-                try:
-                    with self._admission.call(), self._admission.ledger() as ledger:
-                        if method not in _FREE_METHODS:
-                            self._admission.check(time_remaining_s=call.time_remaining_s())
-                        call.bind(self._admission, ledger)
-                        raw = await self._receive(messages, time_remaining_s=call.time_remaining_s())
-                        with self._admission.message(len(raw)):
-                            request = await run_off_loop(len(raw), _parse, raw, found.request_deserializer)
-                            del raw
-                            return await behavior(request, context)
-                finally:
-                    self._let_out(call)
-
-            return await self._gate.run(method, context, handle)
+            async with self._runner.run(method, context) as call:
+                with self._admitted(call, context):
+                    raw = await self._receive(messages, time_remaining_s=call.time_remaining_s())
+                    with self._admission.message(len(raw)):
+                        request = await run_off_loop(len(raw), _parse, raw, found.request_deserializer)
+                        del raw
+                        return await behavior(request, context)
 
         # A method that streams its answers writes them itself.
         guarded = (
@@ -106,20 +98,10 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
         return guarded(serve, response_serializer=found.response_serializer)
 
     def _guard_stream(self, method: str, found: Any) -> grpc.RpcMethodHandler[Any, Any]:
-        behavior = found.stream_stream
-
         async def serve(messages: AsyncIterator[Any], context: _Context) -> None:
-            async def handle(call: Call) -> None:
-                self._let_in(call, context)
-                try:
-                    with self._admission.call(), self._admission.ledger() as ledger:
-                        self._admission.check(time_remaining_s=call.time_remaining_s())
-                        call.bind(self._admission, ledger)
-                        await _stream(behavior, messages, context)
-                finally:
-                    self._let_out(call)
-
-            await self._gate.run(method, context, handle)
+            async with self._runner.run(method, context) as call:
+                with self._admitted(call, context):
+                    await found.stream_stream(messages, context)
 
         def deserialize(raw: bytes) -> Any:
             return _parse(raw, found.request_deserializer)
@@ -133,20 +115,22 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
             try:
                 self._authenticator.authenticate(cast("Any", context.invocation_metadata()))
             except UnauthenticatedError as error:
-                await self._gate.refuse(method, context, error)
-            else:
-                await _stream(found.stream_stream, messages, context)
+                async with self._runner.run(method, context):
+                    raise error
+            async for answer in found.stream_stream(messages, context):
+                await context.write(answer)
 
         return grpc.stream_stream_rpc_method_handler(
             serve, request_deserializer=found.request_deserializer, response_serializer=found.response_serializer
         )
 
-    def _let_in(self, call: Call, context: _Context) -> None:
-        """Find out who calls.
+    @contextmanager
+    def _admitted(self, call: Call, context: _Context) -> Generator[None]:
+        """Authenticate the caller, and admit the call before its message is read.
 
         Raises:
-            UnauthenticatedError: nobody that is known.
-            TooManyCallsError: somebody who has enough calls in progress.
+            UnauthenticatedError: there is no valid key.
+            LimitedError: the caller has enough calls in progress, or the server has.
         """
         try:
             caller = self._authenticator.authenticate(cast("Any", context.invocation_metadata()))
@@ -154,13 +138,12 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
             call.fields["peer"] = context.peer()  # the only name there is for a stranger
             raise
         if caller is not None:
-            call.fields["key"] = caller.name
-            caller.enter()
-            call.caller = caller
-
-    def _let_out(self, call: Call) -> None:
-        if call.caller is not None:
-            call.caller.leave()
+            call.caller, call.fields["key"] = caller, caller.name
+        with caller.call() if caller else nullcontext(), self._admission.call(), self._admission.ledger() as ledger:
+            if call.method not in _FREE_METHODS:
+                self._admission.check(time_remaining_s=call.time_remaining_s())
+            call.ledger = ledger
+            yield
 
     async def _receive(self, messages: AsyncIterator[bytes], *, time_remaining_s: float | None) -> bytes:
         """Return the one message of a call.
@@ -180,15 +163,6 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
                 raise DeadlineExceededError(text) from cause
             except StopAsyncIteration as cause:
                 raise _malformed("The call holds no request message.") from cause
-
-
-async def _stream(behavior: Callable[..., Any], messages: AsyncIterator[Any], context: _Context) -> None:
-    """Run a streaming method, which may write its answers or yield them."""
-    if inspect.isasyncgenfunction(behavior):
-        async for answer in behavior(messages, context):
-            await context.write(answer)
-    else:
-        await behavior(messages, context)
 
 
 def _parse(raw: bytes, deserialize: Callable[[bytes], Any]) -> Any:

@@ -4,155 +4,126 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from clipsr.v1 import classifier_pb2, types_pb2, upscaler_pb2
-from clipsr_gateway._admission.fair_slots import FairSlots
-from clipsr_gateway._backend.protocol import InferenceBackend, PreparedLabels, Similarities
+from clipsr_gateway._backend.core import Core
+from clipsr_gateway._backend.protocol import Similarities
 from clipsr_gateway._calls.call import Call
-from clipsr_gateway._classifier.question import Question, plan_question
+from clipsr_gateway._classifier.options import PreparedOptions, prepare_options
 from clipsr_gateway._images.decode import Picture
 from clipsr_gateway._images.encode import OUTPUT_FORMATS, encode
 from clipsr_gateway._images.plan import PlannedImage
-from clipsr_gateway._images.run import ROUTE_NUMBERS, ImageResult, infer_image, size_message
-from clipsr_gateway._limits import Limits
-from clipsr_gateway._manifest import Manifest
+from clipsr_gateway._images.turn import IMAGE_ERRORS, ROUTE_NUMBERS, ImageTurn, image_turn, size_message
 from clipsr_gateway._offload import run_off_loop
-from clipsr_gateway._texts.label_cache import KnownLabels, LabelCache
+from clipsr_gateway._texts.label_cache import LabelCache
 from clipsr_gateway._texts.labels import CHECKING_BYTES
 from clipsr_gateway._texts.warming import LabelWarmer
 from clipsr_gateway.errors import BackendFaultError, BackendUnavailableError, Violation
 
 
-@dataclass(frozen=True, kw_only=True)
-class PreparedOptions:
-    """A question whose labels are ready to be sent with any number of images."""
-
-    question: Question
-    labels: PreparedLabels
-
-
 class ImageClassifier:
-    """Asks a backend what is in an image.
+    """Classifies images, with labels that are resolved and encoded once for many calls."""
 
-    Args:
-        backend: what computes.
-        manifest: what is served.
-        limits: what a request may hold.
-        slots: places for requests in the backend, over all calls.
-    """
-
-    def __init__(self, *, backend: InferenceBackend, manifest: Manifest, limits: Limits, slots: FairSlots) -> None:
-        self._backend = backend
-        self._manifest = manifest
-        self._limits = limits
-        self._slots = slots
+    def __init__(self, core: Core) -> None:
+        self._core = core
         self._label_cache = LabelCache()
-        self._warmer = LabelWarmer(backend=backend, embed_dim=manifest.embed_dim, slots=slots)
+        self._warmer = LabelWarmer(core)
 
-    async def prepare(
+    async def resolve_options(
         self, options: classifier_pb2.ClassifyOptions, call: Call, *, images: Sequence[types_pb2.Image] | None = None
     ) -> PreparedOptions:
-        """Check what is asked and encode the labels, if they are not known; make the backend know many labels.
+        """Check the options and encode the labels, if they are not known; make the backend know many labels.
 
         Raises:
             InvalidRequestError: with one violation for every wrong field.
-            BackendUnavailableError, DeadlineExceededError: the whole call fails.
+            BackendUnavailableError, DeadlineExceededError: fails the whole call.
         """
         serialized = options.label_space.SerializeToString(deterministic=True)
         known = self._label_cache.get(serialized)
         size_bytes = 0 if known else len(serialized) + len(options.label_space.labels) * CHECKING_BYTES
-        prepared = await run_off_loop(size_bytes, self._prepare, options, images, known)
+        prepared = await run_off_loop(size_bytes, prepare_options, options, images=images, core=self._core, known=known)
         if known is None:
-            query = prepared.question.query
-            self._label_cache.put(serialized, KnownLabels(query=query, prepared=prepared.labels))
-        call.fields["labels"] = len(prepared.question.query.labels)
-        call.fields["templates"] = len(prepared.question.query.templates)
-        await self._warmer.warm(prepared.question.query, call)
+            self._label_cache.put(serialized, prepared.known)
+        call.fields["labels"] = len(prepared.labels)
+        call.fields["templates"] = len(prepared.known.query.templates)
+        await self._warmer.warm(prepared.known.query, call)
         return prepared
 
     async def classify(
-        self, image: PlannedImage | Violation, prepared: PreparedOptions, call: Call
+        self, image: PlannedImage | Violation, options: PreparedOptions, call: Call, *, number: int
     ) -> classifier_pb2.ClassifyResult:
-        """Return the outcome for one image.
+        """Return the result of one image, which may be its error.
+
+        Args:
+            image: as planned.
+            options: of the call.
+            call: whose turn it takes.
+            number: the image's, for the log.
 
         Raises:
-            BackendUnavailableError, DeadlineExceededError: the whole call fails.
+            BackendUnavailableError, DeadlineExceededError: fails the whole call.
         """
-        question = prepared.question
-
-        async def ask(image: PlannedImage, timeout_s: float | None) -> Similarities:
-            scores = await prepared.labels.classify(
-                image.content,
-                fit=question.fit,
-                route=image.route,
-                request_id=call.request_id,
-                timeout_s=timeout_s,
-                size_hw=image.size_hw,
-                wants_embedding=question.wants_embedding,
-                wants_pixels=question.wants_encoder_input,
-            )
-            fault = scores.validate(
-                label_count=len(question.query.labels),
-                embed_dim=self._manifest.embed_dim if question.wants_embedding else None,
-                side_px=self._manifest.image_size_px if question.wants_encoder_input else None,
-            )
-            if fault:
-                raise BackendFaultError(fault)
-            return scores
-
         try:
-            answered = await infer_image(image, ask, slots=self._slots, call=call, labels=len(question.query.labels))
+            async with image_turn(image, call, labels=len(options.labels)) as turn:
+                similarities = await self._infer(turn.image, options, call)
+        except IMAGE_ERRORS as error:
+            return classifier_pb2.ClassifyResult(error=call.status_from_error(error, image=number))
         except BackendUnavailableError:
             self._warmer.forget()
             raise
-        if not isinstance(answered, ImageResult):
-            return classifier_pb2.ClassifyResult(error=answered)
-        return classifier_pb2.ClassifyResult(classification=await self._describe(answered, question))
+        return classifier_pb2.ClassifyResult(classification=await self._describe(turn, similarities, options))
 
-    def _prepare(
-        self,
-        options: classifier_pb2.ClassifyOptions,
-        images: Sequence[types_pb2.Image] | None,
-        known: KnownLabels | None,
-    ) -> PreparedOptions:
-        query = known.query if known else None
-        question = plan_question(options, images=images, manifest=self._manifest, limits=self._limits, known=query)
-        if known:
-            return PreparedOptions(question=question, labels=known.prepared)
-        labels = self._backend.prepare(labels=question.query.labels, templates=question.query.templates)
-        return PreparedOptions(question=question, labels=labels)
+    async def _infer(self, image: PlannedImage, options: PreparedOptions, call: Call) -> Similarities:
+        similarities = await options.known.encoded.classify(
+            image.content,
+            fit=options.fit,
+            route=image.route,
+            request_id=call.request_id,
+            timeout_s=call.time_remaining_s(),
+            size_hw=image.size_hw,
+            wants_embedding=options.wants_embedding,
+            wants_pixels=options.wants_encoder_input,
+        )
+        fault = similarities.validate(
+            label_count=len(options.labels),
+            embed_dim=self._core.manifest.embed_dim if options.wants_embedding else None,
+            side_px=self._core.manifest.image_size_px if options.wants_encoder_input else None,
+        )
+        if fault:
+            raise BackendFaultError(fault)
+        return similarities
 
-    async def _describe(self, answered: ImageResult[Similarities], question: Question) -> classifier_pb2.Classification:
-        scores = answered.answer
-        predictions = rank(scores, question.query.labels, question.top_k)
-        best, rule = predictions[0], question.rejection_threshold
+    async def _describe(
+        self, turn: ImageTurn, similarities: Similarities, options: PreparedOptions
+    ) -> classifier_pb2.Classification:
+        predictions = rank(similarities, options.labels, options.top_k)
+        best, threshold = predictions[0], options.rejection_threshold
         classification = classifier_pb2.Classification(
             predictions=predictions,
-            input_size=size_message(answered.image.size_hw),
-            route=ROUTE_NUMBERS[answered.image.route],
-            timing=answered.timing,
-            model_digest=self._manifest.digest,
-            none_of_these=rule is not None and rule.applies(cosine=best.cosine, probability=best.probability),
+            input_size=size_message(turn.image.size_hw),
+            route=ROUTE_NUMBERS[turn.image.route],
+            timing=turn.timing,
+            model_digest=self._core.manifest.digest,
+            none_of_these=threshold is not None and threshold.applies(cosine=best.cosine, probability=best.probability),
         )
-        if question.wants_embedding and scores.image_embedding is not None:
-            classification.embedding.extend(scores.image_embedding.tolist())
-        if question.wants_encoder_input and scores.pixels is not None:
-            classification.encoder_input = await asyncio.to_thread(encoder_input_png, scores.pixels)
+        if options.wants_embedding and similarities.image_embedding is not None:
+            classification.embedding.extend(similarities.image_embedding.tolist())
+        if options.wants_encoder_input and similarities.pixels is not None:
+            classification.encoder_input = await asyncio.to_thread(encoder_input_png, similarities.pixels)
         return classification
 
 
-def rank(scores: Similarities, labels: tuple[str, ...], top_k: int) -> list[types_pb2.Prediction]:
+def rank(similarities: Similarities, labels: tuple[str, ...], top_k: int) -> list[types_pb2.Prediction]:
     """Return the `top_k` best labels, best first, ties in the order of the labels.
 
     Ranks by cosine: probability is monotone in it, but in float32 the small ones all become 0.
     """
-    order: list[int] = _best(scores.cosine, top_k).tolist()
-    cosine: list[float] = scores.cosine[order].tolist()
-    probability: list[float] = scores.probability[order].tolist()
+    order: list[int] = _best(similarities.cosine, top_k).tolist()
+    cosine: list[float] = similarities.cosine[order].tolist()
+    probability: list[float] = similarities.probability[order].tolist()
     return [
         types_pb2.Prediction(label=labels[index], cosine=cosine[place], probability=probability[place])
         for place, index in enumerate(order)

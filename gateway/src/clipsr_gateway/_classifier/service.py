@@ -9,106 +9,76 @@ from typing import Any
 import grpc.aio
 
 from clipsr.v1 import classifier_pb2, classifier_pb2_grpc
-from clipsr_gateway._admission.fair_slots import FairSlots
-from clipsr_gateway._backend.protocol import InferenceBackend
-from clipsr_gateway._calls.call import Call, CallRunner, gather_or_cancel
+from clipsr_gateway._backend.core import Core
+from clipsr_gateway._calls.call import current_call, gather_or_cancel
+from clipsr_gateway._calls.streams import ImageStream
 from clipsr_gateway._classifier.classifier import ImageClassifier
-from clipsr_gateway._classifier.stream import ClassifyStream
-from clipsr_gateway._images.plan import PlannedImage, plan_images, planning_bytes, total_units
-from clipsr_gateway._limits import Limits
-from clipsr_gateway._manifest import Manifest
-from clipsr_gateway._offload import run_off_loop
+from clipsr_gateway._images.plan import PlannedImage, plan_image, plan_images, total_units
 
-MAX_STREAM_AGE_S = 9 * 60.0
-"""How long a stream is read from. A connection is closed ten minutes after its age is reached (`_server/gateway.py`),
-whatever still runs on it; a stream that ends before loses nothing."""
+_Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class ClassifierService(classifier_pb2_grpc.ClassifierServiceServicer):
     """Implements clipsr.v1.ClassifierService over an inference backend.
 
     Args:
-        backend: what computes.
-        manifest: what is served.
-        limits: what a request may hold.
-        slots: places for requests in the backend, over all calls.
-        gate: counts the calls.
+        core: what every service works with.
         gateway_version: published by GetModelInfo.
     """
 
-    def __init__(
-        self,
-        *,
-        backend: InferenceBackend,
-        manifest: Manifest,
-        limits: Limits,
-        slots: FairSlots,
-        gate: CallRunner,
-        gateway_version: str,
-    ) -> None:
-        self._manifest = manifest
-        self._limits = limits
-        self._classifier = ImageClassifier(backend=backend, manifest=manifest, limits=limits, slots=slots)
-        self._gate = gate
-        self._info = manifest.model_info(limits=limits, gateway_version=gateway_version)
+    def __init__(self, core: Core, *, gateway_version: str) -> None:
+        self._core = core
+        self._classifier = ImageClassifier(core)
+        self._info = core.manifest.model_info(limits=core.limits, gateway_version=gateway_version)
 
     async def Classify(  # noqa: N802 - the name in the proto
-        self,
-        request: classifier_pb2.ClassifyRequest,
-        context: grpc.aio.ServicerContext[Any, Any],
+        self, request: classifier_pb2.ClassifyRequest, context: _Context
     ) -> classifier_pb2.ClassifyResponse:
         """Classify images; see classifier.proto."""
-        return await self._gate.run("Classify", context, lambda call: self._classify(request, call))
-
-    async def ClassifyStream(  # noqa: N802 - the name in the proto
-        self,
-        request_iterator: AsyncIterator[classifier_pb2.ClassifyStreamRequest],
-        context: grpc.aio.ServicerContext[Any, Any],
-    ) -> None:
-        """Classify the images of a stream; see classifier.proto."""
-
-        async def answer(call: Call) -> None:
-            stream = ClassifyStream(
-                classifier=self._classifier,
-                manifest=self._manifest,
-                limits=self._limits,
-                draining=self._gate.draining,
-                max_age_s=MAX_STREAM_AGE_S,
-                write=context.write,
-                call=call,
-            )
-            await stream.answer(request_iterator)
-
-        await self._gate.run("ClassifyStream", context, answer)
-
-    async def GetModelInfo(  # noqa: N802 - the name in the proto
-        self,
-        request: classifier_pb2.GetModelInfoRequest,
-        context: grpc.aio.ServicerContext[Any, Any],
-    ) -> classifier_pb2.GetModelInfoResponse:
-        """Describe the model; see classifier.proto."""
-        return await self._gate.run("GetModelInfo", context, self._get_model_info)
-
-    async def _get_model_info(self, call: Call) -> classifier_pb2.GetModelInfoResponse:
-        response = classifier_pb2.GetModelInfoResponse(model_info=self._info)
-        if call.caller is not None:
-            response.model_info.limits.caller.CopyFrom(call.caller.to_proto())
-        return response
-
-    async def _classify(self, request: classifier_pb2.ClassifyRequest, call: Call) -> classifier_pb2.ClassifyResponse:
+        call = current_call()
         call.fields["images"] = len(request.images)
-        prepared = await self._classifier.prepare(request.options, call, images=request.images)
-        images = await run_off_loop(
-            planning_bytes(request.images),
-            plan_images,
-            request.images,
-            forced=prepared.question.route,
-            manifest=self._manifest,
-            limits=self._limits,
+        options = await self._classifier.resolve_options(request.options, call, images=request.images)
+        images = await plan_images(request.images, forced=options.route, core=self._core)
+        call.admit(items=len(images), units=total_units(images, labels=len(options.labels)))
+        results = await gather_or_cancel(
+            self._classifier.classify(image, options, call, number=number) for number, image in enumerate(images)
         )
-        labels = len(prepared.question.query.labels)
-        call.admit(items=len(images), units=total_units(images, labels=labels))
-        results = await gather_or_cancel(self._classifier.classify(image, prepared, call) for image in images)
         call.fields["failed"] = sum(result.HasField("error") for result in results)
         call.fields["routes"] = Counter(image.route for image in images if isinstance(image, PlannedImage))
         return classifier_pb2.ClassifyResponse(results=results)
+
+    async def ClassifyStream(  # noqa: N802 - the name in the proto
+        self, request_iterator: AsyncIterator[classifier_pb2.ClassifyStreamRequest], context: _Context
+    ) -> None:
+        """Classify the images of a stream; see classifier.proto."""
+        call, limits = current_call(), self._core.limits
+        counts: Counter[str] = Counter(images=0, failed=0)
+        routes: Counter[str] = Counter()
+        async with ImageStream(request_iterator, call=call, max_age_s=self._core.max_stream_age_s) as stream:
+            options = await self._classifier.resolve_options((await stream.read_first()).options, call)
+
+            async def classify(
+                message: classifier_pb2.ClassifyStreamRequest,
+            ) -> classifier_pb2.ClassifyStreamResponse:
+                index, content = message.image.index, message.image.image.content
+                image = await plan_image(content, field="image.image.content", forced=options.route, core=self._core)
+                if isinstance(image, PlannedImage):
+                    await call.admit_next(units=image.units(labels=len(options.labels)))
+                result = await self._classifier.classify(image, options, call, number=index)
+                counts.update(images=1, failed=int(result.HasField("error")))
+                routes.update([image.route] if isinstance(image, PlannedImage) else ())
+                call.fields.update(counts, routes=routes)
+                return classifier_pb2.ClassifyStreamResponse(index=index, result=result)
+
+            await stream.answer_images(
+                classify, write=context.write, max_items=limits.max_stream_images, max_bytes=limits.max_message_bytes
+            )
+
+    async def GetModelInfo(  # noqa: N802 - the name in the proto
+        self, request: classifier_pb2.GetModelInfoRequest, context: _Context
+    ) -> classifier_pb2.GetModelInfoResponse:
+        """Describe the model; see classifier.proto."""
+        response = classifier_pb2.GetModelInfoResponse(model_info=self._info)
+        if (caller := current_call().caller) is not None:
+            response.model_info.limits.caller.CopyFrom(caller.to_proto())
+        return response

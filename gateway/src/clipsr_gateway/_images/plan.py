@@ -7,14 +7,22 @@ from dataclasses import dataclass
 
 from clipsr.v1 import classifier_pb2, embedding_pb2, library_pb2, types_pb2
 from clipsr_gateway._admission.controller import image_units
+from clipsr_gateway._backend.core import Core
 from clipsr_gateway._backend.protocol import Fit, Route
 from clipsr_gateway._images.header import check_image
 from clipsr_gateway._limits import Limits
-from clipsr_gateway._manifest import Manifest
+from clipsr_gateway._offload import run_off_loop
 from clipsr_gateway.errors import ImageRejectedError, InvalidRequestError, Violation
 
 # Opening an image file and reading its header: about as long as parsing so many bytes.
 _OPENING_BYTES = 16 * 1024
+
+_ImageOptions = (
+    classifier_pb2.ClassifyOptions
+    | embedding_pb2.EmbedImagesRequest
+    | library_pb2.AddImagesOptions
+    | library_pb2.SearchByImageRequest
+)
 
 FITS: dict[int, Fit] = {
     types_pb2.FIT_UNSPECIFIED: "",
@@ -33,7 +41,6 @@ class PlannedImage:
     """An image that passed all checks that need no decoding.
 
     Attributes:
-        number: its place in the request, or the caller's number in a stream; for logs.
         field: path of its bytes in the request.
         content: the file.
         media_type: of the file, such as "image/jpeg".
@@ -41,7 +48,6 @@ class PlannedImage:
         route: the ensemble to run.
     """
 
-    number: int
     field: str
     content: bytes
     media_type: str
@@ -49,71 +55,56 @@ class PlannedImage:
     route: Route
 
     def units(self, *, labels: int = 0) -> float:
-        """Return what it costs to ask about it, as admission counts."""
+        """Return what one inference about it costs, as admission control counts."""
         return image_units(pixels=self.size_hw[0] * self.size_hw[1], labels=labels)
 
 
-def plan_options(
-    request: library_pb2.AddImagesOptions | library_pb2.SearchByImageRequest, *, path: str
-) -> tuple[Fit, Route | None]:
-    """Return the fit, and the route that the caller forces, of images that a request is about.
+def parse_image_options(request: _ImageOptions, *, path: str) -> tuple[Fit, Route | None]:
+    """Return the fit, and the route that the caller forces, of the images of a request.
 
     Raises:
-        InvalidRequestError: as `plan_question`.
+        InvalidRequestError: with one violation for every wrong field.
     """
     if violations := list(option_violations(request, path)):
         raise InvalidRequestError(violations)
     return FITS[request.fit], ROUTES[request.route]
 
 
-def planning_bytes(images: Sequence[types_pb2.Image]) -> int:
-    """Return how much there is to look at, for `run_off_loop`: bytes of files, and what opening each is worth."""
-    return sum(len(image.content) + _OPENING_BYTES for image in images)
-
-
-def plan_images(
-    images: Sequence[types_pb2.Image], *, forced: Route | None, manifest: Manifest, limits: Limits
+async def plan_images(
+    images: Sequence[types_pb2.Image], *, forced: Route | None, core: Core
 ) -> tuple[PlannedImage | Violation, ...]:
-    """Check the images of a request by their headers; take milliseconds for hundreds."""
-    return tuple(
-        plan_image(
-            image.content,
-            number=index,
-            field=f"images[{index}].content",
-            forced=forced,
-            manifest=manifest,
-            limits=limits,
+    """Check the images of a request by their headers and decide their routes; a Violation stands for a refused one."""
+
+    def plan() -> tuple[PlannedImage | Violation, ...]:
+        return tuple(
+            _plan_image(image.content, f"images[{index}].content", forced, core) for index, image in enumerate(images)
         )
-        for index, image in enumerate(images)
-    )
+
+    return await run_off_loop(sum(len(image.content) + _OPENING_BYTES for image in images), plan)
 
 
-def plan_image(
-    content: bytes, *, number: int, field: str, forced: Route | None, manifest: Manifest, limits: Limits
-) -> PlannedImage | Violation:
+async def plan_image(content: bytes, *, field: str, forced: Route | None, core: Core) -> PlannedImage | Violation:
     """Check one image by its header and decide its route."""
+    return await run_off_loop(len(content), _plan_image, content, field, forced, core)
+
+
+def _plan_image(content: bytes, field: str, forced: Route | None, core: Core) -> PlannedImage | Violation:
     try:
-        header = check_image(content, limits=limits)
+        header = check_image(content, limits=core.limits)
     except ImageRejectedError as error:
         return Violation(field=field, reason=error.reason, message=error.message)
-    is_native = min(header.size_hw) >= manifest.native_min_side_px
+    is_native = min(header.size_hw) >= core.manifest.native_min_side_px
     route: Route = forced or ("native" if is_native else "upscaled")
-    return PlannedImage(
-        number=number,
-        field=field,
-        content=content,
-        media_type=header.media_type,
-        size_hw=header.size_hw,
-        route=route,
-    )
+    return PlannedImage(field=field, content=content, media_type=header.media_type, size_hw=header.size_hw, route=route)
 
 
 def total_units(images: Sequence[PlannedImage | Violation], *, labels: int = 0) -> float:
-    """Return what it costs to ask about all images that are not refused, as admission counts."""
+    """Return what inference about all images that are not refused costs, as admission control counts."""
     return sum(image.units(labels=labels) for image in images if isinstance(image, PlannedImage))
 
 
 def count_violations(images: Sequence[types_pb2.Image], limits: Limits) -> list[Violation]:
+    """Find out whether there are no images, or too many."""
     if not images:
         message = "There are no images; send at least one."
         return [Violation(field="images", reason="IMAGES_EMPTY", message=message)]
@@ -123,13 +114,8 @@ def count_violations(images: Sequence[types_pb2.Image], limits: Limits) -> list[
     return []
 
 
-def option_violations(
-    request: classifier_pb2.ClassifyOptions
-    | embedding_pb2.EmbedImagesRequest
-    | library_pb2.AddImagesOptions
-    | library_pb2.SearchByImageRequest,
-    path: str,
-) -> Iterator[Violation]:
+def option_violations(request: _ImageOptions, path: str) -> Iterator[Violation]:
+    """Find a fit or a route that is unknown."""
     if request.fit not in FITS:
         message = f"Fit {request.fit} is unknown; use FIT_CENTER_CROP or FIT_SQUASH."
         yield Violation(field=f"{path}fit", reason="FIT_UNKNOWN", message=message)

@@ -67,7 +67,7 @@ def search_plan(options: library_pb2.SearchOptions, *, limits: LibraryLimits) ->
     return SearchPlan(
         top_k=options.top_k or _DEFAULT_TOP_K,
         where=_filter(options.filter),
-        parts=parts_of(options.parts),
+        parts=parse_parts(options.parts),
         min_cosine=options.min_cosine if has_minimum else -1.0,
         is_exact=options.is_exact,
     )
@@ -124,7 +124,7 @@ def check_page_size(size: int, *, limits: LibraryLimits) -> int:
     return size or _DEFAULT_PAGE_SIZE
 
 
-def parts_of(parts: library_pb2.ImageParts) -> Parts:
+def parse_parts(parts: library_pb2.ImageParts) -> Parts:
     """Return which large columns are wanted."""
     return Parts(thumbnail=parts.thumbnail, original=parts.original, embedding=parts.embedding)
 
@@ -169,14 +169,19 @@ def image_not_found(library: str, sha256: str) -> NotInLibraryError:
     return NotInLibraryError("IMAGE_NOT_FOUND", message)
 
 
-def new_image_violation(image: library_pb2.NewImage, *, limits: LibraryLimits) -> Violation | None:
-    """Return what is wrong with all of an image to add but its bytes; None if nothing is."""
-    violations = [
+def check_new_image(image: library_pb2.NewImage, *, limits: LibraryLimits) -> None:
+    """Check all of an image to add but its bytes.
+
+    Raises:
+        InvalidRequestError: with the first violation.
+    """
+    violations = (
         *_source_violations(image.source, "image.source", limits),
         *_tag_violations(image.tags, "image.tags", limits),
         *_metadata_violations(image.metadata, "image.metadata", limits),
-    ]
-    return violations[0] if violations else None
+    )
+    if violations:
+        raise InvalidRequestError(violations[:1])
 
 
 def clean_tags(tags: Sequence[str]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from clipsr.v1 import library_pb2
-from clipsr_gateway._images.run import ROUTE_NUMBERS, size_message
+from clipsr_gateway._images.turn import ROUTE_NUMBERS, size_message
 from clipsr_gateway._library.store.records import DamagedLibrary, Found, LibraryInfo, Record
 
 

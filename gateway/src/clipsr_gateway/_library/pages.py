@@ -6,12 +6,11 @@ import re
 from collections.abc import Sequence
 
 from clipsr.v1 import library_pb2
-from clipsr_gateway._library.checks import check_name, check_page_size, parse_filter, parts_of, refuse
+from clipsr_gateway._library.checks import check_name, check_page_size, parse_filter, parse_parts, refuse
+from clipsr_gateway._library.core import LibraryCore
 from clipsr_gateway._library.messages import image_message
 from clipsr_gateway._library.store.records import Parts, Record
-from clipsr_gateway._library.store.store import LibraryStore
 from clipsr_gateway._library.store.table import LibraryTable
-from clipsr_gateway._limits import LibraryLimits, Limits
 
 # Images whose large columns are read at once: 64 files of 1 MiB fill a message.
 _BATCH = 64
@@ -23,23 +22,21 @@ _MESSAGE_OVERHEAD_BYTES = 8
 _TOKEN = re.compile(r"(\d{1,18})-([0-9a-f]{64})")
 
 
-async def list_images(
-    request: library_pb2.ListImagesRequest, *, store: LibraryStore, limits: Limits, library_limits: LibraryLimits
-) -> library_pb2.ListImagesResponse:
+async def list_images(request: library_pb2.ListImagesRequest, *, core: LibraryCore) -> library_pb2.ListImagesResponse:
     """Return the page that a request asks for.
 
     Raises:
         InvalidRequestError: a field is wrong.
         LibraryError: the library cannot be read.
     """
-    name = check_name(request.library, field="library", limits=library_limits)
-    size = check_page_size(request.page_size, limits=library_limits)
-    where = parse_filter(request.filter, field="filter", limits=library_limits)
+    name = check_name(request.library, field="library", limits=core.library_limits)
+    size = check_page_size(request.page_size, limits=core.library_limits)
+    where = parse_filter(request.filter, field="filter", limits=core.library_limits)
     after = _read_token(request.page_token)
-    table = await store.open(name)
+    table = await core.store.open(name)
     page = await table.page(size=size, where=where, after=after, newest_first=request.newest_first)
-    # The answer has a token and a number besides.
-    images = await _complete(page.records, parts_of(request.parts), table, max_bytes=limits.max_message_bytes - 1024)
+    max_bytes = core.limits.max_message_bytes - 1024  # the answer has a token and a number besides
+    images = await _complete(page.records, parse_parts(request.parts), table, max_bytes=max_bytes)
     response = library_pb2.ListImagesResponse(images=images, total_count=page.total)
     end = page.end
     if len(images) < len(page.records):

@@ -11,18 +11,14 @@ import numpy.typing as npt
 
 from clipsr.v1 import library_pb2, types_pb2
 from clipsr_gateway._calls.call import Call
-from clipsr_gateway._images.embed import ImageEmbedder
-from clipsr_gateway._images.plan import plan_image, plan_options
-from clipsr_gateway._images.run import ImageResult
-from clipsr_gateway._library.add import error_from_status
+from clipsr_gateway._images.embed import EmbeddedImage, embed_image
+from clipsr_gateway._images.plan import parse_image_options, plan_image
 from clipsr_gateway._library.checks import SearchPlan, check_hash, check_name, image_not_found, refuse, search_plan
+from clipsr_gateway._library.core import LibraryCore
 from clipsr_gateway._library.messages import hit_message
 from clipsr_gateway._library.store.records import Found, Parts, content_hash
-from clipsr_gateway._library.store.store import LibraryStore
 from clipsr_gateway._library.store.table import LibraryTable, check_model
 from clipsr_gateway._library.text_queries import TextQueries
-from clipsr_gateway._limits import LibraryLimits, Limits
-from clipsr_gateway._manifest import Manifest
 from clipsr_gateway._offload import run_off_loop
 from clipsr_gateway.errors import InvalidRequestError, Violation
 
@@ -31,30 +27,13 @@ class Searches:
     """Answers SearchByText and SearchByImage.
 
     Args:
-        store: where the libraries are.
-        embedder: embeds images to search with.
+        core: what the service works with.
         texts: embeds texts to search with.
-        manifest: what is served.
-        limits: what a request may hold.
-        library_limits: what a request to a library may hold.
     """
 
-    def __init__(
-        self,
-        *,
-        store: LibraryStore,
-        embedder: ImageEmbedder,
-        texts: TextQueries,
-        manifest: Manifest,
-        limits: Limits,
-        library_limits: LibraryLimits,
-    ) -> None:
-        self._store = store
-        self._embedder = embedder
+    def __init__(self, core: LibraryCore, *, texts: TextQueries) -> None:
+        self._core = core
         self._texts = texts
-        self._manifest = manifest
-        self._limits = limits
-        self._library_limits = library_limits
 
     async def by_text(self, request: library_pb2.SearchByTextRequest, call: Call) -> library_pb2.SearchByTextResponse:
         """Find the images that fit a text best.
@@ -63,16 +42,16 @@ class Searches:
             GatewayError: as library.proto says.
         """
         query = self._texts.plan(request)
-        plan = search_plan(request.options, limits=self._library_limits)
+        plan = search_plan(request.options, limits=self._core.library_limits)
         table = await self._open(request.library, call)
         text = await self._texts.embed(query, call)
-        hits, search_ms = await self._find(table, text.embedding, plan, call)
+        hits, search_ms = await self._find(table, text.embeddings[0], plan, call)
         return library_pb2.SearchByTextResponse(
             hits=hits,
             warnings=self._texts.warnings(request.text),
             timing=text.timing,
             search_ms=search_ms,
-            model_digest=self._manifest.digest,
+            model_digest=self._core.manifest.digest,
         )
 
     async def by_image(
@@ -83,7 +62,7 @@ class Searches:
         Raises:
             GatewayError: as library.proto says.
         """
-        plan = search_plan(request.options, limits=self._library_limits)
+        plan = search_plan(request.options, limits=self._core.library_limits)
         table = await self._open(request.library, call)
         timing: types_pb2.Timing | None = None
         match request.WhichOneof("query"):
@@ -91,20 +70,21 @@ class Searches:
                 embedding = await _stored_embedding(table, request.sha256)
                 sha256 = request.sha256
             case "image":
-                embedding, timing = await self._embed(request, call)
+                embedded = await self._embed(request, call)
+                embedding, timing = embedded.embedding, embedded.timing
                 sha256 = await run_off_loop(len(request.image.content), content_hash, request.image.content)
             case _:
                 raise refuse("query", "QUERY_EMPTY", "Set image or sha256: what to search with.")
         exclude_sha256 = sha256 if request.exclude_query else ""
         hits, search_ms = await self._find(table, embedding, plan, call, exclude_sha256=exclude_sha256)
         return library_pb2.SearchByImageResponse(
-            hits=hits, timing=timing, search_ms=search_ms, model_digest=self._manifest.digest
+            hits=hits, timing=timing, search_ms=search_ms, model_digest=self._core.manifest.digest
         )
 
     async def _open(self, name: str, call: Call) -> LibraryTable:
-        call.fields["library"] = check_name(name, field="library", limits=self._library_limits)
-        table = await self._store.open(name)
-        check_model(name, await table.settings(), digest=self._manifest.digest)
+        call.fields["library"] = check_name(name, field="library", limits=self._core.library_limits)
+        table = await self._core.store.open(name)
+        check_model(name, await table.settings(), digest=self._core.manifest.digest)
         return table
 
     async def _find(
@@ -144,35 +124,20 @@ class Searches:
         return [replace(one, record=replace(one.record, original=originals.get(one.record.sha256))) for one in found]
 
     def _check_size(self, count: int, total_bytes: int) -> None:
-        if total_bytes > self._limits.max_message_bytes * 15 // 16:  # room for the rest of the answer
+        if total_bytes > self._core.limits.max_message_bytes * 15 // 16:  # room for the rest of the answer
             message = (
                 f"{count:,} images with all that is asked for take {total_bytes:,} bytes; a message holds "
-                f"{self._limits.max_message_bytes:,}. Set a smaller top_k, or ask for fewer parts."
+                f"{self._core.limits.max_message_bytes:,}. Set a smaller top_k, or ask for fewer parts."
             )
             raise refuse("options.top_k", "RESPONSE_TOO_LARGE", message)
 
-    async def _embed(
-        self, request: library_pb2.SearchByImageRequest, call: Call
-    ) -> tuple[npt.NDArray[np.float32], types_pb2.Timing]:
-        fit, forced = plan_options(request, path="")
-        content = request.image.content
-        image = await run_off_loop(
-            len(content),
-            plan_image,
-            content,
-            number=0,
-            field="image.content",
-            forced=forced,
-            manifest=self._manifest,
-            limits=self._limits,
-        )
+    async def _embed(self, request: library_pb2.SearchByImageRequest, call: Call) -> EmbeddedImage:
+        fit, forced = parse_image_options(request, path="")
+        image = await plan_image(request.image.content, field="image.content", forced=forced, core=self._core)
         if isinstance(image, Violation):
             raise InvalidRequestError([image])
         call.admit(items=1, units=image.units())
-        answered = await self._embedder.embed(image, fit=fit, call=call)
-        if isinstance(answered, ImageResult):
-            return answered.answer, answered.timing
-        raise error_from_status(answered, field=image.field)
+        return await embed_image(image, fit=fit, core=self._core, call=call)
 
 
 async def _stored_embedding(table: LibraryTable, sha256: str) -> npt.NDArray[np.float32]:

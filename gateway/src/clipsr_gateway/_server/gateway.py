@@ -1,4 +1,4 @@
-"""Puts the services on a port, and takes them off it again without dropping a call."""
+"""Serves on a port, and drains without dropping a call."""
 
 from __future__ import annotations
 
@@ -25,11 +25,10 @@ from clipsr.v1 import (
     upscaler_pb2_grpc,
 )
 from clipsr_gateway._access.tls import server_credentials
-from clipsr_gateway._admission.fair_slots import FairSlots
+from clipsr_gateway._backend.core import MAX_STREAM_AGE_S, Core
 from clipsr_gateway._backend.protocol import InferenceBackend
 from clipsr_gateway._backend.triton import TritonBackend
-from clipsr_gateway._calls.call import CallRunner
-from clipsr_gateway._classifier.service import MAX_STREAM_AGE_S, ClassifierService
+from clipsr_gateway._classifier.service import ClassifierService
 from clipsr_gateway._embedding.service import EmbeddingService
 from clipsr_gateway._library.disabled import DisabledLibraryService
 from clipsr_gateway._limits import LibraryLimits, Limits
@@ -71,6 +70,7 @@ class GatewayConfig:
         max_concurrent: requests in Triton at once: images to classify or embed, portions of texts, groups of tiles
             to upscale; more than Triton batches together only moves the queue.
         grace_s: how long calls in flight may take to finish at shutdown.
+        max_stream_age_s: how long a stream is read from.
         library_uri: where image libraries are kept, a folder or an object store; None: nowhere.
         limits: what a request may hold.
         library_limits: what a library may hold.
@@ -83,6 +83,7 @@ class GatewayConfig:
     repository: Path = Path("model_repository")
     max_concurrent: int = 32
     grace_s: float = 20.0
+    max_stream_age_s: float = MAX_STREAM_AGE_S
     library_uri: str | None = None
     limits: Limits = field(default_factory=Limits)
     library_limits: LibraryLimits = field(default_factory=LibraryLimits)
@@ -119,47 +120,31 @@ class Gateway:
         self._health = HealthService((_CLASSIFIER_NAME, _EMBEDDING_NAME, _LIBRARY_NAME, _UPSCALER_NAME))
         self._monitor = HealthMonitor(backend=backend, health=self._health, manifest=manifest, schedule=config.schedule)
         self._monitor_task: asyncio.Task[None] | None = None
-        slots = FairSlots(config.max_concurrent)
         self._operations = Operations(
             config.operations,
             manifest=manifest,
-            slots=slots,
+            max_concurrent=config.max_concurrent,
             health=self._health,
             gateway_version=version("clipsr-gateway"),
         )
-        self._gate = self._operations.gate
+        self._runner = self._operations.runner
         self._server = grpc.aio.server(
-            interceptors=(self._operations.entrance,), options=_server_options(config.limits)
+            interceptors=(self._operations.interceptor,), options=_server_options(config.limits)
         )
-        classifier = ClassifierService(
-            backend=backend,
-            manifest=manifest,
-            limits=config.limits,
-            slots=slots,
-            gate=self._gate,
-            gateway_version=version("clipsr-gateway"),
-        )
-        embedder = EmbeddingService(
-            backend=backend, manifest=manifest, limits=config.limits, slots=slots, gate=self._gate
-        )
-        upscaler = UpscalerService(
-            backend=backend, manifest=manifest, limits=config.limits, slots=slots, gate=self._gate
-        )
-        self._libraries, library = _make_library_service(
-            config, manifest=manifest, backend=backend, slots=slots, gate=self._gate
-        )
+        core = Core(backend=backend, manifest=manifest, limits=config.limits, max_stream_age_s=config.max_stream_age_s)
+        self._libraries, library = _make_library_service(config, core)
         # The generated add_… functions have no annotations.
         classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(  # pyright: ignore[reportUnknownMemberType]
-            classifier, self._server
+            ClassifierService(core, gateway_version=version("clipsr-gateway")), self._server
         )
         embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(  # pyright: ignore[reportUnknownMemberType]
-            embedder, self._server
+            EmbeddingService(core), self._server
         )
         library_pb2_grpc.add_LibraryServiceServicer_to_server(  # pyright: ignore[reportUnknownMemberType]
             library, self._server
         )
         upscaler_pb2_grpc.add_UpscalerServiceServicer_to_server(  # pyright: ignore[reportUnknownMemberType]
-            upscaler, self._server
+            UpscalerService(core), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(  # pyright: ignore[reportUnknownMemberType]
             self._health, self._server
@@ -178,7 +163,7 @@ class Gateway:
         return self._health
 
     async def start(self) -> int:
-        """Begins to serve, NOT_SERVING until the monitor's first canary.
+        """Begin to serve, NOT_SERVING until the monitor's first canary.
 
         Returns:
             The port that is listened on.
@@ -205,7 +190,7 @@ class Gateway:
         return port
 
     async def stop(self) -> bool:
-        """Say NOT_SERVING, refuses new calls, waits for those in flight, closes.
+        """Say NOT_SERVING, refuse new calls, wait for those in flight, close.
 
         Returns:
             Whether all calls in flight finished within the grace period.
@@ -215,8 +200,8 @@ class Gateway:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._monitor_task
         await self._health.close()
-        is_busy = self._gate.in_flight > 0
-        is_drained = await self._gate.drain(timeout_s=self._config.grace_s)
+        is_busy = self._runner.in_flight > 0
+        is_drained = await self._runner.drain(timeout_s=self._config.grace_s)
         if is_busy:
             await asyncio.sleep(_LAST_REFUSALS_S)
         await self._server.stop(_STREAM_GRACE_S if is_drained else 0)
@@ -228,7 +213,7 @@ class Gateway:
 
 
 def _make_library_service(
-    config: GatewayConfig, *, manifest: Manifest, backend: InferenceBackend, slots: FairSlots, gate: CallRunner
+    config: GatewayConfig, core: Core
 ) -> tuple[LibraryStore | None, library_pb2_grpc.LibraryServiceServicer]:
     """Return the store and the service of libraries; only a gateway that keeps some needs LanceDB.
 
@@ -236,9 +221,10 @@ def _make_library_service(
         ConfigurationError: LanceDB is not installed.
     """
     if config.library_uri is None:
-        return None, DisabledLibraryService(gate=gate)
+        return None, DisabledLibraryService()
     try:
-        from clipsr_gateway._library.service import LibraryService, LibraryServiceParts
+        from clipsr_gateway._library.core import LibraryCore
+        from clipsr_gateway._library.service import LibraryService
         from clipsr_gateway._library.store.store import LibraryStore
     except ModuleNotFoundError as cause:
         message = f"--library-uri needs {cause.name}; install it with `pip install 'clipsr-gateway[library]'`."
@@ -246,18 +232,15 @@ def _make_library_service(
     from clipsr_gateway._library.vocabulary import load_vocabulary
 
     store = LibraryStore(config.library_uri, max_libraries=config.library_limits.max_libraries)
-    parts = LibraryServiceParts(
+    library_core = LibraryCore(
+        backend=core.backend,
+        manifest=core.manifest,
+        limits=core.limits,
+        max_stream_age_s=core.max_stream_age_s,
         store=store,
-        backend=backend,
-        manifest=manifest,
-        vocabulary=load_vocabulary(config.repository),
-        limits=config.limits,
         library_limits=config.library_limits,
-        slots=slots,
-        gate=gate,
-        max_stream_age_s=MAX_STREAM_AGE_S,
     )
-    return store, LibraryService(parts)
+    return store, LibraryService(library_core, vocabulary=load_vocabulary(config.repository))
 
 
 async def serve(config: GatewayConfig) -> None:

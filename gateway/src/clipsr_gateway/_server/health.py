@@ -151,20 +151,20 @@ class HealthMonitor:
         """Classify the canary image on both routes.
 
         Raises:
-            ValueError: scores are not finite, or not as many as labels.
+            ValueError: similarities are not finite, or not as many as labels.
             BackendError: as the backend reports it.
         """
         routes: tuple[Route, ...] = ("upscaled", "native")
-        prepared = self._backend.prepare(labels=_CANARY_LABELS, templates=self._templates)
+        encoded = self._backend.encode_labels(labels=_CANARY_LABELS, templates=self._templates)
         for route in routes:
-            scores = await prepared.classify(
+            similarities = await encoded.classify(
                 self._canary,
                 fit="center_crop",
                 route=route,
                 request_id=f"canary-{route}",
                 timeout_s=self._schedule.canary_timeout_s,
             )
-            if fault := scores.validate(label_count=len(_CANARY_LABELS)):
+            if fault := similarities.validate(label_count=len(_CANARY_LABELS)):
                 raise ValueError(f"route {route}: {fault}")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
@@ -34,33 +34,16 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
-class Queue(Protocol):
-    """What waits for Triton."""
-
-    @property
-    def waiting(self) -> int:
-        """Request that wait for a place."""
-        ...
-
-    @property
-    def in_use(self) -> int:
-        """Places taken."""
-        ...
-
-
 class Metrics:
     """Counts calls; a CallObserver.
 
     Args:
         info: what is served, for the metric `clipsr_gateway_info`.
-        queue: what waits for Triton.
-        admission: how much there is to do.
+        admission: admission control, with the slots in Triton.
         is_serving: what health says.
     """
 
-    def __init__(
-        self, *, info: Mapping[str, str], queue: Queue, admission: Admission, is_serving: Callable[[], bool]
-    ) -> None:
+    def __init__(self, *, info: Mapping[str, str], admission: Admission, is_serving: Callable[[], bool]) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -83,8 +66,8 @@ class Metrics:
             "rejections", "Calls that failed, by reason (docs/errors.md).", "reason", "key"
         )
         self._in_flight = Gauge(f"{_PREFIX}_calls_in_flight", "Calls in progress.", ["method"], registry=self.registry)
-        self._gauge("queue_length", "Requests that wait for a place in Triton.", lambda: queue.waiting)
-        self._gauge("triton_requests_in_flight", "Requests in Triton.", lambda: queue.in_use)
+        self._gauge("queue_length", "Requests that wait for a slot in Triton.", lambda: admission.slots.waiting)
+        self._gauge("triton_requests_in_flight", "Requests in Triton.", lambda: admission.slots.in_use)
         self._gauge("queued_bytes", "Bytes of the messages of calls in progress.", lambda: admission.queued_bytes)
         self._gauge("work_units", "Work that was taken on and is not done, in small images.", lambda: admission.units)
         self._gauge("work_units_per_second", "How fast Triton works, as measured.", lambda: admission.units_per_second)
@@ -101,14 +84,14 @@ class Metrics:
         """Count a call in."""
         self._in_flight.labels(call.method).inc()
 
-    def call_ended(self, call: Call, *, code: str, latency_s: float) -> None:
+    def call_ended(self, call: Call, *, latency_s: float) -> None:
         """Count a call out."""
         key = str(call.fields.get("key", ""))  # from the key file, never from the caller
         self._in_flight.labels(call.method).dec()
-        self._calls.labels(call.method, code, key).inc()
+        self._calls.labels(call.method, call.code, key).inc()
         if call.reason:
             self._rejections.labels(call.reason, key).inc()
-        if code in ("UNAUTHENTICATED", "RESOURCE_EXHAUSTED"):
+        if call.code in ("UNAUTHENTICATED", "RESOURCE_EXHAUSTED"):
             self._refused_seconds.observe(latency_s)
             return
         self._seconds.labels(call.method).observe(latency_s)

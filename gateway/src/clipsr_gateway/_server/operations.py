@@ -1,4 +1,4 @@
-"""What an operator sees and decides: keys, how much is taken on, metrics and traces, put together."""
+"""What an operator sees and decides: keys, admission control, metrics and traces, put together."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 from clipsr_gateway._access.authentication import Authenticator
 from clipsr_gateway._access.tls import TlsConfig
 from clipsr_gateway._admission.controller import Admission, AdmissionConfig
-from clipsr_gateway._admission.fair_slots import FairSlots
 from clipsr_gateway._calls.call import CallRunner
 from clipsr_gateway._calls.interceptor import AdmissionInterceptor
 from clipsr_gateway._logs import log_event
@@ -34,7 +33,7 @@ class OperationsConfig:
         metrics: HOST:PORT of the Prometheus page, port 0 takes a free one; None has none.
         is_metrics_optional: whether a metrics port that is taken is a warning and no error.
         otlp_endpoint: URL of an OpenTelemetry collector; None has no traces.
-        admission: how much is taken on at once.
+        admission: how much is admitted at once.
     """
 
     api_keys: Path | None = None
@@ -63,15 +62,15 @@ class Operations:
     Args:
         config: what is wanted.
         manifest: what is served.
-        slots: places in Triton.
+        max_concurrent: requests in Triton at once.
         health: what callers are told.
         gateway_version: shown with the metrics.
 
     Attributes:
-        admission: knows how much there is to do.
+        admission: admission control.
         metrics: what is counted, served or not.
-        gate: every call goes through it.
-        entrance: the server's interceptor.
+        runner: runs every call.
+        interceptor: the server's, which every call passes.
 
     Raises:
         KeyFileError: the key file is wrong.
@@ -83,25 +82,24 @@ class Operations:
         config: OperationsConfig,
         *,
         manifest: Manifest,
-        slots: FairSlots,
+        max_concurrent: int,
         health: HealthService,
         gateway_version: str,
     ) -> None:
         self._config = config
         self._authenticator = Authenticator(config.api_keys)
         self._tracing = OpenTelemetry(config.otlp_endpoint) if config.otlp_endpoint else NO_TRACING
-        self.admission = Admission(config.admission)
+        self.admission = Admission(config.admission, max_concurrent=max_concurrent)
         self.metrics = Metrics(
             info={"version": gateway_version, "model": manifest.name, "digest": manifest.digest},
-            queue=slots,
             admission=self.admission,
             is_serving=lambda: health.is_serving,
         )
         self._metrics_server: MetricsServer | None = None
         self._no_metrics: str | None = None
-        self.gate = CallRunner((self.metrics,), tracing=self._tracing)
-        self.entrance = AdmissionInterceptor(
-            gate=self.gate, authenticator=self._authenticator, admission=self.admission, config=config.admission
+        self.runner = CallRunner(self.admission, (self.metrics,), tracing=self._tracing)
+        self.interceptor = AdmissionInterceptor(
+            runner=self.runner, authenticator=self._authenticator, admission=self.admission, config=config.admission
         )
         self._watch: asyncio.Task[None] | None = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from clipsr_gateway._backend.protocol import PreparedLabels
+from clipsr_gateway._backend.protocol import EncodedLabels
 from clipsr_gateway._texts.labels import LabelQuery
 
 # Measured, in resident memory: two labels take 4 kB, and longer lists ten times what they have on the wire; twice that
@@ -20,11 +20,11 @@ class KnownLabels:
 
     Attributes:
         query: as the models take them.
-        prepared: as the backend takes them.
+        encoded: as the backend takes them.
     """
 
     query: LabelQuery
-    prepared: PreparedLabels
+    encoded: EncodedLabels
 
 
 class LabelCache:

@@ -11,11 +11,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from clipsr_gateway._admission.fair_slots import FairSlots
-from clipsr_gateway._backend.protocol import InferenceBackend
+from clipsr_gateway._backend.core import Core
 from clipsr_gateway._calls.call import Call
 from clipsr_gateway._texts.labels import LabelQuery
-from clipsr_gateway.errors import BackendFaultError, DeadlineExceededError
+from clipsr_gateway.errors import BackendFaultError
 
 # One batch of the text encoder (`text_encoder_max_batch_size` in similarity's configuration): not worth a portion.
 _FEW_TEXTS = 64
@@ -36,23 +35,12 @@ class LabelWarmer:
     """Sends long label lists ahead, each one once.
 
     Args:
-        backend: what computes.
-        embed_dim: D, width of an embedding.
-        slots: places for requests in the backend.
+        core: what every service works with.
         clock: seconds, monotonic.
     """
 
-    def __init__(
-        self,
-        *,
-        backend: InferenceBackend,
-        embed_dim: int,
-        slots: FairSlots,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._backend = backend
-        self._embed_dim = embed_dim
-        self._slots = slots
+    def __init__(self, core: Core, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._core = core
         self._clock = clock
         self._known: OrderedDict[LabelQuery, float] = OrderedDict()
         # One portion at a time: several would be computed as one.
@@ -93,13 +81,13 @@ class LabelWarmer:
                 texts = max(_LEAST_TEXTS, texts // 2)
 
     async def _send(self, portion: LabelQuery, call: Call) -> float:
-        prepared = self._backend.prepare(labels=portion.labels, templates=portion.templates)
-        async with self._turn, call.acquire_slot(self._slots):
-            if call.is_past_deadline():
-                raise DeadlineExceededError("The deadline passed before all labels were encoded; send fewer, or wait.")
+        encoded = self._core.backend.encode_labels(labels=portion.labels, templates=portion.templates)
+        async with self._turn, call.acquire_slot(nouns="labels"):
             began_s = self._clock()
             with call.stage("labels"):
-                await prepared.warm(
-                    embed_dim=self._embed_dim, request_id=call.request_id, timeout_s=call.time_remaining_s()
+                await encoded.warm(
+                    embed_dim=self._core.manifest.embed_dim,
+                    request_id=call.request_id,
+                    timeout_s=call.time_remaining_s(),
                 )
             return self._clock() - began_s

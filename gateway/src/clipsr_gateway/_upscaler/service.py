@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,24 +14,14 @@ import numpy.typing as npt
 
 from clipsr.v1 import types_pb2, upscaler_pb2, upscaler_pb2_grpc
 from clipsr_gateway._admission.controller import upscale_units
-from clipsr_gateway._admission.fair_slots import FairSlots
-from clipsr_gateway._backend.protocol import InferenceBackend
-from clipsr_gateway._calls.call import Call, CallRunner, gather_or_cancel
+from clipsr_gateway._backend.core import Core
+from clipsr_gateway._calls.call import Call, current_call, gather_or_cancel
 from clipsr_gateway._images.decode import Picture, decode
 from clipsr_gateway._images.encode import encode
-from clipsr_gateway._images.run import size_message
-from clipsr_gateway._limits import Limits
-from clipsr_gateway._logs import log_event
-from clipsr_gateway._manifest import Manifest
+from clipsr_gateway._images.turn import size_message
 from clipsr_gateway._upscaler.plan import CONTENT_FIELD, UpscalePlan, lacks_alpha, plan_upscale, resolve_target
 from clipsr_gateway._upscaler.tiles import Tile, TilePlan, plan_tiles
-from clipsr_gateway.errors import (
-    BackendFaultError,
-    DeadlineExceededError,
-    ImageRejectedError,
-    InvalidRequestError,
-    Violation,
-)
+from clipsr_gateway.errors import BackendFaultError, ImageRejectedError, InvalidRequestError, Violation
 
 MAX_REQUEST_PIXELS = 32 * 128 * 128
 """Canvas pixels in one request to the backend: what a full batch of the largest canvas has when images are classified,
@@ -62,7 +51,7 @@ class _Layer:
 
 
 class _Clock:
-    """Tells waiting for a place from computing, in seconds."""
+    """Tells waiting for a slot from computing, in seconds."""
 
     def __init__(self) -> None:
         self._waiting_since_s = time.perf_counter()
@@ -95,42 +84,18 @@ class _Clock:
 
 
 class UpscalerService(upscaler_pb2_grpc.UpscalerServiceServicer):
-    """Implements clipsr.v1.UpscalerService over an inference backend.
+    """Implements clipsr.v1.UpscalerService over an inference backend."""
 
-    Args:
-        backend: what computes.
-        manifest: what is served.
-        limits: what a request may hold.
-        slots: places for requests in the backend, over all calls.
-        gate: counts the calls.
-    """
-
-    def __init__(
-        self,
-        *,
-        backend: InferenceBackend,
-        manifest: Manifest,
-        limits: Limits,
-        slots: FairSlots,
-        gate: CallRunner,
-    ) -> None:
-        self._backend = backend
-        self._manifest = manifest
-        self._limits = limits
-        self._slots = slots
-        self._gate = gate
+    def __init__(self, core: Core) -> None:
+        self._core = core
         self._room = asyncio.Semaphore(_CALLS_AT_ONCE)
 
     async def Upscale(  # noqa: N802 - the name in the proto
-        self,
-        request: upscaler_pb2.UpscaleRequest,
-        context: grpc.aio.ServicerContext[Any, Any],
+        self, request: upscaler_pb2.UpscaleRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> upscaler_pb2.UpscaleResponse:
         """Upscale one image; see upscaler.proto."""
-        return await self._gate.run("Upscale", context, lambda call: self._upscale(request, call))
-
-    async def _upscale(self, request: upscaler_pb2.UpscaleRequest, call: Call) -> upscaler_pb2.UpscaleResponse:
-        plan = await asyncio.to_thread(plan_upscale, request, limits=self._limits)
+        call = current_call()
+        plan = await asyncio.to_thread(plan_upscale, request, limits=self._core.limits)
         call.admit(items=1, units=upscale_units(plan.source_hw, plan.target_hw))
         clock = _Clock()
         try:
@@ -144,17 +109,13 @@ class UpscalerService(upscaler_pb2_grpc.UpscalerServiceServicer):
                     content = await asyncio.to_thread(self._encode, rendered, plan)
         except ImageRejectedError as error:
             raise _refuse(CONTENT_FIELD, error.reason, error.message) from error
-        except BackendFaultError as error:
-            fields = {"request_id": call.request_id, "cause": str(error)}
-            log_event("backend_fault", fields, level=logging.ERROR)
-            raise
         return upscaler_pb2.UpscaleResponse(
             content=content,
             format=plan.format_number,
             input_size=size_message(picture.size_hw),
             output_size=size_message(plan.target_hw),
             timing=clock.timing(),
-            model_digest=self._manifest.digest,
+            model_digest=self._core.manifest.digest,
         )
 
     def _decode(self, request: upscaler_pb2.UpscaleRequest, plan: UpscalePlan) -> tuple[Picture, UpscalePlan]:
@@ -163,16 +124,17 @@ class UpscalerService(upscaler_pb2_grpc.UpscalerServiceServicer):
         if not picture.is_opaque and not plan.output.holds_alpha:
             raise lacks_alpha(plan.output)
         if picture.size_hw != plan.source_hw:  # metadata behind the pixels turned it
-            target_hw = resolve_target(request, picture.size_hw, limits=self._limits)
+            target_hw = resolve_target(request, picture.size_hw, limits=self._core.limits)
             plan = replace(plan, source_hw=picture.size_hw, target_hw=target_hw)
         return picture, plan
 
     def _encode(self, picture: Picture, plan: UpscalePlan) -> bytes:
         content = encode(picture, plan.output)
-        if len(content) + _RESPONSE_OVERHEAD_BYTES > self._limits.max_message_bytes:
+        max_bytes = self._core.limits.max_message_bytes
+        if len(content) + _RESPONSE_OVERHEAD_BYTES > max_bytes:
             message = (
                 f"The output takes {len(content):,} bytes as {plan.output.title}; a message holds "
-                f"{self._limits.max_message_bytes:,}. Ask for a smaller scale or size, or for a more compact format."
+                f"{max_bytes:,}. Ask for a smaller scale or size, or for a more compact format."
             )
             raise _refuse("format", "RESPONSE_TOO_LARGE", message)
         return content
@@ -182,8 +144,8 @@ class UpscalerService(upscaler_pb2_grpc.UpscalerServiceServicer):
         tiles = plan_tiles(
             picture.size_hw,
             target_hw,
-            tile_px=self._manifest.image_size_px,
-            halo_px=self._manifest.receptive_field_px,
+            tile_px=self._core.manifest.image_size_px,
+            halo_px=self._core.manifest.receptive_field_px,
         )
         _check_window(tiles)
         color = _Layer(source=_as_rgb(picture.color), target=_blank(picture.color, target_hw))
@@ -196,7 +158,7 @@ class UpscalerService(upscaler_pb2_grpc.UpscalerServiceServicer):
                 layers.append(_Layer(source=_as_rgb(picture.alpha), target=alpha))
         call.fields["tiles"] = len(layers) * len(tiles)
         most = min(
-            await self._backend.max_tiles(timeout_s=call.time_remaining_s()),
+            await self._core.backend.max_tiles(timeout_s=call.time_remaining_s()),
             max(1, MAX_REQUEST_PIXELS // tiles.window_pixels),
         )
         groups = _group([(layer, tile) for layer in layers for tile in tiles], most)
@@ -214,12 +176,10 @@ class UpscalerService(upscaler_pb2_grpc.UpscalerServiceServicer):
         self, group: Sequence[tuple[_Layer, Tile]], tiles: TilePlan, call: Call, clock: _Clock
     ) -> None:
         units = len(group) * upscale_units((0, 0), (tiles.tile_px, tiles.tile_px))
-        async with call.acquire_slot(self._slots, units):
-            if call.is_past_deadline():
-                raise DeadlineExceededError("The deadline passed before all tiles were sent to Triton.")
+        async with call.acquire_slot(units, nouns="tiles"):
             clock.send()
             with call.inference(units):
-                pixels = await self._backend.upscale(
+                pixels = await self._core.backend.upscale(
                     np.stack([tiles.window(layer.source, tile) for layer, tile in group]),
                     np.array([tiles.box(tile) for _, tile in group], dtype=np.float32),
                     request_id=call.request_id,

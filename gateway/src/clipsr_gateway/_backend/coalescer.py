@@ -1,4 +1,4 @@
-"""What is asked at the same moment goes to the backend as one request."""
+"""Coalesces images of one call that arrive in one event-loop turn into one request to Triton."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _Answer = TypeVar("_Answer")
 
 
 class RequestCoalescer(Generic[_Item, _Answer]):
-    """Gathers items for one turn of the event loop, so that many that come together cost the backend one request.
+    """Coalesces items of equal keys that arrive in one turn of the event loop into one request.
 
-    Nothing waits longer for it: an item that comes alone is sent alone. Items are gathered where their keys are equal.
-    A key holds the call's id, so that a group has one deadline and is cancelled as one; but callers choose ids, so
-    nobody fails for a deadline, a cancellation or an item that may be another's.
+    No item waits longer than that turn: one that arrives alone is sent alone. A key holds the call's id, so that a
+    group has one deadline and is cancelled as one; but callers choose ids, so no item fails for a deadline, a
+    cancellation or an item that may be another call's.
 
     Belongs to one event loop.
     """
@@ -25,16 +25,21 @@ class RequestCoalescer(Generic[_Item, _Answer]):
     def __init__(self) -> None:
         self._open: dict[Hashable, _Group[_Item, _Answer]] = {}
 
-    async def ask(
-        self, key: Hashable, item: _Item, send: Callable[[Sequence[_Item]], Awaitable[Sequence[_Answer]]], *, limit: int
+    async def submit(
+        self,
+        key: Hashable,
+        item: _Item,
+        send: Callable[[Sequence[_Item]], Awaitable[Sequence[_Answer]]],
+        *,
+        max_items: int,
     ) -> _Answer:
         """Return the answer to one item.
 
         Args:
             key: what the items of a group have in common.
-            item: what is asked about.
-            send: asks the backend about items; one answer each, in their order. Items of one key share the first's.
-            limit: items in a group, at least 1.
+            item: one item of the request.
+            send: sends a request of items; one answer each, in their order. Items of one key share the first's.
+            max_items: items in a group, at least 1.
 
         Raises:
             BackendError, DeadlineExceededError: of `send`. One that may be another's fault never gets here: the items
@@ -43,12 +48,12 @@ class RequestCoalescer(Generic[_Item, _Answer]):
         group = self._open.get(key)
         if group is not None:
             place = group.join(item)
-            if len(group.items) >= limit:
+            if len(group.items) >= max_items:
                 del self._open[key]
             answer = await place
             return (await send([item]))[0] if answer is None else answer
         group = _Group[_Item, _Answer](item)
-        if limit > 1:
+        if max_items > 1:
             self._open[key] = group
         try:
             await asyncio.sleep(0)
@@ -73,7 +78,7 @@ class RequestCoalescer(Generic[_Item, _Answer]):
 
 
 class _Group(Generic[_Item, _Answer]):
-    """The first item, and those that joined it, who wait for an answer, or for None: to ask by themselves."""
+    """The first item, and those that joined it: they wait for an answer, or for None, which means: send it alone."""
 
     def __init__(self, first: _Item) -> None:
         self.items = [first]
@@ -95,7 +100,7 @@ class _Group(Generic[_Item, _Answer]):
                 place.set_exception(error)
 
     def dissolve(self) -> None:
-        """Whoever has no answer yet asks alone."""
+        """Let every item without an answer be sent alone."""
         for place in self.places:
             if not place.done():
                 place.set_result(None)

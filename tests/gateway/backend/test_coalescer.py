@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipsr_gateway import BackendFaultError, BackendUnavailableError, DeadlineExceededError
-from clipsr_gateway._backend.grouping import RequestCoalescer
+from clipsr_gateway._backend.coalescer import RequestCoalescer
 
 
 class Backend:
@@ -31,10 +31,10 @@ class Backend:
 
 
 async def ask_all(backend: Backend, numbers: Sequence[int], *, limit: int = 8) -> list[int | BaseException]:
-    grouping = RequestCoalescer[int, int]()
-    asked = (grouping.ask(number % 2, number, backend.send, limit=limit) for number in numbers)
+    coalescer = RequestCoalescer[int, int]()
+    asked = (coalescer.submit(number % 2, number, backend.send, max_items=limit) for number in numbers)
     answers = await asyncio.gather(*asked, return_exceptions=True)
-    assert not grouping._open
+    assert not coalescer._open
     return answers
 
 
@@ -66,12 +66,12 @@ async def test_a_backend_that_is_away_ends_all_at_once():
 
 async def test_a_deadline_is_that_of_the_first_alone():
     """Two callers may choose one id."""
-    backend, grouping = Backend(), RequestCoalescer[int, int]()
+    backend, coalescer = Backend(), RequestCoalescer[int, int]()
 
     async def send_late(items: Sequence[int]) -> list[int]:
         raise DeadlineExceededError("late")
 
-    asked = [grouping.ask("k", 1, send_late, limit=8), grouping.ask("k", 2, backend.send, limit=8)]
+    asked = [coalescer.submit("k", 1, send_late, max_items=8), coalescer.submit("k", 2, backend.send, max_items=8)]
     late, answer = await asyncio.gather(*asked, return_exceptions=True)
     assert (type(late), answer) == (DeadlineExceededError, 4)
 
@@ -79,8 +79,10 @@ async def test_a_deadline_is_that_of_the_first_alone():
 async def test_whoever_remains_when_the_first_is_cancelled_asks_again(until):
     backend = Backend()
     backend.hold = asyncio.Event()
-    grouping = RequestCoalescer[int, int]()
-    first, *others = [asyncio.create_task(grouping.ask("k", number, backend.send, limit=8)) for number in range(3)]
+    coalescer = RequestCoalescer[int, int]()
+    first, *others = [
+        asyncio.create_task(coalescer.submit("k", number, backend.send, max_items=8)) for number in range(3)
+    ]
     await until(lambda: backend.requests)
     first.cancel()
     await until(lambda: len(backend.requests) == 3)
@@ -92,8 +94,8 @@ async def test_whoever_remains_when_the_first_is_cancelled_asks_again(until):
 async def test_one_that_is_cancelled_takes_nothing_from_the_others(until):
     backend = Backend()
     backend.hold = asyncio.Event()
-    grouping = RequestCoalescer[int, int]()
-    tasks = [asyncio.create_task(grouping.ask("k", number, backend.send, limit=8)) for number in range(3)]
+    coalescer = RequestCoalescer[int, int]()
+    tasks = [asyncio.create_task(coalescer.submit("k", number, backend.send, max_items=8)) for number in range(3)]
     await until(lambda: backend.requests)
     tasks[1].cancel()
     await asyncio.sleep(0)
