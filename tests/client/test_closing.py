@@ -1,4 +1,4 @@
-"""A client has one closed state: whatever is under way when it is closed, and whatever comes later, ends the same way."""
+"""A client has one closed state: what is under way when it is closed, and what comes later, ends the same way."""
 
 from __future__ import annotations
 
@@ -21,6 +21,14 @@ MINUTE = error_details_pb2.RetryInfo(retry_delay=Duration(seconds=60))
 WAIT_S = 30  # for what happens at once; reached by no test that passes
 
 Arrived = threading.Event
+
+
+def close(client: Any) -> None:
+    """Close a client of either kind; the loop of an AwaitingClient is still needed."""
+    if isinstance(client, Client):
+        client.close()
+    else:
+        client._loop.run_until_complete(client._client.close())
 
 
 def hold_classify(service: Any, arrived: Arrived) -> Callable[[Any], Any]:
@@ -169,7 +177,7 @@ def test_what_was_answered_before_is_still_handed_out(connect, fake_service):
     outcomes = client.classify_stream([b"1", b"2", b"3"], ["cat"])
     first = next(outcomes)
     assert isinstance(first[1], Classification)
-    client.close() if isinstance(client, Client) else client._loop.run_until_complete(client._client.close())
+    close(client)
     rest = []
     with contextlib.suppress(ClientClosedError):
         rest.extend(outcomes)
@@ -199,11 +207,8 @@ def test_a_closed_client_says_so(connect, fake_service, use, is_used_before):
     client = connect(fake_service.url)
     if is_used_before:
         client.model_info()
-    close = (
-        client.close if isinstance(client, Client) else lambda: client._loop.run_until_complete(client._client.close())
-    )
-    close()
-    close()  # once more is as good
+    close(client)
+    close(client)  # once more is as good
     with pytest.raises(ClientClosedError, match="client is closed"):
         USES[use](client)
 
