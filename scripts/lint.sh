@@ -26,6 +26,7 @@ check 'ruff format' ruff format --check --quiet .
 check 'ruff check' ruff check --quiet .
 check 'pyright' pyright
 check 'import-linter' lint-imports --config .importlinter
+check 'sync client' scripts/unasync.py --check
 check 'proto' proto/lint.sh
 check 'shell' shell_syntax
 

@@ -96,6 +96,7 @@ def test_both_streams_are_iterated_over():
     [
         clipsr.AlreadyExistsError,
         clipsr.AuthenticationError,
+        clipsr.ClientClosedError,
         clipsr.DeadlineError,
         clipsr.InvalidRequestError,
         clipsr.ModelMismatchError,

@@ -16,6 +16,7 @@ import clipsr
 from clipsr import (
     Classification,
     ClassifyOptions,
+    ClientClosedError,
     ClipsrError,
     DeadlineError,
     FailedImage,
@@ -403,7 +404,7 @@ def test_a_host_name_is_resolved(connect, fake_service):
 def test_the_client_is_a_context_manager(fake_service):
     with clipsr.Client(fake_service.url) as client:
         assert client.health() == "SERVING"
-    with pytest.raises(ValueError, match="closed"):
+    with pytest.raises(ClientClosedError, match="closed"):
         client.health()
 
 

@@ -7,6 +7,7 @@ from clipsr._async.library import AsyncLibrary
 from clipsr._errors import (
     AlreadyExistsError,
     AuthenticationError,
+    ClientClosedError,
     ClipsrError,
     DeadlineError,
     InvalidRequestError,
@@ -62,6 +63,7 @@ __all__ = [
     "Classification",
     "ClassifyOptions",
     "Client",
+    "ClientClosedError",
     "ClipsrError",
     "DeadlineError",
     "FailedImage",

@@ -9,6 +9,7 @@
     ├── NotFoundError             correct the name, or create the library
     ├── AlreadyExistsError        use the library that is there, or choose another name
     ├── ModelMismatchError        embed the library with the model that is served
+    ├── ClientClosedError         make another client
     └── ServiceError              report it, with the request id
 
 What a single image did wrong is no exception: it is a FailedImage among the results.
@@ -132,6 +133,10 @@ class ModelMismatchError(ClipsrError):
     def __init__(self, message: str, *, reason: str = "") -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class ClientClosedError(ClipsrError):
+    """The client was closed, before the call or while it was under way, or belongs to another event loop."""
 
 
 class ServiceError(ClipsrError):

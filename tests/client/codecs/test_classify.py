@@ -19,7 +19,6 @@ from clipsr._codecs.classify import (
     split,
 )
 from clipsr._codecs.status_details import Details, parse_details
-from clipsr._rpc.health import decode_status, encode_service
 from clipsr.v1 import classifier_pb2, types_pb2
 
 DEFAULTS = {"labels": (), "label_set": "", "templates": (), "top_k": 5, "fit": "auto", "route": "auto"}
@@ -234,17 +233,3 @@ def test_broken_details_are_passed_over(url, value):
     status.details.add(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=b"\xff")
     status.details.add().Pack(error_details_pb2.RequestInfo(request_id="id"))
     assert parse_details(status) == Details(request_id="id")
-
-
-@given(service=texts)
-def test_the_health_request_is_the_standard_one(service):
-    health_pb2 = pytest.importorskip("grpc_health.v1.health_pb2", reason="grpcio-health-checking is not installed")
-    assert health_pb2.HealthCheckRequest.FromString(encode_service(service)).service == service
-
-
-@given(number=st.integers(-(2**31), 2**31 - 1))
-def test_every_health_answer_has_a_name(number):
-    health_pb2 = pytest.importorskip("grpc_health.v1.health_pb2", reason="grpcio-health-checking is not installed")
-    statuses = health_pb2.HealthCheckResponse.ServingStatus
-    expected = statuses.Name(number) if number in statuses.values() else "UNKNOWN"
-    assert decode_status(health_pb2.HealthCheckResponse(status=number).SerializeToString()) == expected

@@ -13,13 +13,14 @@ from google.protobuf.wrappers_pb2 import Int64Value
 from clipsr._async.stream import TaskStream
 from clipsr._codecs.stream import StreamCodec
 from clipsr._errors import ServiceUnavailableError
+from clipsr._rpc.lifetime import Lifetime
 from clipsr._rpc.retry import RetryPolicy
 from clipsr._rpc.window import Window
 
 _CONFIG = Int64Value(value=-1)
 
 _CODEC = StreamCodec(
-    config=_CONFIG,
+    first=_CONFIG,
     read=lambda source: source,
     content_bytes=lambda _: 1,
     measure=lambda _: 1,
@@ -70,6 +71,7 @@ async def test_after_a_lost_status_connections_listen_until_one_is_answered():
         retry=RetryPolicy(retries=2, draw=lambda: 1.0),
         idle_timeout_s=30.0,
         url="a test",
+        lifetime=Lifetime(),
     )
     with pytest.raises(ServiceUnavailableError, match=r"Down\."):
         [outcome async for outcome in stream.outcomes()]

@@ -1,28 +1,32 @@
-"""One connection to a service, and how calls over it are made in asyncio: Connection's twin."""
+"""One connection to a service, and how calls over it are made."""
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import math
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import Any
 
 import grpc
-import grpc.aio
 
+from clipsr._async.channel import Channel
 from clipsr._async.stream import TaskStream
 from clipsr._codecs.stream import Answer, Item, Source, StreamCodec
-from clipsr._rpc import channel as rpc_channel
-from clipsr._rpc import errors as call_errors
 from clipsr._rpc.credentials import Access
+from clipsr._rpc.errors import error_from_rpc
 from clipsr._rpc.retry import Deadline, RetryPolicy
 from clipsr._rpc.window import Window
 from clipsr._types import FailedImage
 
 
 class AsyncConnection:
-    """A channel that belongs to the event loop of its first call; arguments as Connection's.
+    """A channel and how calls over it are retried.
+
+    Args:
+        url: HOST:PORT of the gateway.
+        timeout_s: deadline of a call that does not set its own, in seconds.
+        retry: when calls are made again that do not say otherwise.
+        access: how the service lets it in.
 
     Raises:
         InvalidRequestError: `url` is not HOST:PORT.
@@ -33,35 +37,30 @@ class AsyncConnection:
         self.timeout_s = timeout_s
         self.retry = retry
         self._access = access
-        self._target = rpc_channel.make_target(url)
-        self._channel: grpc.aio.Channel | None = None
-
-    @property
-    def channel(self) -> grpc.aio.Channel:
-        """The channel; made now if it was not asked for before."""
-        # Not in __init__: a channel takes hold of the running event loop, and there may be none yet.
-        if self._channel is None:
-            options, credentials = rpc_channel.channel_options(self.url), self._access.credentials
-            if credentials is None:
-                self._channel = grpc.aio.insecure_channel(self._target, options=options)
-            else:
-                self._channel = grpc.aio.secure_channel(self._target, credentials, options=options)
-        return self._channel
+        self._channel = Channel(url, access)
+        self.stub = self._channel.stub
+        self.sleep = self._channel.sleep
+        self.close = self._channel.close
 
     async def call(
         self, method: Callable[..., Any], request: object, timeout_s: float | None, *, retry: RetryPolicy | None = None
     ) -> Any:
-        """Make a call; as Connection.call()."""
+        """Make a call, again where its failure allows it, within one deadline.
+
+        Raises:
+            ClipsrError: it failed, or nothing is left of the deadline.
+        """
         deadline = Deadline(self.timeout_s if timeout_s is None else timeout_s)
         for attempt in itertools.count(1):
             try:
-                return await method(request, timeout=deadline.left_s(), metadata=self._access.call_metadata())
+                with self._channel.in_use():
+                    return await method(request, timeout=deadline.left_s(), metadata=self._access.call_metadata())
             except grpc.RpcError as error:
-                failure = call_errors.error_from_rpc(error, url=self.url, timeout_s=deadline.allowed_s)
+                failure = error_from_rpc(error, url=self.url, timeout_s=deadline.allowed_s)
                 delay_s = (retry or self.retry).delay_s(failure, attempt=attempt, left_s=deadline.left_s())
                 if delay_s is None:
                     raise failure from error
-            await asyncio.sleep(delay_s)
+            await self.sleep(delay_s)
 
     def stream(
         self,
@@ -72,10 +71,10 @@ class AsyncConnection:
         read_ahead: int,
         idle_timeout_s: float | None,
     ) -> AsyncIterator[tuple[int, Answer | FailedImage]]:
-        """Return the outcomes of a call that streams images; as Connection.stream(), see TaskStream.
+        """Return the outcomes of a call that streams images.
 
-        `pick_method` returns the call: there may be no event loop, and thus no channel, before the first outcome is
-        waited for.
+        `pick_method` returns the call: in asyncio there may be no event loop, and thus no channel, before the first
+        outcome is waited for.
         """
         stream = TaskStream(
             open_call=lambda requests: pick_method()(requests, metadata=self._access.call_metadata()),
@@ -84,37 +83,43 @@ class AsyncConnection:
             retry=self.retry,
             idle_timeout_s=self.timeout_s if idle_timeout_s is None else idle_timeout_s,
             url=self.url,
+            lifetime=self._channel.lifetime,
         )
         return stream.outcomes()
 
     async def stream_responses(
         self, method: Callable[..., Any], request: object, *, progress: Callable[[Any], int], timeout_s: float | None
     ) -> AsyncGenerator[Any, None]:
-        """Yield the answers of a call that sends many; as Connection.stream_responses()."""
+        """Yield the answers of a call that sends many; after a failure it is made again, as call() does.
+
+        Args:
+            method: the call; making it again continues what it had begun.
+            request: its request.
+            progress: how far an answer says that the work is; attempts are counted from its last growth.
+            timeout_s: deadline of the whole, in seconds; None sets none.
+
+        Raises:
+            ClipsrError: it failed.
+        """
         deadline = Deadline(math.inf if timeout_s is None else timeout_s)
         attempt, most = 0, -1
         while True:
-            left_s = deadline.left_s()
-            answers = method(
-                request, timeout=None if timeout_s is None else left_s, metadata=self._access.call_metadata()
-            )
             try:
-                async for answer in answers:
-                    if progress(answer) > most:
-                        attempt, most = 0, progress(answer)
-                    yield answer
-                return
+                with self._channel.in_use():
+                    left_s = None if timeout_s is None else deadline.left_s()
+                    answers = method(request, timeout=left_s, metadata=self._access.call_metadata())
+                    try:
+                        async for answer in answers:
+                            if progress(answer) > most:
+                                attempt, most = 0, progress(answer)
+                            yield answer
+                        return
+                    finally:
+                        answers.cancel()
             except grpc.RpcError as error:
                 attempt += 1
-                failure = call_errors.error_from_rpc(error, url=self.url, timeout_s=deadline.allowed_s)
+                failure = error_from_rpc(error, url=self.url, timeout_s=deadline.allowed_s)
                 delay_s = self.retry.delay_s(failure, attempt=attempt, left_s=deadline.left_s())
                 if delay_s is None:
                     raise failure from error
-            finally:
-                answers.cancel()
-            await asyncio.sleep(delay_s)
-
-    async def close(self) -> None:
-        """Close the channel; calls under way are cancelled."""
-        if self._channel is not None:
-            await self._channel.close()
+            await self.sleep(delay_s)

@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 from clipsr._codecs.stream import Answer, Item, Source
 from clipsr._errors import ClipsrError, ServiceError
 from clipsr._rpc import errors as call_errors
+from clipsr._rpc.lifetime import Lifetime, closed
 from clipsr._rpc.retry import RetryPolicy
 from clipsr._rpc.window import Window
 from clipsr._types import FailedImage
@@ -44,9 +45,11 @@ class TaskStream(Generic[Source, Item, Answer]):
         retry: RetryPolicy,
         idle_timeout_s: float,
         url: str,
+        lifetime: Lifetime,
     ) -> None:
         self._open_call, self._images = open_call, images
         self._retry, self._idle_timeout_s, self._url = retry, idle_timeout_s, url
+        self._lifetime = lifetime
         self._changed = _Notifier()
         self._window = window
         self._call: _Call | None = None
@@ -62,14 +65,15 @@ class TaskStream(Generic[Source, Item, Answer]):
 
     async def outcomes(self) -> AsyncIterator[tuple[int, Answer | FailedImage]]:
         """Yield outcomes as they come; as ThreadStream.outcomes()."""
-        self._start(self._read())
-        try:
-            while (outcome := await self._next()) is not None:
-                yield outcome
-            if self._source_error is not None:
-                raise self._source_error
-        finally:
-            await self._close()
+        with self._lifetime.notify(self._fail_closed):
+            self._start(self._read())
+            try:
+                while (outcome := await self._next()) is not None:
+                    yield outcome
+                if self._source_error is not None:
+                    raise self._source_error
+            finally:
+                await self._close()
 
     async def _next(self) -> tuple[int, Answer | FailedImage] | None:
         while True:
@@ -103,9 +107,12 @@ class TaskStream(Generic[Source, Item, Answer]):
         delay_s = self._retry.delay_s(failure, attempt=self._attempt, left_s=left_s)
         if delay_s is None:
             raise failure
-        await asyncio.sleep(delay_s)
-        self._failure = None
-        self._window.rewind()
+        end_s = time.monotonic() + delay_s
+        while self._failure is failure and (rest_s := end_s - time.monotonic()) > 0:
+            await self._changed.wait(rest_s)
+        if self._failure is failure:
+            self._failure = None
+            self._window.rewind()
 
     def _connect(self) -> None:
         self._connection += 1
@@ -116,6 +123,10 @@ class TaskStream(Generic[Source, Item, Answer]):
         task: asyncio.Task[None] = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _fail_closed(self) -> None:
+        """End the connection, and the stream with what is answered by now: the client is closed."""
+        self._end_connection(closed())
 
     async def _close(self) -> None:
         self._end_connection(None)

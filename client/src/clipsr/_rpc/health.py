@@ -1,44 +1,27 @@
-"""The standard health service, grpc.health.v1, without a package of its own.
-
-Its request is one string in field 1 and its answer one enum in field 1, which on the wire are what the well-known
-wrappers StringValue and Int32Value are. Generated stubs would collide with those of grpcio-health-checking, which the
-gateway has in the same process: a protobuf pool takes a name only once.
-
-Source: the gRPC Health Checking Protocol.
-"""
+"""The standard health service, grpc.health.v1: what its answers mean, and when waiting for one is over."""
 
 from __future__ import annotations
 
 import time
 
-from google.protobuf import wrappers_pb2
+from grpc_health.v1 import health_pb2
 
 from clipsr._errors import ClipsrError, DeadlineError
 from clipsr._rpc.errors import not_ready
 
-CHECK = "/grpc.health.v1.Health/Check"
-
 SERVICE_UNKNOWN = "SERVICE_UNKNOWN"
 """What Watch answers about a service that the server does not have; Check fails with NOT_FOUND instead."""
 
-_STATUSES = ("UNKNOWN", "SERVING", "NOT_SERVING", SERVICE_UNKNOWN)  # HealthCheckResponse.ServingStatus, from 0
-
-
-def encode_service(service: str) -> bytes:
-    """Return a HealthCheckRequest; "" asks for the server as a whole."""
-    return wrappers_pb2.StringValue(value=service).SerializeToString()
-
-
-def decode_status(response: bytes) -> str:
-    """Return the name of a HealthCheckResponse's status; numbers without a name are UNKNOWN."""
-    number = wrappers_pb2.Int32Value.FromString(response).value
-    return _STATUSES[number] if 0 <= number < len(_STATUSES) else "UNKNOWN"
-
-
-_SERVING = _STATUSES[1]
+_SERVING = "SERVING"
 _PAUSE_S = 0.25  # between two questions; short beside the seconds that a model takes to load
 _ASK_S = 5.0  # for one answer; a health check that takes longer is not a healthy one's
 _NO_ANSWER = "it gave no answer"
+
+
+def status_name(response: health_pb2.HealthCheckResponse) -> str:
+    """Return the name of a status; numbers without a name are UNKNOWN."""
+    names = health_pb2.HealthCheckResponse.ServingStatus
+    return names.Name(response.status) if response.status in names.values() else "UNKNOWN"
 
 
 class ReadinessPoller:

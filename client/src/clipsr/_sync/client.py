@@ -1,11 +1,13 @@
-"""The client for code that waits."""
+# Written by scripts/unasync.py from _async/client.py: change that one.
+"""The client: the calls of the service as methods."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
+
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from clipsr import _images
 from clipsr._codecs import classify as classify_codec
@@ -18,6 +20,7 @@ from clipsr._rpc import health
 from clipsr._rpc.credentials import FilePath, make_access
 from clipsr._rpc.retry import DEFAULT_RETRIES, RetryPolicy
 from clipsr._rpc.window import READ_AHEAD
+from clipsr._sync.channel import run_blocking
 from clipsr._sync.connection import Connection
 from clipsr._sync.library import Library, list_libraries
 from clipsr._types import (
@@ -46,9 +49,10 @@ _NEVER = RetryPolicy(retries=0)
 
 
 class Client:
-    """Calls a clipsr service. AsyncClient has the same methods for asyncio.
+    """Calls a clipsr service: Client for code that waits, AsyncClient with the same methods for asyncio.
 
-    It connects with the first call and may be shared by threads.
+    It connects with the first call. Threads may share a Client; an AsyncClient belongs to the event loop of its first
+    call, where several calls may be under way at once. In asyncio files are read in a thread.
 
     Args:
         url: HOST:PORT of the gateway; a host name may stand for several, which share the calls.
@@ -88,13 +92,6 @@ class Client:
         )
         self._connection = Connection(url, timeout_s=timeout_s, retry=RetryPolicy(retries=retries), access=access)
         self._call = self._connection.call
-        channel = self._connection.channel
-        self._stub: Any = classifier_pb2_grpc.ClassifierServiceStub(channel)
-        self._embedder: Any = embedding_pb2_grpc.EmbeddingServiceStub(channel)
-        self._upscaler: Any = upscaler_pb2_grpc.UpscalerServiceStub(channel)
-        self._check = channel.unary_unary(
-            health.CHECK, request_serializer=health.encode_service, response_deserializer=health.decode_status
-        )
 
     @property
     def url(self) -> str:
@@ -149,6 +146,7 @@ class Client:
             AuthenticationError: the service does not let this caller in, or TLS failed.
             DeadlineError: a request took too long.
             ServiceError: the service failed.
+            ClientClosedError: the client was closed, or belongs to another event loop.
             OSError: a file cannot be read.
             TypeError: an argument that must be a sequence is a single text or image.
         """
@@ -170,12 +168,13 @@ class Client:
                 ),
             )
         )
+        parts = classify_codec.split(_images.read_images(sources), classifier_pb2.ClassifyRequest(options=asked))
         outcomes: list[Classification | FailedImage] = []
-        for part in classify_codec.split(_images.read_images(sources), classifier_pb2.ClassifyRequest(options=asked)):
+        while (part := run_blocking(next, parts, None)) is not None:
             if isinstance(part, FailedImage):
                 outcomes.append(part)
             else:
-                response: classifier_pb2.ClassifyResponse = self._call(self._stub.Classify, part, timeout_s)
+                response: classifier_pb2.ClassifyResponse = self._call(self._classifier.Classify, part, timeout_s)
                 outcomes += classify_codec.decode_results(response, image_count=len(part.images))
         return outcomes
 
@@ -201,11 +200,12 @@ class Client:
 
         Images are read in a thread of their own, and no more than `read_ahead` are read and not yet handed back. When
         the connection fails, what was not answered is sent again over a new one. Close the iterator (or exhaust it) to
-        end the stream before its images do.
+        end the stream before its images do; in asyncio by `async with contextlib.aclosing(…) as outcomes`.
 
         Args:
-            images: as classify()'s, of any length, such as a generator. A file that cannot be read fails alone; so does
-                an image for which there is a FailedImage already, which comes back as it is.
+            images: as classify()'s, of any length, such as a generator; for AsyncClient it may be an asynchronous one.
+                A file that cannot be read fails alone; so does an image for which there is a FailedImage already, which
+                comes back as it is.
             labels: as classify()'s; so are the options down to `return_encoder_input`.
             options: as in classify().
             label_set: name of a published set.
@@ -247,7 +247,7 @@ class Client:
             )
         )
         return self._connection.stream(
-            self._stub.ClassifyStream,
+            lambda: self._classifier.ClassifyStream,
             _images.as_iterable(images),
             classify_stream_codec(asked),
             read_ahead=read_ahead,
@@ -277,8 +277,9 @@ class Client:
             ClipsrError: as classify(); so are OSError and TypeError.
         """
         query = embed_codec.encode_embed_query(fit=fit, route=route)
+        parts = classify_codec.split(_images.read_images(_images.as_sequence(images)), query)
         outcomes: list[ImageEmbedding | FailedImage] = []
-        for part in classify_codec.split(_images.read_images(_images.as_sequence(images)), query):
+        while (part := run_blocking(next, parts, None)) is not None:
             if isinstance(part, FailedImage):
                 outcomes.append(part)
             else:
@@ -339,7 +340,7 @@ class Client:
             OSError: the file cannot be read.
             TypeError: `image` is none of the three.
         """
-        content = _images.read_image(image)
+        content = run_blocking(_images.read_image, image)
         request = upscale_codec.encode_upscale(content, scale=scale, size_hw=size_hw, output_format=output_format)
         response: upscaler_pb2.UpscaleResponse = self._call(self._upscaler.Upscale, request, timeout_s)
         return upscale_codec.decode_upscaled(response)
@@ -370,7 +371,7 @@ class Client:
             ClipsrError: as classify().
         """
         request = classifier_pb2.GetModelInfoRequest()
-        return classify_codec.decode_model_info(self._call(self._stub.GetModelInfo, request, timeout_s))
+        return classify_codec.decode_model_info(self._call(self._classifier.GetModelInfo, request, timeout_s))
 
     def health(self, *, service: str = "", timeout_s: float | None = None) -> str:
         """Ask the standard health service, grpc.health.v1.
@@ -385,8 +386,10 @@ class Client:
         Raises:
             ClipsrError: as classify(); ServiceUnavailableError if nobody answers.
         """
+        check = self._connection.stub(health_pb2_grpc.HealthStub).Check
+        request = health_pb2.HealthCheckRequest(service=service)
         try:
-            return self._call(self._check, service, timeout_s, retry=_NEVER)
+            return health.status_name(self._call(check, request, timeout_s, retry=_NEVER))
         except NotFoundError:
             return health.SERVICE_UNKNOWN
 
@@ -410,10 +413,10 @@ class Client:
                 is_ready = poller.observe(error)
             if is_ready:
                 return
-            time.sleep(poller.pause_s())
+            self._connection.sleep(poller.pause_s())
 
     def close(self) -> None:
-        """Close the connection; the client cannot be used afterwards."""
+        """Close the connection: calls under way, and later ones, end with ClientClosedError."""
         self._connection.close()
 
     def __enter__(self) -> Client:
@@ -423,3 +426,15 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def _classifier(self) -> Any:
+        return self._connection.stub(classifier_pb2_grpc.ClassifierServiceStub)
+
+    @property
+    def _embedder(self) -> Any:
+        return self._connection.stub(embedding_pb2_grpc.EmbeddingServiceStub)
+
+    @property
+    def _upscaler(self) -> Any:
+        return self._connection.stub(upscaler_pb2_grpc.UpscalerServiceStub)

@@ -1,7 +1,9 @@
-"""A library of images, for code that waits."""
+# Written by scripts/unasync.py from _async/library.py: change that one.
+"""A library of images."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -19,6 +21,7 @@ from clipsr._library_types import (
     StoredImage,
 )
 from clipsr._rpc.window import ADD_READ_AHEAD
+from clipsr._sync.channel import run_blocking
 from clipsr._sync.connection import Connection
 from clipsr._types import FailedImage, Fit, ImageSource, Route
 from clipsr.v1 import library_pb2, library_pb2_grpc
@@ -37,7 +40,6 @@ class Library:
     def __init__(self, connection: Connection, name: str) -> None:
         self._connection = connection
         self._name = name
-        self._stub: Any = library_pb2_grpc.LibraryServiceStub(connection.channel)
         self._call = connection.call
         self._retry_refused = dataclasses.replace(connection.retry, is_repeatable=False)
 
@@ -87,7 +89,8 @@ class Library:
         Args:
             timeout_s: deadline, in seconds; None takes the client's.
         """
-        return library_responses.pick_library(list_libraries(self._connection, timeout_s=timeout_s), self._name)
+        libraries = list_libraries(self._connection, timeout_s=timeout_s)
+        return library_responses.pick_library(libraries, self._name)
 
     def add(
         self,
@@ -123,7 +126,7 @@ class Library:
         """
         codec = library_requests.add_codec(self._name, fit=fit, route=route)
         return self._connection.stream(
-            self._stub.AddImages,
+            lambda: self._stub.AddImages,
             _images.as_iterable(images),
             codec,
             read_ahead=read_ahead,
@@ -223,7 +226,7 @@ class Library:
         )
         request = library_requests.encode_search_image(
             self._name,
-            None if image is None else _images.read_image(image),
+            None if image is None else run_blocking(_images.read_image, image),
             sha256=sha256,
             fit=fit,
             route=route,
@@ -380,14 +383,20 @@ class Library:
             InvalidRequestError: the files of some images were not kept; from the iterator.
         """
         request = library_pb2.ReembedLibraryRequest(library=self._name, drop_without_original=drop_without_original)
-        answers = self._connection.stream_responses(
+        follow = self._connection.stream_responses(
             self._stub.ReembedLibrary, request, progress=library_responses.measure_progress, timeout_s=timeout_s
         )
-        yield from map(library_responses.decode_progress, answers)
+        with contextlib.closing(follow) as answers:
+            for response in answers:
+                yield library_responses.decode_progress(response)
+
+    @property
+    def _stub(self) -> Any:
+        return self._connection.stub(library_pb2_grpc.LibraryServiceStub)
 
 
 def list_libraries(connection: Connection, *, timeout_s: float | None) -> list[LibraryInfo]:
     """Return all libraries of a service; Client.list_libraries()."""
-    stub: Any = library_pb2_grpc.LibraryServiceStub(connection.channel)
+    stub = connection.stub(library_pb2_grpc.LibraryServiceStub)
     request = library_pb2.ListLibrariesRequest()
     return library_responses.decode_libraries(connection.call(stub.ListLibraries, request, timeout_s))

@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from clipsr._codecs.stream import Answer, Item, Source
 from clipsr._errors import ClipsrError
 from clipsr._rpc import errors as call_errors
+from clipsr._rpc.lifetime import Lifetime, closed
 from clipsr._rpc.retry import RetryPolicy
 from clipsr._rpc.window import Window
 from clipsr._types import FailedImage
@@ -32,6 +33,7 @@ class ThreadStream(Generic[Source, Item, Answer]):
         retry: when to connect again; its attempts count from the last answer.
         idle_timeout_s: longest time without an answer while images wait for one, in seconds.
         url: the address, for errors.
+        lifetime: the client's; the stream fails when it ends.
     """
 
     def __init__(
@@ -43,9 +45,11 @@ class ThreadStream(Generic[Source, Item, Answer]):
         retry: RetryPolicy,
         idle_timeout_s: float,
         url: str,
+        lifetime: Lifetime,
     ) -> None:
         self._open_call, self._images = open_call, images
         self._retry, self._idle_timeout_s, self._url = retry, idle_timeout_s, url
+        self._lifetime = lifetime
         self._changed = threading.Condition()
         self._window = window
         self._call: _Call | None = None
@@ -65,14 +69,15 @@ class ThreadStream(Generic[Source, Item, Answer]):
             ClipsrError: the stream failed for good.
             Exception: whatever `images` raised, after the outcomes of the images before it.
         """
-        threading.Thread(target=self._read, name="clipsr-read", daemon=True).start()
-        try:
-            while (outcome := self._next()) is not None:
-                yield outcome
-            if self._source_error is not None:
-                raise self._source_error
-        finally:
-            self._close()
+        with self._lifetime.notify(self._fail_closed):
+            threading.Thread(target=self._read, name="clipsr-read", daemon=True).start()
+            try:
+                while (outcome := self._next()) is not None:
+                    yield outcome
+                if self._source_error is not None:
+                    raise self._source_error
+            finally:
+                self._close()
 
     def _next(self) -> tuple[int, Answer | FailedImage] | None:
         """Return the next outcome, None after the last; connect, and connect again, on the way."""
@@ -111,10 +116,11 @@ class ThreadStream(Generic[Source, Item, Answer]):
         if delay_s is None:
             raise failure
         end_s = time.monotonic() + delay_s
-        while (rest_s := end_s - time.monotonic()) > 0:
+        while self._failure is failure and (rest_s := end_s - time.monotonic()) > 0:
             self._changed.wait(rest_s)
-        self._failure = None
-        self._window.rewind()
+        if self._failure is failure:
+            self._failure = None
+            self._window.rewind()
 
     def _connect(self) -> None:
         self._connection += 1
@@ -123,6 +129,13 @@ class ThreadStream(Generic[Source, Item, Answer]):
             target=self._receive, args=(self._connection, self._call), name="clipsr-receive", daemon=True
         )
         receive.start()
+
+    def _fail_closed(self) -> None:
+        """End the connection, and the stream with what is answered by now: the client is closed."""
+        with self._changed:
+            self._connection += 1  # its thread has nothing to say about how it ends
+            self._failure = closed()
+            self._changed.notify_all()
 
     def _close(self) -> None:
         with self._changed:
