@@ -400,6 +400,23 @@ def test_other_names_of_this_machine_are_refused(address):
     assert list(answers.values()) == [200, 200, 400, 400]
 
 
+def test_tabs_have_addresses(visit, address):
+    page = visit.page
+    selected = page.get_by_role("tab", selected=True)
+    for name in ("Search", "Library"):
+        page.get_by_role("tab", name=name).click()
+        expect(page).to_have_url(f"{address.rstrip('/')}/#{name.lower()}")
+    page.go_back()
+    expect(selected).to_have_text("Search")
+    page.go_back()
+    expect(selected).to_have_text("Classify")
+    page.go_forward()
+    expect(selected).to_have_text("Search")
+    page.goto("about:blank")
+    page.goto(f"{address.rstrip('/')}/#service")
+    expect(selected).to_have_text("Service")
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
