@@ -218,15 +218,16 @@ def test_command_line_prints_one_json_object_a_line(service, samples, tmp_path):
     run = service.cli("classify", samples[0], broken, "--labels", "cat,dog", "--format", "json")
     assert run.returncode == 1, run.stderr
     good, bad = map(json.loads, run.stdout.splitlines())
-    assert good.keys() == {"path", "predictions", "route", "input_hw", "model"}
+    assert good.keys() == {"path", "status", "predictions", "none_of_these", "route", "input_hw", "model"}
     assert [p.keys() for p in good["predictions"]] == [{"label", "cosine", "probability"}] * 2
-    assert bad["error"]["code"] == "INVALID_ARGUMENT"
+    assert bad.keys() == {"path", "status", "reason", "message"}
+    assert bad["status"] == "INVALID_ARGUMENT"
 
 
 def test_command_line_reads_standard_input(service):
     run = service.cli("classify", "-", "--labels", "@cifar10", "--top-k", "2", "--format", "csv", stdin=png())
     assert run.returncode == 0, run.stderr
-    assert len(run.stdout.splitlines()) == 1 + 2
+    assert len(run.stdout.splitlines()) == 1 + 1
 
 
 def test_a_deadline_of_a_millisecond(service, samples):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from pathlib import Path
 
 import click
@@ -138,7 +140,6 @@ def test_a_rate_that_is_exceeded(run, fake_service, folder):
 def test_none_of_these_is_shown_where_it_is_asked_for(run, folder):
     arguments = ["classify", str(folder / "a.jpg"), "--labels", "cat,dog", "--min-cosine", "0.9", "--top-k", "1"]
     assert "none (cat)" in run(*arguments).out
-    assert run(*arguments, "--format", "json").out.endswith('"none_of_these": true}\n')
-    header, row = run(*arguments, "--format", "csv").out.splitlines()
-    assert header.endswith(",error,none_of_these")
-    assert row.endswith(",upscaled,,true")
+    assert json.loads(run(*arguments, "--format", "json").out)["none_of_these"] is True
+    header, row = csv.reader(run(*arguments, "--format", "csv").out.splitlines())
+    assert row[header.index("none_of_these")] == "true"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -9,11 +10,14 @@ import random
 import re
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +27,6 @@ import pytest
 from tests.client.terminal import run_in_terminal
 
 from clipsr.cli._classify.journal import Journal, JournalError
-from clipsr.cli._inputs import find_images, walk_images
 
 COMMAND = [sys.executable, "-c", "import sys; from clipsr.cli import main; sys.exit(main())"]
 WAIT_S = 120
@@ -78,41 +81,46 @@ def journal_of(output: Path) -> Path:
 
 
 def count_done(output: Path) -> int:
-    journal = journal_of(output)
-    return max(0, journal.read_bytes().count(b"\n") - 1) if journal.exists() else 0
+    """Images that are done, by the journal of a run that has ended."""
+    with Journal(journal_of(output)) as journal:
+        return len(journal)
 
 
-def kill_after(process: subprocess.Popen[bytes], output: Path, done: int) -> None:
-    """Kill the process once the journal holds so many images."""
+def wait_until(is_true: Callable[[], bool]) -> None:
     end_s = time.monotonic() + WAIT_S
-    while count_done(output) < done and process.poll() is None:
+    while not is_true():
         assert time.monotonic() < end_s
         time.sleep(0.002)
+
+
+def run_and_kill(arguments: list[str], fake_service: Any, *, after: int) -> None:
+    """Run a command and kill it after it was given so many answers."""
+    answered: list[int] = []
+    fake_service.on_stream = lambda count, context: answered.append(count) if count < after else time.sleep(0.004)
+    process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
+    wait_until(lambda: len(answered) >= after or process.poll() is not None)
     process.kill()
     process.wait()
+    assert process.returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
 def test_killed_three_times_each_image_is_there_once(photos, tmp_path, fake_service, ending):
-    fake_service.on_stream = lambda answered, context: time.sleep(0.004)
     fake_service.stream_burst = 5  # answers come in another order than images
     fake_service.fail_image(b"123")
     output = tmp_path / f"results.{ending}"
-    for stop in sorted(random.sample(range(1, 240), 3)):
-        process = subprocess.Popen(command(photos, output, fake_service.url), stderr=subprocess.DEVNULL)
-        kill_after(process, output, stop)
-        assert process.returncode == -signal.SIGKILL
+    for _ in range(3):
+        run_and_kill(command(photos, output, fake_service.url), fake_service, after=random.randrange(1, 80))
         assert not output.exists()
     before = count_done(output)
     asked = sum(map(len, fake_service.streamed))
     done = subprocess.run(command(photos, output, fake_service.url), capture_output=True, timeout=WAIT_S, text=True)
     assert done.returncode == 1, done.stderr  # one image failed
-    assert f"going on after {before}" in done.stderr
+    assert f"resuming after {before}" in done.stderr
     assert done.stdout == f"300 images: 299 classified, 1 failed; {output}\n"
     rows = read_any(output)
     assert [row["path"] for row in rows] == sorted(str(path) for path in photos.rglob("*.png"))
     assert Counter(row["status"] for row in rows) == {"OK": 299, "INVALID_ARGUMENT": 1}
-    assert not journal_of(output).exists()
     # What was in the journal was not asked again; what was under way when it was killed had to be.
     assert sum(map(len, fake_service.streamed)) - asked == 300 - before
     assert asked <= before + 3 * 64
@@ -188,7 +196,7 @@ class TestResuming:
         output = tmp_path / "results.jsonl"
         done = run("classify", str(folder), "--labels", "cat,dog", "--output", str(output))
         assert done.code == 3
-        assert "1 images are done; the same command goes on from there" in done.err
+        assert "1 images are done; the same command resumes after them" in done.err
         fake_service.on_stream = None
         return output
 
@@ -231,33 +239,92 @@ class TestResuming:
         assert run(*arguments).code == 0  # and replaced if one says so
         assert len(fake_service.streamed) == 3
 
-    @pytest.mark.parametrize("tail", [b'{"path":"x","sta', b"\0" * 100, b'{"path":"x"}\n', b"\xff\n\0"])
-    def test_a_torn_end_is_done_again(self, run, folder, fake_service, interrupted, tail):
-        with journal_of(interrupted).open("ab") as file:
-            file.write(tail)
-        assert run("classify", str(folder), "--labels", "cat,dog", "--output", str(interrupted)).code == 0
-        assert len(read_lines(interrupted)) == 3
-
-    def test_damage_in_the_middle_is_not_passed_over(self, run, folder, interrupted):
+    def test_damage_is_not_passed_over(self, run, folder, interrupted):
         journal = journal_of(interrupted)
-        header, record = journal.read_bytes().splitlines(keepends=True)
-        journal.write_bytes(header + b"garbage\n" + record)
+        content = bytearray(journal.read_bytes())
+        content[4096:] = b"x" * len(content[4096:])  # all pages but the first
+        journal.write_bytes(content)
         done = run("classify", str(folder), "--labels", "cat,dog", "--output", str(interrupted))
         assert done.code == 2
         assert "is damaged: begin again with --restart" in done.err
+        assert run("classify", str(folder), "--labels", "cat,dog", "--output", str(interrupted), "--restart").code == 0
+
+    def test_a_journal_of_an_earlier_version_is_refused(self, run, folder, interrupted):
+        journal = journal_of(interrupted)
+        old = b'{"clipsr_journal":1,"folder":"/","settings":{}}\n'
+        journal.write_bytes(old)
+        done = run("classify", str(folder), "--labels", "cat,dog", "--output", str(interrupted))
+        assert done.code == 2
+        assert "finish that run with the version that began it" in done.err
+        assert done.err.count("\n") == 1
+        assert journal.read_bytes() == old
+        assert run("classify", str(folder), "--labels", "cat,dog", "--output", str(interrupted), "--restart").code == 0
 
     def test_a_folder_by_another_name_is_the_same(self, run, folder, fake_service, interrupted, monkeypatch):
         monkeypatch.chdir(folder.parent)
         assert run("classify", folder.name, "--labels", "cat,dog", "--output", str(interrupted)).code == 0
         assert len(fake_service.streamed[1]) == 2
 
-    def test_two_runs_do_not_mix(self, run, folder, interrupted):
-        settings = json.loads(journal_of(interrupted).read_text().splitlines()[0])["settings"]
-        journal = Journal(journal_of(interrupted), settings, folder=Path.cwd())
-        done = run("classify", str(folder), "--labels", "cat,dog", "--output", str(interrupted))
-        journal.close()
+    @pytest.mark.parametrize("more", [[], ["--restart"]])
+    def test_two_runs_do_not_mix(self, run, folder, interrupted, more):
+        with Journal(journal_of(interrupted)):
+            done = run("classify", str(folder), "--labels", "cat,dog", "--output", str(interrupted), *more)
         assert done.code == 2
         assert "Another run is writing" in done.err
+        assert count_done(interrupted) == 1
+
+
+class TestRetryingFailedImages:
+    @pytest.fixture
+    def finished(self, run, folder, fake_service, tmp_path) -> list[str]:
+        """The command of a finished run in which one image failed."""
+        fake_service.fail_image(b"c.PNG")
+        arguments = ["classify", str(folder), "--labels", "cat,dog", "--output", str(tmp_path / "results.jsonl")]
+        done = run(*arguments)
+        assert done.code == 1
+        assert "--retry-failed does the failed images again" in done.err
+        fake_service._failures.clear()
+        return arguments
+
+    def test_only_they_are_done_again(self, run, fake_service, finished, tmp_path):
+        assert run(*finished, "--retry-failed").code == 0
+        assert [content for _, content in fake_service.streamed[1]] == [b"c.PNG"]
+        records = read_lines(tmp_path / "results.jsonl")
+        assert [(Path(each["path"]).name, each["status"]) for each in records] == [
+            ("a.jpg", "OK"),
+            ("猫.webp", "OK"),
+            ("c.PNG", "OK"),
+        ]
+        assert not journal_of(tmp_path / "results.jsonl").exists()
+
+    def test_a_finished_run_is_not_done_again_by_itself(self, run, fake_service, finished):
+        done = run(*finished)
+        assert done.code == 2
+        assert "is there already and finished" in done.err
+        assert "--retry-failed" in done.err
+        assert len(fake_service.streamed) == 1
+
+    def test_without_its_output_the_run_begins_again(self, run, fake_service, finished, tmp_path):
+        (tmp_path / "results.jsonl").unlink()
+        assert run(*finished).code == 0
+        assert len(fake_service.streamed[1]) == 3
+
+    def test_other_settings_are_refused(self, run, fake_service, finished):
+        done = run(*finished, "--retry-failed", "--top-k", "1")
+        assert done.code == 2
+        assert "other settings (top_k)" in done.err
+
+    def test_it_can_be_interrupted(self, run, fake_service, finished, tmp_path):
+        fake_service.on_stream = lambda answered, context: context.abort(grpc.StatusCode.INTERNAL, "boom")
+        assert run(*finished, "--retry-failed").code == 3
+        fake_service.on_stream = None
+        assert run(*finished).code == 0
+        assert len(read_lines(tmp_path / "results.jsonl")) == 3
+
+    def test_nothing_failed(self, run, finished):
+        assert run(*finished, "--retry-failed").code == 0
+        done = run(*finished, "--retry-failed")
+        assert (done.code, "no image failed" in done.err) == (0, True)
 
 
 class TestUsage:
@@ -268,8 +335,10 @@ class TestUsage:
             (["--output", "gone/results.csv"], "does not exist"),
             (["--output", "results.csv", "--format", "csv"], "leave --format out"),
             (["--output", "results.csv", "--embeddings"], "holds no embeddings"),
-            (["--embeddings"], "go with --output"),
+            (["--embeddings"], "go with --format json"),
             (["--restart"], "go with --output"),
+            (["--retry-failed"], "go with --output"),
+            (["--output", "results.csv", "--restart", "--retry-failed"], "leave one of them out"),
         ],
     )
     def test_wrong_usage_is_one_sentence(self, run, folder, fake_service, monkeypatch, arguments, sentence):
@@ -327,38 +396,38 @@ class TestFullDisk:
         output = tmp_path / "results.jsonl"
         arguments = command(photos, output, fake_service.url)
         done = subprocess.run(
-            arguments, capture_output=True, timeout=WAIT_S, text=True, preexec_fn=self.limited(10_000)
+            arguments, capture_output=True, timeout=WAIT_S, text=True, preexec_fn=self.limited(100_000)
         )
         assert done.returncode == 5, done.stderr
-        assert "cannot be written: File too large. Make room" in done.stderr
+        assert "cannot be written: disk I/O error. Make room" in done.stderr
         assert "Traceback" not in done.stderr
-        assert journal_of(output).read_bytes().endswith(b"}\n")
-        assert 10 < count_done(output) < 100
+        assert 1 < count_done(output) < 300
         assert subprocess.run(arguments, capture_output=True, timeout=WAIT_S).returncode == 0
         assert len(read_lines(output)) == 300
 
     @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
     def test_the_output_is_written_later(self, photos, tmp_path, fake_service, ending, monkeypatch):
         output = tmp_path / f"results.{ending}"
-        process = subprocess.Popen(command(photos, output, fake_service.url), stderr=subprocess.DEVNULL)
-        kill_after(process, output, 250)
+        run_and_kill(command(photos, output, fake_service.url), fake_service, after=250)
+        fake_service.on_stream = None
         asked = len(fake_service.streamed)
         done = subprocess.run(
             [*command(photos, output, fake_service.url)],
             capture_output=True,
             timeout=WAIT_S,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(self.make_failing_disk(tmp_path, ending))},
+            env=os.environ | {"PYTHONPATH": f"{self.make_failing_disk(tmp_path)}:{os.environ.get('PYTHONPATH', '')}"},
         )
         assert done.returncode == 5, done.stderr
-        assert "could not be written: No space left on device. All 300 images are done" in done.stderr
+        assert "could not be written: there is no room left" in done.stderr
+        assert "All 300 images are done" in done.stderr
         assert not output.exists()
         assert not list(tmp_path.glob(".*.part"))
         assert subprocess.run(command(photos, output, fake_service.url), capture_output=True).returncode == 0
         assert len(read_any(output)) == 300
         assert len(fake_service.streamed) == asked + 1  # nothing was asked for the file itself
 
-    def make_failing_disk(self, tmp_path: Path, ending: str) -> Path:
+    def make_failing_disk(self, tmp_path: Path) -> Path:
         """A folder whose sitecustomize lets the output's fsync fail, as a full disk with delayed allocation does."""
         folder = tmp_path / "site"
         folder.mkdir()
@@ -385,77 +454,78 @@ def test_a_terminal_shows_rate_and_remaining_time(photos, tmp_path, fake_service
 
 
 def test_an_interrupt_keeps_what_is_done(photos, tmp_path, fake_service):
-    fake_service.on_stream = lambda answered, context: time.sleep(0.01)
+    answers: list[int] = []
+    gate = threading.Event()
+    fake_service.on_stream = lambda count, context: answers.append(count) if count < 100 else gate.wait(WAIT_S)
     output = tmp_path / "results.csv"
     process = subprocess.Popen(command(photos, output, fake_service.url), stderr=subprocess.PIPE, text=True)
-    end_s = time.monotonic() + WAIT_S
-    while count_done(output) < 20:
-        assert time.monotonic() < end_s
-        time.sleep(0.01)
+    wait_until(lambda: len(answers) == 100)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=WAIT_S)
+    gate.set()
     assert process.returncode == 130
-    assert re.search(r"\d+ images are done; the same command goes on from there\n$", errors)
+    assert re.search(r"\d+ images are done; the same command resumes after them\n$", errors)
     assert "Traceback" not in errors
     assert not output.exists()
     assert subprocess.run(command(photos, output, fake_service.url), capture_output=True).returncode == 0
     assert len(read_any(output)) == 300
 
 
-class TestWalk:
-    def test_finds_what_classify_finds_in_its_order(self, folder, photos):
-        for name in ("b.png", "a", "b-c.png", "B.png"):
-            (folder / name).mkdir() if name == "a" else (folder / name).write_bytes(b"x")
-        (folder / "a" / "z.gif").write_bytes(b"x")
-        (folder / "loop").symlink_to(folder)
-        (folder / "link.png").symlink_to(folder / "gone.png")
-        for paths in ([str(folder)], [str(photos), str(folder / "notes.txt"), str(folder)]):
-            assert list(walk_images(paths)) == find_images(paths)
-
-    def test_a_folder_without_permission_is_an_item(self, folder, monkeypatch):
-        real = os.scandir
-
-        def scandir(path: Any) -> Any:
-            if Path(path).name == "b":
-                raise PermissionError(13, "Permission denied", str(path))
-            return real(path)
-
-        monkeypatch.setattr("os.scandir", scandir)
-        items = {Path(item.path).name: item.failure for item in walk_images([str(folder)])}
-        assert items["b"].code == "PERMISSION_DENIED"
-        assert items["a.jpg"] is None
-
-
 class TestJournal:
-    def test_records_come_in_the_order_of_the_walk(self, tmp_path):
-        journal = Journal(tmp_path / "j", {}, folder=tmp_path)
+    @pytest.fixture
+    def journal(self, tmp_path) -> Iterator[Journal]:
+        with Journal(tmp_path / "j") as journal:
+            journal.begin({})
+            yield journal
+
+    def test_records_come_in_the_order_of_the_walk(self, journal):
         for place in (2, 0, 1):
-            journal.append({"path": f"{place}", "status": "OK", "message": "x" * 10_000}, place=place)
+            assert journal.claim(f"{place}", place=place)
+        for path in ("1", "2", "0"):
+            journal.append({"path": path, "status": "OK", "message": "x" * 10_000})
         assert [record["path"] for record in journal.records()] == ["0", "1", "2"]
-        journal.close()
 
-    def test_a_path_that_is_not_utf8_survives(self, tmp_path):
-        journal = Journal(tmp_path / "j", {}, folder=tmp_path)
-        journal.append({"path": "\udcff.png", "status": "OK"}, place=0)
-        journal.close()
-        again = Journal(tmp_path / "j", {}, folder=tmp_path)
-        assert not again.claim("\udcff.png")
-        assert [record["path"] for record in again.records()] == ["\udcff.png"]
-        again.close()
+    def test_a_claim_without_an_answer_is_void_after_an_interruption(self, journal, tmp_path):
+        assert journal.claim("a.png", place=0)
+        assert not journal.claim("./b/../a.png", place=1)
+        journal.__exit__()
+        with Journal(tmp_path / "j") as again:
+            again.begin({})
+            assert len(again) == 0
+            assert again.claim("a.png", place=0)
 
-    def test_an_image_takes_100_to_200_bytes_of_memory(self, tmp_path):
-        journal = Journal(tmp_path / "j", {}, folder=tmp_path)
+    def test_a_path_that_is_not_utf8_survives(self, journal, tmp_path):
+        assert journal.claim("\udcff.png", place=0)
+        journal.append({"path": "\udcff.png", "status": "OK"})
+        journal.__exit__()
+        with Journal(tmp_path / "j") as again:
+            again.begin({})
+            assert not again.claim("\udcff.png", place=0)
+            assert [record["path"] for record in again.records()] == ["\udcff.png"]
+
+    def test_memory_does_not_grow(self, journal):
+        def add(places: range) -> None:
+            for place in places:
+                assert journal.claim(f"photos/{place:08}.png", place=place)
+                journal.append({"path": f"photos/{place:08}.png", "status": "OK"})
+
+        add(range(100))  # fills the caches
         tracemalloc.start()
-        for place in range(20_000):
-            assert journal.claim(f"photos/{place:08}.png")
-            journal._note({"status": "OK"}, place, place)
+        add(range(100, 5_000))
         size_bytes = tracemalloc.get_traced_memory()[0]
         tracemalloc.stop()
-        journal.close()
-        assert 50 < size_bytes / 20_000 < 200  # docs/cli.md says 100 to 200; the set of keys grows in steps
+        assert size_bytes < 50_000
+
+    def test_a_foreign_database_is_left_alone(self, tmp_path):
+        with contextlib.closing(sqlite3.connect(tmp_path / "j")) as database:
+            database.execute("CREATE TABLE mine (x)")
+        with pytest.raises(JournalError, match="no journal of this version"):
+            Journal(tmp_path / "j")
+        with contextlib.closing(sqlite3.connect(tmp_path / "j")) as database:
+            assert database.execute("SELECT name FROM sqlite_master").fetchall() == [("mine",)]
 
     def test_a_foreign_file_is_left_alone(self, tmp_path):
-        (tmp_path / "j").write_text('{"clipsr_journal": 99}\n')
+        (tmp_path / "j").write_text("mine\n")
         with pytest.raises(JournalError, match="no journal of this version"):
-            Journal(tmp_path / "j", {}, folder=tmp_path)
-        assert (tmp_path / "j").read_text() == '{"clipsr_journal": 99}\n'
+            Journal(tmp_path / "j")
+        assert (tmp_path / "j").read_text() == "mine\n"

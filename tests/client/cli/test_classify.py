@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,8 @@ import grpc
 import pytest
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from tests.client.conftest import make_status
 
 from clipsr.v1 import classifier_pb2, types_pb2
 
@@ -27,15 +30,6 @@ NOBODY = "127.0.0.1:1"  # tcpmux: privileged, and gone from the world
 def cat(folder: Path) -> str:
     """One image."""
     return str(folder / "a.jpg")
-
-
-def make_answer(request: classifier_pb2.ClassifyRequest) -> classifier_pb2.ClassifyResponse:
-    """A prediction for each image."""
-    prediction = types_pb2.Prediction(label=request.options.label_space.labels[0], cosine=0.25, probability=1.0)
-    result = classifier_pb2.ClassifyResult(
-        classification=classifier_pb2.Classification(predictions=[prediction], route=types_pb2.ROUTE_NATIVE)
-    )
-    return classifier_pb2.ClassifyResponse(results=[result] * len(request.images))
 
 
 def bad_request(field: str, description: str) -> Message:
@@ -52,10 +46,12 @@ class TestJson:
         assert [json.loads(line) for line in done.out.splitlines()] == [
             {
                 "path": cat,
+                "status": "OK",
                 "predictions": [
                     {"label": "cat", "cosine": 0.3, "probability": 0.5},
                     {"label": "dog", "cosine": 0.284375, "probability": 0.25},
                 ],
+                "none_of_these": False,
                 "route": "upscaled",
                 "input_hw": [32, 48],
                 "model": fake_service.info.digest,
@@ -70,11 +66,15 @@ class TestJson:
         assert [Path(each["path"]).name for each in objects] == ["a.jpg", "猫.webp", "c.PNG"]
         assert objects[1] == {
             "path": str(folder / "b" / "猫.webp"),
-            "error": {"code": "INVALID_ARGUMENT", "message": "Ends early."},
+            "status": "INVALID_ARGUMENT",
+            "reason": "IMAGE_TRUNCATED",
+            "message": "Ends early.",
         }
-        assert [list(each) for each in (objects[0], objects[2])] == [
-            ["path", "predictions", "route", "input_hw", "model"]
-        ] * 2
+        assert [each["status"] for each in objects] == ["OK", "INVALID_ARGUMENT", "OK"]
+
+    def test_embeddings_come_if_asked_for(self, run, cat) -> None:
+        done = run("classify", cat, "--labels", "cat,dog", "--format", "json", "--embeddings")
+        assert json.loads(done.out)["embedding"] == [0.6, 0.8]
 
     def test_keeps_unicode_readable(self, run, cat) -> None:
         done = run("classify", cat, "--labels", "猫,🐶", "--format", "json")
@@ -89,29 +89,44 @@ class TestJson:
 
 
 class TestCsv:
-    def test_has_a_row_a_prediction(self, run, folder, fake_service) -> None:
+    def test_has_a_row_an_image(self, run, folder, fake_service) -> None:
         fake_service.fail_image(b"c.PNG", message='Ends "early", it seems.')
         done = run("classify", str(folder), "--labels", "cat,dog", "--format", "csv")
         rows = list(csv.DictReader(io.StringIO(done.out)))
         assert done.code == 1
-        assert done.out.splitlines()[0] == "path,rank,label,cosine,probability,route,error"
-        assert [(Path(row["path"]).name, row["rank"], row["label"]) for row in rows] == [
-            ("a.jpg", "1", "cat"),
-            ("a.jpg", "2", "dog"),
-            ("猫.webp", "1", "cat"),
-            ("猫.webp", "2", "dog"),
-            ("c.PNG", "", ""),
+        assert [(Path(row["path"]).name, row["status"], row["label"]) for row in rows] == [
+            ("a.jpg", "OK", "cat"),
+            ("猫.webp", "OK", "cat"),
+            ("c.PNG", "INVALID_ARGUMENT", ""),
         ]
-        assert rows[1] == {
-            "path": str(folder / "a.jpg"),
-            "rank": "2",
-            "label": "dog",
-            "cosine": "0.284375",
-            "probability": "0.25",
-            "route": "upscaled",
-            "error": "",
-        }
-        assert rows[4]["error"] == 'INVALID_ARGUMENT: Ends "early", it seems.'
+        assert rows[2]["message"] == 'Ends "early", it seems.'
+
+    def test_is_what_an_output_holds(self, run, folder, fake_service, tmp_path) -> None:
+        fake_service.fail_image(b"c.PNG")
+        for output_format, ending in [("csv", "csv"), ("json", "jsonl")]:
+            printed = run("classify", str(folder), "--labels", "cat,dog", "--format", output_format).out
+            output = tmp_path / f"results.{ending}"
+            assert run("classify", str(folder), "--labels", "cat,dog", "--output", str(output)).code == 1
+            assert output.read_text("utf-8") == printed
+
+    @pytest.mark.parametrize("name", ["x\rz.png", "x\nz.png", "x\r\nz.png", 'x",z.png'])
+    def test_a_name_with_a_line_end_is_one_cell(self, run, tmp_path, name) -> None:
+        (tmp_path / name).write_bytes(b"x")
+        done = run("classify", str(tmp_path), "--labels", "cat,dog", "--format", "csv")
+        rows = list(csv.reader(io.StringIO(done.out, newline="")))
+        assert [len(row) for row in rows] == [13, 13]
+        assert rows[1][0] == str(tmp_path / name)
+
+    @pytest.mark.parametrize("sign", ["=", "+", "-", "@"])
+    def test_formulas_are_marked_if_asked_for(self, run, tmp_path, monkeypatch, sign) -> None:
+        monkeypatch.chdir(tmp_path)
+        name = f"{sign}1.png"
+        Path(name).write_bytes(b"x")
+        cells = []
+        for options in ([], ["--csv-safe"]):
+            done = run("classify", "--labels", "cat,dog", "--format", "csv", *options, "--", name)
+            cells += [row["path"] for row in csv.DictReader(io.StringIO(done.out))]
+        assert cells == [name, f"'{name}"]
 
 
 class TestTable:
@@ -145,6 +160,13 @@ class TestTable:
         assert "\x1b" not in done.out
         assert r"\x1b[2Jx\n.png" in done.out
 
+    def test_bidirectional_controls_are_written_out(self, run, tmp_path) -> None:
+        path = tmp_path / "cat\u202egnp.exe.png"
+        path.write_bytes(b"x")
+        done = run("classify", str(path), "--labels", "\u2066cat,dog")
+        assert r"cat\u202egnp.exe.png" in done.out
+        assert r"\u2066cat" in done.out
+
     def test_a_set_of_the_service_gives_the_columns(self, run, cat) -> None:
         done = run("classify", cat, "--labels", "@animals")
         assert done.code == 0
@@ -156,43 +178,46 @@ class TestRequest:
         arguments = ["--top-k", "1", "--fit", "squash", "--route", "native"]
         arguments += ["--templates", "a {}.", "--templates", "the {}!"]
         done = run("classify", cat, "--labels", "cat,dog", *arguments)
-        request = fake_service.requests[0]
         assert done.code == 0
-        assert request == classifier_pb2.ClassifyRequest(
-            images=[types_pb2.Image(content=b"a.jpg")],
-            options=classifier_pb2.ClassifyOptions(
+        assert fake_service.streamed == [[(0, b"a.jpg")]]
+        assert fake_service.configs == [
+            classifier_pb2.ClassifyOptions(
                 label_space=types_pb2.LabelSpace(labels=["cat", "dog"], templates=["a {}.", "the {}!"]),
                 fit=types_pb2.FIT_SQUASH,
                 route=types_pb2.ROUTE_NATIVE,
                 top_k=1,
-            ),
-        )
+            )
+        ]
 
     def test_names_a_set(self, run, cat, fake_service) -> None:
         run("classify", cat, "--labels", "@animals", "--templates", "@simple")
-        space = fake_service.requests[0].options.label_space
+        space = fake_service.configs[0].label_space
         assert (list(space.labels), space.label_set, list(space.templates)) == ([], "animals", ["@simple"])
 
     def test_reads_a_labels_file(self, run, cat, fake_service, tmp_path) -> None:
         file = tmp_path / "labels.txt"
         file.write_bytes("\ufeffcat, the animal\r\n\r\n  猫  \n@home\n".encode())
         assert run("classify", cat, "--labels-file", str(file)).code == 0
-        assert list(fake_service.requests[0].options.label_space.labels) == ["cat, the animal", "猫", "@home"]
+        assert list(fake_service.configs[0].label_space.labels) == ["cat, the animal", "猫", "@home"]
 
-    def test_goes_batch_by_batch(self, run, folder, fake_service) -> None:
-        assert run("classify", str(folder), "--labels", "cat,dog", "--batch-size", "2").code == 0
-        assert [len(request.images) for request in fake_service.requests] == [2, 1]
+    def test_reads_labels_from_standard_input(self, run, cat, fake_service, monkeypatch) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("cat\n猫\n".encode())))
+        assert run("classify", cat, "--labels-file", "-").code == 0
+        assert list(fake_service.configs[0].label_space.labels) == ["cat", "猫"]
+        done = run("classify", "-", "--labels-file", "-")
+        assert done.code == 2
+        assert "either an image or the labels file" in done.err
 
-    def test_a_batch_is_never_larger_than_the_service_allows(self, run, folder, fake_service) -> None:
-        fake_service.info.limits.max_images = 1
-        assert run("classify", str(folder), "--labels", "cat,dog").code == 0
-        assert [len(request.images) for request in fake_service.requests] == [1, 1, 1]
+    def test_outcomes_come_in_the_order_of_the_images(self, run, folder, fake_service) -> None:
+        fake_service.stream_burst = 3  # answered from the last to the first
+        done = run("classify", str(folder), "--labels", "cat,dog", "--format", "json")
+        assert [Path(json.loads(line)["path"]).name for line in done.out.splitlines()] == ["a.jpg", "猫.webp", "c.PNG"]
 
     def test_reads_standard_input(self, run, fake_service, monkeypatch) -> None:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"from a pipe")))
         done = run("classify", "-", "--labels", "cat,dog", "--format", "json")
         assert json.loads(done.out)["path"] == "-"
-        assert fake_service.requests[0].images[0].content == b"from a pipe"
+        assert fake_service.streamed[0][0][1] == b"from a pipe"
 
     def test_the_option_beats_the_environment(self, run, fake_service, monkeypatch) -> None:
         monkeypatch.setenv("CLIPSR_URL", NOBODY)
@@ -212,37 +237,76 @@ class TestUnreadable:
         done = run("classify", str(folder), "--labels", "cat,dog", "--format", "json")
         first, *others = [json.loads(line) for line in done.out.splitlines()]
         assert done.code == 1
-        assert first["error"]["code"] == "PERMISSION_DENIED"
-        assert all("predictions" in other for other in others)
-        assert len(fake_service.requests[0].images) == 2
+        assert first["status"] == "PERMISSION_DENIED"
+        assert [other["status"] for other in others] == ["OK", "OK"]
+        assert len(fake_service.streamed[0]) == 2
 
     def test_a_folder_without_permission_fails_alone(self, run, folder, monkeypatch) -> None:
-        real_walk = __import__("os").walk
+        real = os.scandir
 
-        def walk(top: str, *, onerror: Callable[[OSError], None]) -> Any:
-            onerror(PermissionError(13, "Permission denied", str(folder / "locked")))
-            return real_walk(top, onerror=onerror)
+        def scandir(path: Any) -> Any:
+            if Path(path).name == "b":  # chmod would not stop a test that root runs
+                raise PermissionError(13, "Permission denied", str(path))
+            return real(path)
 
-        monkeypatch.setattr("os.walk", walk)
+        monkeypatch.setattr("os.scandir", scandir)
         done = run("classify", str(folder), "--labels", "cat,dog", "--format", "json")
-        last = json.loads(done.out.splitlines()[-1])
+        records = [json.loads(line) for line in done.out.splitlines()]
         assert done.code == 1
-        assert last["path"] == str(folder / "locked")
-        assert last["error"]["message"] == "The folder may not be read: check its permissions."
+        assert [record["status"] for record in records] == ["OK", "PERMISSION_DENIED", "OK"]
+        assert records[1]["path"] == str(folder / "b")
+        assert records[1]["message"] == "The folder may not be read: check its permissions."
+
+    @pytest.mark.parametrize("name", ["loop", "loop.png"])
+    def test_a_link_to_itself_takes_no_neighbour_along(self, run, folder, name) -> None:
+        (folder / name).symlink_to(folder / name)
+        done = run("classify", str(folder), "--labels", "cat,dog", "--format", "json")
+        statuses = {Path(each["path"]).name: each["status"] for each in map(json.loads, done.out.splitlines())}
+        failed = {"loop.png": "DATA_LOSS"} if name == "loop.png" else {}
+        assert statuses == {"a.jpg": "OK", "猫.webp": "OK", "c.PNG": "OK"} | failed
+
+    @pytest.mark.parametrize("output", [[], ["--output", "results.jsonl"]])
+    def test_pipes_and_sockets_are_never_opened(self, run, folder, tmp_path, monkeypatch, output) -> None:
+        monkeypatch.chdir(tmp_path)
+        os.mkfifo(folder / "pipe.png")
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind("photos/socket.png")
+        done = run("classify", "photos", "/dev/zero", "--labels", "cat,dog", *(output or ["--format", "json"]))
+        text = Path("results.jsonl").read_text("utf-8") if output else done.out
+        messages = {Path(each["path"]).name: each.get("message", "") for each in map(json.loads, text.splitlines())}
+        assert done.code == 1
+        assert list(messages) == ["a.jpg", "猫.webp", "c.PNG", "pipe.png", "socket.png", "zero"]
+        assert [messages[name].split(",")[0] for name in ("pipe.png", "socket.png", "zero")] == [
+            "This is a named pipe",
+            "This is a socket",
+            "This is a device",
+        ]
+
+    def test_what_is_left_out_is_counted_in_one_line(self, run, folder) -> None:
+        for name in ("x.heic", "y.HEIC", "._a.jpg", "plain"):
+            (folder / name).write_bytes(b"x")
+        (folder / "__MACOSX").mkdir()
+        (folder / "__MACOSX" / "a.jpg").write_bytes(b"x")
+        (folder / "up").symlink_to(folder)
+        done = run("classify", str(folder), "--labels", "cat,dog", "--format", "json")
+        assert len(done.out.splitlines()) == 3
+        assert done.err == (
+            "clipsr-client: left out of folders: hidden 3, .heic 2, __MACOSX 1, .txt 1, without ending 1, "
+            "linked folders 1\n"
+        )
 
     def test_a_file_beyond_the_limit_is_not_sent(self, run, folder, fake_service) -> None:
         fake_service.info.limits.max_image_bytes = 5
         done = run("classify", str(folder), "--labels", "cat,dog", "--format", "json")
-        codes = [json.loads(line).get("error", {}).get("code") for line in done.out.splitlines()]
         assert done.code == 1
-        assert codes == [None, "INVALID_ARGUMENT", None]
-        assert [image.content for image in fake_service.requests[0].images] == [b"a.jpg", b"c.PNG"]
+        assert [json.loads(line)["status"] for line in done.out.splitlines()] == ["OK", "INVALID_ARGUMENT", "OK"]
+        assert [content for _, content in fake_service.streamed[0]] == [b"a.jpg", b"c.PNG"]
 
     def test_a_link_that_leads_nowhere_fails_alone(self, run, folder) -> None:
         (folder / "link.png").symlink_to(folder / "gone.png")
         done = run("classify", str(folder), "--labels", "cat,dog", "--format", "json")
         assert done.code == 1
-        assert json.loads(done.out.splitlines()[-1])["error"]["code"] == "NOT_FOUND"
+        assert json.loads(done.out.splitlines()[-1])["status"] == "NOT_FOUND"
 
 
 class TestUsage:
@@ -276,7 +340,7 @@ class TestUsage:
         assert done.out == ""
         assert sentence in done.err
         assert done.err.startswith("clipsr-client: ")
-        assert fake_service.requests == []
+        assert fake_service.streamed == []
 
     def test_a_folder_without_images(self, run, tmp_path) -> None:
         done = run("classify", str(tmp_path), "--labels", "cat,dog")
@@ -301,15 +365,9 @@ class TestUsage:
         assert "is a terminal" in done.err
 
     def test_the_service_refuses_the_whole_request(self, run, cat, fake_service) -> None:
-        real = fake_service._wait_or_abort
         violation = bad_request("label_space.labels[1]", "appears twice")
-
-        def abort_classify(context: grpc.ServicerContext) -> None:
-            if fake_service.requests:
-                fake_service.abort(grpc.StatusCode.INVALID_ARGUMENT, "The label 'cat' is there twice.", violation)
-            real(context)
-
-        fake_service._wait_or_abort = abort_classify
+        status = make_status(grpc.StatusCode.INVALID_ARGUMENT.value[0], "The label 'cat' is there twice.", violation)
+        fake_service.on_stream = lambda answered, context: context.abort_with_status(rpc_status.to_status(status))
         done = run("classify", cat, "--labels", "cat,cat", "--format", "csv")
         assert done.code == 2
         assert done.out == ""
@@ -324,15 +382,17 @@ class TestUnreachable:
         assert NOBODY in done.err
         assert "clipsr-serve up" in done.err
 
-    def test_the_service_goes_away_halfway(self, run, folder, fake_service) -> None:
-        def answer_once(request: classifier_pb2.ClassifyRequest) -> classifier_pb2.ClassifyResponse:
-            fake_service.abort(grpc.StatusCode.UNAVAILABLE, "Triton is not ready.")
-            return make_answer(request)
+    @pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL])
+    def test_the_service_goes_away_halfway(self, run, folder, fake_service, code) -> None:
+        def abort_later(answered: int, context: grpc.ServicerContext) -> None:
+            if answered == 1 or len(fake_service.streamed) > 1:
+                context.abort(code, "Triton is not ready.")
 
-        fake_service.answer = answer_once
+        fake_service.on_stream = abort_later
         done = run("classify", str(folder), "--labels", "cat,dog", "--batch-size", "1", "--format", "json")
         assert done.code == 3
         assert len(done.out.splitlines()) == 1
+        assert "Triton is not ready." in done.err
 
     def test_a_deadline_before_any_answer(self, run, cat, fake_service) -> None:
         fake_service.delay_s = 30
@@ -343,46 +403,14 @@ class TestUnreachable:
         assert "--timeout" in done.err
         assert time.monotonic() - started_s < 20
 
-    def test_a_deadline_of_the_first_batch(self, run, folder, fake_service) -> None:
+    def test_a_deadline_after_an_answer(self, run, folder, fake_service) -> None:
         ended = threading.Event()
-
-        def wait(request: classifier_pb2.ClassifyRequest) -> classifier_pb2.ClassifyResponse:
-            ended.wait(60)
-            return make_answer(request)
-
-        fake_service.answer = wait
-        done = run("classify", str(folder), "--labels", "cat,dog", "--timeout", "0.5", "--batch-size", "1")
+        fake_service.on_stream = lambda answered, context: ended.wait(60) if answered else None
+        done = run("classify", str(folder), "--labels", "cat,dog", "--timeout", "0.5", "--format", "json")
         ended.set()
         assert done.code == 3
-        assert len(fake_service.requests) == 1
-
-    def test_a_deadline_of_a_later_batch_fails_its_images_only(self, run, folder, fake_service) -> None:
-        ended = threading.Event()
-
-        def wait(request: classifier_pb2.ClassifyRequest) -> classifier_pb2.ClassifyResponse:
-            if len(fake_service.requests) == 2:
-                ended.wait(60)
-            return make_answer(request)
-
-        fake_service.answer = wait
-        arguments = ["--labels", "cat,dog", "--timeout", "3", "--batch-size", "1", "--format", "json"]
-        done = run("classify", str(folder), *arguments)
-        ended.set()
-        codes = [json.loads(line).get("error", {}).get("code") for line in done.out.splitlines()]
-        assert done.code == 1
-        assert codes == [None, "DEADLINE_EXCEEDED", None]
-
-    def test_a_fault_of_the_service_fails_a_batch(self, run, folder, fake_service) -> None:
-        def answer_once(request: classifier_pb2.ClassifyRequest) -> classifier_pb2.ClassifyResponse:
-            fake_service.abort(grpc.StatusCode.INTERNAL, "boom")
-            return make_answer(request)
-
-        fake_service.answer = answer_once
-        arguments = ["--labels", "cat,dog", "--batch-size", "2", "--format", "json"]
-        done = run("classify", str(folder), *arguments)
-        codes = [json.loads(line).get("error", {}).get("code") for line in done.out.splitlines()]
-        assert done.code == 1
-        assert codes == [None, None, "INTERNAL"]
+        assert len(done.out.splitlines()) == 1
+        assert "--timeout" in done.err
 
 
 class TestInfo:

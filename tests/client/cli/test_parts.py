@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
+from types import SimpleNamespace
 
 import click
 import pytest
@@ -12,62 +14,21 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from clipsr import Classification, FailedImage, Limits, Prediction
+from clipsr import Classification, Prediction
 from clipsr._display.description import format_bytes
-from clipsr.cli._classify.formats import shorten_float
 from clipsr.cli._classify.labels import split_labels
 from clipsr.cli._classify.table import TableWriter, draw_bar, plan_layout
-from clipsr.cli._inputs import Item, find_images, read_batches
-from clipsr.cli._text import escape_controls, fit_left, fit_right
-
-LIMITS = Limits(
-    max_images=4,
-    max_image_bytes=100,
-    max_image_pixels=1,
-    max_labels=1,
-    max_label_bytes=1,
-    max_templates=1,
-    max_texts=1,
-    max_message_bytes=200,
-    max_output_pixels=1,
-)
+from clipsr.cli._inputs import Item, check_paths, read_item, walk_images
+from clipsr.cli._text import escape_controls, fit_left, fit_right, shorten_float
 
 
-def sent(paths, *, batch_size=32, limits=LIMITS) -> list[list[int]]:
-    """The sizes of the images of each batch."""
-    batches = read_batches([Item(path=str(path)) for path in paths], limits, batch_size=batch_size)
-    return [[len(outcome) for outcome in batch.outcomes if isinstance(outcome, bytes)] for batch in batches]
-
-
-class TestBatches:
-    def test_end_with_the_count(self, tmp_path) -> None:
-        path = tmp_path / "x"
-        path.write_bytes(b"x")
-        assert sent([path] * 5, batch_size=2) == [[1, 1], [1, 1], [1]]
-        assert sent([path] * 5, batch_size=99) == [[1, 1, 1, 1], [1]]
-
-    def test_end_with_half_a_message(self, tmp_path) -> None:
-        path = tmp_path / "x"
-        path.write_bytes(b"x" * 60)
-        assert sent([path] * 5) == [[60, 60], [60, 60], [60]]
-
-    def test_are_read_only_when_asked_for(self, tmp_path) -> None:
-        paths = [tmp_path / name for name in "abc"]
-        for path in paths:
-            path.write_bytes(b"x")
-        batches = read_batches([Item(path=str(path)) for path in paths], LIMITS, batch_size=1)
-        assert next(batches).outcomes == (b"x",)
-        paths[1].unlink()
-        (outcome,) = next(batches).outcomes
-        assert isinstance(outcome, FailedImage)
-        assert outcome.code == "NOT_FOUND"
-        assert next(batches).outcomes == (b"x",)
-
+class TestRead:
     def test_the_limit_itself_is_allowed(self, tmp_path) -> None:
         for size, is_allowed in [(100, True), (101, False)]:
             path = tmp_path / str(size)
             path.write_bytes(b"x" * size)
-            assert sent([path]) == [[size] if is_allowed else []]
+            content = read_item(Item(path=str(path)), max_bytes=100)
+            assert isinstance(content, bytes) == is_allowed
 
 
 class TestFind:
@@ -75,16 +36,37 @@ class TestFind:
         for name in ("b.png", "a.png"):
             (tmp_path / name).write_bytes(b"x")
         paths = [str(tmp_path / "b.png"), str(tmp_path)]
-        assert [item.path.removeprefix(f"{tmp_path}/") for item in find_images(paths)] == ["b.png", "a.png", "b.png"]
+        assert [item.path.removeprefix(f"{tmp_path}/") for item in walk_images(paths)] == ["b.png", "a.png", "b.png"]
 
     def test_a_named_file_needs_no_ending(self, tmp_path) -> None:
         path = tmp_path / ".hidden"
         path.write_bytes(b"x")
-        assert [item.path for item in find_images([str(path)])] == [str(path)]
+        assert [item.path for item in walk_images([str(path)])] == [str(path)]
+
+    def test_folders_may_be_nested_as_deep_as_names_allow(self, tmp_path, monkeypatch) -> None:
+        deepest = tmp_path
+        for _ in range(1_500):  # deeper than Python's own stack
+            deepest = deepest / "d"
+        monkeypatch.setattr("os.scandir", _FakeFolders(depth=1_500))
+        assert [item.path for item in walk_images([str(tmp_path)])] == [f"{deepest}/a.png"]
 
     def test_a_path_with_nul(self) -> None:
         with pytest.raises(click.UsageError, match="not a path"):
-            find_images(["a\0b"])
+            check_paths(["a\0b"])
+
+
+class _FakeFolders:
+    """A folder in a folder, so many times, and an image in the last."""
+
+    def __init__(self, *, depth: int) -> None:
+        self._left = depth
+
+    def __call__(self, path: object) -> contextlib.nullcontext[list[SimpleNamespace]]:
+        is_folder = self._left > 0
+        self._left -= 1
+        name = "d" if is_folder else "a.png"
+        entry = SimpleNamespace(name=name, is_dir=lambda: is_folder, is_symlink=lambda: False)
+        return contextlib.nullcontext([entry])
 
 
 class TestLabels:

@@ -18,8 +18,6 @@ import pytest
 from rich.cells import cell_len
 from tests.client.terminal import run_in_terminal
 
-from clipsr.v1 import classifier_pb2
-
 COMMAND = [sys.executable, "-c", "import sys; from clipsr.cli import main; sys.exit(main())"]
 WAIT_S = 60
 
@@ -34,18 +32,9 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def gate(fake_service: Any) -> threading.Event:
-    """Holds every answer to Classify but the first back until it is set."""
+    """Holds every answer but the first back until it is set."""
     gate = threading.Event()
-
-    def answer(request: classifier_pb2.ClassifyRequest) -> classifier_pb2.ClassifyResponse:
-        if len(fake_service.requests) > 1:
-            gate.wait(WAIT_S)
-        labels = request.options.label_space.labels
-        return classifier_pb2.ClassifyResponse(
-            results=[fake_service._result(image.content, labels, request.options) for image in request.images]
-        )
-
-    fake_service.answer = answer
+    fake_service.on_stream = lambda answered, context: gate.wait(WAIT_S) if answered else None
     return gate
 
 
@@ -65,8 +54,8 @@ def wait_until(is_true: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("output_format", ["json", "table"])
-def test_outcomes_come_as_soon_as_their_batch_is_done(photos, fake_service, gate, output_format) -> None:
-    process = start(classify(photos, fake_service.url, "--batch-size", "1", "--format", output_format, "--top-k", "1"))
+def test_outcomes_come_as_soon_as_their_turn_has_come(photos, fake_service, gate, output_format) -> None:
+    process = start(classify(photos, fake_service.url, "--format", output_format, "--top-k", "1"))
     assert process.stdout is not None
     try:
         early = process.stdout.readline() + ("" if output_format == "json" else process.stdout.readline())
@@ -91,7 +80,7 @@ def test_a_reader_that_leaves_is_no_error(photos, fake_service, gate) -> None:
     assert process.wait(WAIT_S) == 141
     assert process.stderr.read() == ""
     process.stderr.close()
-    assert len(fake_service.requests) < 20  # the rest was not even sent
+    assert len(fake_service.streamed[0]) < 20  # the rest was not even sent
 
 
 def test_head_ends_the_pipe_quietly(photos, fake_service) -> None:
@@ -105,7 +94,7 @@ def test_head_ends_the_pipe_quietly(photos, fake_service) -> None:
 def test_an_interrupt_ends_it_quietly(photos, fake_service, gate) -> None:
     process = start(classify(photos, fake_service.url, "--batch-size", "1", "--format", "json"))
     try:
-        wait_until(lambda: len(fake_service.requests) == 2)
+        wait_until(lambda: bool(fake_service.streamed) and len(fake_service.streamed[0]) == 2)
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=WAIT_S)
     finally:
@@ -119,8 +108,8 @@ def test_reads_an_image_from_a_pipe(fake_service) -> None:
     command = [*COMMAND, "classify", "-", "--labels", "cat,dog", "--format", "csv", "--url", fake_service.url]
     done = subprocess.run(command, input=b"\x89PNG\xff", capture_output=True, timeout=WAIT_S)
     assert done.returncode == 0
-    assert done.stdout.decode().splitlines()[1].startswith("-,1,cat,")
-    assert fake_service.requests[0].images[0].content == b"\x89PNG\xff"
+    assert done.stdout.decode().splitlines()[1].startswith("-,OK,,,cat,")
+    assert fake_service.streamed[0][0][1] == b"\x89PNG\xff"
 
 
 def test_programs_get_utf8_in_any_locale(photos, fake_service) -> None:
@@ -144,3 +133,52 @@ def test_a_terminal_gets_a_table_that_fits(photos, fake_service, width) -> None:
     assert all(cell_len(line) <= width for line in lines)
     assert any("…" in line and "-the-end.png" in line for line in lines)
     assert any("cat" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["health"],
+        ["info", "--format", "json"],
+        ["classify", "PHOTOS", "--labels", "cat,dog"],
+        ["classify", "PHOTOS", "--labels", "cat,dog", "--format", "json"],
+        ["library", "list", "--csv"],
+    ],
+)
+@pytest.mark.parametrize("stdout", ["> /dev/full", ">&-"])
+def test_standard_output_that_cannot_be_written_is_one_sentence(photos, fake_service, arguments, stdout) -> None:
+    command = shlex.join([*COMMAND, *(str(photos) if each == "PHOTOS" else each for each in arguments)])
+    environment = {**os.environ, "CLIPSR_URL": fake_service.url}
+    done = subprocess.run(
+        f"{command} {stdout}", shell=True, capture_output=True, text=True, timeout=WAIT_S, env=environment
+    )
+    assert done.returncode == 5, done.stderr
+    assert done.stderr.startswith("clipsr-client: 'standard output' could not be written: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("stderr", ["2> /dev/full", "2>&-"])
+def test_errors_that_cannot_be_written_leave_the_exit_code(stderr) -> None:
+    command = shlex.join([*COMMAND, "health", "--url", "127.0.0.1:1", "--timeout", "5"])
+    assert subprocess.run(f"{command} {stderr}", shell=True, timeout=WAIT_S, check=False).returncode == 3
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["classify", "PHOTOS", "--labels", "cat", "--output", f"{'x' * 300}.csv"],
+        ["library", "export", "x" * 300],
+        ["library", "list", "default", "--html", f"{'x' * 300}.html"],
+        ["library", "add", "PHOTOS", "--results", f"{'x' * 300}.jsonl", "--create"],
+    ],
+)
+def test_a_name_too_long_is_one_sentence(photos, fake_service, arguments) -> None:
+    environment = {**os.environ, "CLIPSR_URL": fake_service.url}
+    subprocess.run([*COMMAND, "library", "create"], capture_output=True, timeout=WAIT_S, env=environment, check=True)
+    command = [*COMMAND, *(str(photos) if each == "PHOTOS" else each for each in arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, env=environment)
+    assert done.returncode == 5, done.stderr
+    assert "its name is too long" in done.stderr
+    assert "Traceback" not in done.stderr

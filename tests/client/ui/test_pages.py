@@ -397,7 +397,43 @@ def test_other_names_of_this_machine_are_refused(address):
         connection.request("GET", "/config", headers={"Host": host})
         answers[host] = connection.getresponse().status
         connection.close()
-    assert list(answers.values()) == [200, 200, 421, 421]
+    assert list(answers.values()) == [200, 200, 400, 400]
+
+
+def test_tabs_have_addresses(visit, address):
+    page = visit.page
+    selected = page.get_by_role("tab", selected=True)
+    for name in ("Search", "Library"):
+        page.get_by_role("tab", name=name).click()
+        expect(page).to_have_url(f"{address.rstrip('/')}/#{name.lower()}")
+    page.go_back()
+    expect(selected).to_have_text("Search")
+    page.go_back()
+    expect(selected).to_have_text("Classify")
+    page.go_forward()
+    expect(selected).to_have_text("Search")
+    page.goto("about:blank")
+    page.goto(f"{address.rstrip('/')}/#service")
+    expect(selected).to_have_text("Service")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "http://evil.example", "Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Origin": "null"}, 403),
+    ],
+)
+def test_other_web_sites_may_upload_nothing(address, headers, status):
+    """A form of any web site may post multipart without asking before (CORS)."""
+    body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\nx\r\n--x--\r\n'
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=30)
+    sent = {"Content-Type": "multipart/form-data; boundary=x", **headers}
+    connection.request("POST", "/gradio_api/upload", body, sent)
+    assert connection.getresponse().status == status
+    connection.close()
 
 
 def test_an_address_that_is_taken_is_said(address):

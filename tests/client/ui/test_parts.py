@@ -24,7 +24,7 @@ from clipsr.cli._ui import parse_listen
 from clipsr.ui import _cards, _markup
 from clipsr.ui._form_errors import FormError, explain, split_labels, split_words
 from clipsr.ui._library_view import chosen_library
-from clipsr.ui._middleware import Guard
+from clipsr.ui._middleware import make_middleware
 
 HOSTILE = '<img src=x onerror="alert(1)">&\'"'
 
@@ -164,20 +164,43 @@ def test_what_is_no_address_is_refused(text):
         (b"127.0.0.1:7860", 200),
         (b"LOCALHOST", 200),
         (b"[::1]:7860", 200),
-        (b"evil.example", 421),
-        (b"evil.example:7860", 421),
-        (b"127.0.0.1.evil.example:7860", 421),
-        (None, 421),
+        (b"evil.example", 400),
+        (b"evil.example:7860", 400),
+        (b"127.0.0.1.evil.example:7860", 400),
+        (None, 400),
     ],
 )
-async def test_the_guard_answers_by_its_own_names_only(host, status):
-    sent = await ask(Guard(answer_ok, hosts=frozenset({"127.0.0.1", "localhost", "[::1]"})), host)
+async def test_pages_answer_by_their_own_names_only(host, status):
+    sent = await ask({"127.0.0.1", "localhost", "[::1]"}, {} if host is None else {b"host": host})
     assert sent[0]["status"] == status
     assert b"default-src 'self'" in dict(sent[0]["headers"])[b"content-security-policy"]
 
 
-async def test_the_guard_of_a_public_address_answers_by_any_name():
-    sent = await ask(Guard(answer_ok, hosts=None), b"pages.example")
+async def test_pages_of_a_public_address_answer_by_any_name():
+    sent = await ask(None, {b"host": b"pages.example"})
+    assert sent[0]["status"] == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({b"origin": b"https://pages.example"}, 200),
+        ({b"origin": b"https://PAGES.example"}, 200),
+        ({b"origin": b"https://pages.example:8000"}, 403),
+        ({b"origin": b"https://evil.example"}, 403),
+        ({b"origin": b"null"}, 403),
+        ({b"sec-fetch-site": b"same-origin", b"origin": b"https://behind-a-proxy.example"}, 200),
+        ({b"sec-fetch-site": b"none"}, 200),
+        ({b"sec-fetch-site": b"same-site"}, 403),
+        ({b"sec-fetch-site": b"cross-site"}, 403),
+        ({b"sec-fetch-site": b"cross-site", b"origin": b"https://pages.example"}, 403),
+    ],
+)
+async def test_only_the_pages_themselves_may_write(headers, status):
+    sent = await ask(None, {b"host": b"pages.example", **headers}, method="POST")
+    assert sent[0]["status"] == status
+    sent = await ask(None, {b"host": b"pages.example", **headers}, method="GET")
     assert sent[0]["status"] == 200
 
 
@@ -186,7 +209,7 @@ async def answer_ok(scope, receive, send):
     await send({"type": "http.response.body", "body": b""})
 
 
-async def ask(guard, host):
+async def ask(hosts, headers, method="GET"):
     sent = []
 
     async def send(message):
@@ -195,6 +218,8 @@ async def ask(guard, host):
     async def receive():
         raise AssertionError("nothing is read")
 
-    headers = [] if host is None else [(b"host", host)]
-    await guard({"type": "http", "headers": headers}, receive, send)
+    app = answer_ok
+    for middleware in reversed(make_middleware(hosts)):
+        app = middleware.cls(app, *middleware.args, **middleware.kwargs)
+    await app({"type": "http", "method": method, "headers": list(headers.items())}, receive, send)
     return sent

@@ -6,22 +6,18 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
 from clipsr import Client
 from clipsr._rpc.retry import DEFAULT_RETRIES
-from clipsr.cli._exits import ExitCode
+from clipsr.cli._options import KEPT, Command, given, in_order, keep
 
 _DEFAULT_URL = "localhost:50051"  # the gateway's default port
 _KEY_VARIABLE = "CLIPSR_API_KEY"
-_STORE = "clipsr.connection"  # in click's context, so that no command has to pass these options on
-
-_Command = Callable[..., ExitCode]
 
 
-def connection_options(*, timeout_s: float, has_retries: bool = True) -> Callable[[_Command], _Command]:
+def connection_options(*, timeout_s: float, has_retries: bool = True) -> Callable[[Command], Command]:
     """Return a decorator that adds the options to a command, which then uses connect().
 
     Args:
@@ -37,7 +33,7 @@ def connection_options(*, timeout_s: float, has_retries: bool = True) -> Callabl
             show_envvar=True,
             metavar="HOST:PORT",
             help="Address of the service.",
-            **_KEPT,
+            **KEPT,
         ),
         click.option(
             "--timeout",
@@ -56,14 +52,14 @@ def connection_options(*, timeout_s: float, has_retries: bool = True) -> Callabl
             envvar="CLIPSR_TLS",
             show_envvar=True,
             help="Connect by TLS; trust the public authorities.",
-            **_KEPT,
+            **KEPT,
         ),
         _file_option("--ca", "Connect by TLS; trust this authority (PEM)."),
         _file_option("--cert", "Certificate to show to the service (PEM); needs --key."),
         _file_option("--key", "Its private key (PEM)."),
         _file_option("--api-key-file", f"File with the API key; or put the key into {_KEY_VARIABLE}."),
         click.option(
-            "--allow-insecure-key", is_flag=True, help="Send the API key without TLS to another machine, too.", **_KEPT
+            "--allow-insecure-key", is_flag=True, help="Send the API key without TLS to another machine, too.", **KEPT
         ),
     ]
 
@@ -74,16 +70,11 @@ def connection_options(*, timeout_s: float, has_retries: bool = True) -> Callabl
             show_default=str(DEFAULT_RETRIES),
             metavar="N",
             help="How often to try again while the service is away or asks to wait.",
-            **_KEPT,
+            **KEPT,
         )
         options.insert(2, retries)
 
-    def add(command: _Command) -> _Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
+    return in_order(*options)
 
 
 def connect(*, retries: int = DEFAULT_RETRIES) -> Client:
@@ -96,36 +87,28 @@ def connect(*, retries: int = DEFAULT_RETRIES) -> Client:
         click.UsageError: the API key's file cannot be used.
         InvalidRequestError: the options contradict each other.
     """
-    given: dict[str, Any] = click.get_current_context().meta[_STORE]
+    values = given()
     return Client(
-        given["url"],
-        timeout_s=given["timeout_s"],
-        retries=retries if (asked := given.get("retries")) is None else asked,
-        tls=given["ca"] or given["tls"],
-        cert_file=given["cert"],
-        key_file=given["key"],
-        api_key=_read_api_key(given["api_key_file"]),
-        allow_insecure_key=given["allow_insecure_key"],
+        values["url"],
+        timeout_s=values["timeout_s"],
+        retries=retries if (asked := values.get("retries")) is None else asked,
+        tls=values["ca"] or values["tls"],
+        cert_file=values["cert"],
+        key_file=values["key"],
+        api_key=_read_api_key(values["api_key_file"]),
+        allow_insecure_key=values["allow_insecure_key"],
     )
-
-
-def _keep(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
-    ctx.meta.setdefault(_STORE, {})[parameter.name] = value
-    return value
 
 
 def _keep_timeout(ctx: click.Context, parameter: click.Parameter, timeout_s: float) -> float:
     if not (math.isfinite(timeout_s) and timeout_s > 0):
         raise click.BadParameter("give a number of seconds above 0.")
-    return _keep(ctx, parameter, timeout_s)
+    return keep(ctx, parameter, timeout_s)
 
 
-_KEPT: dict[str, Any] = {"expose_value": False, "callback": _keep}
-
-
-def _file_option(name: str, text: str) -> Callable[[_Command], _Command]:
+def _file_option(name: str, text: str) -> Callable[[Command], Command]:
     variable = "CLIPSR_" + name.removeprefix("--").replace("-", "_").upper()
-    return click.option(name, metavar="FILE", envvar=variable, show_envvar=True, help=text, **_KEPT)
+    return click.option(name, metavar="FILE", envvar=variable, show_envvar=True, help=text, **KEPT)
 
 
 def _read_api_key(path: str | None) -> str | None:

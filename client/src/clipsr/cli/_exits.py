@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import sys
+from pathlib import Path
 
 import click
 
@@ -17,6 +19,7 @@ from clipsr import (
     ModelMismatchError,
     NotFoundError,
 )
+from clipsr._files import describe_unwritable
 
 _COMMAND = "clipsr-client"
 
@@ -50,14 +53,27 @@ class QuietGroup(click.Group):
         except BrokenPipeError:
             _discard_output()
             return ExitCode.BROKEN_PIPE
+        except OSError as error:
+            return report_unwritable(error)
         except ClipsrError as error:
             return report_error(error)
         return code
 
 
 def report(message: str) -> None:
-    """Print a sentence on standard error."""
-    click.echo(f"{_COMMAND}: {message}", err=True)
+    """Print a sentence on standard error, if that can be written."""
+    with contextlib.suppress(OSError):
+        click.echo(f"{_COMMAND}: {message}", err=True)
+
+
+def report_unwritable(error: OSError) -> ExitCode:
+    """Print what could not be written, standard output unless the error names a file, and return the exit code for it.
+
+    What is read fails with errors of its own, so an OSError that nobody else expected is one of writing.
+    """
+    _discard_output()
+    report(describe_unwritable(Path(error.filename or "standard output"), error))
+    return ExitCode.OUTPUT_FAILED
 
 
 def report_error(error: ClipsrError) -> ExitCode:
@@ -78,6 +94,8 @@ def report_error(error: ClipsrError) -> ExitCode:
 
 def _discard_output() -> None:
     """Send what is still buffered to nowhere, or the interpreter would complain about it at its exit."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)
+    with contextlib.suppress(OSError):  # io.UnsupportedOperation: a stream without a file
+        output = sys.stdout.fileno()
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, output)
+        os.close(null)

@@ -11,23 +11,25 @@ import click
 from click.core import ParameterSource
 from rich.console import Console
 
-from clipsr import Fit, Route, UpscaleFormat
+from clipsr import UpscaleFormat
 from clipsr._rpc.window import READ_AHEAD
-from clipsr.cli._classify.batches import ClassifyOptions, classify_images
-from clipsr.cli._classify.bulk import BulkOptions, classify_in_bulk
-from clipsr.cli._classify.labels import make_label_space
+from clipsr.cli._classify.bulk import Output, classify_to_file
+from clipsr.cli._classify.screen import classify_to_screen
+from clipsr.cli._classify.stream import Job
 from clipsr.cli._connection import connect, connection_options
-from clipsr.cli._exits import ExitCode, QuietGroup, report
+from clipsr.cli._csv import csv_safe_option
+from clipsr.cli._exits import ExitCode, QuietGroup, report, report_unwritable
 from clipsr.cli._info import print_info, to_json
+from clipsr.cli._inputs import STDIN
 from clipsr.cli._library.commands import library
-from clipsr.cli._streams import configure_stream
+from clipsr.cli._options import chosen_classify_options, classify_options, given
+from clipsr.cli._streams import configure_stream, open_missing_streams
 from clipsr.cli._ui import parse_listen, serve_pages
 from clipsr.cli._upscale.upscale import UpscaleOptions, parse_size, upscale_images
 
 _HEALTH_TIMEOUT_S = 5.0  # short enough for the health check of a container
 _CALL_TIMEOUT_S = 30.0  # the library's default
 _UPSCALE_TIMEOUT_S = 300.0  # the largest output takes a minute or more on two cores
-_BATCH_SIZE = 32  # keeps the service busy, and answers soon
 _BULK_RETRIES = 12  # about half a minute: what a restart of the service takes
 
 # \b keeps click from filling the lines into a paragraph.
@@ -48,7 +50,8 @@ Examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Run the command; return the exit code."""
+    open_missing_streams()
     configure_stream(sys.stdout)
     configure_stream(sys.stderr)
     try:
@@ -59,6 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ExitCode.USAGE
     except click.Abort:  # interrupted before a command had begun
         return ExitCode.INTERRUPTED
+    except OSError as error:  # --help or --version could not be written
+        return report_unwritable(error)
+    except SystemExit:  # click's way to end when the reader of --help is gone
+        return ExitCode.BROKEN_PIPE
 
 
 def _check_scale(ctx: click.Context, parameter: click.Parameter, scale: float | None) -> float | None:
@@ -87,134 +94,72 @@ def cli() -> None:
 
 @cli.command(short_help="Classify image files.", epilog=_EXAMPLES)
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
-@click.option(
-    "--labels",
-    multiple=True,
-    metavar="LABELS",
-    help="Labels with commas between them, or @NAME for a set of the service, such as @cifar10.",
-)
-@click.option("--labels-file", metavar="FILE", help="A UTF-8 file with one label a line.")
-@click.option(
-    "--templates",
-    multiple=True,
-    metavar="TEMPLATE",
-    help="Prompt with {} where the label goes, or @NAME for a set of the service; repeat for several prompts. "
-    "The service has a default.",
-)
-@click.option(
-    "--top-k",
-    type=click.IntRange(min=0),
-    default=5,
-    show_default=True,
-    metavar="N",
-    help="Predictions for each image, best first; 0 for all labels.",
-)
+@classify_options
 @click.option(
     "--format",
     "output_format",
     type=click.Choice(["table", "json", "csv"]),
     default="table",
     show_default=True,
-    help="json is one object a line.",
+    help="json is one object a line, csv one row an image.",
 )
-@click.option(
-    "--fit",
-    type=click.Choice(["auto", "center_crop", "squash"]),
-    default="auto",
-    show_default=True,
-    help="Look at the largest centred square, or at all of an image, squeezed into a square; auto does what the model "
-    "was trained with.",
-)
-@click.option(
-    "--route",
-    type=click.Choice(["auto", "upscaled", "native"]),
-    default="auto",
-    show_default=True,
-    help="Super-resolution, or plain resizing, before the image encoder; auto decides by an image's size.",
-)
-@click.option(
-    "--min-cosine",
-    type=float,
-    metavar="COSINE",
-    help="Say that an image shows none of the labels where the best one stays below this cosine.",
-)
-@click.option(
-    "--min-probability",
-    type=float,
-    metavar="PROBABILITY",
-    help="The same, for its probability; with both, staying below either is enough.",
-)
+@csv_safe_option
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
-    show_default=f"{_BATCH_SIZE}; {READ_AHEAD} with --output",
+    default=READ_AHEAD,
+    show_default=True,
     metavar="N",
-    help="Images read and sent at a time.",
+    help="Images under way at once.",
 )
+@click.option("--embeddings", "has_embeddings", is_flag=True, help="Write each image's embedding, too.")
 @click.option(
     "--output",
+    type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write all results to this .parquet, .csv or .jsonl file at the end, any number of images; interrupted, the "
-    "same command goes on where it was.",
+    help="Write all results to this .parquet, .csv or .jsonl file at the end, any number of images; after an "
+    "interruption the same command resumes.",
 )
-@click.option("--embeddings", "has_embeddings", is_flag=True, help="Write each image's embedding to --output, too.")
 @click.option("--restart", "is_restarted", is_flag=True, help="Do all images of --output again; replace the file.")
+@click.option(
+    "--retry-failed", "retries_failed", is_flag=True, help="Do the images of --output that failed again; keep the rest."
+)
 @connection_options(timeout_s=_CALL_TIMEOUT_S)
 def classify(
     paths: tuple[str, ...],
-    labels: tuple[str, ...],
-    labels_file: str | None,
-    templates: tuple[str, ...],
-    top_k: int,
     output_format: str,
-    fit: Fit,
-    route: Route,
-    min_cosine: float | None,
-    min_probability: float | None,
-    batch_size: int | None,
-    output: str | None,
+    batch_size: int,
     has_embeddings: bool,
+    output: Path | None,
     is_restarted: bool,
+    retries_failed: bool,
 ) -> ExitCode:
     """Classify image files with the labels you name.
 
     PATH is an image file, a folder (searched with its subfolders, in order of names, hidden files left out), or - for
-    standard input. Results come in this order, as soon as a batch is done, or into the file of --output.
+    standard input. Results come in this order, each as soon as it can, or into the file of --output.
     """
-    label_space = make_label_space(labels, labels_file, templates)
+    if STDIN in paths and given()["labels_file"] == STDIN:
+        raise click.UsageError("Standard input (-) is either an image or the labels file: name a file for the other.")
+    options = chosen_classify_options(return_embedding=has_embeddings)
+    job = Job(paths=paths, options=options, read_ahead=batch_size)
+    is_csv_safe: bool = given()["is_csv_safe"]
     if output is not None:
         if click.get_current_context().get_parameter_source("output_format") is not ParameterSource.DEFAULT:
             raise click.UsageError("The ending of --output says the format: leave --format out.")
-        bulk = BulkOptions(
-            label_space=label_space,
-            top_k=top_k,
-            fit=fit,
-            route=route,
-            min_cosine=min_cosine,
-            min_probability=min_probability,
-            has_embeddings=has_embeddings,
-            read_ahead=batch_size or READ_AHEAD,
-            output=Path(output),
-            is_restarted=is_restarted,
-        )
+        if is_restarted and retries_failed:
+            raise click.UsageError("--restart does all images again and --retry-failed some: leave one of them out.")
+        file = Output(path=output, is_csv_safe=is_csv_safe, is_restarted=is_restarted, retries_failed=retries_failed)
         with connect(retries=_BULK_RETRIES) as client:
-            return classify_in_bulk(client, paths, bulk)
-    if has_embeddings or is_restarted:
-        raise click.UsageError("--embeddings and --restart go with --output.")
-    options = ClassifyOptions(
-        label_space=label_space,
-        top_k=top_k,
-        fit=fit,
-        route=route,
-        min_cosine=min_cosine,
-        min_probability=min_probability,
-        batch_size=batch_size or _BATCH_SIZE,
-        output_format=output_format,
-    )
+            return classify_to_file(client, job, file)
+    if is_restarted or retries_failed:
+        raise click.UsageError("--restart and --retry-failed go with --output.")
+    if has_embeddings and output_format != "json":
+        raise click.UsageError("--embeddings go with --format json, or with --output to .parquet or .jsonl.")
     if output_format != "table":
         configure_stream(sys.stdout, encoding="utf-8")  # what programs read is UTF-8 in every locale
     with connect() as client:
-        return classify_images(client, paths, options)
+        return classify_to_screen(client, job, output_format=output_format, is_csv_safe=is_csv_safe)
 
 
 @cli.command(short_help="Upscale image files.", epilog=_UPSCALE_EXAMPLES)

@@ -1,8 +1,11 @@
-"""Standard output and standard error, whatever the locale."""
+"""Standard output and standard error, whatever the locale, and even if they are closed."""
 
 from __future__ import annotations
 
 import io
+import os
+import sys
+from pathlib import Path
 from typing import BinaryIO, TextIO, cast
 
 
@@ -10,3 +13,14 @@ def configure_stream(stream: TextIO, *, encoding: str | None = None) -> None:
     """Write out what the encoding lacks instead of failing: a path that is not UTF-8, a label beyond the locale."""
     if isinstance(stream, io.TextIOWrapper):
         cast("io.TextIOWrapper[BinaryIO]", stream).reconfigure(encoding=encoding, errors="backslashreplace")
+
+
+def open_missing_streams() -> None:
+    """Replace streams that were closed when the command began, for which Python has None.
+
+    What is written to standard output then fails as on a full disk; what is written to standard error is dropped.
+    """
+    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison] - its type does not say so
+        sys.stdout = open(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")  # noqa: PTH123, SIM115 - stays open
+    if sys.stderr is None:  # pyright: ignore[reportUnnecessaryComparison]
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - stays open

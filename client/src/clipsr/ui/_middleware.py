@@ -1,14 +1,15 @@
-"""What every answer of the web server says to the browser, and to whom it answers at all."""
+"""What every answer of the web server says to the browser, and which requests of other web sites it refuses."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Collection
+from urllib.parse import urlsplit
 
-_Message = MutableMapping[str, Any]
-_Receive = Callable[[], Awaitable[_Message]]
-_Send = Callable[[_Message], Awaitable[None]]
-_App = Callable[[_Message, _Receive, _Send], Awaitable[None]]
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # gradio compiles templates (unsafe-eval) and puts styles and its configuration into the page (unsafe-inline). What is
 # certain all the same: the browser fetches nothing, and sends nothing, anywhere else.
@@ -27,53 +28,71 @@ _POLICY = "; ".join(
         "frame-ancestors 'none'",
     ]
 )
-_HEADERS = (
-    (b"content-security-policy", _POLICY.encode("ascii")),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-content-type-options", b"nosniff"),
-)
+_HEADERS = {
+    "content-security-policy": _POLICY,
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110, section 9.2.1: they change nothing
 
 
-class Guard:
-    """ASGI middleware around the web server.
+def make_middleware(hosts: Collection[str] | None) -> list[Middleware]:
+    """Return what stands before the pages, outermost first.
 
     Args:
-        app: what answers.
-        hosts: names that the server may be called by, lower case; None allows all. Somebody else's web page could let
-            its own name point to this machine and then read the pages (DNS rebinding); it cannot change the name that
-            the browser sends.
+        hosts: names that the server may be called by; None allows all. Another web site could let its own name point to
+            this machine and then read the pages (DNS rebinding); it cannot change the name that the browser sends.
     """
+    allowed = ["*"] if hosts is None else sorted(hosts)
+    return [
+        Middleware(PageHeaders),
+        Middleware(TrustedHostMiddleware, allowed_hosts=allowed, www_redirect=False),
+        Middleware(SameOriginWrites),
+    ]
 
-    def __init__(self, app: _App, *, hosts: frozenset[str] | None) -> None:
+
+class PageHeaders:
+    """ASGI middleware that adds headers for the browser to every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._hosts = hosts
 
-    async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
 
-        async def send_with_headers(message: _Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *_HEADERS]
+                MutableHeaders(scope=message).update(_HEADERS)
             await send(message)
 
-        if self._hosts is None or _host(scope) in self._hosts:
-            await self._app(scope, receive, send_with_headers)
-        else:
-            await _refuse(send_with_headers)
+        await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
 
 
-def _host(scope: _Message) -> str:
-    """Return the name in the Host header, without its port."""
-    value = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1").lower()
-    name, colon, port = value.rpartition(":")
-    return name if colon and port.isdigit() else value
+class SameOriginWrites:
+    """ASGI middleware that refuses what pages of other web sites let a browser send, such as uploads.
+
+    Programs that are no browsers send none of the headers it looks at and pass.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        app = self._app
+        if scope["type"] == "http" and scope["method"] not in _SAFE_METHODS and _is_cross_site(Headers(scope=scope)):
+            app = PlainTextResponse("Pages of other web sites may not use this one.\n", status_code=403)
+        await app(scope, receive, send)
 
 
-async def _refuse(send: _Send) -> None:
-    text = b"This server answers only by the address that it listens on, such as http://127.0.0.1:7860.\n"
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(text)).encode("ascii"))]
-    await send({"type": "http.response.start", "status": 421, "headers": headers})
-    await send({"type": "http.response.body", "body": text})
+def _is_cross_site(headers: Headers) -> bool:
+    """Return whether a browser says so: Sec-Fetch-Site, or the Origin where that is missing.
+
+    Sec-Fetch-Site comes first, as it is right behind a proxy that changes Host, too; browsers send it to HTTPS and to
+    this machine only (https://www.w3.org/TR/fetch-metadata/).
+    """
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    origin = headers.get("origin")
+    return origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()

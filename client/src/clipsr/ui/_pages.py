@@ -13,6 +13,19 @@ from clipsr.ui._search_page import add_search_page
 from clipsr.ui._service_page import add_service_page
 
 _HEAD = "<header class='cs-head'><h1>clipsr</h1><p>What is in this low-resolution image?</p></header>"
+# Each tab has an address (#search), so that it can be linked to, and Back leads to the tab before.
+_ADDRESSES = """() => {
+  const tabs = () => [...document.querySelectorAll("button[role=tab]")];
+  const address = tab => "#" + tab.textContent.trim().toLowerCase();
+  const here = () => location.hash || address(tabs()[0]);
+  const show = () => tabs().find(tab => address(tab) === here())?.click();
+  document.addEventListener("click", event => {
+    const tab = event.target.closest("button[role=tab]");
+    if (tab && address(tab) !== here()) history.pushState(null, "", address(tab));
+  });
+  addEventListener("popstate", show);
+  if (location.hash) show();
+}"""
 _TIDY_S = (600, 3600)  # every ten minutes, delete uploads older than an hour
 
 
@@ -32,4 +45,5 @@ def make_pages(client: Client) -> gr.Blocks:
                 add_library_page(client, library, chosen)
             with gr.Tab("Service"):
                 add_service_page(client, pages)
+        pages.load(None, js=_ADDRESSES)
     return pages

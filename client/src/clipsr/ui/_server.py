@@ -11,10 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from queue import SimpleQueue
 
-from starlette.middleware import Middleware
-
 from clipsr import Client, ClipsrError
-from clipsr.ui._middleware import Guard
+from clipsr.ui._middleware import make_middleware
 from clipsr.ui._pages import make_pages
 from clipsr.ui._theme import make_css, make_theme
 
@@ -72,14 +70,14 @@ def serve(client: Client, options: UiOptions, *, announce: Callable[[str], None]
 def _run(
     client: Client, options: UiOptions, *, port: int | None, announce: Callable[[str], None], stops: SimpleQueue[None]
 ) -> None:
-    hosts = frozenset({"127.0.0.1", "localhost", "[::1]", _in_url(options.host)}) if options.is_local else None
+    hosts = {"127.0.0.1", "localhost", "[::1]", _in_url(options.host)} if options.is_local else None
     pages = make_pages(client)
     _, url, share_url = pages.launch(
         server_name=_in_url(options.host),
         server_port=port,
         share=options.is_shared,
         max_file_size=_ask_max_file_bytes(client),
-        app_kwargs={"middleware": [Middleware(Guard, hosts=hosts)], "docs_url": None, "redoc_url": None},
+        app_kwargs={"middleware": make_middleware(hosts), "docs_url": None, "redoc_url": None},
         theme=make_theme(),
         css=make_css(),
         footer_links=[],

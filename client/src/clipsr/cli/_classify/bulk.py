@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -13,83 +12,73 @@ from typing import Any
 import click
 from rich.progress import Progress, TaskID
 
-from clipsr import Classification, Client, ClipsrError, FailedImage, Fit, ModelInfo, Route
+from clipsr import Classification, ClassifyOptions, Client, ClipsrError, ModelInfo
+from clipsr._files import describe_unwritable
 from clipsr.cli._classify.journal import Journal, JournalError
-from clipsr.cli._classify.labels import LabelSpace
 from clipsr.cli._classify.records import check_output, make_record, write_output
+from clipsr.cli._classify.stream import Job, Outcome, classify_into
 from clipsr.cli._exits import ExitCode, report
-from clipsr.cli._inputs import Item, check_paths, no_image, read_item, walk_images
+from clipsr.cli._inputs import check_paths, no_image
 from clipsr.cli._progress import count_beside, make_progress
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BulkOptions:
-    """What to ask for and where to write it.
+class Output:
+    """The file to write, and what to do with an earlier run.
 
     Attributes:
-        label_space: the labels or their set, and the templates.
-        top_k: predictions an image; 0 for all labels.
-        fit: how images that are not square are fitted.
-        route: the path to the image encoder.
-        min_cosine: threshold of "none of these".
-        min_probability: threshold of "none of these".
-        has_embeddings: whether embeddings are asked for.
-        read_ahead: images under way at once.
-        output: the file to write.
-        is_restarted: whether a journal that is there is thrown away.
+        path: of the file.
+        is_csv_safe: as CsvWriter's is_safe.
+        is_restarted: whether what an earlier run did is thrown away.
+        retries_failed: whether the images that failed are classified again.
     """
 
-    label_space: LabelSpace
-    top_k: int
-    fit: Fit
-    route: Route
-    min_cosine: float | None
-    min_probability: float | None
-    has_embeddings: bool
-    read_ahead: int
-    output: Path
+    path: Path
+    is_csv_safe: bool
     is_restarted: bool
+    retries_failed: bool
 
 
-def classify_in_bulk(client: Client, paths: Sequence[str], options: BulkOptions) -> ExitCode:
-    """Classify what the paths name, going on where an earlier run was interrupted, and write the output at the end.
+def classify_to_file(client: Client, job: Job, output: Output) -> ExitCode:
+    """Classify images, resuming where an earlier run was interrupted, and write the output at the end.
 
     Raises:
         click.UsageError: paths or options cannot be used, or do not fit the earlier run.
         ClipsrError: the service could not be asked; what is done stays done.
     """
-    check_output(options.output, has_embeddings=options.has_embeddings)
-    check_paths(paths)
-    journal_path = options.output.with_name(options.output.name + ".journal")
-    if options.output.exists() and not journal_path.exists() and not options.is_restarted:
-        raise click.UsageError(
-            f"{str(options.output)!r} is there already and finished: choose another --output, or replace it with "
-            f"--restart."
-        )
+    check_output(output.path, has_embeddings=job.options.return_embedding)
+    check_paths(job.paths)
+    journal_path = output.path.with_name(output.path.name + ".journal")
+    if output.path.exists() and not journal_path.exists() and not output.is_restarted:
+        if not output.retries_failed:
+            raise _finished(output)
+        report(f"{str(output.path)!r} is finished, and no image failed")
+        return ExitCode.OK
     info = client.model_info()
     try:
-        settings = _settings(options, info)
-        journal = Journal(journal_path, settings, folder=Path.cwd(), is_restarted=options.is_restarted)
+        with Journal(journal_path, is_restarted=output.is_restarted) as journal:
+            if journal.is_finished and not output.path.exists():
+                journal.clear()  # what it did is gone
+            elif journal.is_finished and not output.retries_failed:
+                raise _finished(output)
+            journal.begin(_settings(job.options, info), retries_failed=output.retries_failed)
+            return _Run(client, job, output, info, journal).run()
     except JournalError as error:
-        return _refuse(error)
-    try:
-        return _Run(client, paths, options, info, journal).run()
-    except JournalError as error:
-        return _refuse(error)
-    finally:
-        journal.close()
+        report(str(error))
+        return ExitCode.OUTPUT_FAILED if error.is_output else ExitCode.USAGE
 
 
-def _refuse(error: JournalError) -> ExitCode:
-    report(str(error))
-    return ExitCode.OUTPUT_FAILED if error.is_output else ExitCode.USAGE
+def _finished(output: Output) -> click.UsageError:
+    return click.UsageError(
+        f"{str(output.path)!r} is there already and finished: choose another --output, or replace it with --restart; "
+        f"--retry-failed does the images that failed, if any did."
+    )
 
 
-def _settings(options: BulkOptions, info: ModelInfo) -> Mapping[str, Any]:
+def _settings(options: ClassifyOptions, info: ModelInfo) -> Mapping[str, Any]:
     """Return what must be the same for results to stand in one file."""
-    space = options.label_space
-    labels = space.labels or info.label_sets.get(space.label_set, (f"@{space.label_set}",))
-    templates = space.templates or (info.default_templates,)
+    labels = options.labels or info.label_sets.get(options.label_set, (f"@{options.label_set}",))
+    templates = options.templates or (info.default_templates,)
     if templates[0].startswith("@"):
         templates = info.template_sets.get(templates[0].removeprefix("@"), templates)
     return {
@@ -101,92 +90,69 @@ def _settings(options: BulkOptions, info: ModelInfo) -> Mapping[str, Any]:
         "route": options.route,
         "min_cosine": options.min_cosine,
         "min_probability": options.min_probability,
-        "embeddings": options.has_embeddings,
+        "embeddings": options.return_embedding,
     }
 
 
 class _Run:
     """One run, from the first image that is not done to the output."""
 
-    def __init__(
-        self, client: Client, paths: Sequence[str], options: BulkOptions, info: ModelInfo, journal: Journal
-    ) -> None:
-        self._client = client
-        self._paths = paths
-        self._options = options
-        self._info = info
-        self._journal = journal
-        self._under_way: dict[int, tuple[Item, int]] = {}  # the stream's index: the image, its place in the walk
+    def __init__(self, client: Client, job: Job, output: Output, info: ModelInfo, journal: Journal) -> None:
+        self._client, self._job, self._output, self._info, self._journal = client, job, output, info, journal
 
     def run(self) -> ExitCode:
         resumed = len(self._journal)
         if resumed:
-            report(f"going on after {resumed:,} images that are done")
+            report(f"resuming after {resumed:,} images that are done")
         with make_progress() as progress:
             task = progress.add_task("classifying", total=None, completed=resumed)
-            count_beside(progress, task, self._paths)
+            count_beside(progress, task, self._job.paths)
             try:
-                self._classify(progress, task)
+                sink = _JournalSink(self._journal, self._info.digest, progress, task)
+                classify_into(sink, self._client, self._job, self._info)
             except (ClipsrError, KeyboardInterrupt):
-                report(f"{len(self._journal):,} images are done; the same command goes on from there")
+                report(f"{len(self._journal):,} images are done; the same command resumes after them")
                 raise
         if not len(self._journal):
             self._journal.remove()
-            raise no_image(self._paths)
-        self._finish()
-        return self._summarize()
+            raise no_image(self._job.paths)
+        return self._finish()
 
-    def _classify(self, progress: Progress, task: TaskID) -> None:
-        options, space = self._options, self._options.label_space
-        outcomes = self._client.classify_stream(
-            self._read(),
-            space.labels,
-            label_set=space.label_set,
-            templates=space.templates,
-            top_k=options.top_k,
-            fit=options.fit,
-            route=options.route,
-            min_cosine=options.min_cosine,
-            min_probability=options.min_probability,
-            return_embedding=options.has_embeddings,
-            read_ahead=options.read_ahead,
-        )
-        for index, outcome in outcomes:
-            item, place = self._under_way.pop(index)
-            self._check_model(outcome)
-            self._journal.append(make_record(item.path, outcome), place=place)
-            progress.advance(task)
-
-    def _read(self) -> Iterator[bytes | FailedImage]:
-        """Yield what is not done; in the stream's own thread."""
-        index = 0
-        for place, item in enumerate(walk_images(self._paths)):
-            if self._journal.claim(item.path):
-                self._under_way[index] = item, place
-                index += 1
-                yield read_item(item, max_bytes=self._info.limits.max_image_bytes)
-
-    def _check_model(self, outcome: Classification | FailedImage) -> None:
-        if isinstance(outcome, Classification) and outcome.model_digest != self._info.digest:
-            raise JournalError(
-                f"The service answers with another model now ({outcome.model_digest}); the run began with "
-                f"{self._info.digest}. Choose another --output, or begin again with --restart."
-            )
-
-    def _finish(self) -> None:
+    def _finish(self) -> ExitCode:
+        """Write the output; the journal stays as long as there are failed images to do again."""
+        path, total, failed = self._output.path, len(self._journal), self._journal.count_failed()
         try:
-            write_output(self._options.output, self._journal.records())
+            write_output(path, self._journal.records(), is_csv_safe=self._output.is_csv_safe)
         except OSError as error:
-            cause = error.strerror or str(error)
             raise JournalError(
-                f"{str(self._options.output)!r} could not be written: {cause}. All {len(self._journal):,} images "
-                f"are done and in the journal; make room, and the same command writes the file.",
+                f"{describe_unwritable(path, error)} All {total:,} images are done and in the journal; then the same "
+                f"command writes the file.",
                 is_output=True,
             ) from error
-        self._journal.remove()
-
-    def _summarize(self) -> ExitCode:
-        total, failed = len(self._journal), self._journal.failed
         rest = f", {failed:,} failed" if failed else ""
-        print(f"{total:,} images: {total - failed:,} classified{rest}; {os.fspath(self._options.output)}", flush=True)
-        return ExitCode.SOME_FAILED if failed else ExitCode.OK
+        print(f"{total:,} images: {total - failed:,} classified{rest}; {path}", flush=True)
+        if not failed:
+            self._journal.remove()
+            return ExitCode.OK
+        self._journal.finish()
+        report("the same command with --retry-failed does the failed images again")
+        return ExitCode.SOME_FAILED
+
+
+class _JournalSink:
+    """A sink that writes down every outcome before it counts as done."""
+
+    def __init__(self, journal: Journal, digest: str, progress: Progress, task: TaskID) -> None:
+        self._journal, self._digest, self._progress, self._task = journal, digest, progress, task
+
+    def claim(self, path: str, place: int) -> bool:
+        return self._journal.claim(path, place=place)
+
+    def put(self, index: int, path: str, outcome: Outcome) -> None:
+        if isinstance(outcome, Classification) and outcome.model_digest != self._digest:
+            raise JournalError(
+                f"The service answers with another model now ({outcome.model_digest}); the run began with "
+                f"{self._digest}. Choose another --output, or begin again with --restart."
+            )
+        self._journal.append(make_record(path, outcome))
+        self._progress.advance(self._task)

@@ -1,7 +1,8 @@
-"""The journal of a bulk run: what is done, on disk before it counts, so that any interruption loses nothing.
+"""The journal of a bulk run: what is done, on disk before it counts, so that an interruption loses nothing.
 
-A file of JSON lines beside the output. The first line says what was asked, each other one what became of one image.
-Lines are only ever appended, each by one write, so whatever kills the process leaves at most one torn line, at the end.
+An SQLite database beside the output: a row for the run and its settings, and a row for each image that is done. Each
+change is a transaction of its own in a write-ahead log: a kill loses none, a power failure at most those of the last
+seconds.
 """
 
 from __future__ import annotations
@@ -9,20 +10,28 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
+import sqlite3
+import threading
 import time
-from array import array
-from collections.abc import Iterator, Mapping
-from hashlib import blake2b
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-Record = dict[str, Any]
-"""What became of one image; docs/cli.md lists its fields. Its place in the walk, "n", is the journal's own."""
+from clipsr.cli._classify.records import Record
 
-_VERSION = 1
-_SYNC_EVERY_S = 2.0  # what a power failure may cost; a kill costs nothing
-_KEY_BYTES = 16  # at a billion images two have the same key with a probability of 1e-21
+_VERSION = 2  # of the database, as its user_version; 1 was a file of JSON lines
+_MAGIC = b"SQLite format 3\0"  # https://www.sqlite.org/fileformat.html, section 1.3
+_SYNC_EVERY_S = 2.0  # what a power failure may cost
+_BUSY = "database is locked"  # sqlite3.Error has no code before Python 3.11
+
+_SETTINGS = ("PRAGMA locking_mode = EXCLUSIVE", "PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL")
+
+_SCHEMA = (
+    f"PRAGMA user_version = {_VERSION}",
+    "CREATE TABLE run (settings TEXT NOT NULL, is_finished INTEGER NOT NULL)",
+    "CREATE TABLE images (path BLOB NOT NULL UNIQUE, n INTEGER NOT NULL, status TEXT NOT NULL, record TEXT NOT NULL)",
+    "CREATE INDEX images_by_n ON images (n)",
+)
 
 
 class JournalError(Exception):
@@ -38,200 +47,204 @@ class JournalError(Exception):
 
 
 class Journal:
-    """What a run, over all of its interruptions, has done.
+    """What a run, over all of its interruptions, has done; in memory that does not grow with it.
 
-    Memory grows by 100 to 200 bytes an image, on which keys and places take part; the records stay on the disk.
+    It is locked against a second run until it is closed. claim() may be called in another thread than the rest.
 
     Args:
         path: the file; made if it is not there.
-        settings: what is asked; a journal of other settings is refused.
-        folder: what relative paths are relative to.
         is_restarted: throws away what earlier runs did.
 
     Raises:
-        JournalError: the file belongs to another run, is in use, is damaged, or cannot be written.
+        JournalError: the file is in use, damaged or no journal of this version, or cannot be written.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any], *, folder: Path, is_restarted: bool = False) -> None:
+    def __init__(self, path: Path, *, is_restarted: bool = False) -> None:
         self.path = path
-        self.failed = 0
-        self._folder = folder
-        self._keys: set[bytes] = set()
-        self._places = array("q")  # of each record in the walk …
-        self._offsets = array("q")  # … and in the file
-        self._end = 0
+        self._lock = threading.RLock()
+        self._claimed: dict[bytes, int] = {}  # images under way, and their places in the walk
         self._synced_s = time.monotonic()
-        try:
-            self._file: BinaryIO = path.open("a+b", buffering=0)
-        except OSError as error:
-            raise self._unwritable(error) from error
-        try:
-            self._lock()
+        with self._errors():
             if is_restarted:
-                self._file.truncate(0)
-            self._load(dict(settings))
+                self._throw_away()
+            self._check_kind()
+            self._db = _connect(path)
+        try:
+            (version,) = self._row("PRAGMA user_version")
+            if not version and self._row("SELECT 1 FROM sqlite_master") is None:
+                self._create()
+            elif version != _VERSION:
+                raise self._foreign()
         except BaseException:
-            self._file.close()
+            self._db.close()
             raise
 
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._db.close()
+
     def __len__(self) -> int:
-        return len(self._offsets)
+        (count,) = self._row("SELECT count(*) FROM images")
+        return count
 
-    def claim(self, path: str) -> bool:
-        """Return whether an image is neither done nor claimed before; from now on it is claimed."""
-        key = self._make_key(path, self._folder)
-        if key in self._keys:
-            return False
-        self._keys.add(key)
-        return True
+    def count_failed(self) -> int:
+        """Return how many images are done and failed."""
+        (count,) = self._row("SELECT count(*) FROM images WHERE status != 'OK'")
+        return count
 
-    def append(self, record: Record, *, place: int) -> None:
-        """Write down what became of one image.
+    @property
+    def is_finished(self) -> bool:
+        """Whether the output was written; the journal was kept for the images that failed."""
+        return self._row("SELECT 1 FROM run WHERE is_finished") is not None
+
+    def begin(self, settings: Mapping[str, Any], *, retries_failed: bool = False) -> None:
+        """Start a run, or resume the one that is there.
+
+        Args:
+            settings: what is asked; a journal of other settings is refused.
+            retries_failed: forgets the images that failed.
 
         Raises:
-            JournalError: the disk is full, or fails; the journal holds what it held before.
+            JournalError: the settings differ, or the file cannot be written.
         """
-        self._write({**record, "n": place})
-        self._note(record, place, self._end)
-        if time.monotonic() - self._synced_s > _SYNC_EVERY_S:
-            self._sync()
-
-    def records(self) -> Iterator[Record]:
-        """Yield every record once, in the order in which the images were found."""
-        self._sync()
-        places = self._places
-        for index in sorted(range(len(places)), key=places.__getitem__):
-            self._file.seek(self._offsets[index])
-            record: Record = json.loads(_read_line(self._file))
-            del record["n"]
-            yield record
-
-    def remove(self) -> None:
-        """Delete the file."""
-        self.close()
-        self.path.unlink(missing_ok=True)
-
-    def close(self) -> None:
-        """Close the file, which lets another run use it."""
-        self._file.close()
-
-    def _lock(self) -> None:
-        if sys.platform == "win32":
-            return  # without advisory locks, two runs into one output are the user's to avoid
-        import fcntl
-
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise JournalError(
-                f"Another run is writing {str(self.path)!r}: wait for it, or choose another --output."
-            ) from None
-
-    def _load(self, settings: Record) -> None:
-        """Take in what earlier runs did, and cut off a line that was never finished."""
-        self._file.seek(0)
-        header: Record | None = None
-        torn_at: int | None = None
-        offset = 0
-        with open(self._file.fileno(), "rb", closefd=False) as lines:
-            for line in lines:
-                content = _parse(line)
-                if content is None:
-                    torn_at = offset if torn_at is None else torn_at
-                elif torn_at is not None:
-                    raise JournalError(f"The journal {str(self.path)!r} is damaged: begin again with --restart.")
-                elif header is None:
-                    header = self._check(content, settings)
-                else:
-                    self._take_over(content, offset, Path(header["folder"]))
-                offset += len(line)
-        self._end = offset if torn_at is None else torn_at
-        if self._end < offset:
-            self._file.truncate(self._end)
-        if header is None:
-            self._write({"clipsr_journal": _VERSION, "folder": str(self._folder), "settings": settings})
-            self._sync()
-
-    def _check(self, header: Record, settings: Record) -> Record:
-        known: Record = header.get("settings", {})
-        if header.get("clipsr_journal") != _VERSION or "folder" not in header:
-            raise JournalError(
-                f"{str(self.path)!r} is no journal of this version: move it away, or choose another --output."
-            )
+        run = self._row("SELECT settings FROM run")
+        known: Mapping[str, Any] = settings if run is None else json.loads(run[0])
         different = [name for name, value in settings.items() if known.get(name) != value]
         if different:
             raise JournalError(
                 f"The journal {str(self.path)!r} is of a run with other settings ({', '.join(different)}): use "
-                f"the same ones to go on with it, choose another --output, or begin again with --restart."
+                f"the same ones to resume it, choose another --output, or begin again with --restart."
             )
-        return header
+        if run is None:
+            self._execute("INSERT INTO run VALUES (?, 0)", json.dumps(settings))
+        self._execute("UPDATE run SET is_finished = 0")
+        if retries_failed:
+            self._execute("DELETE FROM images WHERE status != 'OK'")
 
-    def _take_over(self, record: Record, offset: int, folder: Path) -> None:
-        key = self._make_key(record["path"], folder)
-        if key not in self._keys:
-            self._keys.add(key)
-            self._note(record, record["n"], offset)
+    def claim(self, path: str, *, place: int) -> bool:
+        """Return whether an image is neither done nor claimed before; from now on it is claimed.
 
-    def _note(self, record: Record, place: int, offset: int) -> None:
-        """Count a record that lies at an offset of the file."""
-        self._places.append(place)
-        self._offsets.append(offset)
-        self.failed += record["status"] != "OK"
+        Args:
+            path: of the image; all names of a file are one image, but links are different files.
+            place: its place in the walk, by which records() sorts.
 
-    def _write(self, content: Record) -> None:
-        """Append a line in full or not at all."""
-        line = json.dumps(content, separators=(",", ":")).encode("ascii") + b"\n"
-        start = self._file.seek(0, os.SEEK_END)
+        Raises:
+            JournalError: as append().
+        """
+        key = _key(path)
+        with self._lock:
+            if key in self._claimed or self._row("SELECT 1 FROM images WHERE path = ?", key) is not None:
+                return False
+            self._claimed[key] = place
+            return True
+
+    def append(self, record: Record) -> None:
+        """Write down the outcome of an image that was claimed.
+
+        Raises:
+            JournalError: the disk is full, or fails; the journal holds what it held before.
+        """
+        content, key = json.dumps(record, separators=(",", ":")), _key(record["path"])
+        with self._lock:
+            statement = "INSERT INTO images VALUES (?, ?, ?, ?)"
+            self._execute(statement, key, self._claimed[key], record["status"], content)
+            del self._claimed[key]
+        if time.monotonic() - self._synced_s > _SYNC_EVERY_S:
+            self._execute("PRAGMA wal_checkpoint")
+            self._synced_s = time.monotonic()
+
+    def records(self) -> Iterator[Record]:
+        """Yield every record once, in the order in which the images were found."""
+        with self._errors():
+            for (content,) in self._db.execute("SELECT record FROM images ORDER BY n"):
+                yield json.loads(content)
+
+    def finish(self) -> None:
+        """Note that the output is written."""
+        self._execute("UPDATE run SET is_finished = 1")
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._execute("DELETE FROM images")
+        self._execute("DELETE FROM run")
+
+    def remove(self) -> None:
+        """Delete the file."""
+        self._db.close()
+        _unlink(self.path)
+
+    def _execute(self, statement: str, *values: object) -> sqlite3.Cursor:
+        with self._lock, self._errors():
+            return self._db.execute(statement, values)
+
+    def _row(self, statement: str, *values: object) -> Any:
+        with self._lock:
+            return self._execute(statement, *values).fetchone()
+
+    def _create(self) -> None:
+        with self._errors(), self._db:  # one transaction
+            self._db.execute("BEGIN")
+            for statement in _SCHEMA:
+                self._db.execute(statement)
+
+    def _throw_away(self) -> None:
+        """Delete the file, unless another run holds it."""
         try:
-            written = 0
-            while written < len(line):  # a disk that fills up takes a part first
-                written += self._file.write(line[written:]) or 0
-        except OSError as error:
-            with contextlib.suppress(OSError):  # the next run cuts a torn line off anyway
-                self._file.truncate(start)
-            raise self._unwritable(error) from error
-        self._end = start
+            _connect(self.path).close()
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError:  # damaged, or no database
+            pass
+        _unlink(self.path)
 
-    def _sync(self) -> None:
-        try:
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise self._unwritable(error) from error
-        self._synced_s = time.monotonic()
+    def _check_kind(self) -> None:
+        with contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:
+            if (start := file.read(len(_MAGIC))) and start != _MAGIC:
+                raise self._foreign()
 
-    def _unwritable(self, error: OSError) -> JournalError:
-        done = f"; the {len(self):,} images that are done stay done, and the same command goes on" if len(self) else ""
-        message = (
-            f"The journal {str(self.path)!r} cannot be written: {error.strerror}. Make room, or choose another --output"
+    def _foreign(self) -> JournalError:
+        return JournalError(
+            f"{str(self.path)!r} is no journal of this version, but perhaps an earlier one's: finish that run with the "
+            f"version that began it, begin again with --restart, or choose another --output."
         )
-        return JournalError(f"{message}{done}.", is_output=True)
 
-    @staticmethod
-    def _make_key(path: str, folder: Path) -> bytes:
-        """Return what identifies a file, however it is named; links are different files."""
-        absolute = os.path.normpath(os.path.join(folder, path))  # noqa: PTH118 - pathlib keeps ".."
-        return blake2b(os.fsencode(absolute), digest_size=_KEY_BYTES).digest()
+    @contextlib.contextmanager
+    def _errors(self) -> Generator[None, None, None]:
+        """Put errors of the database and of its file into sentences."""
+        path = repr(str(self.path))
+        try:
+            yield
+        except (sqlite3.OperationalError, OSError) as error:
+            if str(error) == _BUSY:
+                message = f"Another run is writing {path}: wait for it, or choose another --output."
+                raise JournalError(message) from error
+            raise JournalError(
+                f"The journal {path} cannot be written: {error}. Make room, or choose another --output; what is done "
+                f"stays done, and the same command resumes.",
+                is_output=True,
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise JournalError(f"The journal {path} is damaged: begin again with --restart.") from error
 
 
-def _parse(line: bytes) -> Record | None:
-    """Return a line's object; None if it is torn."""
-    if not line.endswith(b"\n"):
-        return None
+def _connect(path: Path) -> sqlite3.Connection:
+    """Open a database that no other process has open, or will until it is closed."""
+    database = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
     try:
-        content = json.loads(line)
-    except ValueError:
-        return None
-    is_record = isinstance(content, dict) and ("clipsr_journal" in content or {"path", "status", "n"} <= content.keys())
-    return content if is_record else None  # pyright: ignore[reportUnknownVariableType] - JSON
+        for statement in (*_SETTINGS, "BEGIN IMMEDIATE", "COMMIT"):
+            database.execute(statement)
+    except BaseException:
+        database.close()
+        raise
+    return database
 
 
-def _read_line(file: BinaryIO) -> bytes:
-    """Return the rest of a line; the file has no buffer of its own."""
-    parts: list[bytes] = []
-    while part := file.read(4_096):
-        end = part.find(b"\n")
-        if end >= 0:
-            parts.append(part[:end])
-            break
-        parts.append(part)
-    return b"".join(parts)
+def _unlink(path: Path) -> None:
+    for ending in ("", "-wal", "-shm", "-journal"):
+        path.with_name(path.name + ending).unlink(missing_ok=True)
+
+
+def _key(path: str) -> bytes:
+    return os.fsencode(os.path.abspath(path))  # noqa: PTH100 - pathlib keeps ".."

@@ -1,48 +1,42 @@
-"""The label space that the options of `classify` describe."""
+"""The labels and templates that the options of `classify` name."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
+from clipsr.cli._inputs import STDIN
+
 _SET_MARK = "@"  # what starts with it names a set that the service publishes
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LabelSpace:
-    """What to choose from.
-
-    Attributes:
-        labels: the caller's own; empty if label_set is given.
-        label_set: name of a published set, without "@"; empty if labels are given.
-        templates: prompt templates, or one set with its "@"; empty for the service's default.
-    """
-
-    labels: tuple[str, ...]
-    label_set: str
-    templates: tuple[str, ...]
-
-
-def make_label_space(labels: Sequence[str], labels_file: str | None, templates: Sequence[str]) -> LabelSpace:
-    """Return the label space of `--labels` (each use as written), `--labels-file` and `--templates`.
+def choose_labels(labels: Sequence[str], labels_file: str | None) -> tuple[tuple[str, ...], str]:
+    """Return the labels of `--labels` (each use as written) or `--labels-file`, and the name of the set.
 
     Raises:
         click.UsageError: there are no labels, two kinds of them, or a file that cannot be used.
     """
     if labels and labels_file is not None:
         raise click.UsageError("Labels come either from --labels or from --labels-file: leave one of them out.")
+    if labels_file is not None:
+        return read_labels_file(labels_file), ""
+    if labels:
+        return split_labels(labels)
+    raise click.UsageError("There are no labels: give --labels cat,dog or --labels @cifar10 or --labels-file FILE.")
+
+
+def choose_templates(templates: Sequence[str]) -> tuple[str, ...]:
+    """Return the templates as they are.
+
+    Raises:
+        click.UsageError: there is a set and something beside it.
+    """
     if len(templates) > 1 and any(template.startswith(_SET_MARK) for template in templates):
         raise click.UsageError("A template set (@NAME) stands alone: leave the other --templates out.")
-    if labels_file is not None:
-        own, label_set = read_labels_file(labels_file), ""
-    elif labels:
-        own, label_set = split_labels(labels)
-    else:
-        raise click.UsageError("There are no labels: give --labels cat,dog or --labels @cifar10 or --labels-file FILE.")
-    return LabelSpace(labels=own, label_set=label_set, templates=tuple(templates))
+    return tuple(templates)
 
 
 def split_labels(values: Sequence[str]) -> tuple[tuple[str, ...], str]:
@@ -75,15 +69,20 @@ def read_labels_file(path: str) -> tuple[str, ...]:
     Raises:
         click.UsageError: the file cannot be read, is not UTF-8, or holds no label.
     """
+    name = "standard input (-)" if path == STDIN else repr(path)
+    if path == STDIN and sys.stdin.isatty():
+        raise click.UsageError("Standard input (-) is a terminal: redirect a labels file into it.")
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")  # reads \r\n and \r as line ends
+        content = sys.stdin.buffer.read() if path == STDIN else Path(path).read_bytes()
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise click.UsageError(f"The labels file {path!r} is not UTF-8: save it as UTF-8.") from None
+        raise click.UsageError(f"The labels file {name} is not UTF-8: save it as UTF-8.") from None
     except FileNotFoundError:
-        raise click.UsageError(f"The labels file {path!r} does not exist: check the path.") from None
+        raise click.UsageError(f"The labels file {name} does not exist: check the path.") from None
     except OSError as error:
-        raise click.UsageError(f"The labels file {path!r} cannot be read: {error.strerror}.") from None
-    labels = tuple(stripped for line in text.split("\n") if (stripped := line.strip()))
+        raise click.UsageError(f"The labels file {name} cannot be read: {error.strerror}.") from None
+    lines = text.replace("\r", "\n").split("\n")
+    labels = tuple(stripped for line in lines if (stripped := line.strip()))
     if not labels:
-        raise click.UsageError(f"The labels file {path!r} holds no label: write one a line.")
+        raise click.UsageError(f"The labels file {name} holds no label: write one a line.")
     return labels

@@ -5,12 +5,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable
 from itertools import islice
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 
-from clipsr.cli._classify.journal import Record
+from clipsr.cli._classify.records import Record, flatten
 
 _ROWS = 4_096  # of a row group; keeps memory flat, and is a fair size to read
 
@@ -25,7 +24,7 @@ def check_installed() -> None:
         ) from None
 
 
-def write(path: Path, records: Iterable[Record]) -> None:
+def write(file: BinaryIO, records: Iterable[Record]) -> None:
     """Write one row a record.
 
     Raises:
@@ -35,7 +34,7 @@ def write(path: Path, records: Iterable[Record]) -> None:
     parquet: Any = importlib.import_module("pyarrow.parquet")
     schema = _make_schema(arrow)
     rows = map(_to_row, records)
-    with parquet.ParquetWriter(str(path), schema, compression="zstd") as writer:
+    with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         while batch := list(islice(rows, _ROWS)):
             writer.write_table(arrow.Table.from_pylist(batch, schema=schema))
 
@@ -64,13 +63,5 @@ def _make_schema(arrow: Any) -> Any:
 
 
 def _to_row(record: Record) -> Record:
-    """Return the record with its best prediction in columns of its own; what it lacks becomes null."""
-    row = {**record, "path": _to_utf8(record["path"])}
-    if record["status"] == "OK":
-        row["input_height"], row["input_width"] = row.pop("input_hw")
-        row |= record["predictions"][0] if record["predictions"] else {}
-    return row
-
-
-def _to_utf8(path: str) -> str:
-    return path.encode("utf-8", "backslashreplace").decode("utf-8")
+    """Return the record as a row; what it lacks becomes null."""
+    return {**flatten(record), "path": record["path"].encode("utf-8", "backslashreplace").decode("utf-8")}

@@ -1,21 +1,21 @@
-"""Outcomes as flat records, and the files that a bulk run writes of them."""
+"""Outcomes as flat records, and the files that hold them; docs/cli.md lists the fields."""
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import json
-import os
-import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 
 from clipsr import Classification, FailedImage
-from clipsr.cli._classify.formats import shorten_float
-from clipsr.cli._classify.journal import Record
+from clipsr._files import open_atomically, open_text_atomically
+from clipsr.cli._csv import CsvWriter
+from clipsr.cli._text import shorten_float
+
+Record = dict[str, Any]
+"""What is known of one image."""
 
 OUTPUT_ENDINGS = (".parquet", ".csv", ".jsonl")
 
@@ -37,7 +37,7 @@ _CSV_COLUMNS = (
 
 
 def make_record(path: str, outcome: Classification | FailedImage) -> Record:
-    """Return what is written of one image; docs/cli.md lists the fields.
+    """Return what is written of one image.
 
     Numbers have the fewest digits that give the same single-precision number.
     """
@@ -64,11 +64,44 @@ def make_record(path: str, outcome: Classification | FailedImage) -> Record:
     return record
 
 
+def flatten(record: Record) -> Record:
+    """Return the record with its best prediction and its size in fields of their own, as tables hold it."""
+    if record["status"] != "OK":
+        return record
+    best: Record = record["predictions"][0] if record["predictions"] else {}
+    height, width = record["input_hw"]
+    return {**record, **best, "input_height": height, "input_width": width}
+
+
+class RecordWriter:
+    """Writes outcomes or records as JSON lines, or as CSV with its header; what is written is flushed."""
+
+    def __init__(self, file: TextIO, *, is_json: bool, is_csv_safe: bool) -> None:
+        self._file = file
+        self._csv = None if is_json else CsvWriter(file, _CSV_COLUMNS, is_safe=is_csv_safe)
+
+    def write(self, path: str, outcome: Classification | FailedImage) -> None:
+        """Write one image's outcome."""
+        self.write_record(make_record(path, outcome))
+        self._file.flush()
+
+    def write_record(self, record: Record) -> None:
+        """Write one record, without a flush."""
+        if self._csv is not None:
+            self._csv.write(flatten(record))
+        else:  # labels stay readable; a path that is not UTF-8 is escaped by the stream
+            self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def finish(self) -> None:
+        """Nothing follows the last record."""
+
+
 def check_output(output: Path, *, has_embeddings: bool) -> None:
     """Refuse an output that could not be written in the end, before anything is computed.
 
     Raises:
         click.UsageError: its ending is not known, its folder is not there, or what writes it is not installed.
+        OSError: it can have no such name.
     """
     ending = output.suffix.lower()
     if ending not in OUTPUT_ENDINGS:
@@ -85,63 +118,20 @@ def check_output(output: Path, *, has_embeddings: bool) -> None:
         parquet.check_installed()
 
 
-def write_output(output: Path, records: Iterable[Record]) -> None:
-    """Write a file that is there in full or not at all.
+def write_output(output: Path, records: Iterable[Record], *, is_csv_safe: bool) -> None:
+    """Write a file that is there in full or not at all, and on the disk.
 
     Raises:
         OSError: it cannot be written.
     """
-    part = output.parent / f".{os.getpid()}-{secrets.token_hex(4)}.part"
-    try:
-        if output.suffix.lower() == ".parquet":
-            from clipsr.cli._classify import parquet
+    ending = output.suffix.lower()
+    if ending == ".parquet":
+        from clipsr.cli._classify import parquet
 
-            parquet.write(part, records)
-        else:
-            _write_text(part, output.suffix.lower(), records)
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.replace(output)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise
-
-
-def _write_text(path: Path, ending: str, records: Iterable[Record]) -> None:
-    # A path that is not UTF-8 is written as \udcff, which JSON readers turn back into what it was.
-    with path.open("x", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        if ending == ".csv":
-            _write_csv(file, records)
-        else:
-            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-
-
-def _write_csv(file: TextIO, records: Iterable[Record]) -> None:
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(_CSV_COLUMNS)
-    writer.writerows(_to_rows(records))
-
-
-def _to_rows(records: Iterable[Record]) -> Iterator[list[object]]:
-    for record in records:
-        if record["status"] != "OK":
-            failure: list[object] = [record["path"], record["status"], record["reason"], record["message"]]
-            yield failure + [""] * (len(_CSV_COLUMNS) - len(failure))
-            continue
-        predictions = record["predictions"]
-        best = predictions[0] if predictions else {"label": "", "cosine": "", "probability": ""}
-        yield [
-            record["path"],
-            "OK",
-            "",
-            "",
-            best["label"],
-            best["cosine"],
-            best["probability"],
-            "true" if record["none_of_these"] else "false",
-            record["route"],
-            *record["input_hw"],
-            record["model"],
-            json.dumps(predictions, ensure_ascii=False),
-        ]
+        with open_atomically(output, is_durable=True) as file:
+            parquet.write(file, records)
+        return
+    with open_text_atomically(output, is_durable=True) as text:
+        writer = RecordWriter(text, is_json=ending == ".jsonl", is_csv_safe=is_csv_safe)
+        for record in records:
+            writer.write_record(record)

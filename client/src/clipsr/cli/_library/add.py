@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import TextIO
 from rich.progress import Progress, TaskID
 
 from clipsr import AddedImage, AlreadyExistsError, Client, ClipsrError, FailedImage, Fit, NewImage, PresentImage, Route
+from clipsr._files import describe_unwritable
 from clipsr.cli._exits import ExitCode, report
-from clipsr.cli._inputs import Item, check_paths, no_image, read_item, walk_images
+from clipsr.cli._inputs import Item, check_paths, describe_left_out, no_image, read_item, walk_images
 from clipsr.cli._progress import count_beside, make_progress
 from clipsr.cli._text import escape_controls
 
@@ -102,10 +104,8 @@ class _Results:
             raise self._unwritable(error) from error
 
     def _unwritable(self, error: OSError) -> _ResultsError:
-        return _ResultsError(
-            f"{str(self._path)!r} cannot be written: {error.strerror}. Make room, or choose another --results; the "
-            f"same command adds the rest."
-        )
+        sentence = describe_unwritable(self._path or Path(), error)
+        return _ResultsError(f"{sentence} (--results) The same command then adds the rest.")
 
 
 class _Run:
@@ -124,6 +124,7 @@ class _Run:
         self._max_bytes = max_bytes
         self._results = results
         self._under_way: dict[int, str] = {}  # the stream's index: the image's path
+        self._left_out: Counter[str] = Counter()
         self._added = self._present = self._failed = 0
 
     def run(self) -> ExitCode:
@@ -136,6 +137,8 @@ class _Run:
                 if done := self._added + self._present:
                     report(f"{done:,} images are in the library; the same command adds the rest")
                 raise
+        if line := describe_left_out(self._left_out):
+            report(line)
         total = self._added + self._present + self._failed
         if not total:
             raise no_image(self._paths)
@@ -155,7 +158,7 @@ class _Run:
 
     def _read(self) -> Iterator[NewImage | FailedImage]:
         """Yield the images; in the stream's own thread."""
-        for index, item in enumerate(walk_images(self._paths)):
+        for index, item in enumerate(walk_images(self._paths, self._left_out)):
             self._under_way[index] = item.path
             yield self._describe(item)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from clipsr import Fit, Route
 from clipsr._rpc.window import ADD_READ_AHEAD
 from clipsr.cli._connection import connect, connection_options
+from clipsr.cli._csv import csv_safe_option
 from clipsr.cli._exits import ExitCode
 from clipsr.cli._library.add import AddOptions, add_images
 from clipsr.cli._library.export import ExportOptions, export_images
@@ -24,6 +24,7 @@ from clipsr.cli._library.options import (
     parse_metadata,
 )
 from clipsr.cli._library.search import Query, SearchOptions, search_images
+from clipsr.cli._options import given, image_options, templates_option
 
 _CALL_TIMEOUT_S = 30.0  # the library's default
 _LONG_TIMEOUT_S = 300.0  # removing a large library, or deleting much of it, rewrites files
@@ -79,21 +80,7 @@ def create(name: str, no_originals: bool, thumbnail_side_px: int) -> ExitCode:
 @click.option(
     "--meta", multiple=True, metavar="KEY=VALUE", help="Give the images this value by its key; repeat for several."
 )
-@click.option(
-    "--fit",
-    type=click.Choice(["auto", "center_crop", "squash"]),
-    default="auto",
-    show_default=True,
-    help="Look at the largest centred square, or at all of an image, squeezed into a square; auto does what the model "
-    "was trained with.",
-)
-@click.option(
-    "--route",
-    type=click.Choice(["auto", "upscaled", "native"]),
-    default="auto",
-    show_default=True,
-    help="Super-resolution, or plain resizing, before the image encoder; auto decides by an image's size.",
-)
+@image_options
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
@@ -115,8 +102,6 @@ def add(
     is_created: bool,
     tags: tuple[str, ...],
     meta: tuple[str, ...],
-    fit: Fit,
-    route: Route,
     batch_size: int,
     results: Path | None,
 ) -> ExitCode:
@@ -129,8 +114,8 @@ def add(
     options = AddOptions(
         tags=tags,
         metadata=parse_metadata(meta),
-        fit=fit,
-        route=route,
+        fit=given()["fit"],
+        route=given()["route"],
         read_ahead=batch_size,
         results=results,
         is_created=is_created,
@@ -145,13 +130,7 @@ def add(
 @click.option("--like", "sha256", metavar="SHA256", help="Search with an image of the library.")
 @library_option
 @click.option("--top-k", type=click.IntRange(min=1), default=10, show_default=True, metavar="N", help="Images to find.")
-@click.option(
-    "--templates",
-    multiple=True,
-    metavar="TEMPLATE",
-    help="Prompt with {} where the text goes, or @NAME for a set of the service; repeat for several prompts. "
-    "The service has a default.",
-)
+@templates_option("text")
 @click.option("--min-cosine", type=float, metavar="COSINE", help="Leave out images below this cosine.")
 @click.option("--exact", "is_exact", is_flag=True, help="Compare with every image instead of asking the index; slower.")
 @click.option("--exclude-query", is_flag=True, help="Leave the very image that is searched with out of what is found.")
@@ -176,7 +155,6 @@ def search(
     sha256: str | None,
     name: str,
     top_k: int,
-    templates: tuple[str, ...],
     min_cosine: float | None,
     is_exact: bool,
     exclude_query: bool,
@@ -187,13 +165,14 @@ def search(
     if sum(each is not None for each in (text, image, sha256)) != 1:
         raise click.UsageError('Say what to search with: TEXT, such as "a dog on grass", or --image FILE, or --like.')
     options = SearchOptions(
-        templates=templates,
+        templates=given()["templates"],
         top_k=top_k,
         where=chosen_filter(),
         min_cosine=min_cosine,
         is_exact=is_exact,
         exclude_query=exclude_query,
         output_format=chosen_format(),
+        is_csv_safe=given()["is_csv_safe"],
         has_thumbnails=has_thumbnails,
         html=html,
     )
@@ -235,13 +214,14 @@ def list_(
         if chosen_filter() is not None or page_token or newest_first or html is not None:
             raise click.UsageError("Filters, --page, --newest and --html are for the images of one library: name it.")
         with connect() as client:
-            return list_all_libraries(client, output_format=output_format)
+            return list_all_libraries(client, output_format=output_format, is_csv_safe=given()["is_csv_safe"])
     options = ListOptions(
         where=chosen_filter(),
         limit=limit,
         page_token=page_token,
         newest_first=newest_first,
         output_format=output_format,
+        is_csv_safe=given()["is_csv_safe"],
         html=html,
     )
     with connect() as client:
@@ -269,6 +249,7 @@ def show(name: str, is_json: bool) -> ExitCode:
     show_default=True,
     help="The kind of table that lists the images.",
 )
+@csv_safe_option
 @click.option("--embeddings", "has_embeddings", is_flag=True, help="Write embeddings into a jsonl table, too.")
 @filter_options
 @connection_options(timeout_s=_LONG_TIMEOUT_S)
@@ -283,6 +264,7 @@ def export(folder: Path, name: str, is_thumbnails: bool, table: str, has_embeddi
         is_thumbnails=is_thumbnails,
         is_json=table == "jsonl",
         has_embeddings=has_embeddings,
+        is_csv_safe=given()["is_csv_safe"],
         where=chosen_filter(),
     )
     with connect() as client:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import json
-import os
 import re
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -17,10 +13,11 @@ import click
 from rich.progress import Progress, TaskID
 
 from clipsr import Client, ImageFilter, StoredImage
+from clipsr._files import describe_unwritable, open_text_atomically, write_atomically
+from clipsr.cli._csv import CsvWriter
 from clipsr.cli._exits import ExitCode, report
-from clipsr.cli._library.rows import IMAGE_COLUMNS, to_record, to_row
+from clipsr.cli._library.rows import IMAGE_COLUMNS, to_record
 from clipsr.cli._progress import make_progress
-from clipsr.cli._upscale.outputs import write_atomically
 
 _PAGE_SIZE = 64  # with files: at most about 64 MiB at once, as the service keeps none above a MiB
 _HASH_LETTERS = 16  # in file names: 64 bits
@@ -45,6 +42,7 @@ class ExportOptions:
         is_thumbnails: writes thumbnails instead of the files that were added.
         is_json: writes the table as JSON lines instead of CSV.
         has_embeddings: writes embeddings, too; with JSON lines only.
+        is_csv_safe: as CsvWriter's is_safe.
         where: which images.
     """
 
@@ -52,6 +50,7 @@ class ExportOptions:
     is_thumbnails: bool
     is_json: bool
     has_embeddings: bool
+    is_csv_safe: bool
     where: ImageFilter | None
 
 
@@ -71,8 +70,8 @@ def export_images(client: Client, name: str, options: ExportOptions) -> ExitCode
     except BrokenPipeError:
         raise
     except OSError as error:
-        where = error.filename or str(options.folder)
-        report(f"{os.fspath(where)!r} could not be written: {error.strerror}. Make room; the same command goes on.")
+        path = Path(error.filename or options.folder)
+        report(f"{describe_unwritable(path, error)} The same command then resumes.")
         return ExitCode.OUTPUT_FAILED
 
 
@@ -124,20 +123,13 @@ class _Export:
 
     def _write_table(self, path: Path, records: Iterator[dict[str, Any]]) -> None:
         """Write the table in full or not at all."""
-        part = path.parent / f".{os.getpid()}-{secrets.token_hex(4)}.part"
-        try:
-            with part.open("x", encoding="utf-8", errors="backslashreplace", newline="") as file:
-                if self._options.is_json:
-                    file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-                else:
-                    writer = csv.writer(file, lineterminator="\n")
-                    writer.writerow(("file", *IMAGE_COLUMNS))
-                    writer.writerows(map(to_row, records))
-            part.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                part.unlink()
-            raise
+        with open_text_atomically(path) as file:
+            if self._options.is_json:
+                file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+                return
+            writer = CsvWriter(file, ("file", *IMAGE_COLUMNS), is_safe=self._options.is_csv_safe)
+            for record in records:
+                writer.write(record)
 
 
 def make_file_name(image: StoredImage, *, is_thumbnail: bool) -> str:

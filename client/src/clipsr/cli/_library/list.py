@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections.abc import Iterator
@@ -16,10 +15,11 @@ from rich.text import Text
 
 from clipsr import Client, ImageFilter, ImagePage, Library, LibraryInfo
 from clipsr._display.description import format_bytes
+from clipsr.cli._csv import CsvWriter
 from clipsr.cli._exits import ExitCode, report
 from clipsr.cli._library.options import OutputFormat
 from clipsr.cli._library.output import write_sheet
-from clipsr.cli._library.rows import print_table, to_row, write_rows
+from clipsr.cli._library.rows import IMAGE_COLUMNS, print_table, write_rows
 from clipsr.cli._text import escape_controls
 
 _PAGE_SIZE = 500  # below the service's LibraryLimits.max_page_size
@@ -35,6 +35,7 @@ class ListOptions:
         page_token: where to begin; empty at the beginning.
         newest_first: begins with the image that was added last.
         output_format: "table", "json" or "csv".
+        is_csv_safe: as CsvWriter's is_safe.
         html: a contact sheet to write; None writes none.
     """
 
@@ -43,10 +44,11 @@ class ListOptions:
     page_token: str
     newest_first: bool
     output_format: OutputFormat
+    is_csv_safe: bool
     html: Path | None
 
 
-def list_all_libraries(client: Client, *, output_format: OutputFormat) -> ExitCode:
+def list_all_libraries(client: Client, *, output_format: OutputFormat, is_csv_safe: bool) -> ExitCode:
     """Print the libraries of the service, by name."""
     libraries = client.list_libraries()
     if output_format == "json":
@@ -54,9 +56,9 @@ def list_all_libraries(client: Client, *, output_format: OutputFormat) -> ExitCo
             print(_to_json(library))
         return ExitCode.OK
     if output_format == "csv":
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(field.name for field in fields(LibraryInfo))
-        writer.writerows(to_row(_to_record(library)) for library in libraries)
+        writer = CsvWriter(sys.stdout, [field.name for field in fields(LibraryInfo)], is_safe=is_csv_safe)
+        for library in libraries:
+            writer.write(_to_record(library))
         return ExitCode.OK
     if not libraries:
         report("there are no libraries; `clipsr-client library create` makes one")
@@ -96,7 +98,9 @@ def list_images(client: Client, name: str, options: ListOptions) -> ExitCode:
         images = (image for page in pages for image in page.images)
         return write_sheet(options.html, f"Library {name}", [], images)
     if options.output_format != "table":
-        write_rows((image for page in pages for image in page.images), is_json=options.output_format == "json")
+        images = (image for page in pages for image in page.images)
+        is_json = options.output_format == "json"
+        write_rows(images, IMAGE_COLUMNS, is_json=is_json, is_csv_safe=options.is_csv_safe)
         return ExitCode.OK
     for page in pages:
         print_table(page.images)

@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 import click
 
 from clipsr import ImageFilter
-from clipsr.cli._exits import ExitCode
+from clipsr.cli._csv import csv_safe_option
+from clipsr.cli._options import KEPT, Command, given, in_order
 from clipsr.cli._streams import configure_stream
 
 _DEFAULT = "default"
 _VARIABLE = "CLIPSR_LIBRARY"
-_STORE = "clipsr.library"  # in click's context, so that no command has to pass these options on
 
 OutputFormat = Literal["table", "json", "csv"]
-
-_Command = Callable[..., ExitCode]
 
 _TIMES = ("%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z")
 
 
-def _keep(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
-    ctx.meta.setdefault(_STORE, {})[parameter.name] = value
-    return value
-
-
-_KEPT: dict[str, Any] = {"expose_value": False, "callback": _keep}
-
-
-def library_option(command: _Command) -> _Command:
+def library_option(command: Command) -> Command:
     """Add --library, which names the library."""
     return click.option(
         "--library",
@@ -47,26 +37,24 @@ def library_option(command: _Command) -> _Command:
     )(command)
 
 
-def library_argument(command: _Command) -> _Command:
+def library_argument(command: Command) -> Command:
     """Add NAME, which names the library and may be left out."""
     return click.argument("name", metavar="[NAME]", envvar=_VARIABLE, default=_DEFAULT)(command)
 
 
-def format_options(command: _Command) -> _Command:
-    """Add --format, and --json and --csv for short; the command calls chosen_format()."""
-    for option in (
-        click.option("--csv", "is_csv", is_flag=True, help="Short for --format csv.", **_KEPT),
-        click.option("--json", "is_json", is_flag=True, help="Short for --format json.", **_KEPT),
-        click.option(
-            "--format",
-            "output_format",
-            type=click.Choice(["table", "json", "csv"]),
-            help="table unless given; json is one object a line.",
-            **_KEPT,
-        ),
-    ):
-        command = option(command)
-    return command
+format_options = in_order(
+    click.option(
+        "--format",
+        "output_format",
+        type=click.Choice(["table", "json", "csv"]),
+        help="table unless given; json is one object a line.",
+        **KEPT,
+    ),
+    click.option("--json", "is_json", is_flag=True, help="Short for --format json.", **KEPT),
+    click.option("--csv", "is_csv", is_flag=True, help="Short for --format csv.", **KEPT),
+    csv_safe_option,
+)
+"""How images are shown; the command calls chosen_format()."""
 
 
 def chosen_format() -> OutputFormat:
@@ -75,11 +63,11 @@ def chosen_format() -> OutputFormat:
     Raises:
         click.UsageError: several are asked for.
     """
-    given = _given()
+    values = given()
     asked: set[OutputFormat | None] = {
-        given["output_format"],
-        "json" if given["is_json"] else None,
-        "csv" if given["is_csv"] else None,
+        values["output_format"],
+        "json" if values["is_json"] else None,
+        "csv" if values["is_csv"] else None,
     }
     named: list[OutputFormat] = [name for name in asked if name is not None]
     if len(named) > 1:
@@ -90,52 +78,40 @@ def chosen_format() -> OutputFormat:
     return chosen
 
 
-def filter_options(command: _Command) -> _Command:
-    """Add the options that say which images are meant; the command calls chosen_filter()."""
-    for option in (
-        click.option(
-            "--before",
-            "added_before",
-            type=click.DateTime(_TIMES),
-            metavar="TIME",
-            help="Only images added before; a date, or a date and a time, of this machine's time zone.",
-            **_KEPT,
-        ),
-        click.option(
-            "--since",
-            "added_from",
-            type=click.DateTime(_TIMES),
-            metavar="TIME",
-            help="Only images added since.",
-            **_KEPT,
-        ),
-        click.option("--source", "source_prefix", metavar="TEXT", help="Only images whose source begins so.", **_KEPT),
-        click.option(
-            "--meta",
-            multiple=True,
-            metavar="KEY=VALUE",
-            help="Only images with this value; repeat for several.",
-            **_KEPT,
-        ),
-        click.option(
-            "--any-tag",
-            "any_tags",
-            multiple=True,
-            metavar="TAG",
-            help="Only images with one of these tags at least.",
-            **_KEPT,
-        ),
-        click.option(
-            "--tag",
-            "all_tags",
-            multiple=True,
-            metavar="TAG",
-            help="Only images with this tag; repeat for several.",
-            **_KEPT,
-        ),
-    ):
-        command = option(command)
-    return command
+filter_options = in_order(
+    click.option(
+        "--tag",
+        "all_tags",
+        multiple=True,
+        metavar="TAG",
+        help="Only images with this tag; repeat for several.",
+        **KEPT,
+    ),
+    click.option(
+        "--any-tag",
+        "any_tags",
+        multiple=True,
+        metavar="TAG",
+        help="Only images with one of these tags at least.",
+        **KEPT,
+    ),
+    click.option(
+        "--meta", multiple=True, metavar="KEY=VALUE", help="Only images with this value; repeat for several.", **KEPT
+    ),
+    click.option("--source", "source_prefix", metavar="TEXT", help="Only images whose source begins so.", **KEPT),
+    click.option(
+        "--since", "added_from", type=click.DateTime(_TIMES), metavar="TIME", help="Only images added since.", **KEPT
+    ),
+    click.option(
+        "--before",
+        "added_before",
+        type=click.DateTime(_TIMES),
+        metavar="TIME",
+        help="Only images added before; a date, or a date and a time, of this machine's time zone.",
+        **KEPT,
+    ),
+)
+"""Which images are meant; the command calls chosen_filter()."""
 
 
 def chosen_filter() -> ImageFilter | None:
@@ -144,17 +120,17 @@ def chosen_filter() -> ImageFilter | None:
     Raises:
         click.UsageError: --meta is no KEY=VALUE.
     """
-    given = _given()
+    values = given()
     names = ("all_tags", "any_tags", "meta", "source_prefix", "added_from", "added_before")
-    if not any(given[name] for name in names):
+    if not any(values[name] for name in names):
         return None
     return ImageFilter(
-        all_tags=given["all_tags"],
-        any_tags=given["any_tags"],
-        metadata=parse_metadata(given["meta"]),
-        source_prefix=given["source_prefix"] or "",
-        added_from=_with_zone(given["added_from"]),
-        added_before=_with_zone(given["added_before"]),
+        all_tags=values["all_tags"],
+        any_tags=values["any_tags"],
+        metadata=parse_metadata(values["meta"]),
+        source_prefix=values["source_prefix"] or "",
+        added_from=_with_zone(values["added_from"]),
+        added_before=_with_zone(values["added_before"]),
     )
 
 
@@ -173,10 +149,6 @@ def parse_metadata(pairs: Sequence[str]) -> Mapping[str, str]:
             raise click.UsageError(f"--meta gives {key!r} twice: a key has one value.")
         metadata[key] = value
     return metadata
-
-
-def _given() -> dict[str, Any]:
-    return click.get_current_context().meta[_STORE]
 
 
 def _with_zone(time: datetime | None) -> datetime | None:

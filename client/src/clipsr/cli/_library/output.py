@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from clipsr import SearchHit, StoredImage
+from clipsr._files import describe_unwritable, write_atomically
 from clipsr.cli._exits import ExitCode, report
 from clipsr.cli._library.sheet import make_sheet
-from clipsr.cli._upscale.outputs import write_atomically
 
 
 def write_sheet(
@@ -23,9 +23,10 @@ def write_sheet(
     """Write the page of make_sheet() in full or not at all, print its name, and return how it ended."""
     page = make_sheet(title, notes, found, warnings=warnings, query_image=query_image)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, page.encode("utf-8", "backslashreplace"))
     except OSError as error:
-        report(f"{str(path)!r} could not be written: {error.strerror}. Make room, or choose another --html.")
+        report(f"{describe_unwritable(path, error)} (--html)")
         return ExitCode.OUTPUT_FAILED
     print(path, flush=True)
     return ExitCode.OK

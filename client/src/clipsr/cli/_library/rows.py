@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -14,8 +13,8 @@ from rich.text import Text
 
 from clipsr import SearchHit, StoredImage
 from clipsr._display.description import format_bytes
-from clipsr.cli._classify.formats import shorten_float
-from clipsr.cli._text import escape_controls, fit_left
+from clipsr.cli._csv import CsvWriter
+from clipsr.cli._text import escape_controls, fit_left, shorten_float
 
 IMAGE_COLUMNS = (
     "sha256",
@@ -33,7 +32,7 @@ IMAGE_COLUMNS = (
 )
 """The columns of CSV; docs/library.md lists them."""
 
-_HIT_COLUMNS = ("rank", "cosine", *IMAGE_COLUMNS)
+HIT_COLUMNS = ("rank", "cosine", *IMAGE_COLUMNS)
 _SHORT_HASH = 12  # of 64: enough to tell images apart by eye
 _SOURCE_WIDTH_MAX = 60
 _SOURCE_SHARE = 3  # of a terminal's width, as in the table of `classify`
@@ -61,27 +60,20 @@ def to_record(image: StoredImage) -> dict[str, Any]:
     return record
 
 
-def to_row(record: Mapping[str, Any]) -> list[object]:
-    """Return a record's cells of CSV; lists and objects are written as JSON."""
-    return [_to_cell(value) for name, value in record.items() if name != "embedding"]
-
-
-def write_rows(found: Iterable[SearchHit | StoredImage], *, is_json: bool) -> None:
-    """Print images, or what a search found with ranks and cosines, for programs: JSON lines, or CSV."""
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    has_header = is_json
+def write_rows(
+    found: Iterable[SearchHit | StoredImage], columns: Sequence[str], *, is_json: bool, is_csv_safe: bool
+) -> None:
+    """Print images, or what a search found with ranks and cosines, for programs: JSON lines, or CSV of the columns."""
+    writer = None if is_json else CsvWriter(sys.stdout, columns, is_safe=is_csv_safe)
     for rank, each in enumerate(found, start=1):
         is_hit = isinstance(each, SearchHit)
         record = to_record(each.image if is_hit else each)
         if is_hit:
             record = {"rank": rank, "cosine": shorten_float(each.cosine), **record}
-        if not has_header:
-            writer.writerow(_HIT_COLUMNS if is_hit else IMAGE_COLUMNS)
-            has_header = True
-        if is_json:
+        if writer is None:
             sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
         else:
-            writer.writerow(to_row(record))
+            writer.write(record)
         sys.stdout.flush()
 
 
@@ -136,9 +128,3 @@ def _name_of(image: StoredImage) -> str:
 def _size_of(image: StoredImage) -> str:
     height, width = image.size_hw
     return f"{width} × {height}, {format_bytes(image.size_bytes)}"
-
-
-def _to_cell(value: object) -> object:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else value

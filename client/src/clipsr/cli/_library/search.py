@@ -15,7 +15,7 @@ from clipsr.cli._exits import ExitCode, report
 from clipsr.cli._inputs import STDIN, Item, read_item
 from clipsr.cli._library.options import OutputFormat
 from clipsr.cli._library.output import write_sheet
-from clipsr.cli._library.rows import describe_hit, print_table, write_rows
+from clipsr.cli._library.rows import HIT_COLUMNS, describe_hit, print_table, write_rows
 from clipsr.cli._library.thumbnails import Protocol, detect_protocol, draw_picture
 
 _KITTY_FILE_BYTES = 256 * 1024  # an image that is drawn a few rows high is not worth more
@@ -48,6 +48,7 @@ class SearchOptions:
         is_exact: whether the index is passed over.
         exclude_query: whether the image that is searched with stays out.
         output_format: "table", "json" or "csv".
+        is_csv_safe: as CsvWriter's is_safe.
         has_thumbnails: whether pictures are drawn; None where the terminal can.
         html: a contact sheet to write; None writes none.
     """
@@ -59,6 +60,7 @@ class SearchOptions:
     is_exact: bool
     exclude_query: bool
     output_format: OutputFormat
+    is_csv_safe: bool
     has_thumbnails: bool | None
     html: Path | None
 
@@ -81,7 +83,8 @@ def search_images(client: Client, name: str, query: Query, options: SearchOption
         warnings = [warning.message for warning in result.warnings]
         return write_sheet(options.html, _make_title(query), notes, result.hits, warnings=warnings, query_image=content)
     if options.output_format != "table":
-        write_rows(result.hits, is_json=options.output_format == "json")
+        is_json = options.output_format == "json"
+        write_rows(result.hits, HIT_COLUMNS, is_json=is_json, is_csv_safe=options.is_csv_safe)
     elif not result.hits:
         report(f"nothing was found in library {name}")
     elif protocol is None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,7 +57,7 @@ def plan_outputs(
     Images of a folder keep their names and subfolders. What is wrong with one of them becomes its failure.
 
     Args:
-        items: what find_images() found.
+        items: what walk_images() found.
         source: IN of the command line.
         target: OUT of the command line.
         output_format: the kind of all files of a folder; None goes by their endings.
@@ -82,24 +80,6 @@ def plan_outputs(
     if not is_folder and (failure := jobs[0].item.failure) is not None:
         raise click.UsageError(failure.message)
     return jobs
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is there in full or not at all; folders on the way are made.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.parent / f".{os.getpid()}-{secrets.token_hex(4)}.part"  # a name of its own, as long names have limits
-    try:
-        with part.open("xb") as file:
-            file.write(content)
-        part.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise
 
 
 def _output_of_one(source: str, target: str) -> Path:

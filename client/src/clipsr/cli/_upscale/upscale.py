@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,10 +21,11 @@ from clipsr import (
     UpscaledImage,
     UpscaleFormat,
 )
+from clipsr._files import describe_unwritable, write_atomically
 from clipsr.cli._exits import ExitCode, report
-from clipsr.cli._inputs import find_images, read_batches
+from clipsr.cli._inputs import check_paths, describe_left_out, no_image, read_item, walk_images
 from clipsr.cli._text import escape_controls
-from clipsr.cli._upscale.outputs import Job, plan_outputs, write_atomically
+from clipsr.cli._upscale.outputs import Job, plan_outputs
 
 _SIZE = re.compile(r"([0-9]{1,9})[xX×]([0-9]{1,9})")
 
@@ -65,15 +67,20 @@ def upscale_images(client: Client, source: str, target: str, options: UpscaleOpt
         click.UsageError: a path cannot be used.
         ClipsrError: the service could not be asked.
     """
-    items = find_images([source])
+    check_paths([source], takes_stdin=True)
+    left_out: Counter[str] = Counter()
+    items = list(walk_images([source], left_out))
+    if line := describe_left_out(left_out):
+        report(line)
+    if not items:
+        raise no_image([source])
     jobs = plan_outputs(items, source, target, output_format=options.output_format, is_forced=options.is_forced)
-    limits = client.model_info().limits
-    batches = read_batches([job.item for job in jobs], limits, batch_size=1)
+    max_bytes = client.model_info().limits.max_image_bytes
     session = _Session(client, options)
     with _make_progress(len(jobs)) as progress:
         task = progress.add_task("upscaling", total=len(jobs))
-        for job, batch in zip(jobs, batches, strict=True):
-            session.run(job, batch.outcomes[0])
+        for job in jobs:
+            session.run(job, read_item(job.item, max_bytes=max_bytes))
             progress.advance(task)
     if len(jobs) > 1:
         failed = f", {session.failed} failed" if session.failed else ""
@@ -118,11 +125,11 @@ class _Session:
 
     def _write(self, job: Job, answer: UpscaledImage) -> FailedImage | None:
         try:
+            job.output.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(job.output, answer.content)
         except OSError as error:
             code = "PERMISSION_DENIED" if isinstance(error, PermissionError) else "FAILED_PRECONDITION"
-            message = f"{str(job.output)!r} could not be written: {error.strerror}."
-            return FailedImage(code=code, reason="", message=message)
+            return FailedImage(code=code, reason="", message=describe_unwritable(job.output, error))
         (height, width), (rows, columns) = answer.input_hw, answer.output_hw
         _say(escape_controls(f"{job.item.path} -> {job.output}  {width} x {height} -> {columns} x {rows}"))
         return None
