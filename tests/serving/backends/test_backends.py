@@ -84,7 +84,7 @@ def set_dims(config, side, dims):
 
 class TestLoad:
     @pytest.mark.parametrize(
-        ("change", "sentence"),
+        ("change", "message"),
         [
             (lambda config: config["input"][0].update(name="image"), "declares the input 'image', but the graph"),
             (lambda config: config["output"][0].update(name="out"), "declares the output 'out', but the graph"),
@@ -218,7 +218,7 @@ class TestOnnxRuntimeParameters:
 
     def test_the_documented_tensorrt_provider_is_understood(self, open_session, gpu_wheel):
         page = (Path(__file__).parents[3] / "docs" / "deployment.md").read_text(encoding="utf-8")
-        block = page.split("<!-- tensorrt provider -->\n``\n")[1].split("``")[0]
+        block = page.split("<!-- tensorrt provider -->\n```\n")[1].split("```")[0]
         parsed = text_format.Parse(block, ModelConfig())
         optimization = json_format.MessageToDict(parsed, preserving_proto_field_name=True)["optimization"]
         with pytest.raises(ModelLoadError, match="cannot be used here"):
@@ -236,7 +236,7 @@ class TestOnnxRuntimeParameters:
         with pytest.raises(ModelLoadError, match="precision_mode must be FP32 or FP16, not 'FP4'"):
             open_session("text_encoder", lambda config: config.update(optimization=optimization))
 
-    @pytest.mark.parametrize(("name", "sentence"), [("tensorrt", "Tensorrt"), ("nonsense", "unknown execution acc")])
+    @pytest.mark.parametrize(("name", "message"), [("tensorrt", "Tensorrt"), ("nonsense", "unknown execution acc")])
     def test_accelerators_that_are_not_there(self, open_session, name, message):
         accelerators = {"execution_accelerators": {"gpu_execution_accelerator": [{"name": name}]}}
         with pytest.raises(ModelLoadError, match=message):

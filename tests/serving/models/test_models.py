@@ -120,6 +120,14 @@ class TestSimilarity:
         other = triton.deserialize_bytes_tensor(encoded[:-1] + b"x")
         assert other.tolist() == [*labels.tolist()[:-1], b"label 19x"]
 
+    def test_a_backend_that_takes_tensors_apart_itself_is_left_alone(self, load, triton, encode, sizes):
+        """Triton's Python backend does it in C++ since 2025, and calls no function of its module."""
+        del triton.deserialize_bytes_tensor
+        model = load("similarity", "SimilarityModel", "similarity")
+        assert not hasattr(triton, "deserialize_bytes_tensor")
+        (response,) = model.execute([similarity_request(sizes, (b"cat", b"dog"))])
+        assert response.outputs["cosine"].shape == (1, 2)
+
     def test_scores_and_counts(self, load, triton, encode, sizes):
         model = load("similarity", "SimilarityModel", "similarity")
         for _ in range(2):

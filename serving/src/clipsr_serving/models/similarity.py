@@ -11,9 +11,9 @@ from clipsr_serving.manifest import Manifest, read_manifest
 from clipsr_serving.models import _triton
 from clipsr_serving.models._text import CountedEncoder, make_embedder, read_integer_parameter
 from clipsr_serving.text.banks import read_text_banks
-from clipsr_serving.text.cache import SizedCache, TextEmbeddingCache
-from clipsr_serving.text.prompts import LabelSpace, parse_label_space
-from clipsr_serving.zero_shot import RawLabelSpace, Similarities, SimilarityRequest, ZeroShotClassifier
+from clipsr_serving.text.cache import LabelSpaceCache, TextEmbeddingCache
+from clipsr_serving.text.prompts import LabelSpace, RawLabelSpace, parse_label_space
+from clipsr_serving.zero_shot import Similarities, SimilarityRequest, ZeroShotClassifier
 
 __all__ = ["SimilarityModel"]
 
@@ -39,13 +39,14 @@ class SimilarityModel:
         for bank in read_text_banks(repository, self._manifest):
             for key, row in bank.rows():
                 self._cache.pin(key, row)
+        label_spaces = LabelSpaceCache(read_integer_parameter(args, "label_space_cache_max_bytes"))
+        _triton.remember_strings(label_spaces)
         self._scorer = ZeroShotClassifier(
             cache=self._cache,
-            class_embeddings=SizedCache(read_integer_parameter(args, "matrix_cache_max_bytes")),
+            label_spaces=label_spaces,
             parse=self._parse,
             scoring=self._manifest.scoring,
         )
-        _triton.remember_strings(read_integer_parameter(args, "label_tensor_cache_max_bytes"))
         self._hits = _triton.Counter("clipsr_text_cache_hits_total", "Labels found in the text-embedding cache")
         self._misses = _triton.Counter("clipsr_text_cache_misses_total", "Labels that had to be encoded")
         self._evictions = _triton.Counter("clipsr_text_cache_evictions_total", "Labels that made room for others")
