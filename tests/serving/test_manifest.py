@@ -24,28 +24,36 @@ def test_reads_every_size_and_constant(repository, sizes):
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "sentence"),
+    ("path", "value", "message"),
     [
-        (("schema_version",), 2, "schema_version is 2"),
-        (("image_encoder", "image_size_px"), "64", "image_encoder.image_size_px must be a int"),
-        (("image_encoder", "image_size_px"), True, "image_encoder.image_size_px must be a int"),
-        (("image_encoder", "embed_dim"), 0, "image_encoder.embed_dim must be positive"),
-        (("image_encoder", "interpolation"), "nearest", "image_encoder.interpolation must be one of"),
+        (("schema_version",), 2, "schema_version: Input should be 1, not 2"),
+        (("image_encoder", "image_size_px"), "64", "image_encoder.image_size_px: Input should be a valid integer"),
+        (("image_encoder", "image_size_px"), True, "image_encoder.image_size_px: Input should be a valid integer"),
+        (("image_encoder", "embed_dim"), 0, "image_encoder.embed_dim: Input should be greater than 0, not 0"),
+        (("image_encoder", "interpolation"), "nearest", "interpolation: Input should be 'bicubic' or 'bilinear'"),
+        (("image_encoder", "resize_mode"), "crop", "resize_mode: Input should be 'shortest', 'squash' or 'longest'"),
+        (("image_encoder", "fill_color"), 256, "image_encoder.fill_color: Input should be less than or equal to 255"),
+        (("image_encoder", "fill_color"), "black", "image_encoder.fill_color: Input should be a valid integer"),
+        (("upscaler", "canvas_sizes_px"), [64, 32], r"upscaler.canvas_sizes_px: the sizes must ascend, not \[64, 32\]"),
+        (("upscaler", "canvas_sizes_px"), [], "upscaler.canvas_sizes_px: Tuple should have at least 1 item"),
+        (("upscaler", "canvas_sizes_px"), ["32"], r"upscaler.canvas_sizes_px\[0\]: Input should be a valid integer"),
+        (("scoring", "function"), "argmax", "scoring.function: Input should be 'softmax' or 'sigmoid', not 'argmax'"),
+        (("scoring", "logit_scale"), -1, "scoring.logit_scale: Input should be greater than 0"),
+        (("scoring", "logit_scale"), float("nan"), "scoring.logit_scale: Input should be a finite number"),
+        (("scoring", "logit_bias"), float("-inf"), "scoring.logit_bias: Input should be a finite number"),
+        (("default_templates",), "@none", "default_templates: There is no template set @none; this model knows"),
+        (("template_sets",), [], "template_sets: Input should be an object"),
+        (("text_banks",), [{"file": 1}], r"text_banks\[0\].file: Input should be a valid string, not 1"),
+        (("artifacts",), {"a": 1}, "artifacts.a: Input should be an object, not 1"),
+        (("template_sets", "pair"), ["a {}"] * 129, "template_sets.pair: 129 templates came .*; send at most 128"),
+        (("template_sets", "pair"), ["a photo"], "template_sets.pair: The template 'a photo' must hold exactly one"),
         (
-            ("image_encoder", "resize_mode"),
-            "crop",
-            "image_encoder.resize_mode must be one of shortest, squash, longest",
+            ("label_sets", "big"),
+            [str(i) for i in range(10_001)],
+            "label_sets.big: 10,001 labels .*; send at most 10,000",
         ),
-        (("image_encoder", "fill_color"), 256, "image_encoder.fill_color must be in 0-255"),
-        (("image_encoder", "fill_color"), "black", "image_encoder.fill_color must be a int"),
-        (("upscaler", "canvas_sizes_px"), [64, 32], "upscaler.canvas_sizes_px must ascend"),
-        (("upscaler", "canvas_sizes_px"), ["32"], "upscaler.canvas_sizes_px must hold only int"),
-        (("scoring", "function"), "argmax", "scoring.function must be one of softmax, sigmoid"),
-        (("scoring", "logit_scale"), -1, "scoring.logit_scale must be positive"),
-        (("default_templates",), "@none", "default_templates names '@none'"),
-        (("template_sets",), [], "template_sets must be a dict"),
-        (("text_banks",), [{"file": 1}], r"text_banks\[0\].file must be a str"),
-        (("artifacts",), {"a": 1}, "artifacts.a must be a dict"),
+        (("label_sets", "twice"), ["cat", "cat"], "label_sets.twice: The labels 0 and 1 are the same, 'cat'"),
+        (("label_sets", "none"), [], "label_sets.none: No labels came"),
     ],
 )
 def test_a_wrong_field_is_named(repository, tmp_path, path, value, message):
@@ -80,7 +88,23 @@ def test_no_file_and_no_json_name_the_cure(tmp_path):
     with pytest.raises(ArtifactError, match="is missing; run `make export`"):
         read_manifest(tmp_path)
     (tmp_path / "manifest.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"Invalid JSON: .* run `make export`"):
+        read_manifest(tmp_path)
+    (tmp_path / "manifest.json").unlink()
+    (tmp_path / "manifest.json").mkdir()
     with pytest.raises(ArtifactError, match="cannot be read"):
+        read_manifest(tmp_path)
+
+
+def test_a_set_whose_texts_with_the_default_templates_are_too_many_is_named(repository, tmp_path):
+    document = json.loads((repository / "manifest.json").read_text(encoding="utf-8"))
+    document["template_sets"]["many"] = [f"{index} {{}}" for index in range(100)]
+    document["label_sets"]["many"] = [str(index) for index in range(2001)]
+    (tmp_path / "manifest.json").write_text(json.dumps(document), encoding="utf-8")
+    assert len(read_manifest(tmp_path).label_sets["many"]) == 2001
+    document["default_templates"] = "@many"
+    (tmp_path / "manifest.json").write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"label_sets\.many: 2,001 labels with 100 templates make 200,100 texts"):
         read_manifest(tmp_path)
 
 

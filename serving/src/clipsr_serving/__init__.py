@@ -6,6 +6,8 @@ The modules of this package know nothing of Triton, except `models` and `backend
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from clipsr_serving.errors import (
     ArtifactError,
     InputError,
@@ -15,7 +17,9 @@ from clipsr_serving.errors import (
     TextEncoderError,
 )
 from clipsr_serving.limits import DEFAULT_LIMITS, Limits
-from clipsr_serving.manifest import Manifest, read_manifest
+
+if TYPE_CHECKING:
+    from clipsr_serving.manifest import Manifest, read_manifest
 
 __all__ = [
     "DEFAULT_LIMITS",
@@ -29,3 +33,12 @@ __all__ = [
     "TextEncoderError",
     "read_manifest",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import the manifest's reader when it is asked for: `clipsr-serve status` should not wait for pydantic."""
+    if name in ("Manifest", "read_manifest"):
+        from clipsr_serving import manifest
+
+        return getattr(manifest, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

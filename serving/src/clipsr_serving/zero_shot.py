@@ -11,15 +11,12 @@ from numpy.typing import NDArray
 from clipsr_serving.errors import InputError, ServingError
 from clipsr_serving.manifest import Scoring
 from clipsr_serving.similarity import compute_cosine, compute_probability
-from clipsr_serving.text.cache import SizedCache, TextEmbeddingCache
-from clipsr_serving.text.prompts import LabelSpace
+from clipsr_serving.text.cache import LabelSpaceCache, TextEmbeddingCache
+from clipsr_serving.text.prompts import LabelSpace, RawLabelSpace
 
-__all__ = ["ParseLabelSpace", "RawLabelSpace", "Similarities", "SimilarityRequest", "ZeroShotClassifier"]
+__all__ = ["ParseLabelSpace", "Similarities", "SimilarityRequest", "ZeroShotClassifier"]
 
 Float32 = NDArray[np.float32]
-
-RawLabelSpace = tuple[tuple[bytes, ...], tuple[bytes, ...]]
-"""Labels and templates of one row as they came, the key of whole label lists."""
 
 ParseLabelSpace = Callable[[RawLabelSpace], LabelSpace]
 """Checks and expands a row's labels and templates; raises InputError."""
@@ -53,12 +50,12 @@ class ZeroShotClassifier:
         self,
         *,
         cache: TextEmbeddingCache,
-        class_embeddings: SizedCache[RawLabelSpace, Float32],
+        label_spaces: LabelSpaceCache,
         parse: ParseLabelSpace,
         scoring: Scoring,
     ) -> None:
         self._cache = cache
-        self._class_embeddings = class_embeddings
+        self._label_spaces = label_spaces
         self._parse = parse
         self._scoring = scoring
 
@@ -86,7 +83,7 @@ class ZeroShotClassifier:
         for space in spaces:
             known = class_embeddings.get(space)
             if known is None:
-                known = self._class_embeddings.get(space)
+                known = self._label_spaces.find_embeddings(space)
             if known is not None:
                 class_embeddings[space] = known
                 self._cache.counters.hits += 0 if isinstance(known, ServingError) else len(known)
@@ -98,7 +95,7 @@ class ZeroShotClassifier:
         for space, matrix in zip(wanted, self._cache.look_up(list(wanted.values())), strict=True):
             class_embeddings[space] = matrix
             if not isinstance(matrix, ServingError):
-                self._class_embeddings.put(space, matrix, matrix.nbytes)
+                self._label_spaces.put_embeddings(space, matrix)
         return class_embeddings
 
     @staticmethod

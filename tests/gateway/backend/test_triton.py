@@ -20,6 +20,7 @@ from clipsr_gateway import (
     BackendUnavailableError,
     DeadlineExceededError,
     ImageRejectedError,
+    InvalidRequestError,
 )
 from clipsr_gateway._backend.triton import TritonBackend
 
@@ -338,6 +339,15 @@ async def test_a_rejection_is_found_in_any_wrapping(connected, triton, form, cod
         await classify(connected)
     assert caught.value.reason == "IMAGE_TRUNCATED"
     assert caught.value.message == "The file ends early; send it again."
+
+
+@pytest.mark.parametrize("reason", ["LABELS_INDISTINGUISHABLE", "TEMPLATE_TOO_LONG", "TOO_MANY_TEXTS", "LABEL_EMPTY"])
+async def test_a_rejection_of_the_labels_concerns_the_whole_call(connected, triton, reason):
+    triton.failure = (grpc.StatusCode.INTERNAL, f"in ensemble 'classify', clipsr:{reason}: Leave one out.")
+    with pytest.raises(InvalidRequestError) as caught:
+        await classify(connected)
+    (violation,) = caught.value.violations
+    assert (violation.field, violation.reason, violation.message) == ("label_space", reason, "Leave one out.")
 
 
 @pytest.mark.parametrize(

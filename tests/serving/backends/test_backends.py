@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from clipsr_serving.backends import count_cores, read_model_spec, run_batched, share_cores
 from clipsr_serving.backends import onnxruntime as onnxruntime_backend
 from clipsr_serving.backends import openvino as openvino_backend
+from clipsr_serving.backends import read_model_spec, run_batched
 from clipsr_serving.backends.onnxruntime import OnnxRuntimeSession
 from clipsr_serving.backends.openvino import OpenVinoSession
+from clipsr_serving.cores import count_cores
 from clipsr_serving.errors import ModelLoadError
 
 SESSIONS = {"onnxruntime": OnnxRuntimeSession, "openvino": OpenVinoSession}
@@ -84,7 +85,7 @@ def set_dims(config, side, dims):
 
 class TestLoad:
     @pytest.mark.parametrize(
-        ("change", "sentence"),
+        ("change", "message"),
         [
             (lambda config: config["input"][0].update(name="image"), "declares the input 'image', but the graph"),
             (lambda config: config["output"][0].update(name="out"), "declares the output 'out', but the graph"),
@@ -152,6 +153,12 @@ class TestOnnxRuntimeParameters:
         spinning = self.options(open_session, session__intra_op__allow_spinning="1")
         assert spinning.get_session_config_entry(key) == "1"
 
+    def test_what_only_nvidias_backend_needs_is_known(self, open_session, caplog):
+        self.options(open_session, cudnn_conv_algo_search="1")
+        assert "does not know" not in caplog.text
+        self.options(open_session, cudnn_conv_search="1")
+        assert "does not know the parameters ['cudnn_conv_search']" in caplog.text
+
     def test_graph_level(self, open_session):
         import onnxruntime as ort
 
@@ -218,7 +225,7 @@ class TestOnnxRuntimeParameters:
 
     def test_the_documented_tensorrt_provider_is_understood(self, open_session, gpu_wheel):
         page = (Path(__file__).parents[3] / "docs" / "deployment.md").read_text(encoding="utf-8")
-        block = page.split("<!-- tensorrt provider -->\n``\n")[1].split("``")[0]
+        block = page.split("<!-- tensorrt provider -->\n```\n")[1].split("```")[0]
         parsed = text_format.Parse(block, ModelConfig())
         optimization = json_format.MessageToDict(parsed, preserving_proto_field_name=True)["optimization"]
         with pytest.raises(ModelLoadError, match="cannot be used here"):
@@ -236,7 +243,7 @@ class TestOnnxRuntimeParameters:
         with pytest.raises(ModelLoadError, match="precision_mode must be FP32 or FP16, not 'FP4'"):
             open_session("text_encoder", lambda config: config.update(optimization=optimization))
 
-    @pytest.mark.parametrize(("name", "sentence"), [("tensorrt", "Tensorrt"), ("nonsense", "unknown execution acc")])
+    @pytest.mark.parametrize(("name", "message"), [("tensorrt", "Tensorrt"), ("nonsense", "unknown execution acc")])
     def test_accelerators_that_are_not_there(self, open_session, name, message):
         accelerators = {"execution_accelerators": {"gpu_execution_accelerator": [{"name": name}]}}
         with pytest.raises(ModelLoadError, match=message):
@@ -436,18 +443,6 @@ class TestTritonFace:
         assert not responses[0].has_error()
         if responses[1].has_error():  # openvino reads past its table instead of refusing
             assert "model 'text_encoder'" in responses[1].error().message()
-
-
-class TestCores:
-    def test_a_quota_counts(self, tmp_path):
-        quota = tmp_path / "cpu.max"
-        quota.write_text("100000 100000\n", encoding="ascii")
-        assert count_cores(quota) == 1
-        quota.write_text("max 100000\n", encoding="ascii")
-        assert count_cores(quota) == count_cores(tmp_path / "none")
-
-    def test_every_instance_has_a_thread(self):
-        assert share_cores(10_000) == 1
 
 
 def test_the_default_file_name_can_be_changed(repository, make_args):

@@ -148,7 +148,7 @@ class Serve:
 
     def options(self):
         # Coverage and warnings of the outer run are none of the children's business.
-        inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ}
         return {"env": inherited | {"FAKE_JOURNAL": str(self.journal)} | self.variables, "text": True}
 
     def run(self, verb, *flags):
@@ -263,11 +263,10 @@ class TestLife:
         assert (up.returncode, serve.noted()) == (1, [])
         assert "There is no profile 'nope'" in up.stderr
 
-    def test_the_profile_for_this_processor_is_said_and_told_to_triton(self, serve):
+    def test_a_profile_of_the_embedded_triton_ends_the_start_elsewhere(self, serve):
         up = serve.run("up", "--detach", "--profile", "cpu")
-        assert up.returncode == 0, up.stderr
-        assert "profile cpu: image encoder in" in serve.run("logs", "serve").stdout
-        assert "--model-config-name=cpu" in serve.triton_flags()
+        assert (up.returncode, serve.noted()) == (1, [])
+        assert "needs the embedded Triton" in up.stderr
 
     def test_without_a_gateway_the_canary_decides(self, serve):
         up = serve.run("up", "--detach", "--no-gateway")
@@ -399,7 +398,7 @@ class TestRestart:
         assert not [line for line in serve.noted() if line.startswith("client")]
 
     @pytest.mark.parametrize(
-        ("flags", "sentence"),
+        ("flags", "message"),
         [
             (["--", "--listen", "127.0.0.1:1"], "--listen of the gateway is set by clipsr-serve"),
             (["--", "--repository=x"], "--repository of the gateway is set by clipsr-serve"),
@@ -622,6 +621,27 @@ class TestTritonCommand:
         assert "--model-config-name=cpu" in self.make(repository, tmp_path, profile="cpu").argv
         assert not any("model-config-name" in flag for flag in self.make(repository, tmp_path).argv)
 
+    @pytest.mark.parametrize("kind", ["path", "docker"])
+    @pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (16, 8)])
+    def test_nvidias_onnxruntime_gets_one_pool_of_what_is_allowed(
+        self, repository, tmp_path, monkeypatch, kind, cores, threads
+    ):
+        monkeypatch.setattr("clipsr_serving.launcher._triton.command.count_cores", lambda: cores)
+        for name in ("tritonserver", "docker"):
+            self.put_on_path(tmp_path, name)
+        argv = self.make(repository, tmp_path, triton=kind).argv
+        flags = [word.removeprefix("--backend-config=onnxruntime,") for word in argv if "=onnxruntime," in word]
+        assert flags == ["enable-global-threadpool=1", f"intra_op_thread_count={threads}", "inter_op_thread_count=1"]
+
+    def test_threads_of_the_users_own_replace_the_pool(self, repository, tmp_path):
+        self.put_on_path(tmp_path, "tritonserver")
+        own = "--backend-config=onnxruntime,intra_op_thread_count=3"
+        argv = self.make(repository, tmp_path, triton="path", triton_options=(own,)).argv
+        assert [word for word in argv if "=onnxruntime," in word] == [own]
+
+    def test_our_own_backends_share_cores_by_themselves(self, repository, tmp_path, wheel):
+        assert not any("=onnxruntime," in word for word in self.make(repository, tmp_path).argv)
+
     def test_the_embedded_environment_finds_libraries_and_packages(self, repository, tmp_path, wheel, monkeypatch):
         monkeypatch.setenv("PYTHONHOME", "/elsewhere")
         environment = self.make(repository, tmp_path).environment
@@ -669,7 +689,7 @@ class TestTritonCommand:
             find_libpython({"LIBDIR": str(tmp_path)})
 
     @pytest.mark.parametrize(
-        ("triton", "sentence"),
+        ("triton", "message"),
         [
             ("path", "There is no tritonserver at PATH"),
             ("embedded", r"run `pip install 'clipsr-serving\[triton\]'`"),
@@ -797,6 +817,6 @@ def test_the_canary_is_a_request_that_triton_understands():
 
 def test_the_launcher_needs_no_library():
     # `status` in a shell loop should not wait for numpy; and a broken wheel should not stop `down`.
-    code = "import sys, clipsr_serving.launcher; print(sorted({'numpy', 'PIL', 'tokenizers'} & set(sys.modules)))"
+    code = "import sys, clipsr_serving.launcher; print({*'numpy PIL tokenizers pydantic'.split()} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.strip() == "set()"

@@ -106,8 +106,15 @@ class TestMachine:
         return put
 
     @pytest.mark.parametrize("profile", [None, "cpu", "cpu-int8"])
-    def test_processors_need_nothing(self, tmp_path, manifest, profile):
-        require_machine(profile, tmp_path, manifest, triton_kind="embedded")
+    def test_the_embedded_triton_runs_all_for_processors(self, repository, manifest, profile):
+        require_machine(profile, repository, manifest, triton_kind="embedded")
+
+    @pytest.mark.parametrize("kind", ["path", "docker"])
+    @pytest.mark.parametrize("profile", ["cpu", "cpu-int8"])
+    def test_openvino_is_refused_in_nvidias_triton(self, repository, manifest, profile, kind):
+        with pytest.raises(LaunchError, match=rf"{profile} needs the embedded Triton, .*\. Use --profile cpu-onnx, or"):
+            require_machine(profile, repository, manifest, triton_kind=kind)
+        require_machine(None, repository, manifest, triton_kind=kind)
 
     def test_a_gpu_must_be_there(self, repository, manifest, smi):
         with pytest.raises(LaunchError, match=r"gpu-onnx needs an NVIDIA GPU, .* use --profile cpu"):

@@ -85,7 +85,7 @@ class TestBackgroundCheck:
 
 
 @pytest.mark.parametrize(
-    ("code", "sentence"),
+    ("code", "message"),
     [
         (1, "ended with code 1: no manifest"),
         (-9, "was killed by SIGKILL (by somebody, or by the kernel for lack of memory)"),

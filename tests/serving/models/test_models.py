@@ -120,6 +120,14 @@ class TestSimilarity:
         other = triton.deserialize_bytes_tensor(encoded[:-1] + b"x")
         assert other.tolist() == [*labels.tolist()[:-1], b"label 19x"]
 
+    def test_a_backend_that_takes_tensors_apart_itself_is_left_alone(self, load, triton, encode, sizes):
+        """Triton's Python backend does it in C++ since 2025, and calls no function of its module."""
+        del triton.deserialize_bytes_tensor
+        model = load("similarity", "SimilarityModel", "similarity")
+        assert not hasattr(triton, "deserialize_bytes_tensor")
+        (response,) = model.execute([similarity_request(sizes, (b"cat", b"dog"))])
+        assert response.outputs["cosine"].shape == (1, 2)
+
     def test_scores_and_counts(self, load, triton, encode, sizes):
         model = load("similarity", "SimilarityModel", "similarity")
         for _ in range(2):
@@ -161,6 +169,20 @@ class TestSimilarity:
         assert response.outputs["cosine"].shape == (1, 130)
         assert triton.batches == [64, 64, 2]
 
+    def test_what_the_encoder_cannot_tell_apart_is_refused(self, load, triton, encode, sizes):
+        model = load("similarity", "SimilarityModel", "similarity")
+        begin = "a very long beginning " * sizes.L
+        for _ in range(2):  # the second time nothing may come from a cache
+            responses = model.execute(
+                [
+                    similarity_request(sizes, (f"{begin}red".encode(), f"{begin}blue".encode())),
+                    similarity_request(sizes, (b"cat", b"dog"), (f"{begin}{{}}".encode(),)),
+                    similarity_request(sizes, (b"cat", b"dog")),
+                ]
+            )
+            reasons = [reason_of(response) for response in responses]
+            assert reasons == ["clipsr:LABELS_INDISTINGUISHABLE", "clipsr:TEMPLATE_TOO_LONG", "OK"]
+
     def test_a_text_encoder_that_is_down_is_unavailable(self, load, triton, sizes):
         def fail(tokens):
             raise RuntimeError("no such model")
@@ -194,6 +216,12 @@ class TestEmbedText:
         np.testing.assert_array_equal(embedding[1, 0], embedding[1, 1])
         np.testing.assert_allclose(np.linalg.norm(embedding, axis=-1), 1, atol=1e-5)
         assert reason_of(responses[1]) == "clipsr:TEXT_EMPTY"
+
+    def test_a_template_must_leave_the_text_inside_the_context(self, load, triton, encode, sizes):
+        model = load("embed_text", "EmbedTextModel", "embed_text")
+        template = ("a very long beginning " * sizes.L + "{}").encode()
+        (response,) = model.execute([{"texts": rows((b"cat",)), "templates": rows((template,))}])
+        assert reason_of(response) == "clipsr:TEMPLATE_TOO_LONG"
 
 
 @pytest.mark.parametrize("model", ["decode", "decode_native", "similarity", "embed_text"])

@@ -30,9 +30,11 @@ def parse(labels, templates=(), **options):
         ([b"cat"], [b"a photo"], "TEMPLATE_WITHOUT_PLACEHOLDER"),
         ([b"cat"], [b"{} and {}"], "TEMPLATE_WITHOUT_PLACEHOLDER"),
         ([b"cat"], [b"@imagenet"], "TEMPLATE_SET_UNKNOWN"),
-        ([b"cat"], [b""], "TEMPLATE_EMPTY"),
-        ([b"cat"], [b"a {}", b"@pair", b"one {}"], "TOO_MANY_TEMPLATES"),
-        ([b"a", b"b", b"c"], [b"@pair", b"a {}!"], "TOO_MANY_TEXTS"),
+        ([b"cat"], [b""], "TEMPLATE_WITHOUT_PLACEHOLDER"),
+        ([b"cat"], [b"a {}", b"@pair"], "TEMPLATE_WITHOUT_PLACEHOLDER"),
+        ([b"cat"], [b"@pair", b"@simple"], "TEMPLATE_WITHOUT_PLACEHOLDER"),
+        ([b"cat"], [b"a {}", b"the {}", b"one {}", b"two {}"], "TOO_MANY_TEMPLATES"),
+        ([b"a", b"b", b"c"], [b"the {}", b"a {}", b"a {}!"], "TOO_MANY_TEXTS"),
     ],
 )
 def test_what_is_refused(labels, templates, reason):
@@ -49,9 +51,11 @@ def test_labels_of_any_script_are_kept_as_they_are():
     assert space.templates == SETS["simple"]
 
 
-def test_sets_are_expanded_in_place():
-    templates = parse_templates([b"one {}", b"@pair", b"@{}"], template_sets=SETS)
-    assert templates == ("one {}", "a {}", "the {}", "@{}")
+def test_a_single_name_stands_for_its_set():
+    assert parse_templates([b"@pair"], template_sets=SETS) == ("a {}", "the {}")
+    assert parse_templates([b"@{}"], template_sets=SETS) == ("@{}",)
+    with pytest.raises(InputError, match="A set's name must stand alone"):
+        parse_templates([b"one {}", b"@pair"], template_sets=SETS)
 
 
 def test_texts_may_repeat_and_have_their_own_reasons():

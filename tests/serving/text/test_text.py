@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from clipsr_serving.errors import ArtifactError, InputError, TextEncoderError
 from clipsr_serving.manifest import Scoring, read_manifest
 from clipsr_serving.similarity import compute_cosine, compute_probability, l2_normalize
 from clipsr_serving.text.banks import TEXT_ENCODER_ARTIFACT, read_text_banks
-from clipsr_serving.text.cache import LruCache, SizedCache, TextEmbeddingCache
+from clipsr_serving.text.cache import LabelSpaceCache, TextEmbeddingCache
 from clipsr_serving.text.embedder import TextEmbedder
 from clipsr_serving.text.prompts import LabelSpace
 from clipsr_serving.text.tokenizer import Tokenizer
@@ -85,38 +84,33 @@ class TestEmbedder:
             make_embedder(0)
 
 
-class TestLru:
-    @settings(max_examples=50)
-    @given(st.integers(1, 5), st.lists(st.tuples(st.booleans(), st.integers(0, 7)), max_size=60))
-    def test_behaves_like_a_plain_model(self, max_entries, operations):
-        cache, model, evicted = LruCache(max_entries), OrderedDict(), 0
-        for is_put, key in operations:
-            if is_put:
-                evicted_now = cache.put(key, str(key))
-                model[key] = str(key)
-                model.move_to_end(key)
-                if len(model) > max_entries:
-                    model.popitem(last=False)
-                    evicted += 1
-                    assert evicted_now == 1
-                else:
-                    assert evicted_now == 0
-            else:
-                assert cache.get(key) == model.get(key)
-                if key in model:
-                    model.move_to_end(key)
-        assert len(cache) == len(model)
+class TestLabelSpaces:
+    SPACE = ((b"cat", b"dog"), (b"a {}",))
 
-    def test_a_sized_cache_is_bounded_in_bytes(self):
-        cache = SizedCache(max_bytes=100)
-        for name, size_bytes in (("a", 40), ("b", 40), ("a", 48)):
-            cache.put(name, name.upper(), size_bytes)
-        assert cache.get("a") == "A"
-        assert len(cache) == 2
-        cache.put("c", "C", 40)
-        assert cache.get("b") is None
-        cache.put("too large", "", 101)
-        assert len(cache) == 2
+    def test_strings_are_decoded_once(self):
+        cache, calls = LabelSpaceCache(10_000), []
+
+        def decode(encoded):
+            calls.append(encoded)
+            return np.array(encoded.split(), dtype=object)
+
+        first, again = (cache.find_strings(b"cat dog", decode) for _ in range(2))
+        assert first is again
+        assert cache.find_strings(b"cat dig", decode).tolist() == [b"cat", b"dig"]
+        assert calls == [b"cat dog", b"cat dig"]
+
+    def test_the_bound_in_bytes_is_shared_by_all(self):
+        cache = LabelSpaceCache(1000)
+        matrix = np.zeros((2, 100), np.float32)  # 800 bytes
+        cache.put_embeddings(self.SPACE, matrix)
+        assert cache.find_embeddings(self.SPACE) is matrix
+        cache.find_strings(b"x", lambda encoded: np.array([b"x" * 300], dtype=object))
+        assert cache.find_embeddings(self.SPACE) is None
+
+    def test_what_is_larger_than_the_bound_is_left_out(self):
+        cache = LabelSpaceCache(799)
+        cache.put_embeddings(self.SPACE, np.zeros((2, 100), np.float32))
+        assert cache.find_embeddings(self.SPACE) is None
 
 
 def make_cache(max_entries=100):
@@ -226,7 +220,7 @@ def make_scorer():
             raise InputError("LABEL_EMPTY", "bad.")
         return LabelSpace(labels=labels, templates=tuple(template.decode() for template in raw[1]))
 
-    scorer = ZeroShotClassifier(cache=cache, class_embeddings=SizedCache(1 << 20), parse=parse, scoring=SOFTMAX)
+    scorer = ZeroShotClassifier(cache=cache, label_spaces=LabelSpaceCache(1 << 20), parse=parse, scoring=SOFTMAX)
     return scorer, cache, encoder
 
 

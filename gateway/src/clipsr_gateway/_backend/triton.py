@@ -26,6 +26,8 @@ from clipsr_gateway.errors import (
     BackendUnavailableError,
     DeadlineExceededError,
     ImageRejectedError,
+    InvalidRequestError,
+    Violation,
 )
 
 # The ensemble that serves each route.
@@ -46,7 +48,10 @@ _READY_MODELS = (*MODELS.values(), *DETAILED_MODELS.values(), *EMBED_IMAGE_MODEL
 
 # Python models prefix what is meant for the caller; an ensemble may wrap it in its own sentence. The reason's prefix
 # is checked too: only an image can still be at fault once the gateway has checked the rest of the request.
-_REJECTION = re.compile(r"clipsr:(IMAGE_[A-Z_]+): ([^\n]*)")
+# BACKEND_UNAVAILABLE and INTERNAL, in the same form, are no fault of the request.
+_REJECTION = re.compile(
+    r"clipsr:((?:IMAGE|LABELS?|TEMPLATE|TOO_MANY)_[A-Z_0-9]+|TEXTS?_(?:EMPTY|TOO_LONG|NOT_UTF8)): ([^\n]*)"
+)
 
 # Images of a call that are ready at the same moment share a request: a request costs the gateway, Triton and each model
 # more than decoding such an image does. `decode` works through a request one by one in one of its two processes, so
@@ -360,7 +365,11 @@ def _raise_typed(error: InferenceServerException, *, target: str, model_name: st
     message = str(error.message())
     rejection = _REJECTION.search(message)
     if rejection:
-        raise ImageRejectedError(rejection.group(1), rejection.group(2).strip()) from error
+        reason, text = rejection.group(1), rejection.group(2).strip()
+        if reason.startswith("IMAGE_"):
+            raise ImageRejectedError(reason, text) from error
+        field = "texts" if model_name == EMBED_TEXT_MODEL else "label_space"
+        raise InvalidRequestError([Violation(field=field, reason=reason, message=text)]) from error
     if status == "UNAVAILABLE" and "model" not in message.lower():
         text = f"Triton at {target} does not answer; it is down or still starting. Retry, or look at its log."
         raise BackendUnavailableError(target, text) from error

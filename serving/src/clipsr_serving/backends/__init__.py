@@ -7,15 +7,12 @@ what Triton loads.
 from __future__ import annotations
 
 from clipsr_serving.backends._batching import run_batched
-from clipsr_serving.backends._cores import count_cores, share_cores
 from clipsr_serving.backends._spec import ModelSpec, TensorSpec, check_signature, read_model_spec
 
 __all__ = [
     "ModelSpec",
     "TensorSpec",
     "check_signature",
-    "count_cores",
     "read_model_spec",
     "run_batched",
-    "share_cores",
 ]

@@ -11,8 +11,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from clipsr_serving.backends._batching import Tensors
-from clipsr_serving.backends._cores import share_cores
 from clipsr_serving.backends._spec import ModelSpec, TensorSpec, check_signature
+from clipsr_serving.cores import share_cores
 from clipsr_serving.errors import ModelLoadError
 
 __all__ = ["OnnxRuntimeSession"]
@@ -52,7 +52,7 @@ _GRAPH_LEVELS = {
     2: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
 }
 
-# Keys of onnxruntime itself, which NVIDIA's backend passes on under the same names.
+# Keys of onnxruntime itself. NVIDIA's backend passes on the first and ignores the second: its threads spin.
 _SESSION_KEYS = ("session.use_device_allocator_for_initializers", "session.intra_op.allow_spinning")
 _SHRINKAGE_KEY = "memory.enable_memory_arena_shrinkage"
 _KNOWN = {
@@ -63,6 +63,7 @@ _KNOWN = {
     "enable_mem_pattern",
     _SHRINKAGE_KEY,
     *_SESSION_KEYS,
+    "cudnn_conv_algo_search",  # for NVIDIA's backend alone; here the accelerator's own option counts
 }
 
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from openvino import opset13 as opset
 
 from clipsr_serving.backends._batching import Tensors
-from clipsr_serving.backends._cores import share_cores
 from clipsr_serving.backends._spec import ModelSpec, TensorSpec, check_signature
+from clipsr_serving.cores import share_cores
 from clipsr_serving.errors import ModelLoadError
 
 __all__ = ["OpenVinoSession"]

@@ -17,7 +17,6 @@ from clipsr_serving.launcher._logs import follow_logs, print_logs
 from clipsr_serving.launcher._options import Endpoint, UpOptions, parse_endpoint
 from clipsr_serving.launcher._state import LOG_NAMES, State, StateDir, find_state_dir
 from clipsr_serving.launcher._supervisor.restarts import RestartPolicy
-from clipsr_serving.launcher._supervisor.service import run_service
 
 _DEFAULT_TIMEOUT_S = 300.0  # openvino compiles a ViT-L/14 in about a minute on two cores
 _NOT_RUNNING_EXIT_CODE = 3  # as systemctl status
@@ -223,6 +222,9 @@ def _up(options: argparse.Namespace, arguments: list[str], state_dir: StateDir) 
         triton_metrics_address=options.triton_metrics_address,
         library_uri=find_library_uri(options.library_uri, state_dir=state_dir.path),
     )
+    # Here and not above: it reads the manifest with pydantic, for which the other verbs should not wait.
+    from clipsr_serving.launcher._supervisor.service import run_service
+
     run_service(up, state_dir)
     return 0
 

@@ -29,19 +29,23 @@ class CountedEncoder:
         return _triton.call_text_encoder(tokens)
 
 
-def make_embedder(
-    repository: Path, manifest: Manifest, encoder: CountedEncoder, *, max_batch_size: int
-) -> TextEmbedder:
-    """Put tokenizer and encoder together.
+def read_tokenizer(repository: Path, manifest: Manifest) -> Tokenizer:
+    """Read the tokenizer that export wrote.
 
     Raises:
-        ArtifactError: the tokenizer is missing or does not fit the manifest.
+        ArtifactError: it is missing or does not fit the manifest.
     """
-    tokenizer = Tokenizer(repository / TOKENIZER_FILE, context_length=manifest.text_encoder.context_length)
+    return Tokenizer(repository / TOKENIZER_FILE, context_length=manifest.text_encoder.context_length)
+
+
+def make_embedder(
+    manifest: Manifest, tokenizer: Tokenizer, encoder: CountedEncoder, args: Mapping[str, str]
+) -> TextEmbedder:
+    """Put tokenizer and encoder together."""
     return TextEmbedder(
         tokenize=tokenizer,
         encode=encoder,
-        max_batch_size=max_batch_size,
+        max_batch_size=read_integer_parameter(args, "text_encoder_max_batch_size"),
         embed_dim=manifest.image_encoder.embed_dim,
     )
 

@@ -12,7 +12,7 @@ import triton_python_backend_utils as pb_utils  # pyright: ignore[reportMissingI
 from numpy.typing import NDArray
 
 from clipsr_serving.errors import InputError, TextEncoderError
-from clipsr_serving.text.cache import SizedCache
+from clipsr_serving.text.cache import LabelSpaceCache
 
 Answer = Mapping[str, NDArray[Any]] | Exception
 _log = logging.getLogger(__name__)
@@ -41,27 +41,20 @@ def read_byte_rows(request: Any, name: str) -> list[tuple[bytes, ...]]:
     return [tuple(row) for row in read_array(request, name).tolist()]
 
 
-def remember_strings(max_bytes: int) -> None:
-    """Let this process take a long BYTES tensor apart once: callers send the same labels with every image.
+def remember_strings(label_spaces: LabelSpaceCache) -> None:
+    """Let this process take a long BYTES tensor apart once, where Triton does it in Python.
 
-    Triton's own function takes 5 ms for 10,000 labels, whenever they come; hashing their 140 kB takes 0.04. Triton's
-    stub looks the function up in its module each time it makes such a tensor, so that it can be replaced there.
-
-    Args:
-        max_bytes: of the tensors as they came; what is kept takes about six times as much.
+    Up to 2025 Triton's stub calls the function of its own module for each tensor, so that it can be replaced there: it
+    takes 5 ms for 10,000 labels, and hashing their 140 kB 0.04. Later releases take tensors apart in C++, call no
+    function and may drop it; there is nothing to save then.
     """
-    take_apart: Callable[[Any], NDArray[np.object_]] = pb_utils.deserialize_bytes_tensor
-    known: SizedCache[bytes, NDArray[np.object_]] = SizedCache(max_bytes)
+    decode: Callable[[Any], NDArray[np.object_]] | None = getattr(pb_utils, "deserialize_bytes_tensor", None)
+    if decode is None:
+        return
 
     def remember(encoded: Any) -> NDArray[np.object_]:
         content = bytes(encoded)
-        if len(content) < _LONG_BYTES:
-            return take_apart(content)
-        strings = known.get(content)
-        if strings is None:
-            strings = take_apart(content)
-            known.put(content, strings, len(content))
-        return strings
+        return decode(content) if len(content) < _LONG_BYTES else label_spaces.find_strings(content, decode)
 
     pb_utils.deserialize_bytes_tensor = remember
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from clipsr_serving.manifest import Manifest, read_manifest
 from clipsr_serving.models import _triton
-from clipsr_serving.models._text import CountedEncoder, make_embedder, read_integer_parameter
+from clipsr_serving.models._text import CountedEncoder, make_embedder, read_tokenizer
+from clipsr_serving.text.distinct import require_visible_labels
 from clipsr_serving.text.prompts import parse_label_space
 
 __all__ = ["EmbedTextModel"]
@@ -21,12 +22,8 @@ class EmbedTextModel:
         _triton.set_up_logging()
         repository = _triton.find_repository(args)
         self._manifest: Manifest = read_manifest(repository)
-        self._embedder = make_embedder(
-            repository,
-            self._manifest,
-            CountedEncoder(),
-            max_batch_size=read_integer_parameter(args, "text_encoder_max_batch_size"),
-        )
+        self._tokenizer = read_tokenizer(repository, self._manifest)
+        self._embedder = make_embedder(self._manifest, self._tokenizer, CountedEncoder(), args)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer each request by itself."""
@@ -45,5 +42,7 @@ class EmbedTextModel:
             )
             for texts, templates in rows
         ]
+        for templates in {space.templates for space in spaces}:
+            require_visible_labels(templates, self._tokenizer)
         embedding = self._embedder.embed([key for space in spaces for key in space.keys])
         return {"text_embedding": embedding.reshape(len(spaces), -1, embedding.shape[1])}

@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from clipsr_serving.errors import ArtifactError, InputError
 from clipsr_serving.manifest import Manifest, read_manifest
 from clipsr_serving.models import _triton
-from clipsr_serving.models._text import CountedEncoder, make_embedder, read_integer_parameter
+from clipsr_serving.models._text import CountedEncoder, make_embedder, read_integer_parameter, read_tokenizer
 from clipsr_serving.text.banks import read_text_banks
-from clipsr_serving.text.cache import SizedCache, TextEmbeddingCache
-from clipsr_serving.text.prompts import LabelSpace, parse_label_space
-from clipsr_serving.zero_shot import RawLabelSpace, Similarities, SimilarityRequest, ZeroShotClassifier
+from clipsr_serving.text.cache import LabelSpaceCache, TextEmbeddingCache
+from clipsr_serving.text.distinct import require_distinct_labels, require_visible_labels
+from clipsr_serving.text.prompts import LabelSpace, RawLabelSpace, parse_label_space
+from clipsr_serving.zero_shot import Similarities, SimilarityRequest, ZeroShotClassifier
 
 __all__ = ["SimilarityModel"]
 
@@ -27,25 +29,23 @@ class SimilarityModel:
         repository = _triton.find_repository(args)
         self._manifest: Manifest = read_manifest(repository)
         self._encoder = CountedEncoder()
-        embedder = make_embedder(
-            repository,
-            self._manifest,
-            self._encoder,
-            max_batch_size=read_integer_parameter(args, "text_encoder_max_batch_size"),
-        )
+        self._tokenizer = read_tokenizer(repository, self._manifest)
+        embedder = make_embedder(self._manifest, self._tokenizer, self._encoder, args)
+        self._check_label_sets()
         self._cache = TextEmbeddingCache(
             embed=embedder.embed, max_entries=read_integer_parameter(args, "text_cache_max_entries")
         )
         for bank in read_text_banks(repository, self._manifest):
             for key, row in bank.rows():
                 self._cache.pin(key, row)
+        label_spaces = LabelSpaceCache(read_integer_parameter(args, "label_space_cache_max_bytes"))
+        _triton.remember_strings(label_spaces)
         self._scorer = ZeroShotClassifier(
             cache=self._cache,
-            class_embeddings=SizedCache(read_integer_parameter(args, "matrix_cache_max_bytes")),
+            label_spaces=label_spaces,
             parse=self._parse,
             scoring=self._manifest.scoring,
         )
-        _triton.remember_strings(read_integer_parameter(args, "label_tensor_cache_max_bytes"))
         self._hits = _triton.Counter("clipsr_text_cache_hits_total", "Labels found in the text-embedding cache")
         self._misses = _triton.Counter("clipsr_text_cache_misses_total", "Labels that had to be encoded")
         self._evictions = _triton.Counter("clipsr_text_cache_evictions_total", "Labels that made room for others")
@@ -53,12 +53,23 @@ class SimilarityModel:
 
     def _parse(self, space: RawLabelSpace) -> LabelSpace:
         labels, templates = space
-        return parse_label_space(
+        parsed = parse_label_space(
             labels,
             templates,
             template_sets=self._manifest.template_sets,
             default_templates=self._manifest.default_templates,
         )
+        require_visible_labels(parsed.templates, self._tokenizer)
+        require_distinct_labels(parsed, self._tokenizer)
+        return parsed
+
+    def _check_label_sets(self) -> None:
+        """Refuse to load a checkpoint whose own sets would be refused in every request."""
+        for name, labels in self._manifest.label_sets.items():
+            try:
+                self._parse((tuple(label.encode() for label in labels), ()))
+            except InputError as error:
+                raise ArtifactError(f"label_sets.{name}: {error.message} Export it again.") from error
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer a batch of requests with at most one round of encoder calls."""

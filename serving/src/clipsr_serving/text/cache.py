@@ -1,23 +1,23 @@
-"""Keeps text embeddings: single rows by least recent use, text banks for good, whole label lists as matrices."""
+"""Keeps text embeddings: single rows by least recent use, text banks for good, and whole label lists."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any
 
 import numpy as np
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from clipsr_serving.errors import TextEncoderError
-from clipsr_serving.text.prompts import LabelSpace, TextKey
+from clipsr_serving.text.prompts import LabelSpace, RawLabelSpace, TextKey
 
-__all__ = ["CacheCounters", "LruCache", "SizedCache", "TextEmbeddingCache"]
+__all__ = ["CacheCounters", "LabelSpaceCache", "TextEmbeddingCache"]
 
 Float32 = NDArray[np.float32]
-K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
 
 
 @dataclass(kw_only=True)
@@ -35,63 +35,51 @@ class CacheCounters:
     evictions: int = 0
 
 
-class LruCache(Generic[K, V]):
-    """A dictionary of bounded length that forgets what was used longest ago."""
+class LabelSpaceCache:
+    """What is kept of whole label lists: callers send the same one with every image.
 
-    def __init__(self, max_entries: int) -> None:
-        if max_entries < 1:
-            raise ValueError(f"max_entries must be at least 1, got {max_entries}")
-        self._max_entries = max_entries
-        self._entries: OrderedDict[K, V] = OrderedDict()
+    The chain from the bytes of a request to its class embeddings, each step remembered for the next request:
 
-    def __len__(self) -> int:
-        return len(self._entries)
+        labels and templates as Triton holds them, bytes
+          │  `find_strings`: taken apart once, where Triton's Python backend lets us (see `models._triton`)
+        RawLabelSpace, tuples of UTF-8 strings
+          │  `find_embeddings`: checked, expanded and embedded once
+        class embeddings, FP32 [labels, D]
+          │  rows come from TextEmbeddingCache: one a (label, templates), shared between lists, banks for good
+        cosines
 
-    def get(self, key: K) -> V | None:
-        """Look up, and mark as used."""
-        value = self._entries.get(key)
-        if value is not None:
-            self._entries.move_to_end(key)
-        return value
-
-    def put(self, key: K, value: V) -> int:
-        """Store; returns how many entries were evicted."""
-        self._entries[key] = value
-        self._entries.move_to_end(key)
-        if len(self._entries) <= self._max_entries:
-            return 0
-        self._entries.popitem(last=False)
-        return 1
-
-
-class SizedCache(Generic[K, V]):
-    """A dictionary bounded in bytes that forgets what was used longest ago."""
+    Both kinds of entry share one bound in bytes, and the least recently used goes first: where the backend takes
+    tensors apart by itself, all of it is left to the embeddings.
+    """
 
     def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._entries: OrderedDict[K, tuple[V, int]] = OrderedDict()
+        self._entries: LRUCache[bytes | RawLabelSpace, NDArray[Any]] = LRUCache(max_bytes, getsizeof=_size_bytes)
 
-    def __len__(self) -> int:
-        return len(self._entries)
+    def find_strings(self, encoded: bytes, decode: Callable[[bytes], NDArray[np.object_]]) -> NDArray[np.object_]:
+        """Return a BYTES tensor's strings, by `decode` where they are not known."""
+        strings = self._entries.get(encoded)
+        if strings is None:
+            strings = decode(encoded)
+            self._put(encoded, strings)
+        return strings
 
-    def get(self, key: K) -> V | None:
-        """Look up, and mark as used."""
-        entry = self._entries.get(key)
-        if entry is None:
-            return None
-        self._entries.move_to_end(key)
-        return entry[0]
+    def find_embeddings(self, space: RawLabelSpace) -> Float32 | None:
+        """Return FP32 [labels, D] of a label space as it came; None if it is not known."""
+        return self._entries.get(space)
 
-    def put(self, key: K, value: V, size_bytes: int) -> None:
-        """Store, unless it alone is over the bound."""
-        if size_bytes > self._max_bytes:
-            return
-        replaced = self._entries.pop(key, None)
-        self._bytes += size_bytes - (0 if replaced is None else replaced[1])
-        self._entries[key] = value, size_bytes
-        while self._bytes > self._max_bytes:
-            self._bytes -= self._entries.popitem(last=False)[1][1]
+    def put_embeddings(self, space: RawLabelSpace, embeddings: Float32) -> None:
+        """Keep them, unless they alone are over the bound."""
+        self._put(space, embeddings)
+
+    def _put(self, key: bytes | RawLabelSpace, value: NDArray[Any]) -> None:
+        with contextlib.suppress(ValueError):  # larger than the bound
+            self._entries[key] = value
+
+
+def _size_bytes(value: NDArray[Any]) -> int:
+    if value.dtype == np.object_:
+        return value.nbytes + sum(map(sys.getsizeof, value.flat))
+    return value.nbytes
 
 
 class TextEmbeddingCache:
@@ -105,7 +93,7 @@ class TextEmbeddingCache:
             max_entries: rows kept besides the pinned ones.
         """
         self._embed = embed
-        self._rows: LruCache[TextKey, Float32] = LruCache(max_entries)
+        self._rows: LRUCache[TextKey, Float32] = LRUCache(max_entries)
         self._pinned: dict[TextKey, Float32] = {}
         self.counters = CacheCounters()
 
@@ -152,7 +140,9 @@ class TextEmbeddingCache:
         for key, row in zip(missing, rows, strict=True):
             # A copy, or one surviving row would keep the whole batch's matrix alive.
             found[key] = row.copy()
-            self.counters.evictions += self._rows.put(key, found[key])
+            held = len(self._rows)
+            self._rows[key] = found[key]
+            self.counters.evictions += held + 1 - len(self._rows)
         return None
 
     @staticmethod

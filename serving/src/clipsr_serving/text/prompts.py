@@ -8,9 +8,20 @@ from dataclasses import dataclass
 from clipsr_serving.errors import InputError
 from clipsr_serving.limits import DEFAULT_LIMITS, Limits
 
-__all__ = ["PLACEHOLDER", "LabelSpace", "TextKey", "fill_template", "parse_label_space", "parse_templates"]
+__all__ = [
+    "PLACEHOLDER",
+    "LabelSpace",
+    "RawLabelSpace",
+    "TextKey",
+    "fill_template",
+    "parse_label_space",
+    "parse_templates",
+]
 
 PLACEHOLDER = "{}"
+
+RawLabelSpace = tuple[tuple[bytes, ...], tuple[bytes, ...]]
+"""Labels and templates of one row as they came, the key of whole label lists."""
 
 TextKey = tuple[str, tuple[str, ...]]
 """A label and its expanded templates: what one text embedding is made from, and its key in every cache."""
@@ -48,7 +59,7 @@ def parse_label_space(
 
     Args:
         labels: UTF-8, in order.
-        templates: UTF-8 template strings, or names of template sets with `@`; empty: `default_templates`.
+        templates: UTF-8 template strings, or the name of one template set with `@`; empty: `default_templates`.
         template_sets: name without `@` to template strings.
         default_templates: a template string or a set's name with `@`.
         noun: what the caller calls them, `label` or `text`; goes into reasons and sentences.
@@ -80,22 +91,26 @@ def _parse_labels(labels: Sequence[bytes], noun: str, limits: Limits) -> tuple[s
             f"TOO_MANY_{noun.upper()}S",
             f"{len(labels):,} {noun}s came with the request; send at most {limits.max_labels:,}.",
         )
-    return tuple(_parse_string(value, f"{noun} {index}", noun, limits) for index, value in enumerate(labels))
+    return tuple(_parse_label(value, f"{noun} {index}", noun, limits) for index, value in enumerate(labels))
 
 
-def _parse_string(value: bytes, what: str, noun: str, limits: Limits) -> str:
+def _parse_label(value: bytes, what: str, noun: str, limits: Limits) -> str:
+    text = _decode(value, what, noun, limits)
+    if not text.strip():
+        raise InputError(f"{noun.upper()}_EMPTY", f"The {what} is empty; give it a name or leave it out.")
+    return text
+
+
+def _decode(value: bytes, what: str, noun: str, limits: Limits) -> str:
     if len(value) > limits.max_label_bytes:
         raise InputError(
             f"{noun.upper()}_TOO_LONG",
             f"The {what} has {len(value):,} bytes; send at most {limits.max_label_bytes:,}.",
         )
     try:
-        text = value.decode("utf-8")
+        return value.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{noun.upper()}_NOT_UTF8", f"The {what} is not valid UTF-8; encode it as UTF-8.") from error
-    if not text.strip():
-        raise InputError(f"{noun.upper()}_EMPTY", f"The {what} is empty; give it a name or leave it out.")
-    return text
 
 
 def _refuse_duplicates(labels: Sequence[str], noun: str) -> None:
@@ -115,38 +130,33 @@ def parse_templates(
     template_sets: Mapping[str, tuple[str, ...]],
     limits: Limits = DEFAULT_LIMITS,
 ) -> tuple[str, ...]:
-    """Check templates and replace `@name` by the set's members.
+    """Check templates; a single `@name` stands for that set's members.
 
     Raises:
-        InputError: TEMPLATE_SET_UNKNOWN, TEMPLATE_WITHOUT_PLACEHOLDER, TEMPLATE_TOO_LONG, TEMPLATE_EMPTY,
-            TEMPLATE_NOT_UTF8 or TOO_MANY_TEMPLATES.
+        InputError: TEMPLATE_SET_UNKNOWN, TEMPLATE_WITHOUT_PLACEHOLDER, TEMPLATE_TOO_LONG, TEMPLATE_NOT_UTF8 or
+            TOO_MANY_TEMPLATES.
     """
-    expanded: list[str] = []
-    for index, value in enumerate(templates):
-        template = _parse_string(value, f"template {index}", "template", limits)
-        if template.startswith("@") and PLACEHOLDER not in template:
-            expanded.extend(_find_template_set(template[1:], template_sets))
-        elif template.count(PLACEHOLDER) == 1:
-            expanded.append(template)
-        else:
+    if len(templates) > limits.max_templates:
+        raise InputError(
+            "TOO_MANY_TEMPLATES",
+            f"{len(templates):,} templates came with the request; send at most {limits.max_templates}.",
+        )
+    decoded = tuple(_decode(value, f"template {index}", "template", limits) for index, value in enumerate(templates))
+    if len(decoded) == 1 and decoded[0].startswith("@"):
+        name = decoded[0][1:]
+        if name in template_sets:
+            return template_sets[name]
+        if PLACEHOLDER not in name:
+            known = ", ".join(f"@{known_name}" for known_name in sorted(template_sets)) or "none"
+            raise InputError(
+                "TEMPLATE_SET_UNKNOWN", f"There is no template set @{name[:60]}; this model knows {known}."
+            )
+    for template in decoded:
+        if template.count(PLACEHOLDER) != 1:
+            hint = " A set's name must stand alone." if template.startswith("@") else ""
             raise InputError(
                 "TEMPLATE_WITHOUT_PLACEHOLDER",
                 f"The template {template[:60]!r} must hold exactly one {{}} where the label goes, for example "
-                "'a photo of a {}.'.",
+                f"'a photo of a {{}}.'.{hint}",
             )
-    if len(expanded) > limits.max_templates:
-        raise InputError(
-            "TOO_MANY_TEMPLATES",
-            f"The templates are {len(expanded)} after expansion; send at most {limits.max_templates}.",
-        )
-    return tuple(expanded)
-
-
-def _find_template_set(name: str, template_sets: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    try:
-        return template_sets[name]
-    except KeyError as error:
-        known = ", ".join(f"@{known_name}" for known_name in sorted(template_sets)) or "none"
-        raise InputError(
-            "TEMPLATE_SET_UNKNOWN", f"There is no template set @{name[:60]}; this model knows {known}."
-        ) from error
+    return decoded

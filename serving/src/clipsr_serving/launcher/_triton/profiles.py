@@ -56,9 +56,9 @@ def read_cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
 
 
 def default_profile(repository: Path, *, triton_kind: str) -> str:
-    """Return the profile of those who name none: `cpu`, but `cpu-onnx` where that needs NVIDIA's openvino backend.
+    """Return the profile where none is named: `cpu` with the embedded Triton, whose openvino backend is ours.
 
-    That backend comes with some of NVIDIA's images only, and has never been run with these configurations.
+    With NVIDIA's own Triton it is `cpu-onnx`.
     """
     has_cpu = next(repository.glob(f"*/configs/{_CPU}.pbtxt"), None) is not None
     return _CPU if triton_kind == "embedded" and has_cpu else _PLAIN
@@ -110,7 +110,7 @@ def _choose_for_cpu(cpu_flags: frozenset[str], *, has_int8: bool) -> ProfileChoi
 
 
 def require_machine(config_name: str | None, repository: Path, manifest: Manifest, *, triton_kind: str) -> None:
-    """Make sure that a profile for GPUs finds what it needs.
+    """Make sure that a profile finds the backend and the processor that it needs.
 
     Args:
         config_name: what Triton is told.
@@ -119,9 +119,17 @@ def require_machine(config_name: str | None, repository: Path, manifest: Manifes
         triton_kind: `embedded`, `path` or `docker`.
 
     Raises:
-        LaunchError: there is no GPU, no backend for the plans, or no plan that was built from these graphs.
+        LaunchError: it needs the embedded Triton, or there is no GPU, no backend for the plans, or no plan that was
+            built from these graphs.
     """
-    if config_name is None or not config_name.startswith(_GPU_PREFIX):
+    if config_name is None:
+        return
+    if triton_kind != "embedded" and _has_openvino(config_name, repository):
+        raise LaunchError(
+            f"The profile {config_name} needs the embedded Triton, whose openvino backend is ours: NVIDIA's refuses "
+            f"batches that are not full and knows none of our parameters. Use --profile {_PLAIN}, or --triton embedded."
+        )
+    if not config_name.startswith(_GPU_PREFIX):
         return
     if config_name == _TENSORRT:
         if triton_kind == "embedded":
@@ -135,6 +143,12 @@ def require_machine(config_name: str | None, repository: Path, manifest: Manifes
             f"The profile {config_name} needs an NVIDIA GPU, and `nvidia-smi -L` finds none here; install its driver "
             "(in a container: `--gpus all`), or use --profile cpu."
         )
+
+
+def _has_openvino(config_name: str, repository: Path) -> bool:
+    """Whether a model of the profile runs in openvino."""
+    configs = repository.glob(f"*/configs/{config_name}.pbtxt")
+    return any('backend: "openvino"' in config.read_text(encoding="utf-8") for config in configs)
 
 
 def _require_plans(repository: Path, manifest: Manifest) -> None:
