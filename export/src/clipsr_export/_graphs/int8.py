@@ -20,7 +20,6 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,8 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from clipsr_export._repository.manifest import Agreement
+
 FILE_NAME = "model.int8.onnx"
 # Where the arithmetic is. Normalizations, softmax and activations stay in fp32: they are little work, and sensitive.
 _QUANTIZED_OPERATORS = ("Conv", "MatMul", "Gemm")
@@ -45,21 +46,6 @@ _QUANTIZED_OPERATORS = ("Conv", "MatMul", "Gemm")
 _BATCH = 8
 
 Pixels = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Agreement:
-    """Cosines between the embeddings of the same images by both graphs.
-
-    Attributes:
-        n_images: compared.
-        mean, p1, least: of the cosines; p1 is what 99 of 100 images exceed.
-    """
-
-    n_images: int
-    mean: float
-    p1: float
-    least: float
 
 
 def quantize_encoder(source: Path, target: Path, pixels: Pixels) -> None:

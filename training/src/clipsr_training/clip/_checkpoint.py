@@ -251,7 +251,7 @@ def save_clip(checkpoint: ClipCheckpoint, folder: str | Path, *, dtype: torch.dt
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG_NAME).write_text(json.dumps(checkpoint.config, indent=2) + "\n", encoding="utf-8")
+    (folder / CONFIG_NAME).write_text(json.dumps(checkpoint.config, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     state = {
         name: (value.to(dtype) if value.is_floating_point() else value).contiguous()
         for name, value in checkpoint.model.state_dict().items()

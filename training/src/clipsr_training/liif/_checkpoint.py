@@ -58,7 +58,7 @@ def save_liif(model: Upscaler, path: str | Path) -> None:
     spec = describe_upscaler(model)
     if path.suffix == ".safetensors":
         tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
-        save_file(tensors, path, metadata={_SPEC_KEY: json.dumps(spec)})
+        save_file(tensors, path, metadata={_SPEC_KEY: json.dumps(spec, allow_nan=False)})
     elif path.suffix == ".pth" and spec["name"] == "liif":
         torch.save({"model": {**spec, "sd": model.state_dict()}}, path)
     else:
