@@ -24,8 +24,8 @@ from clipsr_training.clip._open_clip import (
     holds_tokenizer,
     load_tokenizer,
     model_config,
-    preprocess_config,
 )
+from clipsr_training.clip._published import published_config, split_config
 from clipsr_training.clip._weights import load_weights, read_weights
 
 CONFIG_NAME = "open_clip_config.json"
@@ -205,7 +205,8 @@ def load_open_clip(
         model_name: OpenCLIP's name, for example "ViT-B-32".
         weights: path of a weight file, a tag that OpenCLIP downloads, or "random" for none.
         tokenizer: folder with the files of a tokenizer or text tower that OpenCLIP takes from a hub; None asks the hub.
-        preprocess: tag of published weights that take images prepared as these weights do; None finds out.
+        preprocess: tag of the published weights that a file descends from, whose preparation of images and activation
+            it shares; None finds out.
         report: called with one line for everything that differs from the named model.
 
     Raises:
@@ -219,11 +220,12 @@ def load_open_clip(
     path, tag = (None, None) if is_random else find_weights(model_name, weights)
     content = None if path is None else read_weights(path)
     is_openai = content is not None and content.is_openai
-    preprocess_cfg = preprocess_config(model_name, preprocess or tag, is_openai=is_openai, is_random=is_random)
+    published = published_config(model_name, preprocess or tag, named_cfg, is_openai=is_openai, is_random=is_random)
+    preprocess_cfg, of_model = split_config(published)
     if content is None:
         model = build_random_model(local_cfg)
     else:
-        local_cfg = adapt_config(local_cfg, content, report)
+        local_cfg = adapt_config({**local_cfg, **of_model}, content, report)
         model = build_model(local_cfg)
         load_weights(model, content, path=str(path), model_name=model_name)
     size = local_cfg["vision_cfg"]["image_size"]
