@@ -37,6 +37,7 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from clipsr_export._errors import ExportError
 from clipsr_export._repository.manifest import Agreement
 
 FILE_NAME = "model.int8.onnx"
@@ -44,6 +45,7 @@ FILE_NAME = "model.int8.onnx"
 _QUANTIZED_OPERATORS = ("Conv", "MatMul", "Gemm")
 # Images that go through a graph at once.
 _BATCH = 8
+_LEAST_LENGTH = 1e-12
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -113,10 +115,16 @@ def measure_agreement(source: Path, target: Path, pixels: Pixels) -> Agreement:
         source: the fp32 graph, run by onnxruntime.
         target: the converted one, run by openvino as the profile cpu-int8 does.
         pixels: [N, 3, R, R], at least one.
+
+    Raises:
+        ExportError: an embedding is not finite.
     """
     expected, actual = _embed(source, pixels), _embed_by_openvino(target, pixels)
-    lengths = np.linalg.norm(expected, axis=1) * np.linalg.norm(actual, axis=1)
+    # Without length there is no direction: such embeddings agree with nothing.
+    lengths = np.maximum(np.linalg.norm(expected, axis=1) * np.linalg.norm(actual, axis=1), _LEAST_LENGTH)
     cosines = np.sort((expected * actual).sum(axis=1) / lengths)
+    if not np.isfinite(cosines).all():
+        raise ExportError("embeddings of the fp32 or the int8 graph are not finite; export the model again")
     return Agreement(
         n_images=len(cosines),
         mean=float(cosines.mean()),

@@ -14,6 +14,8 @@ from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from clipsr_training._finite import describe_not_finite
+from clipsr_training.clip._errors import NotFiniteError
 from clipsr_training.clip._open_clip import (
     RANDOM_WEIGHTS,
     Report,
@@ -250,14 +252,19 @@ def save_clip(checkpoint: ClipCheckpoint, folder: str | Path, *, dtype: torch.dt
         checkpoint: what to write.
         folder: made if missing.
         dtype: of the stored floating-point weights; float16 halves the size.
+
+    Raises:
+        NotFiniteError: a weight is infinite or not a number, or becomes infinite in `dtype`; nothing is written.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG_NAME).write_text(json.dumps(checkpoint.config, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     state = {
         name: (value.to(dtype) if value.is_floating_point() else value).contiguous()
         for name, value in checkpoint.model.state_dict().items()
     }
+    if (fault := describe_not_finite(state)) is not None:
+        raise NotFiniteError(f"{folder} is not written: {fault}")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG_NAME).write_text(json.dumps(checkpoint.config, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     save_file(state, folder / WEIGHTS_NAME, metadata={"format": "pt"})
     # Tokenizers and text towers of transformers bring files of their own.
     for part in (checkpoint.tokenizer, getattr(getattr(checkpoint.model, "text", None), "config", None)):
