@@ -81,6 +81,45 @@ def test_a_damaged_manifest_is_refused_in_one_line(tmp_path, text, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image_encoder": {"resize_mode": "squash"}},
+        {"image_encoder": {"interpolation": "bilinear"}},
+        {"image_encoder": {"fill_color": 7}},
+        {"image_encoder": {"mean": [0.5, 0.5, 0.5]}},
+        {"scoring": {"logit_scale": 17.5}},
+        {"scoring": {"logit_bias": -1.5}},
+        {"scoring": {"function": "sigmoid"}},
+        {"upscaler": {"canvas_sizes_px": [32, 64]}},
+        {"text_encoder": {"pad_token_id": 1}},
+        {"native_min_side_px": 47},
+        {"weights": "random"},
+        {"default_templates": "@cifar"},
+        {"label_sets": {"cifar10": ["one"]}},
+        {"template_sets": {"simple": ["{}"]}},
+        {"artifacts": {"upscale/1/model.onnx": {"sha256": "0" * 64, "bytes": 1}}},
+    ],
+    ids=str,
+)
+def test_whatever_decides_an_answer_changes_the_digest(document, change):
+    digest = read_manifest(ROOT / "model_repository").digest
+    del document["digest"]
+    changed = {k: {**document[k], **v} if isinstance(v, dict) else v for k, v in change.items()}
+    assert make_manifest({**document, **changed}).digest != digest
+
+
+def test_names_and_versions_do_not_change_the_digest(document):
+    del document["digest"], document["int8"]
+    other = {
+        **document,
+        "name": "another",
+        "versions": {"torch": "9"},
+        "artifacts": dict(reversed(document["artifacts"].items())),
+    }
+    assert make_manifest(other).digest == read_manifest(ROOT / "model_repository").digest
+
+
 def lenient_writers(source: str) -> list[int]:
     """Lines that call json.dump or json.dumps without allow_nan=False."""
     calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]

@@ -15,6 +15,9 @@ from clipsr_export._errors import ExportError, RepositoryError
 NAME = "manifest.json"
 SCHEMA_NAME = "manifest.schema.json"
 
+# What may differ between two manifests whose models answer alike: names for people, and how the files were made.
+_NOT_DECIDING = {"digest", "name", "versions", "int8"}
+
 Channels = tuple[float, float, float]
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(gt=0)]
@@ -143,9 +146,10 @@ class Manifest(_Model):
     @computed_field
     @property
     def digest(self) -> str:
-        """Identity of the model: "sha256:" and the digest of names and digests of its artifacts."""
-        lines = "".join(f"{path} {item.sha256}\n" for path, item in sorted(self.artifacts.items()))
-        return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
+        """Identity of the model: "sha256:" and the digest of the manifest but for what decides no answer."""
+        deciding = self.model_dump(mode="json", exclude=_NOT_DECIDING)
+        text = json.dumps(deciding, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def make_manifest(fields: Mapping[str, Any]) -> Manifest:
