@@ -22,7 +22,8 @@ from clipsr_training.clip._errors import (
     WeightsMismatchError,
     WeightsNotFoundError,
 )
-from clipsr_training.clip._open_clip import build_model, model_config, preprocess_config
+from clipsr_training.clip._open_clip import build_model, model_config
+from clipsr_training.clip._published import published_config, split_config
 
 # After clipsr_training, which lets torchvision, and with it open_clip, import beside a CPU-only torch.
 open_clip = importlib.import_module("open_clip")
@@ -202,7 +203,7 @@ def test_a_folder_written_from_a_named_model_reads_back(tmp_path):
 
 def test_images_are_prepared_as_published():
     def published(name: str, tag: str | None = None) -> dict:
-        return preprocess_config(name, tag, is_openai=False, is_random=False)
+        return split_config(published_config(name, tag, model_config(name)[1], is_openai=False, is_random=False))[0]
 
     siglip = published("ViT-B-16-SigLIP")
     assert (siglip["mean"], siglip["std"], siglip["resize_mode"]) == ((0.5,) * 3, (0.5,) * 3, "squash")
@@ -220,7 +221,54 @@ def test_images_are_prepared_as_published():
 
 @pytest.mark.parametrize("name", sorted({name for name, _ in open_clip.list_pretrained()}))
 def test_random_weights_need_no_choice_of_preparation(name):
-    assert preprocess_config(name, None, is_openai=False, is_random=True)["std"]
+    published = published_config(name, None, model_config(name)[1], is_openai=False, is_random=True)
+    assert split_config(published)[0]["std"]
+
+
+@pytest.mark.parametrize(("name", "tag"), open_clip.list_pretrained())
+def test_everything_that_published_weights_say_goes_into_the_model(name, tag):
+    """Of 28 pairs of OpenCLIP's list the activation is another than the named model's."""
+    said = open_clip.get_pretrained_cfg(name, tag)
+    named_cfg = model_config(name)[1]
+    preprocess_cfg, of_model = split_config(published_config(name, tag, named_cfg, is_openai=False, is_random=False))
+    fields = {key: value for key, value in said.items() if key not in ("url", "hf_hub")}
+    assert {key: value for key, value in {**preprocess_cfg, **of_model}.items() if key in fields} == fields
+    assert of_model.keys() <= {"quick_gelu"}, "what else is said must be an argument of the model"
+    built = {**named_cfg, **of_model}.get("quick_gelu", False)
+    assert built == said.get("quick_gelu", named_cfg.get("quick_gelu", False))
+
+
+@pytest.fixture
+def published(monkeypatch, tmp_path):
+    """Publishes weights of tiny-vit under two tags, of which one wants QuickGELU."""
+    path = write(tmp_path / "published.pt", "safetensors", trained("tiny-vit"))
+    about = {"hf_hub": "nobody/has-this/", "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic"}
+    tags = {"quick": {**about, "quick_gelu": True}, "plain": {**about}}
+    monkeypatch.setitem(importlib.import_module("open_clip.pretrained")._PRETRAINED, "tiny-vit", tags)
+    monkeypatch.setattr("clipsr_training.clip._open_clip.download_pretrained", lambda _: str(path))
+    return path
+
+
+@pytest.mark.parametrize(("tag", "is_quick"), [("quick", True), ("plain", False)])
+def test_a_tag_is_built_with_its_activation(published, tag, is_quick):
+    checkpoint = load_open_clip("tiny-vit", tag)
+    activation = checkpoint.model.visual.transformer.resblocks[0].mlp.gelu
+    assert isinstance(activation, importlib.import_module("open_clip.transformer").QuickGELU) == is_quick
+    assert bool(checkpoint.config["model_cfg"].get("quick_gelu")) == is_quick
+    pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = trained("tiny-vit", quick_gelu=is_quick).encode_image(pixels)
+        assert torch.equal(checkpoint.encode_image(pixels), expected)
+
+
+def test_a_file_whose_activation_is_not_known_asks_for_the_tag(published):
+    with pytest.raises(
+        PreprocessError, match=r"differ in quick_gelu \(quick_gelu True: quick; quick_gelu False: plain\)"
+    ):
+        load_open_clip("tiny-vit", str(published))
+    checkpoint = load_open_clip("tiny-vit", str(published), preprocess="quick")
+    assert checkpoint.config["model_cfg"]["quick_gelu"] is True
+    assert load_open_clip("tiny-vit", "random").config["model_cfg"].get("quick_gelu") is None
 
 
 @pytest.mark.parametrize(

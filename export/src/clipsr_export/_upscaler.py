@@ -120,7 +120,7 @@ def export_upscaler(plan: UpscalerPlan) -> float:
 def _describe(path: Path, upscaler: Upscaler) -> None:
     """Write into the file which model it holds and the largest scale that the model was trained for."""
     model = onnx.load(str(path))
-    text = json.dumps({**describe_upscaler(upscaler), "scale_max": upscaler.scale_max})
+    text = json.dumps({**describe_upscaler(upscaler), "scale_max": upscaler.scale_max}, allow_nan=False)
     onnx.helper.set_model_props(model, {_METADATA_KEY: text})
     onnx.save(model, str(path))
 

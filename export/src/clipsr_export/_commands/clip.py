@@ -75,8 +75,8 @@ def _add_clip(commands: Commands) -> None:
     parser.add_argument(
         "--preprocess",
         metavar="TAG",
-        help="published weights whose images are prepared as for the given file (default: where all published weights "
-        "of the model agree, as they do)",
+        help="published weights that the given file descends from: images are prepared and activations chosen as for "
+        "them (default: where all published weights of the model agree, as they do)",
     )
     add_clip_options(parser)
     add_repository_options(parser)

@@ -8,17 +8,26 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from clipsr_export._commands.arguments import add_command
 from clipsr_export._errors import AgreementError, ExportError
-from clipsr_export._graphs.int8 import FILE_NAME, Agreement, Pixels, measure_agreement, quantize_encoder
-from clipsr_export._repository.manifest import add_artifact, graph_file, read_manifest, write_manifest
+from clipsr_export._graphs.int8 import FILE_NAME, Pixels, measure_agreement, quantize_encoder
+from clipsr_export._repository.manifest import (
+    Agreement,
+    Int8,
+    Manifest,
+    Quantization,
+    add_artifact,
+    graph_file,
+    read_manifest,
+    write_manifest,
+)
 from clipsr_training.data import IMAGE_ENDINGS, ImageSet, open_set
 from clipsr_training.evaluation.exported import OnnxBackend
 
@@ -177,15 +186,15 @@ def _describe(agreement: Agreement) -> str:
     )
 
 
-def _record(plan: Int8Plan, manifest: dict[str, Any], images: ImageSet, agreement: Agreement) -> None:
-    add_artifact(plan.repository, manifest, f"image_encoder/1/{FILE_NAME}")
-    manifest["int8"] = {
-        "image_encoder": {
-            "calibration": images.name,
-            "n_images": len(images),
-            "cosine": asdict(agreement),
-            "onnxruntime": version("onnxruntime"),
-            "openvino": version("openvino"),
-        }
-    }
-    write_manifest(plan.repository, manifest)
+def _record(plan: Int8Plan, manifest: Manifest, images: ImageSet, agreement: Agreement) -> None:
+    quantization = Quantization(
+        calibration=images.name,
+        n_images=len(images),
+        cosine=agreement,
+        onnxruntime=version("onnxruntime"),
+        openvino=version("openvino"),
+    )
+    file = f"image_encoder/1/{FILE_NAME}"
+    write_manifest(
+        plan.repository, add_artifact(plan.repository, manifest, file, int8=Int8(image_encoder=quantization))
+    )

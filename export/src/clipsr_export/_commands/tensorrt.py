@@ -141,7 +141,7 @@ def build_plans(job: PlanJob, builder: Builder) -> None:
                 "onnx_sha256": sha256(source),
                 "precision": "fp16" if is_half else "fp32",
                 "difference": difference,
-                **describe_file(staged[model]),
+                **describe_file(staged[model]).model_dump(),
             }
             job.report(f"{file}: {len(profiles)} optimization profiles, difference from onnxruntime {difference:.2g}")
         _put_in_place(job.repository, staged, configurations)

@@ -16,7 +16,8 @@ import onnxruntime
 import torch
 from torch import nn
 
-from clipsr_export._errors import ParityError
+from clipsr_export._errors import ExportError, ParityError
+from clipsr_export._graphs.modules import UpscaleGraph
 
 # Pixels: UINT8 levels. Both sides round the same fp32 value, which may lie on either side of a half.
 PIXEL_TOLERANCE = 1.0
@@ -42,6 +43,7 @@ def check_graph(name: str, module: nn.Module, path: Path, samples: Iterable[Mapp
 
     Raises:
         ParityError: the difference exceeds the tolerance, or is not a number.
+        ExportError: PyTorch's results are not finite.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -49,8 +51,13 @@ def check_graph(name: str, module: nn.Module, path: Path, samples: Iterable[Mapp
     worst = 0.0
     for sample in samples:
         with torch.inference_mode():
-            results = module(*(torch.from_numpy(array) for array in sample.values()))
-        expected = (results[0] if isinstance(results, tuple) else results).numpy()
+            tensors = [torch.from_numpy(array) for array in sample.values()]
+            results = module(*tensors)
+            result = results[0] if isinstance(results, tuple) else results
+            unrounded = module.rgb(*tensors) if isinstance(module, UpscaleGraph) else result
+        expected = result.numpy()
+        if not bool(torch.isfinite(unrounded).all()):
+            raise ExportError(f"{name}: PyTorch's own results are not finite; the checkpoint is not fit for use")
         actual = np.asarray(session.run(None, dict(sample))[0])
         quantity, tolerance, difference = _compare(actual, expected)
         if not difference <= tolerance:

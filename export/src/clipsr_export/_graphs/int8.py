@@ -20,7 +20,6 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,28 +37,17 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from clipsr_export._errors import ExportError
+from clipsr_export._repository.manifest import Agreement
+
 FILE_NAME = "model.int8.onnx"
 # Where the arithmetic is. Normalizations, softmax and activations stay in fp32: they are little work, and sensitive.
 _QUANTIZED_OPERATORS = ("Conv", "MatMul", "Gemm")
 # Images that go through a graph at once.
 _BATCH = 8
+_LEAST_LENGTH = 1e-12
 
 Pixels = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Agreement:
-    """Cosines between the embeddings of the same images by both graphs.
-
-    Attributes:
-        n_images: compared.
-        mean, p1, least: of the cosines; p1 is what 99 of 100 images exceed.
-    """
-
-    n_images: int
-    mean: float
-    p1: float
-    least: float
 
 
 def quantize_encoder(source: Path, target: Path, pixels: Pixels) -> None:
@@ -127,10 +115,16 @@ def measure_agreement(source: Path, target: Path, pixels: Pixels) -> Agreement:
         source: the fp32 graph, run by onnxruntime.
         target: the converted one, run by openvino as the profile cpu-int8 does.
         pixels: [N, 3, R, R], at least one.
+
+    Raises:
+        ExportError: an embedding is not finite.
     """
     expected, actual = _embed(source, pixels), _embed_by_openvino(target, pixels)
-    lengths = np.linalg.norm(expected, axis=1) * np.linalg.norm(actual, axis=1)
+    # Without length there is no direction: such embeddings agree with nothing.
+    lengths = np.maximum(np.linalg.norm(expected, axis=1) * np.linalg.norm(actual, axis=1), _LEAST_LENGTH)
     cosines = np.sort((expected * actual).sum(axis=1) / lengths)
+    if not np.isfinite(cosines).all():
+        raise ExportError("embeddings of the fp32 or the int8 graph are not finite; export the model again")
     return Agreement(
         n_images=len(cosines),
         mean=float(cosines.mean()),

@@ -34,8 +34,14 @@ class UpscaleGraph(nn.Module):
     def forward(self, canvas: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
         """Map canvas UINT8 [N, 3, S, S] and box FP32 [N, 4] to pixels UINT8 [N, 3, R, R] and features FP32."""
         feat = self.upscaler.features(canvas)
-        sr = self.upscaler.render(feat, box, (self.image_size_px, self.image_size_px))
-        return (sr.clamp(0, 1) * 255).round().to(torch.uint8), feat
+        return (self._render(feat, box).clamp(0, 1) * 255).round().to(torch.uint8), feat
+
+    def rgb(self, canvas: Tensor, box: Tensor) -> Tensor:
+        """Return what `forward` rounds: a number that is not finite would become a level there."""
+        return self._render(self.upscaler.features(canvas), box)
+
+    def _render(self, feat: Tensor, box: Tensor) -> Tensor:
+        return self.upscaler.render(feat, box, (self.image_size_px, self.image_size_px))
 
 
 class ImageEncoderGraph(nn.Module):

@@ -27,13 +27,12 @@ from clipsr_export._graphs.modules import FEATURES, ImageEncoderGraph, TextEncod
 from clipsr_export._graphs.onnx import write_onnx
 from clipsr_export._graphs.receptive_field import measure_receptive_field
 from clipsr_export._repository.dims import fill_dims
-from clipsr_export._repository.manifest import describe_file, digest_of, sha256, write_manifest
+from clipsr_export._repository.manifest import Manifest, describe_file, make_manifest, sha256, write_manifest
 from clipsr_export._tokenizer.build import build_tokenizer, pad_token_id
 from clipsr_training import prompts
 from clipsr_training.clip import ClipCheckpoint
 from clipsr_training.liif import Upscaler, describe_upscaler
 
-SCHEMA_VERSION = 1
 # Canvas sides that requests are padded to, so that images of different sizes share a batch.
 CANVAS_SIZES_PX = (32, 64, 128)
 # What the graph is checked on besides: upscaling sends windows of any shape, down to a single pixel.
@@ -82,7 +81,7 @@ class ExportPlan:
     report: Callable[[str], None] = lambda _: None
 
 
-def export_repository(plan: ExportPlan) -> dict[str, Any]:
+def export_repository(plan: ExportPlan) -> Manifest:
     """Export into a temporary folder, check everything, then move it into place.
 
     Returns:
@@ -106,7 +105,7 @@ def export_repository(plan: ExportPlan) -> dict[str, Any]:
         for path, text in configurations.items():
             (plan.output / path).write_text(text, encoding="utf-8")
         _put_in_place(staging, plan.output)
-    plan.report(f"wrote {plan.output} ({plan.name}, {manifest['digest'][:19]})")
+    plan.report(f"wrote {plan.output} ({plan.name}, {manifest.digest[:19]})")
     return manifest
 
 
@@ -232,16 +231,14 @@ def _embed_prompts(plan: ExportPlan) -> dict[str, Tensor]:
     return dict(zip(texts, torch.cat([graph(chunk) for chunk in chunks]), strict=True))
 
 
-def _manifest(plan: ExportPlan, staging: Path, banks: list[dict[str, str]], pad_id: int) -> dict[str, Any]:
+def _manifest(plan: ExportPlan, staging: Path, banks: list[dict[str, str]], pad_id: int) -> Manifest:
     files = sorted(p for p in staging.rglob("*") if p.is_file())
     artifacts = {p.relative_to(staging).as_posix(): describe_file(p) for p in files}
     clip = plan.clip
     upscaler = describe_upscaler(plan.upscaler)
     packages = ("clipsr-export", "clipsr-training", "torch", "onnx", "onnxscript", "open_clip_torch", "tokenizers")
-    return {
-        "schema_version": SCHEMA_VERSION,
+    fields = {
         "name": plan.name,
-        "digest": digest_of(artifacts),
         "weights": "random" if clip.is_random else "trained",
         "image_encoder": {
             "architecture": clip.architecture,
@@ -277,6 +274,7 @@ def _manifest(plan: ExportPlan, staging: Path, banks: list[dict[str, str]], pad_
         "artifacts": artifacts,
         "versions": {name: version(name) for name in packages},
     }
+    return make_manifest(fields)
 
 
 def _copy_models(plan: ExportPlan) -> None:

@@ -1,4 +1,4 @@
-"""`manifest.json`: digests of the artifacts, and what later steps add to an exported repository."""
+"""`manifest.json`: what an exported repository holds, as models; written, read, and its schema for other readers."""
 
 from __future__ import annotations
 
@@ -6,14 +6,165 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from clipsr_export._errors import RepositoryError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
+
+from clipsr_export._errors import ExportError, RepositoryError
 
 NAME = "manifest.json"
+SCHEMA_NAME = "manifest.schema.json"
+
+# What may differ between two manifests whose models answer alike: names for people, and how the files were made.
+_NOT_DECIDING = {"digest", "name", "versions", "int8"}
+
+Channels = tuple[float, float, float]
+Text = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(gt=0)]
+NamedTexts = Annotated[dict[Text, Annotated[tuple[Text, ...], Field(min_length=1)]], Field(min_length=1)]
 
 
-def read_manifest(repository: Path) -> dict[str, Any]:
+class _Model(BaseModel):
+    """A part of the manifest; numbers are finite, nothing is accepted that has no field."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class ImageEncoder(_Model):
+    """Sizes of the image tower, and how its images are prepared."""
+
+    architecture: Text
+    image_size_px: Count
+    """R, side of the square input."""
+    embed_dim: Count
+    """D, width of an embedding."""
+    mean: Channels
+    std: Channels
+    interpolation: Literal["bicubic", "bilinear"]
+    resize_mode: Literal["shortest", "squash", "longest"]
+    """What of an image that is not square is seen: its central square, all of it stretched, or all with borders."""
+    fill_color: int = Field(ge=0, le=255)
+    """Grey level of the borders of `longest`."""
+
+
+class TextEncoder(_Model):
+    """Sizes of the text tower."""
+
+    context_length: Count
+    """L, tokens in a text."""
+    vocab_size: Count
+    pad_token_id: int = Field(ge=0)
+
+
+class Upscaler(_Model):
+    """The super-resolution model."""
+
+    architecture: Text
+    canvas_sizes_px: Annotated[tuple[Count, ...], Field(min_length=1)]
+    """Sides of the canvases that requests are padded to, ascending."""
+    scale_max: float = Field(gt=0)
+    """Largest trained scale."""
+    receptive_field_px: int = Field(ge=0)
+    """Pixels around a box that decide its content."""
+
+
+class Scoring(_Model):
+    """Probability = function(logit_scale * cosine + logit_bias)."""
+
+    function: Literal["softmax", "sigmoid"]
+    logit_scale: float = Field(gt=0)
+    """The factor itself, not its logarithm."""
+    logit_bias: float
+
+
+class TextBank(_Model):
+    """A file of embeddings of a label set, computed at export."""
+
+    file: Text
+    """Path inside the repository."""
+    label_set: Text
+    templates: Text
+    """`@` and the name of a template set."""
+
+
+class Artifact(_Model):
+    """A generated file."""
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+
+
+class Agreement(_Model):
+    """Cosines between the embeddings of the same images by two graphs."""
+
+    n_images: Count
+    mean: float
+    p1: float
+    """What 99 of 100 images exceed."""
+    least: float
+
+
+class Quantization(_Model):
+    """How an int8 graph was made, and how far it agrees with the fp32 one."""
+
+    calibration: str
+    n_images: Count
+    cosine: Agreement
+    onnxruntime: str
+    openvino: str
+
+
+class Int8(_Model):
+    """The graphs in int8."""
+
+    image_encoder: Quantization
+
+
+class Manifest(_Model):
+    """What an exported model repository holds."""
+
+    schema_version: Literal[1] = 1
+    name: Text
+    weights: Literal["random", "trained"]
+    image_encoder: ImageEncoder
+    text_encoder: TextEncoder
+    upscaler: Upscaler
+    scoring: Scoring
+    native_min_side_px: Count
+    """Images of at least this shorter side skip super-resolution."""
+    default_templates: Text
+    """`@` and the name of a template set."""
+    template_sets: NamedTexts
+    label_sets: NamedTexts
+    text_banks: tuple[TextBank, ...]
+    artifacts: dict[Text, Artifact]
+    """Generated files by their paths inside the repository."""
+    versions: dict[Text, Text]
+    """Packages that the export ran with."""
+    int8: Int8 | None = None
+
+    @computed_field
+    @property
+    def digest(self) -> str:
+        """Identity of the model: "sha256:" and the digest of the manifest but for what decides no answer."""
+        deciding = self.model_dump(mode="json", exclude=_NOT_DECIDING)
+        text = json.dumps(deciding, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def make_manifest(fields: Mapping[str, Any]) -> Manifest:
+    """Check the fields of a manifest.
+
+    Raises:
+        ExportError: one is missing or out of range, as a scale that is no number; the message names them.
+    """
+    try:
+        return Manifest.model_validate(fields)
+    except ValidationError as error:
+        raise ExportError(f"the model can't be described: {_describe(error)}") from error
+
+
+def read_manifest(repository: Path) -> Manifest:
     """Read the manifest of an exported repository.
 
     Raises:
@@ -21,36 +172,55 @@ def read_manifest(repository: Path) -> dict[str, Any]:
     """
     path = repository / NAME
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        document: Any = json.loads(path.read_text(encoding="utf-8"))
+        # Derived from the rest, and so never read.
+        fields = {name: value for name, value in document.items() if name != "digest"}
+        return Manifest.model_validate(fields)
     except FileNotFoundError as error:
         raise RepositoryError(f"{path} is missing; export a model into {repository} first") from error
-    except ValueError as error:
-        raise RepositoryError(f"{path} is not JSON ({error}); export the model again") from error
-    return manifest
+    except ValidationError as error:
+        raise RepositoryError(f"{path} is not what this release writes ({_describe(error)}); export again") from error
+    except (ValueError, AttributeError) as error:
+        raise RepositoryError(f"{path} is not a JSON object ({error}); export the model again") from error
 
 
-def write_manifest(repository: Path, manifest: Mapping[str, Any]) -> None:
+def write_manifest(repository: Path, manifest: Manifest) -> None:
     """Write the manifest in one step: a reader sees the old one or the new one."""
     path = repository / NAME
     staged = path.with_name(f".{NAME}")
-    staged.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    document = manifest.model_dump(mode="json", exclude_none=True)
+    staged.write_text(to_json(document), encoding="utf-8")
     staged.replace(path)
 
 
-def add_artifact(repository: Path, manifest: dict[str, Any], file: str) -> None:
-    """Add a file of the repository to its manifest, whose digest changes with it.
+def schema() -> str:
+    """Return the JSON schema of the manifest, as `model_repository/manifest.schema.json` holds it."""
+    return to_json(Manifest.model_json_schema(mode="serialization"))
+
+
+def to_json(document: Mapping[str, Any]) -> str:
+    """Return the text of a JSON file.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def add_artifact(repository: Path, manifest: Manifest, file: str, **changes: Any) -> Manifest:
+    """Return the manifest with a file of the repository among its artifacts; the digest changes with it.
 
     Args:
         repository: the model repository.
-        manifest: changed in place.
+        manifest: what it is before.
         file: path inside the repository.
+        changes: fields that change besides.
     """
-    artifacts: dict[str, Any] = {**manifest["artifacts"], file: describe_file(repository / file)}
-    manifest["artifacts"] = dict(sorted(artifacts.items()))
-    manifest["digest"] = digest_of(manifest["artifacts"])
+    artifacts = {**manifest.artifacts, file: describe_file(repository / file)}
+    return manifest.model_copy(update={"artifacts": dict(sorted(artifacts.items())), **changes})
 
 
-def graph_file(repository: Path, manifest: Mapping[str, Any], model: str) -> Path:
+def graph_file(repository: Path, manifest: Manifest, model: str) -> Path:
     """Return the graph of a model.
 
     Raises:
@@ -58,20 +228,14 @@ def graph_file(repository: Path, manifest: Mapping[str, Any], model: str) -> Pat
     """
     name = f"{model}/1/model.onnx"
     path = repository / name
-    if not path.is_file() or sha256(path) != manifest["artifacts"].get(name, {}).get("sha256"):
+    if not path.is_file() or name not in manifest.artifacts or sha256(path) != manifest.artifacts[name].sha256:
         raise RepositoryError(f"{path} is missing or not what the manifest describes; export the model again")
     return path
 
 
-def describe_file(path: Path) -> dict[str, Any]:
+def describe_file(path: Path) -> Artifact:
     """Return digest and size."""
-    return {"sha256": sha256(path), "bytes": path.stat().st_size}
-
-
-def digest_of(artifacts: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the digest of the whole model: over names and digests of its artifacts, in their order."""
-    lines = "".join(f"{path} {item['sha256']}\n" for path, item in artifacts.items())
-    return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
+    return Artifact(sha256=sha256(path), bytes=path.stat().st_size)
 
 
 def sha256(path: Path) -> str:
@@ -81,3 +245,8 @@ def sha256(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def _describe(error: ValidationError) -> str:
+    """Return each fault in one line, by the name of its field."""
+    return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())

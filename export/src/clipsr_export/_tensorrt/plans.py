@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clipsr_export._errors import TemplateError
+from clipsr_export._repository.manifest import Manifest, to_json
 
 PROFILE = "gpu-tensorrt"
 # At the top of the repository, as the manifest is; `clipsr-serve up` reads it.
@@ -37,7 +37,7 @@ OptimizationProfile = Mapping[str, Shapes]
 """Input to its range."""
 
 
-def optimization_profiles(model: str, manifest: Mapping[str, Any], *, max_batch: int) -> Sequence[OptimizationProfile]:
+def optimization_profiles(model: str, manifest: Manifest, *, max_batch: int) -> Sequence[OptimizationProfile]:
     """Return a model's profiles, in the order that `instance_group.profile` of its configuration numbers.
 
     `upscale` has one for each canvas size, and a last one for the windows of any shape that upscaling to a file sends.
@@ -46,23 +46,17 @@ def optimization_profiles(model: str, manifest: Mapping[str, Any], *, max_batch:
         model: one of MODELS.
         manifest: gives the sizes.
         max_batch: `max_batch_size` of the configuration.
-
-    Raises:
-        TemplateError: the manifest does not say how wide windows become.
     """
-    size_px = int(manifest["image_encoder"]["image_size_px"])
+    size_px = manifest.image_encoder.image_size_px
     if model == "image_encoder":
         return [{"pixels": _batches((3, size_px, size_px), max_batch)}]
     if model == "text_encoder":
-        return [{"tokens": _batches((int(manifest["text_encoder"]["context_length"]),), max_batch)}]
-    upscaler = manifest["upscaler"]
-    if "receptive_field_px" not in upscaler:
-        raise TemplateError("manifest.json has no upscaler.receptive_field_px; export the model again")
+        return [{"tokens": _batches((manifest.text_encoder.context_length,), max_batch)}]
     box = _batches((4,), max_batch)
-    sides = [int(side) for side in upscaler["canvas_sizes_px"]]
+    sides = manifest.upscaler.canvas_sizes_px
     canvases = [{"canvas": _batches((3, side, side), max_batch), "box": box} for side in sides]
     # A tile is R pixels of the output, at most R + 1 of the image, and needs the field around it: see clipsr_gateway.
-    widest = max(size_px + 1 + 2 * int(upscaler["receptive_field_px"]), sides[-1])
+    widest = max(size_px + 1 + 2 * manifest.upscaler.receptive_field_px, sides[-1])
     windows = Shapes(least=(1, 3, 1, 1), best=(max_batch, 3, sides[-1], sides[-1]), most=(max_batch, 3, widest, widest))
     return [*canvases, {"canvas": windows, "box": box}]
 
@@ -115,4 +109,4 @@ def name_plan(configuration: str, file_name: str) -> str:
 def write_plans(repository: Path, record: Mapping[str, Any]) -> None:
     """Write the record that `clipsr-serve up` compares with the manifest."""
     path = repository / PLANS_NAME
-    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    path.write_text(to_json(record), encoding="utf-8")

@@ -100,7 +100,7 @@ def _from_transformers(source: Any, context_length: int, kind: str) -> Tokenizer
     if kind == "canonicalize":
         # Cleaning takes the brackets of "</s>" away before OpenCLIP's tokenizer could take it for a special token.
         document["added_tokens"] = _not_in_vocabulary(document)
-    tokenizer = Tokenizer.from_str(json.dumps(document))
+    tokenizer = Tokenizer.from_str(json.dumps(document, allow_nan=False))
     own = [tokenizer.normalizer] if tokenizer.normalizer is not None else []
     tokenizer.normalizer = normalizers.Sequence([*cleaning(kind), *own])  # pyright: ignore[reportAttributeAccessIssue]
     tokenizer.enable_truncation(context_length, direction=source.truncation_side)
@@ -112,7 +112,7 @@ def _from_transformers(source: Any, context_length: int, kind: str) -> Tokenizer
 
 def _not_in_vocabulary(document: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the added tokens that the model itself does not know: without them their ids would be lost."""
-    bare = Tokenizer.from_str(json.dumps({**document, "added_tokens": []}))
+    bare = Tokenizer.from_str(json.dumps({**document, "added_tokens": []}, allow_nan=False))
     return [token for token in document["added_tokens"] if bare.token_to_id(token["content"]) != token["id"]]
 
 
@@ -126,4 +126,4 @@ def _without_end(tokenizer: Tokenizer, source: Any) -> Tokenizer:
         processor["sep"][1] = 0
     else:
         raise TokenizerError("the tokenizer's end token can't be taken away in a tokenizers file")
-    return Tokenizer.from_str(json.dumps(document))
+    return Tokenizer.from_str(json.dumps(document, allow_nan=False))

@@ -1,8 +1,13 @@
-"""How the command lines of this package print their help."""
+"""What the command lines of this package share: how help is printed, and an option of several."""
 
 from __future__ import annotations
 
 import argparse
+
+PREPROCESS_HELP = (
+    "tag of the published weights that the file of --weights descends from, where those of the model differ in "
+    "activation or in how images are prepared"
+)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from clipsr_training._cli.arguments import HelpFormatter
+from clipsr_training._cli.arguments import PREPROCESS_HELP, HelpFormatter
 from clipsr_training._fit import FitOptions
 from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
 from clipsr_training.clip._average import average_clips
@@ -102,6 +102,7 @@ def _add_clip(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="a checkpoint folder to go on from, an OpenCLIP name with --weights, or a bundled untrained configuration",
     )
     model.add_argument("--weights", metavar="PATH|TAG", help="weights of an OpenCLIP model")
+    model.add_argument("--preprocess", metavar="TAG", help=PREPROCESS_HELP)
     model.add_argument(
         "--compile",
         action="store_true",
@@ -215,7 +216,7 @@ def _run_clip(arguments: argparse.Namespace) -> Path:
         raise ValueError("--distillation weighs what teachers say; name them with --teacher, or leave it out")
     recipe = replace(recipe, **overrides, rendering=Rendering(upscaler=upscaler, scale=arguments.scale))
     options.seed_everything()
-    checkpoint = _clip_to_start_from(arguments.model, arguments.weights)
+    checkpoint = _clip_to_start_from(arguments.model, arguments.weights, arguments.preprocess)
     return train_clip(checkpoint, arguments.data, recipe, options, data_options=_data_options(arguments))
 
 
@@ -242,9 +243,9 @@ def _data_options(arguments: argparse.Namespace) -> SetOptions:
     )
 
 
-def _clip_to_start_from(model: str, weights: str | None) -> ClipCheckpoint:
+def _clip_to_start_from(model: str, weights: str | None, preprocess: str | None) -> ClipCheckpoint:
     if weights is not None:
-        return load_open_clip(model, weights)
+        return load_open_clip(model, weights, preprocess=preprocess)
     return load_clip(model) if Path(model).is_dir() else build_clip(bundled_config(model))
 
 

@@ -24,6 +24,7 @@ def average_clips(folders: Sequence[str | Path], output: Path) -> Path:
         FileNotFoundError: a folder is no checkpoint.
         FileExistsError: the output folder holds a checkpoint.
         ValueError: there are fewer than two, or one has another configuration than the first.
+        NotFiniteError: a weight of one, or of the mean in half precision, is not finite.
     """
     if len(folders) < 2:
         raise ValueError("a mean needs two checkpoints or more")

@@ -14,6 +14,8 @@ from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from clipsr_training._finite import describe_not_finite
+from clipsr_training.clip._errors import NotFiniteError
 from clipsr_training.clip._open_clip import (
     RANDOM_WEIGHTS,
     Report,
@@ -24,8 +26,8 @@ from clipsr_training.clip._open_clip import (
     holds_tokenizer,
     load_tokenizer,
     model_config,
-    preprocess_config,
 )
+from clipsr_training.clip._published import published_config, split_config
 from clipsr_training.clip._weights import load_weights, read_weights
 
 CONFIG_NAME = "open_clip_config.json"
@@ -205,7 +207,8 @@ def load_open_clip(
         model_name: OpenCLIP's name, for example "ViT-B-32".
         weights: path of a weight file, a tag that OpenCLIP downloads, or "random" for none.
         tokenizer: folder with the files of a tokenizer or text tower that OpenCLIP takes from a hub; None asks the hub.
-        preprocess: tag of published weights that take images prepared as these weights do; None finds out.
+        preprocess: tag of the published weights that a file descends from, whose preparation of images and activation
+            it shares; None finds out.
         report: called with one line for everything that differs from the named model.
 
     Raises:
@@ -219,11 +222,12 @@ def load_open_clip(
     path, tag = (None, None) if is_random else find_weights(model_name, weights)
     content = None if path is None else read_weights(path)
     is_openai = content is not None and content.is_openai
-    preprocess_cfg = preprocess_config(model_name, preprocess or tag, is_openai=is_openai, is_random=is_random)
+    published = published_config(model_name, preprocess or tag, named_cfg, is_openai=is_openai, is_random=is_random)
+    preprocess_cfg, of_model = split_config(published)
     if content is None:
         model = build_random_model(local_cfg)
     else:
-        local_cfg = adapt_config(local_cfg, content, report)
+        local_cfg = adapt_config({**local_cfg, **of_model}, content, report)
         model = build_model(local_cfg)
         load_weights(model, content, path=str(path), model_name=model_name)
     size = local_cfg["vision_cfg"]["image_size"]
@@ -248,14 +252,19 @@ def save_clip(checkpoint: ClipCheckpoint, folder: str | Path, *, dtype: torch.dt
         checkpoint: what to write.
         folder: made if missing.
         dtype: of the stored floating-point weights; float16 halves the size.
+
+    Raises:
+        NotFiniteError: a weight is infinite or not a number, or becomes infinite in `dtype`; nothing is written.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG_NAME).write_text(json.dumps(checkpoint.config, indent=2) + "\n", encoding="utf-8")
     state = {
         name: (value.to(dtype) if value.is_floating_point() else value).contiguous()
         for name, value in checkpoint.model.state_dict().items()
     }
+    if (fault := describe_not_finite(state)) is not None:
+        raise NotFiniteError(f"{folder} is not written: {fault}")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG_NAME).write_text(json.dumps(checkpoint.config, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     save_file(state, folder / WEIGHTS_NAME, metadata={"format": "pt"})
     # Tokenizers and text towers of transformers bring files of their own.
     for part in (checkpoint.tokenizer, getattr(getattr(checkpoint.model, "text", None), "config", None)):

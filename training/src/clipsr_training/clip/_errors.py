@@ -5,6 +5,7 @@ ClipCheckpointError
 ├── WeightsNotFoundError   neither a file nor a published tag
 ├── WeightsFormatError     a file that holds no weights
 ├── WeightsMismatchError   weights of another model
+├── NotFiniteError         weights that are not numbers, as a diverged training leaves them
 ├── PreprocessError        how images were prepared is not known
 └── HubError               a file that is not here can't be fetched
 """
@@ -67,6 +68,10 @@ class WeightsMismatchError(ClipCheckpointError):
             f"{weights} does not fit {model_name}: {'; '.join(parts)}; name the model that the weights belong to"
         )
         self.missing, self.unexpected, self.reshaped = tuple(missing), tuple(unexpected), tuple(reshaped)
+
+
+class NotFiniteError(ClipCheckpointError):
+    """Weights of which some are infinite or not a number."""
 
 
 class PreprocessError(ClipCheckpointError):

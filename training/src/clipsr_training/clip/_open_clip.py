@@ -1,7 +1,7 @@
 """Any model that OpenCLIP knows by name, with weights from a file, a hub, or none at all.
 
-What a file does not say is taken from where OpenCLIP publishes it, never assumed: the sizes from the tensors, mean,
-deviation, interpolation and resize mode from the published weights of the model, QuickGELU from who made the file.
+Sizes come from the tensors, QuickGELU of OpenAI's archives from who made them; what else a file does not say, see
+`_published`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import difflib
 import math
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,10 @@ import open_clip
 import torch
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
 from open_clip.tokenizer import HFTokenizer
-from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from torch import Tensor, nn
 
 from clipsr_training.clip._errors import (
     HubError,
-    PreprocessError,
     UnknownModelError,
     WeightsNotFoundError,
 )
@@ -33,7 +30,6 @@ RANDOM_WEIGHTS = "random"
 _RANDOM_SEED = 0
 _DEFAULT_CONTEXT_LENGTH = 77  # open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH
 _RESNET_DOWNSAMPLING = 32  # from pixels to the grid of a ModifiedResNet's attention pooling
-_PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")
 
 Report = Callable[[str], None]
 
@@ -192,39 +188,6 @@ def _hub_error(what: str, error: Exception) -> HubError:
         f"{what} can't be loaded ({reason}); where the hub is out of reach, name a folder with its files: "
         "tokenizer.json, tokenizer_config.json and, for a text tower of transformers, config.json"
     )
-
-
-def preprocess_config(model_name: str, tag: str | None, *, is_openai: bool, is_random: bool) -> dict[str, Any]:
-    """Say how images are prepared for some weights: `preprocess_cfg` of an `open_clip_config.json`, without `size`.
-
-    Args:
-        model_name: OpenCLIP's name.
-        tag: of published weights; None where they come from a file.
-        is_openai: whether the file is OpenAI's.
-        is_random: whether there are no weights.
-
-    Raises:
-        PreprocessError: published weights of the model differ, and no tag says which to follow.
-    """
-    defaults = asdict(PreprocessCfg())
-    if is_openai:
-        tag = "openai" if get_pretrained_cfg(model_name, "openai") else None
-        return merge_preprocess_dict(defaults, get_pretrained_cfg(model_name, tag) if tag else {})
-    published = {name: get_pretrained_cfg(model_name, name) for name in list_pretrained_tags_by_model(model_name)}
-    if tag is not None:
-        if tag not in published:
-            raise PreprocessError(f"{model_name} has no published weights {tag!r}; known: {', '.join(published)}")
-        return merge_preprocess_dict(defaults, published[tag])
-    ways: dict[str, list[str]] = {}
-    for name, item in published.items():
-        ways.setdefault(", ".join(f"{key} {item.get(key)}" for key in _PREPROCESS_KEYS), []).append(name)
-    if len(ways) > 1 and not is_random:
-        listed = "; ".join(f"{way}: {', '.join(tags)}" for way, tags in ways.items())
-        raise PreprocessError(
-            f"published weights of {model_name} take images prepared in different ways ({listed}); name the tag whose "
-            "way is the file's"
-        )
-    return merge_preprocess_dict(defaults, next(iter(published.values()), {}))
 
 
 def build_random_model(config: Mapping[str, Any]) -> nn.Module:

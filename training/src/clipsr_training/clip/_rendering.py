@@ -65,7 +65,8 @@ class Renderer:
         self.liif: Upscaler | None = load_liif(rendering.upscaler) if isinstance(rendering.upscaler, Path) else None
         preprocess = make_preprocess(checkpoint.image_size_px, Fitting.of(checkpoint.config["preprocess_cfg"]))
         self.fit = lambda image: planar(preprocess(image))
-        self.version = f"{rendering.version} {self.image_size_px} {json.dumps(checkpoint.config['preprocess_cfg'])}"
+        preparation = json.dumps(checkpoint.config["preprocess_cfg"], allow_nan=False)
+        self.version = f"{rendering.version} {self.image_size_px} {preparation}"
 
     def __call__(self, images: Sequence[Image.Image]) -> np.ndarray:
         """Return [N, 3, R, R] uint8; images of one size that follow each other are rendered together."""

@@ -17,7 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from clipsr_training.clip._errors import WeightsFormatError, WeightsMismatchError
+from clipsr_training._finite import describe_not_finite
+from clipsr_training.clip._errors import NotFiniteError, WeightsFormatError, WeightsMismatchError
 
 # Put before every name by DistributedDataParallel and by torch.compile.
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.")
@@ -97,6 +98,7 @@ def load_weights(model: nn.Module, weights: ClipWeights, *, path: str, model_nam
 
     Raises:
         WeightsMismatchError: names or shapes differ.
+        NotFiniteError: a weight is infinite or not a number.
     """
     # OpenCLIP's function knows two classes of models, and looks at their attributes only.
     state = convert_state_dict(cast("Any", model), dict(weights.state))
@@ -116,4 +118,7 @@ def load_weights(model: nn.Module, weights: ClipWeights, *, path: str, model_nam
     ]
     if missing or unexpected or reshaped:
         raise WeightsMismatchError(path, model_name, missing, unexpected, reshaped)
-    model.load_state_dict({name: state[name] for name in own})
+    state = {name: state[name] for name in own}
+    if (fault := describe_not_finite(state)) is not None:
+        raise NotFiniteError(f"{path}: {fault}; the training diverged: take weights from before that")
+    model.load_state_dict(state)

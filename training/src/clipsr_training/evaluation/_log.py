@@ -28,7 +28,7 @@ class RunLog:
         self._path = path
         self._file: TextIO | None = None
         # Through JSON: tuples and lists are one there.
-        self._settings: dict[str, Any] = json.loads(json.dumps(settings))
+        self._settings: dict[str, Any] = json.loads(json.dumps(settings, allow_nan=False))
         self.entries: list[dict[str, Any]] = []
         if path.is_file():
             if not resume:
@@ -36,8 +36,8 @@ class RunLog:
                     f"{path.parent} holds a measurement: go on with --resume, or choose another --output"
                 )
             self.entries = self._read()
-        head = [json.dumps({"settings": self._settings}, ensure_ascii=False)]
-        lines = head + [json.dumps(entry, ensure_ascii=False) for entry in self.entries]
+        head = [json.dumps({"settings": self._settings}, ensure_ascii=False, allow_nan=False)]
+        lines = head + [json.dumps(entry, ensure_ascii=False, allow_nan=False) for entry in self.entries]
         # Anew even when resumed: a line that was cut short by a kill is gone.
         write_atomically(path, ("\n".join(lines) + "\n").encode())
 
@@ -45,7 +45,7 @@ class RunLog:
         """Add lines, and hand them to the operating system."""
         if self._file is None:
             self._file = self._path.open("a", encoding="utf-8")
-        self._file.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
+        self._file.writelines(json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n" for entry in entries)
         self._file.flush()
         self.entries += [dict(entry) for entry in entries]
 

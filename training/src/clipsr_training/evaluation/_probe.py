@@ -96,7 +96,7 @@ def embed_cached(
         OSError: the cache can't be written.
     """
     settings = {"model": backend.describe(), "data": images.digest(), "route": route}
-    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
+    key = hashlib.sha256(json.dumps(settings, sort_keys=True, allow_nan=False).encode()).hexdigest()[:32]
     path = cache / f"{images.name}-{key}.npy"
     if path.is_file():
         on_images(len(images))

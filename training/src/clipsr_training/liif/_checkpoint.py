@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from clipsr_training._finite import describe_not_finite
 from clipsr_training.liif._encoders import EDSR, RDN, RDN_CONFIGURATIONS
 from clipsr_training.liif._liif import LIIF
 from clipsr_training.liif._modulated import ModulatedLIIF
@@ -45,6 +46,8 @@ def load_liif(path: str | Path) -> Upscaler:
         model.load_state_dict(dict(state))
     except (KeyError, TypeError, RuntimeError) as error:
         raise CheckpointFormatError(f"{path} does not fit the model that it describes: {error}") from error
+    if (fault := describe_not_finite(state)) is not None:
+        raise CheckpointFormatError(f"{path}: {fault}; the training diverged: take weights from before that")
     return model.eval()
 
 
@@ -52,13 +55,15 @@ def save_liif(model: Upscaler, path: str | Path) -> None:
     """Write an upscaler: `.pth` in the official format (LIIF only), `.safetensors` for any model.
 
     Raises:
-        ValueError: the ending is neither, or the official format cannot describe the model.
+        ValueError: the ending is neither, the official format cannot describe the model, or a weight is not finite.
     """
     path = Path(path)
+    if (fault := describe_not_finite(model.state_dict())) is not None:
+        raise ValueError(f"{path} is not written: {fault}")
     spec = describe_upscaler(model)
     if path.suffix == ".safetensors":
         tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
-        save_file(tensors, path, metadata={_SPEC_KEY: json.dumps(spec)})
+        save_file(tensors, path, metadata={_SPEC_KEY: json.dumps(spec, allow_nan=False)})
     elif path.suffix == ".pth" and spec["name"] == "liif":
         torch.save({"model": {**spec, "sd": model.state_dict()}}, path)
     else:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from clipsr_training._cli.arguments import HelpFormatter
+from clipsr_training._cli.arguments import PREPROCESS_HELP, HelpFormatter
 from clipsr_training._cli.eval import options
 from clipsr_training._files import make_output_folder
 from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
@@ -41,6 +41,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--scale", choices=sorted(SCALES), default="full", help="full, or quick: to see that it works")
     parser.add_argument("--model", metavar="FOLDER|NAME", help="a trained model to start from; absent: random weights")
     parser.add_argument("--weights", metavar="FILE|TAG", help="weights of a model that OpenCLIP knows by name")
+    parser.add_argument("--preprocess", metavar="TAG", help=PREPROCESS_HELP)
     parser.add_argument(
         "--upscaler", type=Path, default=Path("checkpoints/liif-fast/liif.safetensors"), metavar="FILE", help="LIIF"
     )
@@ -92,7 +93,7 @@ def _start(arguments: argparse.Namespace) -> tuple[str, Callable[[int], ClipChec
         OSError: there is no such model.
         ValueError: it can't be read, or the options don't fit.
     """
-    model, weights = arguments.model, arguments.weights
+    model, weights, preprocess = arguments.model, arguments.weights, arguments.preprocess
     if model is None:
         if weights is not None:
             raise ValueError("--weights needs --model, the name by which OpenCLIP knows the model")
@@ -104,7 +105,9 @@ def _start(arguments: argparse.Namespace) -> tuple[str, Callable[[int], ClipChec
         return f"`{model}`, trained before", lambda _: load_clip(model)
     if weights is None:
         raise ValueError(f"there is no folder {model}; for a model that OpenCLIP knows by name, give --weights as well")
-    return f"`{model}` with `{weights}`, trained before", lambda _: load_open_clip(model, weights)
+    return f"`{model}` with `{weights}`, trained before", lambda _: load_open_clip(
+        model, weights, preprocess=preprocess
+    )
 
 
 def _untrained(seed: int) -> ClipCheckpoint:
@@ -126,7 +129,7 @@ def _command(arguments: argparse.Namespace) -> str:
     """Return what to type to make the report again, with names of data instead of this machine's paths."""
     words = ["clipsr-eval", "experiment", "--scale", arguments.scale]
     words += ["--data", "/".join(Path(arguments.data).parts[-2:]), "--test", "/".join(Path(arguments.test).parts[-2:])]
-    for option in ("model", "weights", "train_images", "test_images", "seeds", "epochs", "batch_size"):
+    for option in ("model", "weights", "preprocess", "train_images", "test_images", "seeds", "epochs", "batch_size"):
         if (value := getattr(arguments, option)) is not None:
             words += [f"--{option.replace('_', '-')}", str(value)]
     return shlex.join(words)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clipsr_training import prompts
+from clipsr_training._cli.arguments import PREPROCESS_HELP
 from clipsr_training._cli.eval.progress import progress_bar
 from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
 from clipsr_training.data import ImageSet, SetOptions, check_images, open_set
@@ -41,6 +42,7 @@ def add_model_options(parser: argparse.ArgumentParser, backends: Backends = ALL_
         help="torch: a checkpoint folder in OpenCLIP's layout, or a name that OpenCLIP knows, with --weights",
     )
     group.add_argument("--weights", metavar="FILE|TAG", help="torch: weights of a named model: a file, or a tag")
+    group.add_argument("--preprocess", metavar="TAG", help=f"torch: {PREPROCESS_HELP}")
     group.add_argument(
         "--upscaler",
         default="checkpoints/liif-fast/liif.safetensors",
@@ -139,7 +141,7 @@ def _load_checkpoint(arguments: argparse.Namespace) -> ClipCheckpoint:
         raise ValueError(
             f"there is no folder {arguments.model}; for a model that OpenCLIP knows by name, give --weights as well"
         )
-    return load_open_clip(arguments.model, arguments.weights)
+    return load_open_clip(arguments.model, arguments.weights, preprocess=arguments.preprocess)
 
 
 def open_images(arguments: argparse.Namespace, spec: str) -> ImageSet:
