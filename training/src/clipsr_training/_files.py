@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def make_output_folder(folder: Path) -> None:
@@ -19,6 +22,15 @@ def make_output_folder(folder: Path) -> None:
             pass
     except OSError as error:
         raise OSError(f"cannot write into {folder}: {error.strerror or error}") from error
+
+
+def to_json(content: Mapping[str, Any], *, indent: int | None = None) -> str:
+    """Return content as JSON, in characters as they are.
+
+    Raises:
+        ValueError: it holds a number that is not finite, which JSON doesn't know.
+    """
+    return json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

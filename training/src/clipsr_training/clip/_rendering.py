@@ -20,6 +20,7 @@ from clipsr_training.clip._data import render
 from clipsr_training.clip._preprocess import Fitting, make_preprocess, planar
 from clipsr_training.data import PairSource
 from clipsr_training.liif import Upscaler, load_liif
+from clipsr_training.liif._upscaler import to_uint8
 
 # Images of one size that follow each other are rendered together, up to this many.
 _RUN = 256
@@ -95,8 +96,7 @@ class Renderer:
             lr = torch.from_numpy(np.array(image)).permute(2, 0, 1)
             with torch.autocast("cpu", torch.bfloat16):
                 sr = liif.upscale(lr, size_hw).float()
-            pixels = (sr * 255).round().clamp(0, 255).to(torch.uint8)
-            yield Image.fromarray(pixels.permute(1, 2, 0).numpy())
+            yield Image.fromarray(to_uint8(sr).permute(1, 2, 0).numpy())
 
 
 class RenderedOnTheFly:

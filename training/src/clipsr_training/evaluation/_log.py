@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from clipsr_training._files import write_atomically
+from clipsr_training._files import to_json, write_atomically
 
 
 class RunLog:
@@ -28,7 +28,7 @@ class RunLog:
         self._path = path
         self._file: TextIO | None = None
         # Through JSON: tuples and lists are one there.
-        self._settings: dict[str, Any] = json.loads(json.dumps(settings))
+        self._settings: dict[str, Any] = json.loads(to_json(settings))
         self.entries: list[dict[str, Any]] = []
         if path.is_file():
             if not resume:
@@ -36,8 +36,8 @@ class RunLog:
                     f"{path.parent} holds a measurement: go on with --resume, or choose another --output"
                 )
             self.entries = self._read()
-        head = [json.dumps({"settings": self._settings}, ensure_ascii=False)]
-        lines = head + [json.dumps(entry, ensure_ascii=False) for entry in self.entries]
+        head = [to_json({"settings": self._settings})]
+        lines = head + [to_json(entry) for entry in self.entries]
         # Anew even when resumed: a line that was cut short by a kill is gone.
         write_atomically(path, ("\n".join(lines) + "\n").encode())
 
@@ -45,7 +45,7 @@ class RunLog:
         """Add lines, and hand them to the operating system."""
         if self._file is None:
             self._file = self._path.open("a", encoding="utf-8")
-        self._file.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
+        self._file.writelines(to_json(entry) + "\n" for entry in entries)
         self._file.flush()
         self.entries += [dict(entry) for entry in entries]
 
@@ -85,7 +85,12 @@ def read_log(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     text = path.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1].splitlines()
     try:
-        first, *rest = (json.loads(line) for line in whole)
+        first, *rest = (json.loads(line, parse_constant=_refuse) for line in whole)
         return dict(first["settings"]), rest
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no log of clipsr-eval") from error
+
+
+def _refuse(constant: str) -> None:
+    """NaN and infinities, which Python's parser knows and JSON doesn't."""
+    raise ValueError(constant)

@@ -14,7 +14,7 @@ from PIL import Image
 from clipsr_training.liif._data import IMAGE_SUFFIXES, read_image
 from clipsr_training.liif._metrics import Convention
 from clipsr_training.liif._strips import upscale_in_strips
-from clipsr_training.liif._upscaler import Upscaler
+from clipsr_training.liif._upscaler import Upscaler, to_uint8
 
 Method = Literal["bicubic", "lanczos", "model"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -87,7 +87,7 @@ def upscale_uint8(model: Upscaler, lr: np.ndarray, size_hw: tuple[int, int]) -> 
     """Upscale uint8 RGB [H, W, 3] on the model's device, and round to uint8."""
     device = next(model.parameters()).device
     sr = upscale_in_strips(model, torch.from_numpy(lr.transpose(2, 0, 1).copy()).to(device), size_hw)
-    return (sr.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    return to_uint8(sr).permute(1, 2, 0).cpu().numpy()
 
 
 def make_sample(model: Upscaler, image: np.ndarray, scale: int) -> Sample:

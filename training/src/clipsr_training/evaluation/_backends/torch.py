@@ -12,8 +12,9 @@ from torch.nn import functional
 
 from clipsr_training.clip import ClipCheckpoint
 from clipsr_training.clip._preprocess import Fitting
-from clipsr_training.evaluation._backends.base import LocalBackend, Scoring
+from clipsr_training.evaluation._backends.base import LocalBackend, Scoring, require_finite
 from clipsr_training.liif import Upscaler
+from clipsr_training.liif._upscaler import to_uint8
 
 # A reference LIIF at 224 px keeps 256 channels of every output pixel: 50 MB an image and layer.
 _RENDER_BATCH = 8
@@ -86,7 +87,7 @@ class TorchBackend(LocalBackend):
             part = slice(start, start + _RENDER_BATCH)
             lr, region = (torch.from_numpy(array[part]).to(self._device) for array in (canvas, box))
             sr = self._upscaler.render(self._upscaler.features(lr), region, size_hw)
-            rendered.append((sr.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy())
+            rendered.append(to_uint8(sr).cpu().numpy())
         return np.concatenate(rendered)
 
     @torch.inference_mode()
@@ -109,7 +110,7 @@ class TorchBackend(LocalBackend):
 
 
 def _normalized(features: Tensor) -> np.ndarray:
-    return functional.normalize(features.float(), dim=-1).cpu().numpy()
+    return require_finite(functional.normalize(features.float(), dim=-1).cpu().numpy(), "embeddings")
 
 
 def _hash_modules(*modules: nn.Module | None) -> str:
