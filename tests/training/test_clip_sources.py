@@ -116,11 +116,11 @@ def test_lossless_images_are_made_lossy_and_lossy_ones_left_alone(tmp_path):
 def test_the_digest_follows_content_and_reading(tmp_path):
     (tmp_path / "cat").mkdir()
     picture(0).save(tmp_path / "cat" / "a.png")
-    digest = read_pairs(tmp_path).digest()
-    assert read_pairs(tmp_path).digest() == digest
-    assert read_pairs(tmp_path, webp_quality=95).digest() != digest
+    digest = read_pairs(tmp_path).digest
+    assert read_pairs(tmp_path).digest == digest
+    assert read_pairs(tmp_path, webp_quality=95).digest != digest
     picture(1).save(tmp_path / "cat" / "a.png")
-    assert read_pairs(tmp_path).digest() != digest
+    assert read_pairs(tmp_path).digest != digest
 
 
 def unreadable(folder: Path) -> Path:

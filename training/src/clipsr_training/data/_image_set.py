@@ -8,9 +8,12 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from PIL import Image
+
+from clipsr_training._identity import digest_files
 
 # Errors of a broken data set are shown by a few examples.
 _N_SHOWN = 3
@@ -40,10 +43,11 @@ class ImageSet:
         """Return N."""
         return len(self.targets)
 
+    @cached_property
     def digest(self) -> str:
-        """Return what tells this set from others: a digest over class names, targets and names of the images."""
-        content = "\0".join((*self.classnames, *self.names)).encode() + self.targets.astype("<i8").tobytes()
-        return hashlib.sha256(content).hexdigest()
+        """What tells this set from others, wherever it lies: SHA-256 over class names, targets and image files."""
+        facts = "\0".join(self.classnames).encode() + self.targets.astype("<i8").tobytes()
+        return hashlib.sha256(facts + digest_files(self.read, len(self)).encode()).hexdigest()
 
     def select(self, rows: np.ndarray) -> ImageSet:
         """Return the images at these rows, in that order."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from clipsr_training._files import to_json, write_atomically
+from clipsr_training._identity import first_difference
 
 
 class RunLog:
@@ -63,13 +64,8 @@ class RunLog:
 
     def _read(self) -> list[dict[str, Any]]:
         settings, entries = read_log(self._path)
-        differing = [key for key in {*settings, *self._settings} if settings.get(key) != self._settings.get(key)]
-        if differing:
-            key = sorted(differing)[0]
-            raise ValueError(
-                f"{self._path} holds another measurement: {key} was {settings.get(key)!r} and is now "
-                f"{self._settings.get(key)!r}; choose another --output"
-            )
+        if (difference := first_difference(settings, self._settings)) is not None:
+            raise ValueError(f"{self._path} holds another measurement: {difference}; choose another --output")
         return entries
 
 

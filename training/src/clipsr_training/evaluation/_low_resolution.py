@@ -46,7 +46,7 @@ class LowResolutionPlan:
         """Return everything that a cell's figures depend on."""
         return {
             "model": self.backend.describe(),
-            "data": {images.name: images.digest() for images in self.sets},
+            "data": {images.name: images.digest for images in self.sets},
             "templates": self.templates,
         }
 

@@ -32,9 +32,7 @@ def require_finite(values: np.ndarray, what: str) -> np.ndarray:
         ValueError: some are not finite.
     """
     if not np.isfinite(values).all():
-        raise ValueError(
-            f"the model's {what} are not finite numbers: its weights are damaged, or diverged"
-        )
+        raise ValueError(f"the model's {what} are not finite numbers: its weights are damaged, or diverged")
     return values
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from clipsr_training._identity import digest_modules
 from clipsr_training.clip import ClipCheckpoint
 from clipsr_training.clip._preprocess import Fitting
 from clipsr_training.evaluation._backends.base import LocalBackend, Scoring, require_finite
@@ -53,7 +54,9 @@ class TorchBackend(LocalBackend):
             fitting=Fitting.of(clip.config.get("preprocess_cfg", {})),
         )
         self._name = name
-        self._digest = _hash_modules(clip.model, upscaler)
+        # Equal weights behind another resize, or with another scale, are another model.
+        facts = json.dumps([clip.config, self.native_min_side_px], sort_keys=True)
+        self._digest = digest_modules(clip.model, upscaler, facts=facts)
         self._precision = precision
         try:
             self._device = torch.device(device)
@@ -111,13 +114,3 @@ class TorchBackend(LocalBackend):
 
 def _normalized(features: Tensor) -> np.ndarray:
     return require_finite(functional.normalize(features.float(), dim=-1).cpu().numpy(), "embeddings")
-
-
-def _hash_modules(*modules: nn.Module | None) -> str:
-    """Return a digest over all weights: what tells one fine-tuned model from another of the same name."""
-    digest = hashlib.sha256()
-    for module in modules:
-        for name, value in ({} if module is None else module.state_dict()).items():
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return f"sha256:{digest.hexdigest()}"
