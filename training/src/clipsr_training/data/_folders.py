@@ -11,7 +11,7 @@ from open_clip import IMAGENET_CLASSNAMES
 from clipsr_training.data._columns import SetOptions, humanize
 from clipsr_training.data._image_set import ImageSet
 from clipsr_training.data._imagenet import WORDNET_ID, read_devkit
-from clipsr_training.data._images import IMAGE_ENDINGS, find_images
+from clipsr_training.data._images import IMAGE_ENDINGS, find_images, is_hidden
 
 
 def open_class_folders(folder: Path, options: SetOptions) -> ImageSet:
@@ -21,7 +21,7 @@ def open_class_folders(folder: Path, options: SetOptions) -> ImageSet:
         FileNotFoundError: a file of ImageNet's development kit is missing.
         ValueError: there are no class folders, one is empty, or WordNet ids have no label.
     """
-    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
     if not classes:
         raise ValueError(f"{folder} holds no class folders: expected one folder of images a class, named by its label")
     paths: list[Path] = []

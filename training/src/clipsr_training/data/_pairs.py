@@ -14,7 +14,7 @@ from PIL import Image
 
 from clipsr_training._identity import digest_files
 from clipsr_training.data._columns import SetOptions, set_name
-from clipsr_training.data._image_set import ImageSet
+from clipsr_training.data._image_set import ImageSet, check_files
 from clipsr_training.data._images import decode, is_lossy
 from clipsr_training.data._open import open_images
 
@@ -66,16 +66,12 @@ class PairSource:
         return image
 
     def check(self) -> None:
-        """Look at every image's header, so that a run does not stop at an unreadable file hours later.
+        """Decode every image once, so that a run does not stop at an unreadable file hours later.
 
         Raises:
-            ValueError: an image can't be read; the message names it.
+            ValueError: images can't be read; the message counts them and names a few.
         """
-        for index in range(len(self)):
-            try:
-                Image.open(io.BytesIO(self.encoded(index))).verify()
-            except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-                raise ValueError(f"{self.where(index)}: the image can't be read ({error})") from error
+        check_files(self.encoded, [self.where(i) for i in range(len(self))], self.name)
 
     @cached_property
     def image_digest(self) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from clipsr_training.liif._data import IMAGE_SUFFIXES, read_image
+from clipsr_training.data import IMAGE_ENDINGS, find_images, read_image
 from clipsr_training.liif._metrics import Convention
 from clipsr_training.liif._strips import upscale_in_strips
 from clipsr_training.liif._upscaler import Upscaler, to_uint8
@@ -68,10 +68,10 @@ def list_images(folder: Path) -> list[Path]:
     Raises:
         FileNotFoundError: the folder is missing or holds none.
     """
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) if folder.is_dir() else []
+    paths = find_images(folder, recursive=False)
     if not paths:
         reason = "it holds none" if folder.is_dir() else "there is no such folder"
-        raise FileNotFoundError(f"no images in {folder}: {reason} ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise FileNotFoundError(f"no images in {folder}: {reason} ({', '.join(sorted(IMAGE_ENDINGS))})")
     return paths
 
 
