@@ -148,6 +148,8 @@ def fit_probe(
     Raises:
         ValueError: a class is too small to be split.
     """
+    if len(np.unique(train_targets)) < 2:
+        raise ValueError("a probe tells classes apart, but the training images are of one class only")
     try:
         rows, held_out = train_test_split(
             np.arange(len(train)), test_size=validation_share, stratify=train_targets, random_state=seed
