@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from clipsr_training._cli.evaluate import main
+from clipsr_training.data import read_image
 from clipsr_training.evaluation import _low_resolution, _zero_shot
 from clipsr_training.evaluation._probe import fit_probe
 from clipsr_training.evaluation._zero_shot import ZeroShotResult, below_published_warning, published_imagenet_top1
-from clipsr_training.liif._data import read_image
 from tests.training.made_images import class_folders
 
 

@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 
 from clipsr_training._cli.evaluate import main
 from clipsr_training._files import write_atomically
+from clipsr_training.data import read_image
 from clipsr_training.liif import LIIF, ModulatedLIIF, save_liif
-from clipsr_training.liif._data import read_image, read_images
+from clipsr_training.liif._data import read_images
 from clipsr_training.liif._encoders import EDSR
 from clipsr_training.liif._evaluate import list_images, make_sample, resize
 from clipsr_training.liif._metrics import Convention, psnr, ssim
@@ -206,7 +207,7 @@ def test_nonsensical_scales_are_refused(scales, capsys):
 def test_a_damaged_image_is_named(checkpoint, image_folder, capsys):
     (image_folder / "x.png").write_text("not an image")
     assert main(["sr", "--checkpoint", str(checkpoint), "--data", str(image_folder)]) == 1
-    assert "x.png cannot be read" in capsys.readouterr().err
+    assert "x.png can't be read" in capsys.readouterr().err
 
 
 def test_an_empty_folder_is_named(checkpoint, tmp_path, capsys):

@@ -24,6 +24,7 @@ def make_design(folder: Path, *, per_class: int = 20) -> ExperimentDesign:
     source = read_pairs(class_folders(folder, per_class=per_class))
     return ExperimentDesign(
         start="random weights",
+        start_digest="",
         make_checkpoint=lambda _: pytest.fail("nothing is trained here"),
         recipe=RECIPES["scratch"],
         train=source,
@@ -48,7 +49,7 @@ def test_drawn_images_are_balanced_fixed_and_their_own(tmp_path):
     source = read_pairs(class_folders(tmp_path / "images", per_class=20))
     drawn = draw(source, 30)
     assert [own[0] for own in drawn.texts] == [0] * 10 + [1] * 10 + [2] * 10
-    assert drawn.digest() == draw(source, 30).digest() != draw(source, 30, seed=1).digest()
+    assert drawn.digest == draw(source, 30).digest != draw(source, 30, seed=1).digest
     colours = [np.asarray(drawn.image(i)).mean(axis=(0, 1)).argmax() for i in range(30)]
     assert colours == [2] * 10 + [1] * 10 + [0] * 10  # blue_sky, green, red
     with pytest.raises(ValueError, match="can't be shared evenly by 3 classes"):
@@ -159,7 +160,7 @@ def test_an_interrupted_run_goes_on_and_ends_alike(tmp_path, capsys, monkeypatch
 
     capsys.readouterr()
     assert run(images, output, "--resume", "--epochs", "9") == 1
-    assert "holds another measurement: recipe was" in capsys.readouterr().err
+    assert "holds another measurement: recipe.epochs was 8 and is now 9" in capsys.readouterr().err
 
 
 def test_what_does_not_fit_is_refused_before_training(tmp_path, capsys):

@@ -62,7 +62,7 @@ def test_a_sample_is_the_same_images_every_time(folders):
     part = images.sample(5)
     assert len(part) == 5
     assert part.names == open_set(str(folders)).sample(5).names
-    assert part.digest() != images.digest() == open_set(str(folders)).digest()
+    assert part.digest != images.digest == open_set(str(folders)).digest
     for i, name in enumerate(part.names):
         assert part.read(i) == (folders / name).read_bytes()
         assert part.classnames[part.targets[i]].replace(" ", "_") == name.split("/")[0]
@@ -219,14 +219,14 @@ def ground_truth_beyond_the_classes(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda folder: folder / "nowhere", "no data at .*nowhere: expected a Parquet, CSV or TSV file, a folder"),
+        (lambda folder: folder / "nowhere", "no data at .*nowhere: expected a Parquet, CSV, TSV or tar file, a folder"),
         (an_empty_class, "the class folder .*green holds no image"),
         (no_classes, "holds no class folders"),
         (a_table_without_labels, r"has no column for the label .*; it has image: name it with --label-column"),
-        (a_table_without_class_names, "the column label has no class names"),
+        (a_table_without_class_names, "column label: its labels are numbers without class names"),
         (a_table_that_lacks_a_class, "has no image of 1 of its 3 classes: dog"),
         (captions_without_a_column, "list.csv has no column for the label .*; it has image, caption"),
-        (captions_with_a_gap, "list.csv, line 3: label is empty"),
+        (captions_with_a_gap, "list.csv, line 3: the label is empty"),
         (too_few_labels, "has 3 lines, too few for 2 of the 5 images .*the last is ILSVRC2012_val_00000005.JPEG"),
         (no_kit, "without classes: name the unpacked ILSVRC2012_devkit_t12"),
         (the_kit_of_another_year, "meta.mat is of ILSVRC2010; the validation images are those of ILSVRC2012"),

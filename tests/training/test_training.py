@@ -76,7 +76,7 @@ def test_bad_image_folders(tmp_path, capsys):
     assert "no images below" in capsys.readouterr().err
     (tmp_path / "x.png").write_text("not an image")
     assert train_main(["liif", "--data", str(tmp_path), "--output", str(tmp_path / "run")]) == 1
-    assert "x.png cannot be read" in capsys.readouterr().err
+    assert "x.png can't be read as an image" in capsys.readouterr().err
 
 
 def test_recipes_refuse_nonsense():

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
 
 
 def make_output_folder(folder: Path) -> None:
@@ -21,18 +27,63 @@ def make_output_folder(folder: Path) -> None:
         raise OSError(f"cannot write into {folder}: {error.strerror or error}") from error
 
 
+def to_json(content: Mapping[str, Any], *, indent: int | None = None) -> str:
+    """Return content as JSON, in characters as they are.
+
+    Raises:
+        ValueError: it holds a number that is not finite, which JSON doesn't know.
+    """
+    return json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def write_array(path: Path, n: int, parts: Iterable[np.ndarray]) -> np.ndarray:
+    """Write an array [n, ...] part by part, such that its path holds all of it or nothing, and map it into memory.
+
+    Raises:
+        OSError: it cannot be written; the message names the file and the reason.
+    """
+    temporary = _temporary(path)
+    try:
+        with _writing(path):
+            file = temporary.open("wb")
+        with file:
+            for part in parts:
+                with _writing(path):
+                    if file.tell() == 0:
+                        header = {"descr": part.dtype.str, "fortran_order": False, "shape": (n, *part.shape[1:])}
+                        np.lib.format.write_array_header_1_0(file, header)
+                    file.write(np.ascontiguousarray(part).data)
+        with _writing(path):
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return cast("np.ndarray", np.load(path, mmap_mode="r"))
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file such that its path holds the old content or the new, never a part.
 
     Raises:
         OSError: it cannot be written; the message names the file and the reason.
     """
-    # Beside the target: a rename is atomic only within one file system.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
+        with _writing(path):
+            temporary.write_bytes(content)
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    # Beside the target: a rename is atomic only within one file system.
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Name the file in the operating system's errors, some of which don't."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror or error}") from error

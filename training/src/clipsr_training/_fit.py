@@ -12,10 +12,13 @@ from typing import Any
 
 import lightning
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins import TorchCheckpointIO
+from torch import Tensor
+
+LAST_CHECKPOINT = "last.ckpt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +48,33 @@ class FitOptions:
     @property
     def last_checkpoint(self) -> Path:
         """The checkpoint that `resume` continues from."""
-        return self.output / "last.ckpt"
+        return self.output / LAST_CHECKPOINT
+
+
+class DivergedError(ValueError):
+    """Training reached numbers that are not finite; no step can lead back from them."""
+
+
+class StopWhenDiverged(Callback):
+    """Stops a run at the first loss, or before the first checkpoint, that is not finite, on all devices together."""
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Look at a loss before it changes any weight."""
+        self._require(trainer, f"the loss is {loss.item()}", is_finite=bool(loss.isfinite()))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the weights; Lightning saves its checkpoint after all other callbacks."""
+        values = [value for value in pl_module.state_dict().values() if value.is_floating_point()]
+        self._require(trainer, "weights are not finite", is_finite=all(bool(v.isfinite().all()) for v in values))
+
+    def _require(self, trainer: Trainer, found: str, *, is_finite: bool) -> None:
+        if trainer.strategy.reduce_boolean_decision(is_finite, all=True):
+            return
+        last = Path(trainer.default_root_dir) / LAST_CHECKPOINT
+        kept = f"; {last} holds the weights of an earlier step" if last.is_file() else ""
+        raise DivergedError(
+            f"training diverged at step {trainer.global_step + 1}: {found}{kept}; train with lower learning rates"
+        )
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -77,6 +106,7 @@ def fit(module: LightningModule, options: FitOptions, *, max_epochs: int, accumu
 
     Raises:
         FileNotFoundError: `resume` is set and there is no checkpoint to continue from.
+        DivergedError: the loss is not finite; the checkpoint before is kept.
         FileExistsError: `resume` is not set and the output folder holds a run that would be overwritten.
     """
     last = options.last_checkpoint
@@ -101,8 +131,10 @@ def _run(module: LightningModule, options: FitOptions, max_epochs: int, accumula
         accelerator="auto",
         devices=options.devices,
         plugins=[AtomicCheckpointIO()],
+        default_root_dir=options.output,
         logger=TensorBoardLogger(options.output, name="", version="logs"),
         callbacks=[
+            StopWhenDiverged(),
             ModelCheckpoint(
                 options.output, filename="last", enable_version_counter=False, save_on_train_epoch_end=True
             ),
@@ -136,5 +168,7 @@ def _silence_lightning() -> None:
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
     # Our data sets hold decoded arrays; more workers than asked for would each hold a copy.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # Sources of few captions have no validation images; a warning of ours said so.
+    warnings.filterwarnings("ignore", message="Total length of .* across ranks is zero")
     # Short runs log their last values all the same.
     warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than the logging interval")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from clipsr_training._cli.arguments import PREPROCESS_HELP, HelpFormatter
+from clipsr_training._cli.arguments import PREPROCESS_HELP, HelpFormatter, parse_labels
 from clipsr_training._fit import FitOptions
 from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
 from clipsr_training.clip._average import average_clips
@@ -148,6 +148,12 @@ def _add_clip(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         metavar="NAME",
         help="of tables, to be read even if there are labels; caption, ... if absent",
     )
+    data.add_argument(
+        "--labels",
+        metavar="A,B|@SET",
+        help="names for classes, in their order: with commas, or a set such as @cifar10; labels that are numbers have "
+        "none of their own",
+    )
     data.add_argument("--devkit", type=Path, metavar="DIR", help="ImageNet: the unpacked ILSVRC2012_devkit_t12")
     data.add_argument("--templates", dest="template_set", metavar="SET", help="prompts for classes: simple, cifar, ...")
     data.add_argument(
@@ -240,6 +246,7 @@ def _data_options(arguments: argparse.Namespace) -> SetOptions:
         label_column=arguments.label_column,
         caption_column=arguments.caption_column,
         devkit=arguments.devkit,
+        labels=None if arguments.labels is None else parse_labels(arguments.labels),
     )
 
 

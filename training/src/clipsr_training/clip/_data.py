@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from clipsr_training import prompts
 from clipsr_training.data import PairSource
 from clipsr_training.liif import Upscaler, full_box
+from clipsr_training.liif._upscaler import to_uint8
 
 # Larger batches fall out of the cache: 256 images took 2.5 times as long an image as 32.
 _RENDER_BATCH = 32
@@ -71,7 +72,7 @@ def render(images: np.ndarray, upscaler: Upscaler | None, image_size_px: int) ->
             with torch.autocast("cpu", torch.bfloat16):
                 feat = upscaler.features(lr.contiguous(memory_format=torch.channels_last))
                 sr = upscaler.render(feat, box.expand(len(lr), 4), grid).float()
-        output[start : start + _RENDER_BATCH] = (sr * 255).round().clamp(0, 255).to(torch.uint8).numpy()
+        output[start : start + _RENDER_BATCH] = to_uint8(sr).numpy()
     return output
 
 

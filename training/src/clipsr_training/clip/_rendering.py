@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,13 @@ import torch
 from PIL import Image
 from rich.progress import track
 
+from clipsr_training._files import write_array
 from clipsr_training.clip._checkpoint import ClipCheckpoint
 from clipsr_training.clip._data import render
 from clipsr_training.clip._preprocess import Fitting, make_preprocess, planar
 from clipsr_training.data import PairSource
 from clipsr_training.liif import Upscaler, load_liif
+from clipsr_training.liif._upscaler import to_uint8
 
 # Images of one size that follow each other are rendered together, up to this many.
 _RUN = 256
@@ -96,8 +97,7 @@ class Renderer:
             lr = torch.from_numpy(np.array(image)).permute(2, 0, 1)
             with torch.autocast("cpu", torch.bfloat16):
                 sr = liif.upscale(lr, size_hw).float()
-            pixels = (sr * 255).round().clamp(0, 255).to(torch.uint8)
-            yield Image.fromarray(pixels.permute(1, 2, 0).numpy())
+            yield Image.fromarray(to_uint8(sr).permute(1, 2, 0).numpy())
 
 
 class RenderedOnTheFly:
@@ -130,24 +130,14 @@ def render_to_cache(source: PairSource, renderer: Renderer, cache: Path) -> np.n
         ValueError: an image can't be decoded.
         OSError: the disk is full; nothing is left behind.
     """
-    key = hashlib.sha256(f"{source.digest()} {renderer.version}".encode()).hexdigest()
+    key = hashlib.sha256(f"{source.image_digest} {renderer.version}".encode()).hexdigest()
     path = cache / f"{key[:32]}.npy"
-    if not path.is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        shape = (len(source), 3, renderer.image_size_px, renderer.image_size_px)
-        # Processes of several devices may render the same images at the same time.
-        partial = path.with_suffix(f".{os.getpid()}.partial.npy")
-        try:
-            with partial.open("wb") as file:
-                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(file, header)
-                for start in track(range(0, len(source), _RUN), description=f"rendering {source.name}"):
-                    rows = range(start, min(start + _RUN, len(source)))
-                    file.write(renderer([source.image(row) for row in rows]).tobytes())
-            partial.rename(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    return cast("np.ndarray", np.load(path, mmap_mode="r"))
+    if path.is_file():
+        return cast("np.ndarray", np.load(path, mmap_mode="r"))
+    cache.mkdir(parents=True, exist_ok=True)
+    starts = track(range(0, len(source), _RUN), description=f"rendering {source.name}")
+    runs = ([source.image(row) for row in range(start, min(start + _RUN, len(source)))] for start in starts)
+    return write_array(path, len(source), map(renderer, runs))
 
 
 def _runs(images: Sequence[Image.Image]) -> Iterator[list[Image.Image]]:

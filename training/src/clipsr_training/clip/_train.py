@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -117,10 +118,13 @@ class ClipTrainingModule(LightningModule):
         )
 
     def val_dataloader(self) -> list[DataLoader[ClipBatch]]:
-        """Return one loader a source: its validation images with all texts to choose from."""
-        return [
-            DataLoader(cast("Dataset[ClipBatch]", self._validation_batches(s)), batch_size=None) for s in self.sources
-        ]
+        """Return one loader for each source that has validation images: these with all texts to choose from."""
+        batches = map(self._validation_batches, self._validated)
+        return [DataLoader(cast("Dataset[ClipBatch]", own), batch_size=None) for own in batches]
+
+    @property
+    def _validated(self) -> list[TrainingSource]:
+        return [source for source in self.sources if len(source.validation)]
 
     def _validation_batches(self, source: TrainingSource) -> list[ClipBatch]:
         own = source.texts if source.has_classes else [source.texts[row] for row in source.validation]
@@ -181,7 +185,7 @@ class ClipTrainingModule(LightningModule):
         image_features = self.model.encode_image(self.normalize(batch.pixels)).float()
         best = (image_features @ text_features.T).argmax(dim=1, keepdim=True)
         accuracy = batch.is_positive.gather(1, best).float().mean()
-        name = f"validation/top1_{self.sources[dataloader_idx].name}"
+        name = f"validation/top1_{self._validated[dataloader_idx].name}"
         self.log(name, accuracy, prog_bar=True, batch_size=len(batch.pixels), add_dataloader_idx=False, sync_dist=True)
 
     def configure_optimizers(self) -> dict[str, object]:
@@ -279,6 +283,8 @@ def _training_source(
     source: PairSource, phrases: ClassPrompts, renderer: Renderer, recipe: ClipRecipe, seed: int, cache: Path
 ) -> TrainingSource:
     train, validation = split_validation(source, recipe.validation_per_class, seed)
+    if not len(validation):
+        warnings.warn(f"{source.name}: of fewer than ten captioned images, none is kept for validation", stacklevel=2)
     if recipe.on_the_fly:
         source.check()
         pixels: RowReader = RenderedOnTheFly(source, renderer)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import io
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import numpy as np
 
 from clipsr_training.data._columns import (
     CAPTION_COLUMNS,
     LABEL_COLUMNS,
     PATH_COLUMNS,
     SetOptions,
-    humanize,
+    number_classes,
     require_column,
+    require_text,
     set_name,
 )
 from clipsr_training.data._image_set import CaptionedImages, ImageSet
@@ -25,17 +25,15 @@ def open_labels(path: Path, options: SetOptions) -> ImageSet:
 
     Raises:
         FileNotFoundError: an image is missing.
-        ValueError: a column is missing, a cell is empty, or there are no rows.
+        ValueError: the file is not what it should be; the message names the line.
     """
     rows = _read(path, options, options.label_column, LABEL_COLUMNS, "label")
-    labels = [humanize(label) for _, label in rows]
-    classnames = tuple(sorted(set(labels)))
-    index = {name: i for i, name in enumerate(classnames)}
+    classnames, targets = number_classes([label for _, label in rows])
     paths = _existing(path, [image for image, _ in rows])
     return ImageSet(
         name=set_name(path.stem, path),
         classnames=classnames,
-        targets=np.array([index[label] for label in labels], dtype=np.int64),
+        targets=targets,
         names=[image for image, _ in rows],
         read=lambda i: paths[i].read_bytes(),
     )
@@ -46,7 +44,7 @@ def open_captions(path: Path, options: SetOptions) -> CaptionedImages:
 
     Raises:
         FileNotFoundError: an image is missing.
-        ValueError: a column is missing, a cell is empty, or there are no rows.
+        ValueError: the file is not what it should be; the message names the line.
     """
     captions: dict[str, list[str]] = {}
     for image, caption in _read(path, options, options.caption_column, CAPTION_COLUMNS, "caption"):
@@ -62,20 +60,43 @@ def open_captions(path: Path, options: SetOptions) -> CaptionedImages:
 
 def _read(path: Path, options: SetOptions, asked: str | None, usual: Sequence[str], kind: str) -> list[tuple[str, str]]:
     """Return (path of the image as written, cell of the other column) of every line."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-        columns = reader.fieldnames or []
-        image_column = require_column(columns, options.image_column, PATH_COLUMNS, path, "image")
-        text_column = require_column(columns, asked, usual, path, kind)
-        rows: list[tuple[str, str]] = []
-        for row in reader:
-            for column in (image_column, text_column):
-                if not row[column]:
-                    raise ValueError(f"{path}, line {reader.line_num}: {column} is empty")
-            rows.append((row[image_column], row[text_column]))
+    lines = _cells(path)
+    _, header = next(lines, (0, []))
+    places = [
+        header.index(require_column(header, options.image_column, PATH_COLUMNS, path, "image")),
+        header.index(require_column(header, asked, usual, path, kind)),
+    ]
+    if twice := [header[place] for place in places if header.count(header[place]) > 1]:
+        raise ValueError(f"{path} has two columns {twice[0]}")
+    rows: list[tuple[str, str]] = []
+    for number, cells in lines:
+        if len(cells) != len(header):
+            raise ValueError(f"{path}, line {number}: {len(cells)} cells, but the header has {len(header)}")
+        image, text = (cells[place] for place in places)
+        where = f"{path}, line {number}"
+        rows.append((require_text(image, where, "path"), require_text(text, where, kind)))
     if not rows:
         raise ValueError(f"{path} holds no rows")
     return rows
+
+
+def _cells(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield (number of the line where it ends, cells) of every row that is not blank.
+
+    Between tabs a quotation mark is a character like others. OpenCLIP separates by tabs whatever the file is called.
+    """
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from error
+    header = content.partition("\n")[0]
+    is_tabbed = path.suffix.lower() == ".tsv" or ("\t" in header and "," not in header)
+    format_options = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if is_tabbed else {"delimiter": ","}
+    reader = csv.reader(io.StringIO(content, newline=""), strict=True, **format_options)
+    try:
+        yield from ((reader.line_num, cells) for cells in reader if cells)
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
 
 
 def _existing(path: Path, images: Sequence[str]) -> list[Path]:

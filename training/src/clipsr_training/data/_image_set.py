@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
-from PIL import Image
+
+from clipsr_training._identity import digest_files
+from clipsr_training.data._images import find_objection
 
 # Errors of a broken data set are shown by a few examples.
 _N_SHOWN = 3
-# What a check decodes to: enough to read a JPEG's whole stream, at an eighth of the work.
-_DRAFT_SIZE = (32, 32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +40,11 @@ class ImageSet:
         """Return N."""
         return len(self.targets)
 
+    @cached_property
     def digest(self) -> str:
-        """Return what tells this set from others: a digest over class names, targets and names of the images."""
-        content = "\0".join((*self.classnames, *self.names)).encode() + self.targets.astype("<i8").tobytes()
-        return hashlib.sha256(content).hexdigest()
+        """What tells this set from others, wherever it lies: SHA-256 over class names, targets and image files."""
+        facts = "\0".join(self.classnames).encode() + self.targets.astype("<i8").tobytes()
+        return hashlib.sha256(facts + digest_files(self.read, len(self)).encode()).hexdigest()
 
     def select(self, rows: np.ndarray) -> ImageSet:
         """Return the images at these rows, in that order."""
@@ -102,25 +103,29 @@ def check_images(images: ImageSet, *, on_image: Callable[[], None] = lambda: Non
     Raises:
         ValueError: images are missing or damaged; the message counts them and names a few.
     """
+    check_files(images.read, images.names, images.name, on_image=on_image)
+
+
+def check_files(
+    read: Callable[[int], bytes], names: Sequence[str], set_name: str, *, on_image: Callable[[], None] = lambda: None
+) -> None:
+    """Decode the files that `names` names; see `check_images`."""
 
     def objection(i: int) -> str | None:
         try:
-            with Image.open(io.BytesIO(images.read(i))) as image:
-                image.draft("RGB", _DRAFT_SIZE)
-                image.load()
-        # Pillow's parsers let through whatever they trip over (struct.error, SyntaxError, ...).
-        except Exception as error:
-            return f"{images.names[i]} ({error or type(error).__name__})"
-        return None
+            found = find_objection(read(i))
+        except OSError as error:
+            found = str(error)
+        return None if found is None else f"{names[i]} ({found})"
 
     objections: list[str] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for found in pool.map(objection, range(len(images))):
+        for found in pool.map(objection, range(len(names))):
             objections += [] if found is None else [found]
             on_image()
     if objections:
         raise ValueError(
-            f"{len(objections):,} of {len(images):,} images of {images.name} can't be read: {_shown(objections)}"
+            f"{len(objections):,} of {len(names):,} images of {set_name} can't be read: {_shown(objections)}"
         )
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from PIL import Image
 
+from clipsr_training._identity import digest_files
 from clipsr_training.data._columns import SetOptions, set_name
-from clipsr_training.data._image_set import ImageSet
+from clipsr_training.data._image_set import ImageSet, check_files
 from clipsr_training.data._images import decode, is_lossy
 from clipsr_training.data._open import open_images
 
@@ -63,23 +66,24 @@ class PairSource:
         return image
 
     def check(self) -> None:
-        """Look at every image's header, so that a run does not stop at an unreadable file hours later.
+        """Decode every image once, so that a run does not stop at an unreadable file hours later.
 
         Raises:
-            ValueError: an image can't be read; the message names it.
+            ValueError: images can't be read; the message counts them and names a few.
         """
-        for index in range(len(self)):
-            try:
-                Image.open(io.BytesIO(self.encoded(index))).verify()
-            except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-                raise ValueError(f"{self.where(index)}: the image can't be read ({error})") from error
+        check_files(self.encoded, [self.where(i) for i in range(len(self))], self.name)
 
+    @cached_property
+    def image_digest(self) -> str:
+        """SHA-256 over all image files in order, and over how they are read."""
+        files = digest_files(self.encoded, len(self))
+        return hashlib.sha256(f"webp {self.webp_quality} {files}".encode()).hexdigest()
+
+    @cached_property
     def digest(self) -> str:
-        """Return the SHA-256 over all image files in order, and over how they are read."""
-        digest = hashlib.sha256(f"webp {self.webp_quality}".encode())
-        for index in range(len(self)):
-            digest.update(hashlib.sha256(self.encoded(index)).digest())
-        return digest.hexdigest()
+        """SHA-256 over the images and their texts."""
+        facts = json.dumps([self.image_digest, self.has_classes, self.phrases, list(self.texts)])
+        return hashlib.sha256(facts.encode()).hexdigest()
 
 
 def read_pairs(spec: str | Path, webp_quality: int | None = None, options: SetOptions | None = None) -> PairSource:

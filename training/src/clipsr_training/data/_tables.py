@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -14,8 +16,12 @@ from clipsr_training.data._columns import (
     LABEL_COLUMNS,
     SetOptions,
     find_column,
-    humanize,
+    merge_classes,
+    name_numbers,
+    number_classes,
+    require_captions,
     require_column,
+    require_text,
     set_name,
 )
 from clipsr_training.data._image_set import CaptionedImages, ImageSet
@@ -38,7 +44,8 @@ def is_on_hub(spec: str) -> bool:
 
 def open_parquet(path: Path, options: SetOptions, *, or_captions: bool) -> ImageSet | CaptionedImages:
     """Open a Parquet file; see `open_table`."""
-    table = datasets.load_dataset("parquet", data_files=str(path), split="train")
+    with _explained(f"{path} can't be read as Parquet"):
+        table = datasets.load_dataset("parquet", data_files=str(path), split="train")
     return open_table(table, set_name(path.stem, path), str(path), options, or_captions=or_captions)
 
 
@@ -48,13 +55,21 @@ def open_saved(folder: Path, options: SetOptions, *, or_captions: bool) -> Image
     Raises:
         ValueError: it has several splits, but not the asked one.
     """
-    saved = datasets.load_from_disk(str(folder))
+    with _explained(f"{folder} can't be read as a folder that datasets saved"):
+        saved = datasets.load_from_disk(str(folder))
     if isinstance(saved, datasets.DatasetDict):
         if options.split not in saved:
             known = ", ".join(map(str, saved))
             raise ValueError(f"{folder} has no split {options.split!r}; choose with --split: {known}")
         saved = saved[options.split]
     return open_table(saved, folder.name, str(folder), options, or_captions=or_captions)
+
+
+def open_repository(folder: Path, options: SetOptions, *, or_captions: bool) -> ImageSet | CaptionedImages:
+    """Open a folder of Parquet files that is laid out as a repository of the hub; see `open_table`."""
+    with _explained(f"{folder} can't be read as a repository of the hub"):
+        table = datasets.load_dataset(str(folder), split=options.split)
+    return open_table(table, folder.name, str(folder), options, or_captions=or_captions)
 
 
 def open_hub(spec: str, options: SetOptions, *, or_captions: bool) -> ImageSet | CaptionedImages:
@@ -69,17 +84,24 @@ def open_hub(spec: str, options: SetOptions, *, or_captions: bool) -> ImageSet |
         ValueError: it can't be had; the message gives the hub's reason.
     """
     name, _, config = HUB_NAMES.get(spec, spec.removeprefix(HUB_PREFIX)).partition(":")
-    try:
+    with _explained(f"the data set {name} (a Parquet file or a folder works offline) can't be had from the hub"):
         table = datasets.load_dataset(name, config or None, split=options.split)
-    # The hub's client raises dozens of types: unreachable, unknown, gated, no such split, ...
-    except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(
-            f"the data set {name} can't be had from the hub: {reason[0]} (a Parquet file or a folder works offline)"
-        ) from error
     return open_table(
         table, spec.removeprefix(HUB_PREFIX).rsplit("/", maxsplit=1)[-1], name, options, or_captions=or_captions
     )
+
+
+@contextmanager
+def _explained(what_failed: str) -> Iterator[None]:
+    """Turn the dozens of exceptions of `datasets` and its libraries into one sentence."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException = error
+        while isinstance(cause, datasets.exceptions.DatasetGenerationError) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        reason = str(cause).strip().splitlines() or [type(cause).__name__]
+        raise ValueError(f"{what_failed}: {reason[0]}") from error
 
 
 def open_table(
@@ -102,12 +124,12 @@ def open_table(
     image_column = require_column(columns, options.image_column, IMAGE_COLUMNS, where, "image")
     if len(table) == 0:
         raise ValueError(f"{where} holds no rows")
-    read, names = _reader(table, image_column), [f"row {i}" for i in range(len(table))]
+    read, names = _reader(table, image_column, where), [f"row {i}" for i in range(len(table))]
     if or_captions and _has_captions_only(columns, options, where):
         captions = _captions(table, columns, where, options)
         return CaptionedImages(name=name, captions=captions, names=names, read=read)
     label_column = require_column(columns, options.label_column, LABEL_COLUMNS, where, "label")
-    classnames, targets = _classes(table, label_column, where)
+    classnames, targets = _classes(table, label_column, where, options)
     return ImageSet(name=name, classnames=classnames, targets=targets, names=names, read=read)
 
 
@@ -125,8 +147,13 @@ def _has_captions_only(columns: Sequence[str], options: SetOptions, where: str) 
     return True
 
 
-def _reader(table: datasets.Dataset, image_column: str) -> Callable[[int], bytes]:
-    encoded = table.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
+def _reader(table: datasets.Dataset, image_column: str, where: str) -> Callable[[int], bytes]:
+    with _explained(f"{where}: the column {image_column} holds no images"):
+        encoded = table.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
+    fields = encoded.with_format("arrow")[:][image_column].flatten()
+    is_null = np.logical_and(*(field.is_null().to_numpy() for field in fields))
+    if n_null := int(is_null.sum()):
+        raise ValueError(f"{where}, row {is_null.argmax()}: there is no image (null), as in {n_null:,} rows in all")
 
     def read(i: int) -> bytes:
         cell = encoded[i][image_column]
@@ -135,23 +162,23 @@ def _reader(table: datasets.Dataset, image_column: str) -> Callable[[int], bytes
     return read
 
 
-def _classes(table: datasets.Dataset, label_column: str, where: str) -> tuple[tuple[str, ...], np.ndarray]:
-    names = getattr(table.features[label_column], "names", None)
-    if names is None:
-        raise ValueError(f"{where}: the column {label_column} has no class names (a datasets ClassLabel)")
+def _classes(
+    table: datasets.Dataset, label_column: str, where: str, options: SetOptions
+) -> tuple[tuple[str, ...], np.ndarray]:
+    feature = table.features[label_column]
+    kind, names = str(getattr(feature, "dtype", type(feature).__name__)), getattr(feature, "names", None)
+    cells = table[label_column]
+    if kind in {"string", "large_string"}:
+        return number_classes([require_text(cell, f"{where}, row {i}", "label") for i, cell in enumerate(cells)])
+    if "int" not in kind:
+        raise ValueError(f"{where}: the column {label_column} holds neither text nor integers but {kind}")
     # Public test sets hide their labels as -1 or as nothing.
-    targets = np.array([-1 if label is None else label for label in table[label_column]], dtype=np.int64)
-    unknown = np.flatnonzero((targets < 0) | (targets >= len(names)))
-    if len(unknown):
-        raise ValueError(f"{where}, row {unknown[0]}: the image has no known class")
-    return tuple(map(humanize, names)), targets
+    targets = np.array([-1 if label is None else label for label in cells], dtype=np.int64)
+    named = options if names is None else replace(options, labels=tuple(names))
+    classnames, targets = name_numbers(targets, named, lambda i: f"{where}, row {i}", f"{where}, column {label_column}")
+    return (classnames, targets) if names is None else merge_classes(classnames, targets)
 
 
 def _captions(table: datasets.Dataset, columns: Sequence[str], where: str, options: SetOptions) -> list[list[str]]:
     caption_column = require_column(columns, options.caption_column, CAPTION_COLUMNS, where, "caption")
-    captions: list[list[str]] = [
-        [cell] if isinstance(cell, str) else list(cell or ()) for cell in table[caption_column]
-    ]
-    if without := [i for i, own in enumerate(captions) if not own or not all(own)]:
-        raise ValueError(f"{where}, row {without[0]}: the image has no caption")
-    return captions
+    return [require_captions(cell, f"{where}, row {i}") for i, cell in enumerate(table[caption_column])]

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from clipsr_training._files import write_atomically
+from clipsr_training._files import to_json, write_atomically
+from clipsr_training._identity import first_difference
 
 
 class RunLog:
@@ -28,7 +29,7 @@ class RunLog:
         self._path = path
         self._file: TextIO | None = None
         # Through JSON: tuples and lists are one there.
-        self._settings: dict[str, Any] = json.loads(json.dumps(settings, allow_nan=False))
+        self._settings: dict[str, Any] = json.loads(to_json(settings))
         self.entries: list[dict[str, Any]] = []
         if path.is_file():
             if not resume:
@@ -36,8 +37,8 @@ class RunLog:
                     f"{path.parent} holds a measurement: go on with --resume, or choose another --output"
                 )
             self.entries = self._read()
-        head = [json.dumps({"settings": self._settings}, ensure_ascii=False, allow_nan=False)]
-        lines = head + [json.dumps(entry, ensure_ascii=False, allow_nan=False) for entry in self.entries]
+        head = [to_json({"settings": self._settings})]
+        lines = head + [to_json(entry) for entry in self.entries]
         # Anew even when resumed: a line that was cut short by a kill is gone.
         write_atomically(path, ("\n".join(lines) + "\n").encode())
 
@@ -45,7 +46,7 @@ class RunLog:
         """Add lines, and hand them to the operating system."""
         if self._file is None:
             self._file = self._path.open("a", encoding="utf-8")
-        self._file.writelines(json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n" for entry in entries)
+        self._file.writelines(to_json(entry) + "\n" for entry in entries)
         self._file.flush()
         self.entries += [dict(entry) for entry in entries]
 
@@ -63,13 +64,8 @@ class RunLog:
 
     def _read(self) -> list[dict[str, Any]]:
         settings, entries = read_log(self._path)
-        differing = [key for key in {*settings, *self._settings} if settings.get(key) != self._settings.get(key)]
-        if differing:
-            key = sorted(differing)[0]
-            raise ValueError(
-                f"{self._path} holds another measurement: {key} was {settings.get(key)!r} and is now "
-                f"{self._settings.get(key)!r}; choose another --output"
-            )
+        if (difference := first_difference(settings, self._settings)) is not None:
+            raise ValueError(f"{self._path} holds another measurement: {difference}; choose another --output")
         return entries
 
 
@@ -85,7 +81,12 @@ def read_log(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     text = path.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1].splitlines()
     try:
-        first, *rest = (json.loads(line) for line in whole)
+        first, *rest = (json.loads(line, parse_constant=_refuse) for line in whole)
         return dict(first["settings"]), rest
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no log of clipsr-eval") from error
+
+
+def _refuse(constant: str) -> None:
+    """NaN and infinities, which Python's parser knows and JSON doesn't."""
+    raise ValueError(constant)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from clipsr_training.data import ImageSet, decode
+from clipsr_training.data._images import read_size
 from clipsr_training.evaluation._backends.base import Backend, Classifier
 from clipsr_training.evaluation._backends.pixels import Rendering, prepare_rendering, reduce_to
 from clipsr_training.evaluation._log import RunLog
@@ -46,7 +45,7 @@ class LowResolutionPlan:
         """Return everything that a cell's figures depend on."""
         return {
             "model": self.backend.describe(),
-            "data": {images.name: images.digest() for images in self.sets},
+            "data": {images.name: images.digest for images in self.sets},
             "templates": self.templates,
         }
 
@@ -186,12 +185,7 @@ def _measure(
 
 def smallest_side_px(images: ImageSet) -> int:
     """Return the shortest side over all images, from their headers."""
-
-    def side(i: int) -> int:
-        with Image.open(io.BytesIO(images.read(i))) as image:
-            return min(image.size)
-
-    return min(side(i) for i in range(len(images)))
+    return min(min(read_size(images.read(i), images.names[i])) for i in range(len(images)))
 
 
 def _curves(plan: LowResolutionPlan, index: int, found: Mapping[tuple[str, int | None, str], np.ndarray]) -> SetCurves:

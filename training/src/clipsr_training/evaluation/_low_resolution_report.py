@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipsr_training._files import write_atomically
+from clipsr_training._files import to_json, write_atomically
 from clipsr_training.evaluation._backends.pixels import Rendering
 from clipsr_training.evaluation._drawing import BLUE, GREY, ORANGE, new_figure, png_bytes, tidy
 from clipsr_training.evaluation._low_resolution import LOG_NAME, LowResolutionPlan, SetCurves, set_accuracies
@@ -117,7 +116,7 @@ class LowResolutionReport:
             ],
             "notes": self.notes(),
         }
-        return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return to_json(content, indent=2) + "\n"
 
 
 def write_low_resolution_report(report: LowResolutionReport, folder: Path) -> None:

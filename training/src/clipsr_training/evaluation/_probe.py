@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 
+from clipsr_training._files import write_array
 from clipsr_training.data import ImageSet
 from clipsr_training.evaluation._backends.base import LocalBackend
 from clipsr_training.evaluation._backends.pixels import Route
@@ -95,27 +95,20 @@ def embed_cached(
         ValueError: an image can't be decoded.
         OSError: the cache can't be written.
     """
-    settings = {"model": backend.describe(), "data": images.digest(), "route": route}
-    key = hashlib.sha256(json.dumps(settings, sort_keys=True, allow_nan=False).encode()).hexdigest()[:32]
+    settings = {"model": backend.describe(), "data": images.digest, "route": route}
+    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
     path = cache / f"{images.name}-{key}.npy"
     if path.is_file():
         on_images(len(images))
         return np.load(path, mmap_mode="r")
-    features: np.memmap[Any, Any] | None = None
-    partial = path.with_suffix(".partial.npy")
-    for start in range(0, len(images), batch_size):
-        rows = range(start, min(start + batch_size, len(images)))
-        part = backend.embed_images([images.read(i) for i in rows], [images.names[i] for i in rows], route=route)
-        if features is None:
-            shape = (len(images), part.shape[1])
-            mapped = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
-            features = cast("np.memmap[Any, Any]", mapped)
-        features[rows.start : rows.stop] = part
-        on_images(len(rows))
-    assert features is not None, "image sets are not empty"
-    features.flush()
-    partial.rename(path)
-    return np.load(path, mmap_mode="r")
+
+    def parts() -> Iterator[np.ndarray]:
+        for start in range(0, len(images), batch_size):
+            rows = range(start, min(start + batch_size, len(images)))
+            yield backend.embed_images([images.read(i) for i in rows], [images.names[i] for i in rows], route=route)
+            on_images(len(rows))
+
+    return write_array(path, len(images), parts())
 
 
 def match_classes(train: ImageSet, test: ImageSet) -> np.ndarray:
@@ -155,6 +148,8 @@ def fit_probe(
     Raises:
         ValueError: a class is too small to be split.
     """
+    if len(np.unique(train_targets)) < 2:
+        raise ValueError("a probe tells classes apart, but the training images are of one class only")
     try:
         rows, held_out = train_test_split(
             np.arange(len(train)), test_size=validation_share, stratify=train_targets, random_state=seed

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipsr_training._files import write_atomically
+from clipsr_training._files import to_json, write_atomically
 from clipsr_training.evaluation._drawing import BLUE, ORANGE, new_figure, png_bytes, tidy
 from clipsr_training.evaluation._probe import ProbeResult, probe_tables
 
@@ -74,7 +73,7 @@ class ProbeReport:
                 {"c": fit.c, "top1": fit.validation_top1, "has_converged": fit.has_converged} for fit in result.fits
             ],
         }
-        return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return to_json(content, indent=2) + "\n"
 
 
 def write_probe_report(report: ProbeReport, folder: Path) -> None:

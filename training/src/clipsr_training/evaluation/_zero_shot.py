@@ -49,7 +49,7 @@ class ZeroShotPlan:
         return {
             "model": self.backend.describe(),
             "data": self.images.name,
-            "data_digest": self.images.digest(),
+            "data_digest": self.images.digest,
             "templates": self.templates,
             "route": self.route,
             "batch_size": self.batch_size,
@@ -186,8 +186,11 @@ def check_comparable(images: ImageSet, folder: Path) -> None:
         ValueError: it is of other images, or not finished.
     """
     settings, entries = read_log(folder / LOG_NAME)
-    if settings.get("data_digest") != images.digest():
-        raise ValueError(f"{folder} can't be compared: it measured other images or labels ({settings.get('data')})")
+    if settings.get("data_digest") != images.digest:
+        raise ValueError(
+            f"{folder} can't be compared: it measured other images or labels ({settings.get('data')}), or they have "
+            "changed since"
+        )
     if len(entries) != len(images):
         raise ValueError(f"{folder} can't be compared: {len(entries):,} of its {len(images):,} images are done")
 

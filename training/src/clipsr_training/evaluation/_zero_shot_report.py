@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from clipsr_training._files import write_atomically
+from clipsr_training._files import to_json, write_atomically
 from clipsr_training.evaluation._drawing import new_figure, png_bytes
 from clipsr_training.evaluation._statistics import Estimate, wilson
 from clipsr_training.evaluation._zero_shot import LOG_NAME, TOP_K, Agreement, ZeroShotPlan, ZeroShotResult
@@ -120,7 +119,7 @@ class ZeroShotReport:
             },
             "notes": list(self.notes),
         }
-        return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return to_json(content, indent=2) + "\n"
 
 
 def write_zero_shot_report(report: ZeroShotReport, folder: Path) -> None:

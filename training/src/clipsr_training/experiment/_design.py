@@ -58,6 +58,7 @@ class ExperimentDesign:
 
     Attributes:
         start: what the trainings start from, for reports.
+        start_digest: of the weights that seed 0 starts from.
         make_checkpoint: returns the model that the training of a seed starts from; equal for equal seeds.
         recipe: hyperparameters of every training; its rendering is the arm's.
         train: training images, those held out for validation included.
@@ -68,6 +69,7 @@ class ExperimentDesign:
     """
 
     start: str
+    start_digest: str
     make_checkpoint: Callable[[int], ClipCheckpoint]
     recipe: ClipRecipe
     train: PairSource
@@ -107,10 +109,11 @@ class ExperimentDesign:
         recipe = {name: value for name, value in asdict(self.recipe).items() if name != "rendering"}
         return {
             "start": self.start,
+            "start_digest": self.start_digest,
             "recipe": recipe,
             "renderings": {arm: self.rendering(arm).version for arm in ARMS},
-            "train": {"name": self.train.name, "n": self.n_trained, "digest": self.train.digest()},
-            "test": {"name": self.test.name, "n": len(self.test), "digest": self.test.digest()},
+            "train": {"name": self.train.name, "n": self.n_trained, "digest": self.train.digest},
+            "test": {"name": self.test.name, "n": len(self.test), "digest": self.test.digest},
             "templates": list(self.templates),
         }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from clipsr_training._files import write_atomically
+from clipsr_training._files import to_json, write_atomically
 from clipsr_training.evaluation import Estimate, PairedTest, compare_paired, mean_over_seeds, wilson
 from clipsr_training.evaluation._drawing import BLUE, GREY, ORANGE, new_figure, png_bytes, tidy
 from clipsr_training.experiment._design import (
@@ -189,7 +188,7 @@ class ExperimentReport:
             "environment": {"cores": os.cpu_count(), "machine": platform.machine(), "torch": torch.__version__},
             "command": self.command,
         }
-        return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return to_json(content, indent=2) + "\n"
 
     def _table(self, rows: np.ndarray) -> str:
         lines = [f"| in training | {' | '.join(f'at test: {ARM_TITLES[arm]}' for arm in ARMS)} |", "|---|---|---|---|"]

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+from clipsr_training.data import IMAGE_ENDINGS, find_images, read_image
 
 
 class PatchBatch(NamedTuple):
@@ -36,26 +36,17 @@ def read_images(folders: Sequence[str | Path]) -> list[np.ndarray]:
 
     Raises:
         FileNotFoundError: a folder is missing or holds no image.
-        ValueError: a file with an image's ending cannot be read.
+        ValueError: a file with an image's ending can't be decoded.
     """
     images: list[np.ndarray] = []
     for folder in map(Path, folders):
-        paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        paths = find_images(folder)
         if not paths:
             raise FileNotFoundError(
-                f"no images below {folder}; expected a folder of {', '.join(sorted(IMAGE_SUFFIXES))}"
+                f"no images below {folder}; expected a folder of {', '.join(sorted(IMAGE_ENDINGS))}"
             )
-        images += [read_image(path) for path in paths]
+        images += map(read_image, paths)
     return images
-
-
-def read_image(path: Path) -> np.ndarray:
-    """Decode one image as RGB uint8 [H, W, 3]; raises ValueError with the path if it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{path} cannot be read as an image: {error}") from error
 
 
 class PatchDataset(Dataset[PatchBatch]):

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from clipsr_training.liif._data import IMAGE_SUFFIXES, read_image
+from clipsr_training.data import IMAGE_ENDINGS, find_images, read_image
 from clipsr_training.liif._metrics import Convention
 from clipsr_training.liif._strips import upscale_in_strips
-from clipsr_training.liif._upscaler import Upscaler
+from clipsr_training.liif._upscaler import Upscaler, to_uint8
 
 Method = Literal["bicubic", "lanczos", "model"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -68,10 +68,10 @@ def list_images(folder: Path) -> list[Path]:
     Raises:
         FileNotFoundError: the folder is missing or holds none.
     """
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) if folder.is_dir() else []
+    paths = find_images(folder, recursive=False)
     if not paths:
         reason = "it holds none" if folder.is_dir() else "there is no such folder"
-        raise FileNotFoundError(f"no images in {folder}: {reason} ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise FileNotFoundError(f"no images in {folder}: {reason} ({', '.join(sorted(IMAGE_ENDINGS))})")
     return paths
 
 
@@ -87,7 +87,7 @@ def upscale_uint8(model: Upscaler, lr: np.ndarray, size_hw: tuple[int, int]) -> 
     """Upscale uint8 RGB [H, W, 3] on the model's device, and round to uint8."""
     device = next(model.parameters()).device
     sr = upscale_in_strips(model, torch.from_numpy(lr.transpose(2, 0, 1).copy()).to(device), size_hw)
-    return (sr.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    return to_uint8(sr).permute(1, 2, 0).cpu().numpy()
 
 
 def make_sample(model: Upscaler, image: np.ndarray, scale: int) -> Sample:

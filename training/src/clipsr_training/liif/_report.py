@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from clipsr_training._files import write_atomically
+from clipsr_training._files import to_json, write_atomically
 from clipsr_training.liif._evaluate import METHODS, Method, Quality, Sample, ScaleQuality, SetQuality
 from clipsr_training.liif._metrics import Convention, ConventionName
 
@@ -93,7 +92,7 @@ class SrReport:
             "convention": self.convention.name,
             "sets": [{"name": entry.name, "scales": [_fields(s) for s in entry.scores]} for entry in self.sets],
         }
-        return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        return to_json(content, indent=2) + "\n"
 
 
 def write_report(report: SrReport, comparison: Comparison | None, folder: Path) -> None:

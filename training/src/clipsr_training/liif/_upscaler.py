@@ -88,6 +88,17 @@ class Upscaler(nn.Module, ABC):
         return sr[0] if lr.ndim == 3 else sr
 
 
+def to_uint8(sr: Tensor) -> Tensor:
+    """Round RGB, nominally in [0, 1], to levels of 8 bits.
+
+    Raises:
+        ValueError: it is not finite, and so would be black.
+    """
+    if not sr.isfinite().all():
+        raise ValueError("the upscaler renders pixels that are not finite: its weights are damaged, or diverged")
+    return (sr.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
 def out_dim(encoder: nn.Module) -> int:
     """Return the number of an encoder's feature channels."""
     return cast("int", encoder.out_dim)

@@ -14,6 +14,7 @@ import torch
 from clipsr_training._cli.arguments import PREPROCESS_HELP, HelpFormatter
 from clipsr_training._cli.eval import options
 from clipsr_training._files import make_output_folder
+from clipsr_training._identity import digest_modules
 from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
 from clipsr_training.clip._checkpoint import build_clip, bundled_config
 from clipsr_training.clip._recipes import RECIPES
@@ -77,6 +78,7 @@ def _design(arguments: argparse.Namespace) -> ExperimentDesign:
     held_out = recipe.validation_per_class * len(train.phrases)
     return ExperimentDesign(
         start=start,
+        start_digest=digest_modules(make_checkpoint(0).model),
         make_checkpoint=make_checkpoint,
         recipe=recipe,
         train=draw(train, (arguments.train_images or scale.n_train) + held_out),

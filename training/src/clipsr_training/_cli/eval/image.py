@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from clipsr_training._cli.arguments import HelpFormatter
+from clipsr_training._cli.arguments import HelpFormatter, parse_labels
 from clipsr_training._cli.eval import options
 from clipsr_training._files import make_output_folder, write_atomically
 from clipsr_training.data import decode
@@ -32,7 +32,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    labels = options.parse_labels(arguments.labels)
+    labels = parse_labels(arguments.labels)
     templates = options.check_templates(arguments.templates)
     targets = _targets(arguments.paths, arguments.output)
     contents = [_read(path) for path in arguments.paths]

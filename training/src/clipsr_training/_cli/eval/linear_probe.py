@@ -87,9 +87,9 @@ def _run(arguments: argparse.Namespace) -> None:
     settings = {
         "model": backend.describe(),
         "train": train.name,
-        "train_digest": train.digest(),
+        "train_digest": train.digest,
         "data": test.name,
-        "data_digest": test.digest(),
+        "data_digest": test.digest,
         "route": arguments.route,
         "seed": arguments.seed,
     }

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clipsr_training import prompts
-from clipsr_training._cli.arguments import PREPROCESS_HELP
+from clipsr_training._cli.arguments import PREPROCESS_HELP, parse_labels
 from clipsr_training._cli.eval.progress import progress_bar
 from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
 from clipsr_training.data import ImageSet, SetOptions, check_images, open_set
@@ -21,7 +21,8 @@ ALL_BACKENDS: Backends = ("torch", "onnx", "grpc")
 _NO_UPSCALER = "none"
 _DATA_HELP = (
     "labelled images: a Parquet file, a folder of class folders, ImageNet's flat validation folder, a CSV or TSV file "
-    "of paths and labels, a folder that datasets saved, cifar10, cifar100, or hub:OWNER/NAME"
+    "of paths and labels, WebDataset shards with .cls, a folder that datasets saved, a copied repository of the hub, "
+    "cifar10, cifar100, or hub:OWNER/NAME"
 )
 
 
@@ -90,6 +91,12 @@ def add_data_options(parser: argparse.ArgumentParser, *, several: bool) -> None:
     group.add_argument("--split", default="test", help="of a data set that has several")
     group.add_argument("--image-column", metavar="NAME", help="of a table; image, img, ... if absent")
     group.add_argument("--label-column", metavar="NAME", help="of a table; label, fine_label, ... if absent")
+    group.add_argument(
+        "--labels",
+        metavar="A,B|@SET",
+        help="names for the classes, in their order: with commas, or a set such as @cifar10; labels that are numbers "
+        "have none of their own",
+    )
     group.add_argument("--devkit", type=Path, metavar="DIR", help="ImageNet: the unpacked ILSVRC2012_devkit_t12")
     group.add_argument("--limit", type=positive, metavar="N", help="only so many images, drawn at random, always alike")
     group.add_argument(
@@ -156,6 +163,7 @@ def open_images(arguments: argparse.Namespace, spec: str) -> ImageSet:
         image_column=arguments.image_column,
         label_column=arguments.label_column,
         devkit=arguments.devkit,
+        labels=None if arguments.labels is None else parse_labels(arguments.labels),
     )
     images = open_set(spec, options).sample(arguments.limit)
     if not arguments.no_check:
@@ -169,23 +177,6 @@ def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
     """Return the templates, after looking at them; ValueError where they are not usable."""
     resolve_templates(templates)
     return tuple(templates)
-
-
-def parse_labels(text: str) -> list[str]:
-    """Return the labels of "a,b,c", or of "@name" for a published set.
-
-    Raises:
-        ValueError: there is no such set, or no label, or one twice.
-    """
-    if text.startswith("@"):
-        known = prompts.label_sets()
-        if text[1:] not in known:
-            raise ValueError(f"no label set {text}; known: {', '.join(f'@{name}' for name in known)}")
-        return known[text[1:]]
-    labels = [label.strip() for label in text.split(",") if label.strip()]
-    if len(set(labels)) != len(labels) or not labels:
-        raise ValueError(f"labels must be named, with commas between them, each once; got {text!r}")
-    return labels
 
 
 def positive(text: str) -> int:

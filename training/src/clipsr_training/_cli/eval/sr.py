@@ -12,8 +12,8 @@ import torch
 from clipsr_training._cli.arguments import HelpFormatter
 from clipsr_training._cli.eval.progress import progress_bar
 from clipsr_training._files import make_output_folder
+from clipsr_training.data import read_image
 from clipsr_training.liif import Upscaler, load_liif
-from clipsr_training.liif._data import read_image
 from clipsr_training.liif._evaluate import SetQuality, evaluate_sr, list_images, make_sample
 from clipsr_training.liif._metrics import Convention
 from clipsr_training.liif._report import Comparison, SrReport, write_report

@@ -36,11 +36,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="DIR",
         help="output of an earlier measurement of the same images, to test against",
     )
-    parser.add_argument(
-        "--labels",
-        metavar="A,B|@SET",
-        help="other labels for the classes, in the classes' order: names with commas, or a set such as @cifar10",
-    )
     options.add_templates_option(parser)
     options.add_route_option(parser)
     options.add_data_options(parser, several=False)
@@ -52,8 +47,6 @@ def _run(arguments: argparse.Namespace) -> None:
     templates = options.check_templates(arguments.templates)
     make_output_folder(arguments.output)
     images = options.open_images(arguments, arguments.data)
-    if arguments.labels is not None:
-        images = images.renamed(options.parse_labels(arguments.labels))
     if arguments.compare is not None:
         check_comparable(images, arguments.compare)
     plan = ZeroShotPlan(

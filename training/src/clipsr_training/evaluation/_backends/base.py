@@ -25,6 +25,17 @@ from clipsr_training.evaluation._backends.pixels import (
 _TEXT_BATCH = 256
 
 
+def require_finite(values: np.ndarray, what: str) -> np.ndarray:
+    """Return the values of a model, whose NaN would otherwise count as an answer.
+
+    Raises:
+        ValueError: some are not finite.
+    """
+    if not np.isfinite(values).all():
+        raise ValueError(f"the model's {what} are not finite numbers: its weights are damaged, or diverged")
+    return values
+
+
 class Ranking(NamedTuple):
     """The best labels of a batch of images.
 
@@ -50,6 +61,9 @@ class Scoring:
     function: Literal["softmax", "sigmoid"]
     logit_scale: float
     logit_bias: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_finite(np.array([self.logit_scale, self.logit_bias]), "logit_scale or logit_bias")
 
     def probabilities(self, cosines: np.ndarray) -> np.ndarray:
         """Return the probabilities [..., C] of the cosines [..., C] of all labels."""

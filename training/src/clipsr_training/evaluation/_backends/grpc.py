@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clipsr_training.evaluation._backends.base import Classifier, Ranking, Scoring, resolve_templates
+from clipsr_training.evaluation._backends.base import Classifier, Ranking, Scoring, require_finite, resolve_templates
 from clipsr_training.evaluation._backends.pixels import Route
 
 try:
@@ -105,4 +105,5 @@ class _ServedClassifier:
                 raise ValueError(f"the service refused {name}: {outcome.message}")
             indices.append([index[prediction.label] for prediction in outcome.predictions])
             cosines.append([prediction.cosine for prediction in outcome.predictions])
-        return Ranking(indices=np.array(indices, dtype=np.int64), cosines=np.array(cosines, dtype=np.float32))
+        answered = require_finite(np.array(cosines, dtype=np.float32), "cosines")
+        return Ranking(indices=np.array(indices, dtype=np.int64), cosines=answered)

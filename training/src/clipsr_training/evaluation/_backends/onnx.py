@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from clipsr_training.clip._preprocess import Fitting
-from clipsr_training.evaluation._backends.base import LocalBackend, Scoring
+from clipsr_training.evaluation._backends.base import LocalBackend, Scoring, require_finite
 
 try:
     import onnxruntime
@@ -89,7 +89,7 @@ class OnnxBackend(LocalBackend):
 
     def _run(self, name: str, inputs: dict[str, np.ndarray]) -> np.ndarray:
         (output,) = self._sessions[name].run(None, inputs)
-        return output
+        return require_finite(output, f"outputs of {name}")
 
 
 def _read_manifest(repository: Path) -> dict[str, Any]:

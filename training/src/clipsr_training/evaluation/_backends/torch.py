@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from clipsr_training._identity import digest_modules
 from clipsr_training.clip import ClipCheckpoint
 from clipsr_training.clip._preprocess import Fitting
-from clipsr_training.evaluation._backends.base import LocalBackend, Scoring
+from clipsr_training.evaluation._backends.base import LocalBackend, Scoring, require_finite
 from clipsr_training.liif import Upscaler
+from clipsr_training.liif._upscaler import to_uint8
 
 # A reference LIIF at 224 px keeps 256 channels of every output pixel: 50 MB an image and layer.
 _RENDER_BATCH = 8
@@ -52,7 +54,9 @@ class TorchBackend(LocalBackend):
             fitting=Fitting.of(clip.config.get("preprocess_cfg", {})),
         )
         self._name = name
-        self._digest = _hash_modules(clip.model, upscaler)
+        # Equal weights behind another resize, or with another scale, are another model.
+        facts = json.dumps([clip.config, self.native_min_side_px], sort_keys=True)
+        self._digest = digest_modules(clip.model, upscaler, facts=facts)
         self._precision = precision
         try:
             self._device = torch.device(device)
@@ -86,7 +90,7 @@ class TorchBackend(LocalBackend):
             part = slice(start, start + _RENDER_BATCH)
             lr, region = (torch.from_numpy(array[part]).to(self._device) for array in (canvas, box))
             sr = self._upscaler.render(self._upscaler.features(lr), region, size_hw)
-            rendered.append((sr.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy())
+            rendered.append(to_uint8(sr).cpu().numpy())
         return np.concatenate(rendered)
 
     @torch.inference_mode()
@@ -109,14 +113,4 @@ class TorchBackend(LocalBackend):
 
 
 def _normalized(features: Tensor) -> np.ndarray:
-    return functional.normalize(features.float(), dim=-1).cpu().numpy()
-
-
-def _hash_modules(*modules: nn.Module | None) -> str:
-    """Return a digest over all weights: what tells one fine-tuned model from another of the same name."""
-    digest = hashlib.sha256()
-    for module in modules:
-        for name, value in ({} if module is None else module.state_dict()).items():
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return f"sha256:{digest.hexdigest()}"
+    return require_finite(functional.normalize(features.float(), dim=-1).cpu().numpy(), "embeddings")
