@@ -98,10 +98,6 @@ bench-gpu: $(SERVE_GPU) $(DEV_GPU) $(MANIFEST) ## The same on an NVIDIA GPU
 screenshots: $(DEV) $(SERVE) $(MANIFEST) ## Make the pictures of docs/ui.md anew, in Chromium
 	scripts/with-service.sh $(VENV_SERVE)/bin $(VENV)/bin/python -m tests.screenshots
 
-.PHONY: bench-scaling
-bench-scaling: $(DEV) $(SERVE) $(MANIFEST) ## Measure what an image costs, for docs/scaling.md, and check two instances
-	$(VENV)/bin/python -m benchmarks.scaling --measure --serve-bin $(VENV_SERVE)/bin $(ARGS)
-
 .PHONY: bench-library
 bench-library: $(DEV) $(SERVE) $(MANIFEST) ## Measure image libraries: precision, adding, 200,000 vectors (needs DATA)
 	scripts/with-service.sh $(VENV_SERVE)/bin bash -c '$(VENV)/bin/python -m benchmarks.library --data $(DATA) \
