@@ -115,8 +115,12 @@ test-slow: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests that take minutes each
 test-stalls: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests on a machine that stalls (a third longer; what fails counts on a moment)
 	$(VENV)/bin/python -m tests.stalls -m 'not slow' -n $(WORKERS) --dist loadfile $(ARGS)
 
+.PHONY: docs
+docs: $(DEV) ## Build the documentation site into site/
+	PATH="$(abspath $(VENV))/bin:$$PATH" scripts/docs.sh site
+
 .PHONY: lint
-lint: $(DEV) ## Check format, style, types, imports between rooms, and the wire contract
+lint: $(DEV) ## Check format, style, types, imports between rooms, the wire contract, and the pages' links
 	PATH="$(abspath $(VENV))/bin:$$PATH" scripts/lint.sh
 
 .PHONY: proto
@@ -125,7 +129,7 @@ proto: $(DEV) ## Generate the client's stubs from proto/
 
 .PHONY: clean
 clean: ## Remove the environments and everything generated
-	rm -rf $(VENV) $(VENV_SERVE) .venv-proto $(GENERATED) .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage htmlcov
+	rm -rf $(VENV) $(VENV_SERVE) .venv-proto $(GENERATED) site .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(SERVE): $(INSTALLER) $(wildcard client/pyproject.toml gateway/pyproject.toml serving/pyproject.toml)

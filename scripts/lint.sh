@@ -28,6 +28,7 @@ check 'pyright' pyright
 check 'import-linter' lint-imports --config .importlinter
 check 'proto' proto/lint.sh
 check 'shell' shell_syntax
+check 'docs' scripts/docs.sh
 
 if [ ${#failed[@]} -gt 0 ]; then
     printf 'lint: failed: %s\n' "${failed[*]}" >&2
