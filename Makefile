@@ -98,10 +98,6 @@ bench-gpu: $(SERVE_GPU) $(DEV_GPU) $(MANIFEST) ## The same on an NVIDIA GPU
 screenshots: $(DEV) $(SERVE) $(MANIFEST) ## Make the pictures of docs/ui.md anew, in Chromium
 	scripts/with-service.sh $(VENV_SERVE)/bin $(VENV)/bin/python -m tests.screenshots
 
-.PHONY: bench-scaling
-bench-scaling: $(DEV) $(SERVE) $(MANIFEST) ## Measure what an image costs, for docs/scaling.md, and check two instances
-	$(VENV)/bin/python -m benchmarks.scaling --measure --serve-bin $(VENV_SERVE)/bin $(ARGS)
-
 .PHONY: bench-library
 bench-library: $(DEV) $(SERVE) $(MANIFEST) ## Measure image libraries: precision, adding, 200,000 vectors (needs DATA)
 	scripts/with-service.sh $(VENV_SERVE)/bin bash -c '$(VENV)/bin/python -m benchmarks.library --data $(DATA) \
@@ -119,8 +115,12 @@ test-slow: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests that take minutes each
 test-stalls: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests on a machine that stalls (a third longer; what fails counts on a moment)
 	$(VENV)/bin/python -m tests.stalls -m 'not slow' -n $(WORKERS) --dist loadfile $(ARGS)
 
+.PHONY: docs
+docs: $(DEV) ## Build the documentation site into site/
+	PATH="$(abspath $(VENV))/bin:$$PATH" scripts/docs.sh site
+
 .PHONY: lint
-lint: $(DEV) ## Check format, style, types, imports between rooms, and the wire contract
+lint: $(DEV) ## Check format, style, types, imports between rooms, the wire contract, and the pages' links
 	PATH="$(abspath $(VENV))/bin:$$PATH" scripts/lint.sh
 
 .PHONY: proto
@@ -129,7 +129,7 @@ proto: $(DEV) ## Generate the client's stubs from proto/
 
 .PHONY: clean
 clean: ## Remove the environments and everything generated
-	rm -rf $(VENV) $(VENV_SERVE) .venv-proto $(GENERATED) .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage htmlcov
+	rm -rf $(VENV) $(VENV_SERVE) .venv-proto $(GENERATED) site .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(SERVE): $(INSTALLER) $(wildcard client/pyproject.toml gateway/pyproject.toml serving/pyproject.toml)

@@ -29,6 +29,7 @@ check 'import-linter' lint-imports --config .importlinter
 check 'sync client' scripts/unasync.py --check
 check 'proto' proto/lint.sh
 check 'shell' shell_syntax
+check 'docs' scripts/docs.sh
 
 if [ ${#failed[@]} -gt 0 ]; then
     printf 'lint: failed: %s\n' "${failed[*]}" >&2

@@ -28,7 +28,7 @@ from benchmarks.baselines.engines import MODEL, ONNX_CUDA, OPENVINO_INT8, TORCH,
 from benchmarks.baselines.labels import make_labels
 from benchmarks.liif.graphs import Engine, Graph, prepare
 from benchmarks.load.images import MADE_UP, read_images
-from clipsr_serving.backends._spec import ModelSpec, TensorSpec
+from clipsr_serving.backends import ModelSpec, TensorSpec
 from clipsr_serving.backends.openvino import OpenVinoSession
 from clipsr_serving.images import make_canvas, make_native_pixels, read_image
 

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.load.capacity import percentile
+from benchmarks.load.summary import percentile
 from benchmarks.reporting.environment import describe_environment
 from benchmarks.reporting.pages import insert
 from clipsr import AddedImage, Client, ImageEmbedding, Library, NewImage

@@ -11,99 +11,26 @@ processor time itself.
 from __future__ import annotations
 
 import argparse
-import itertools
 import sys
-import threading
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from clipsr import Client, ClipsrError
+from benchmarks.load.access import Access
+from benchmarks.load.generator import LoadError, run_load
+from benchmarks.load.images import read_images
+from benchmarks.load.plan import ClosedLoop, Plan, Target
+from benchmarks.load.summary import Summary
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-_WARM_UP_S = 2.0  # connections, the labels' embeddings, and the service's own measure of its speed
+_MOST_IMAGES = 10_000  # of a folder; more would only take memory
 
 
-@dataclass(frozen=True, kw_only=True)
-class Load:
-    """What came of one number of callers.
+def find_capacity(loads: Mapping[int, Summary], *, p99_ms: float) -> int | None:
+    """Return the number of callers with the highest rate whose p99 is within the limit and that failed no call.
 
-    Attributes:
-        callers: how many asked at once.
-        rate: images classified in a second.
-        p50_ms, p99_ms: percentiles of the latency of calls that succeeded, in milliseconds; 0 without any.
-        failed: calls that did not succeed, refused ones included.
+    None if there is no such number.
     """
-
-    callers: int
-    rate: float
-    p50_ms: float
-    p99_ms: float
-    failed: int
-
-
-def percentile(ordered: Sequence[float], fraction: float) -> float:
-    """Return the smallest value that at least this fraction of the values does not exceed; 0 for no values.
-
-    Args:
-        ordered: values in ascending order.
-        fraction: above 0, at most 1.
-    """
-    if not ordered:
-        return 0.0
-    # Counted in ceiling division, without the rounding of floats: 0.99 * 100 is not 99.
-    rank = -(-len(ordered) * round(fraction * 1000) // 1000)
-    return ordered[rank - 1]
-
-
-def find_capacity(loads: Sequence[Load], *, p99_ms: float) -> Load | None:
-    """Return the load of the highest rate whose 99th percentile is within the limit and that failed no call.
-
-    None if none.
-    """
-    good = [load for load in loads if load.failed == 0 and 0 < load.p99_ms <= p99_ms]
-    return max(good, key=lambda load: load.rate, default=None)
-
-
-def measure(ask: Sequence[Callable[[], None]], *, seconds: float, warm_up_s: float = _WARM_UP_S) -> Load:
-    """Let callers ask again and again, each on a thread of its own.
-
-    Args:
-        ask: one for each caller; raises ClipsrError if a call fails.
-        seconds: how long to measure.
-        warm_up_s: asked before that, and not counted.
-    """
-    latencies_ms: list[float] = []  # appending is atomic
-    failures: list[ClipsrError] = []
-    begin = time.perf_counter() + warm_up_s
-    end = begin + seconds
-
-    def call_until_end(one: Callable[[], None]) -> None:
-        while (now := time.perf_counter()) < end:
-            try:
-                one()
-            except ClipsrError as error:
-                if now >= begin:
-                    failures.append(error)
-                time.sleep(0.01)  # a refusal comes at once; without a pause it would be asked a thousand times a second
-            else:
-                if now >= begin:
-                    latencies_ms.append(1000 * (time.perf_counter() - now))
-
-    threads = [threading.Thread(target=call_until_end, args=(one,)) for one in ask]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    latencies_ms.sort()
-    return Load(
-        callers=len(ask),
-        rate=len(latencies_ms) / seconds,
-        p50_ms=percentile(latencies_ms, 0.5),
-        p99_ms=percentile(latencies_ms, 0.99),
-        failed=len(failures),
-    )
+    good = [n for n, load in loads.items() if not load.errors and 0 < load.latency_ms.get("p99", 0.0) <= p99_ms]
+    return max(good, key=lambda n: loads[n].throughput, default=None)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -130,48 +57,64 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; 1 if there is no capacity at that latency, 2 for a wrong option."""
     parser = make_parser()
     options = parser.parse_args(arguments)
-    images = sorted(path.read_bytes() for path in options.images.iterdir() if path.suffix.lower() in _SUFFIXES)
-    if not images:
-        parser.error(f"{options.images} holds no image")
     counts = [int(word) for word in options.callers.split(",") if word.strip().isdigit()]
     if not counts or min(counts) < 1:
         parser.error("--callers must be whole numbers with commas between, 1 or more")
-    print(f"{'callers':>7} {'images/s':>9} {'p50 ms':>7} {'p99 ms':>7} {'failed':>7}", flush=True)
-    loads = []
-    with _connect(options) as client:
-        for count in counts:
-            turns = itertools.cycle(images)
-            load = measure([_make_ask(client, turns, options.labels)] * count, seconds=options.seconds)
-            print(f"{count:>7} {load.rate:>9.1f} {load.p50_ms:>7.0f} {load.p99_ms:>7.0f} {load.failed:>7}", flush=True)
-            loads.append(load)
-    capacity = find_capacity(loads, p99_ms=options.p99_ms)
-    if capacity is None:
+    try:
+        read_images(str(options.images), 1)
+        target = _target(options)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    try:
+        loads = _measure(target, str(options.images), counts, options.seconds)
+    except LoadError as error:
+        print(error, file=sys.stderr)
+        return 1
+    best = find_capacity(loads, p99_ms=options.p99_ms)
+    if best is None:
         print(f"No load kept the 99th percentile within {options.p99_ms:g} ms without a failure.", file=sys.stderr)
         return 1
-    print(f"Capacity: {capacity.rate:.1f} images/s with {capacity.callers} callers, p99 {capacity.p99_ms:.0f} ms.")
+    load = loads[best]
+    print(f"Capacity: {load.throughput:.1f} images/s with {best} callers, p99 {load.latency_ms['p99']:.0f} ms.")
     return 0
 
 
-def _connect(options: argparse.Namespace) -> Client:
-    return Client(
-        options.url,
-        timeout_s=60,
-        retries=0,  # a refusal is a result here
-        tls=options.ca or options.tls,
-        cert_file=options.cert,
-        key_file=options.key,
-        api_key=options.api_key_file.read_text(encoding="utf-8").strip() if options.api_key_file else None,
+def _measure(target: Target, images: str, counts: Sequence[int], seconds: float) -> dict[int, Summary]:
+    """Measure each number of callers, and print a line for it."""
+    print(f"{'callers':>7} {'images/s':>9} {'p50 ms':>7} {'p99 ms':>7} {'failed':>7}", flush=True)
+    loads: dict[int, Summary] = {}
+    for n in counts:
+        plan = Plan(
+            target=target,
+            loop=ClosedLoop(callers=n),
+            images_from=images,
+            n_images=_MOST_IMAGES,
+            measure_s=seconds,
+            timeout_s=60.0,
+        )
+        loads[n] = load = run_load(plan).summary
+        p50_ms, p99_ms = (load.latency_ms.get(name, 0.0) for name in ("p50", "p99"))
+        failed = sum(load.errors.values())
+        print(f"{n:>7} {load.throughput:>9.1f} {p50_ms:>7.0f} {p99_ms:>7.0f} {failed:>7}", flush=True)
+    return loads
+
+
+def _target(options: argparse.Namespace) -> Target:
+    access = Access(
+        api_key=options.api_key_file.read_text(encoding="utf-8").strip() if options.api_key_file else "",
+        tls=options.tls,
+        ca_file=str(options.ca or ""),
+        cert_file=str(options.cert or ""),
+        key_file=str(options.key or ""),
     )
-
-
-def _make_ask(client: Client, turns: itertools.cycle[bytes], labels: str) -> Callable[[], None]:
-    label_set = labels.removeprefix("@") if labels.startswith("@") else ""
-    own = () if label_set else labels.split(",")
-
-    def ask() -> None:
-        client.classify([next(turns)], own, label_set=label_set)
-
-    return ask
+    is_set = options.labels.startswith("@")
+    return Target(
+        kind="grpc",
+        url=options.url,
+        labels=() if is_set else tuple(options.labels.split(",")),
+        label_set=options.labels[1:] if is_set else "",
+        access=access,
+    )
 
 
 if __name__ == "__main__":

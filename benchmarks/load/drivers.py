@@ -26,12 +26,6 @@ from clipsr.v1 import classifier_pb2, classifier_pb2_grpc, types_pb2
 __all__ = ["connect"]
 
 _CLASSIFY = "/clipsr.v1.ClassifierService/Classify"
-_CHANNEL: list[tuple[str, Any]] = [
-    ("grpc.use_local_subchannel_pool", 1),  # a connection of its own for every channel, as separate callers have
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.lb_policy_name", "round_robin"),  # as the client library has it, where the address names several servers
-    ("grpc.max_receive_message_length", -1),
-]
 _ROUTES = {"auto": "ROUTE_UNSPECIFIED", "upscaled": "ROUTE_UPSCALED", "native": "ROUTE_NATIVE"}
 _TOP_K = 5
 
@@ -53,7 +47,7 @@ async def connect(
 
 def _options(target: Target) -> classifier_pb2.ClassifyOptions:
     return classifier_pb2.ClassifyOptions(
-        label_space=types_pb2.LabelSpace(labels=target.labels),
+        label_space=types_pb2.LabelSpace(labels=target.labels, label_set=target.label_set),
         route=_ROUTES[target.route],
         top_k=_TOP_K,
     )
@@ -84,7 +78,9 @@ def _status_of(result: classifier_pb2.ClassifyResult) -> str:
 @asynccontextmanager
 async def _unary(target: Target, images: Sequence[bytes], connections: int, timeout_s: float) -> AsyncIterator[list]:
     requests = _requests(target, images)
-    channels = [grpc.aio.insecure_channel(target.url, _CHANNEL) for _ in range(connections)]
+    channels = [target.access.open_channel(target.url) for _ in range(connections)]
+
+    metadata = target.access.metadata()
 
     def ask_over(channel: grpc.aio.Channel) -> Ask:
         # Requests are bytes already.
@@ -92,7 +88,7 @@ async def _unary(target: Target, images: Sequence[bytes], connections: int, time
 
         async def ask(number: int) -> str:
             try:
-                answer = await call(requests[number % len(requests)], timeout=timeout_s)
+                answer = await call(requests[number % len(requests)], timeout=timeout_s, metadata=metadata)
             except grpc.aio.AioRpcError as error:
                 return error.code().name
             return _status_of_all(answer.results, target.images_per_call)
@@ -109,7 +105,8 @@ class _Stream:
     """One ClassifyStream, shared by any number of callers; answers find their caller by the index."""
 
     def __init__(self, channel: grpc.aio.Channel, target: Target, images: Sequence[bytes]) -> None:
-        self._call: Any = classifier_pb2_grpc.ClassifierServiceStub(channel).ClassifyStream()
+        stub: Any = classifier_pb2_grpc.ClassifierServiceStub(channel)
+        self._call: Any = stub.ClassifyStream(metadata=target.access.metadata())
         self._options = _options(target)
         self._images = images
         self._waiting: dict[int, asyncio.Future[str]] = {}
@@ -165,7 +162,7 @@ class _Stream:
 
 @asynccontextmanager
 async def _streams(target: Target, images: Sequence[bytes], connections: int, timeout_s: float) -> AsyncIterator[list]:
-    channels = [grpc.aio.insecure_channel(target.url, _CHANNEL) for _ in range(connections)]
+    channels = [target.access.open_channel(target.url) for _ in range(connections)]
     streams = [_Stream(channel, target, images) for channel in channels]
 
     def ask_over(stream: _Stream) -> Ask:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from PIL import Image
 
-__all__ = ["MADE_UP", "as_png", "read_images"]
+__all__ = ["MADE_UP", "as_png", "make_image", "read_images"]
 
 MADE_UP = "made-up"
 _SIDE_PX = 32
 _PNG = b"\x89PNG"
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 def read_images(source: str, n_images: int) -> list[bytes]:
@@ -31,7 +31,7 @@ def read_images(source: str, n_images: int) -> list[bytes]:
     """
     if source == MADE_UP or source.startswith(f"{MADE_UP}:"):
         side_px = int(source.partition(":")[2] or _SIDE_PX)
-        return [_made_up(i, side_px) for i in range(n_images)]
+        return [make_image(side_px, seed=i) for i in range(n_images)]
     path = Path(source)
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES)[:n_images]
@@ -56,8 +56,16 @@ def as_png(content: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def _made_up(seed: int, side_px: int) -> bytes:
+def make_image(side_px: int, *, seed: int = 0, file_format: str = "PNG", height_px: int | None = None) -> bytes:
+    """Return a smooth random picture as a file, the same for the same seed.
+
+    Args:
+        side_px: width, and height unless `height_px` is given.
+        seed: of the colours.
+        file_format: Pillow's name of the format.
+        height_px: height.
+    """
     small = Image.frombytes("RGB", (8, 8), random.Random(seed).randbytes(8 * 8 * 3))
     buffer = io.BytesIO()
-    small.resize((side_px, side_px), Image.Resampling.BICUBIC).save(buffer, "PNG")
+    small.resize((side_px, height_px or side_px), Image.Resampling.BICUBIC).save(buffer, file_format)
     return buffer.getvalue()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
+
+from benchmarks.load.access import Access
 
 __all__ = ["ClosedLoop", "Kind", "OpenLoop", "Plan", "Target"]
 
@@ -22,8 +23,10 @@ class Target:
         kind: how it is asked.
         url: HOST:PORT for gRPC, or ipv4:HOST:PORT,HOST:PORT for several servers in turn; the full address for HTTP.
         labels: for gRPC: the labels of every request; the HTTP baselines hold theirs from their start.
+        label_set: for gRPC: name of a published label set, instead of labels.
         route: for gRPC: `upscaled`, `native` or `auto`.
         images_per_call: images in each call of Classify; everything else takes one at a time.
+        access: for gRPC: TLS and API key.
 
     Raises:
         ValueError: several images a call, of a kind that takes one.
@@ -32,8 +35,10 @@ class Target:
     kind: Kind
     url: str
     labels: tuple[str, ...] = ()
+    label_set: str = ""
     route: Literal["auto", "upscaled", "native"] = "auto"
     images_per_call: int = 1
+    access: Access = field(default_factory=Access)
 
     def __post_init__(self) -> None:
         if self.images_per_call < 1 or (self.images_per_call > 1 and self.kind != "grpc"):
@@ -56,7 +61,7 @@ class ClosedLoop:
 
 @dataclass(frozen=True, kw_only=True)
 class OpenLoop:
-    """Calls that begin at random times (Poisson), whatever becomes of those before.
+    """Calls that begin at random times (Poisson), independent of earlier calls.
 
     Latency counts from the time at which a call was *meant* to begin: a generator or a service that falls behind
     does not hide the waiting (coordinated omission).
@@ -121,11 +126,12 @@ class Plan:
     def from_json(cls, text: str) -> Plan:
         """Read what `to_json` wrote."""
         fields: dict[str, Any] = json.loads(text)
-        target: Mapping[str, Any] = fields.pop("target")
+        target: dict[str, Any] = fields.pop("target")
+        labels, access = tuple(target.pop("labels")), Access(**target.pop("access"))
         loop: dict[str, Any] = fields.pop("loop")
         is_open = loop.pop("open")
         return cls(
-            target=Target(**{**target, "labels": tuple(target["labels"])}),
+            target=Target(labels=labels, access=access, **target),
             loop=OpenLoop(**loop) if is_open else ClosedLoop(**loop),
             **fields,
         )

@@ -19,8 +19,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from benchmarks.load.access import Access
+from benchmarks.load.plan import Target
 from benchmarks.reliability._fuzz import fuzz_images, fuzz_requests
-from benchmarks.reliability._load import Target
 from benchmarks.reliability._overload import measure_mixed, measure_overload
 from benchmarks.reliability._processes import measure_drain, measure_kill, measure_soak
 from benchmarks.reliability._service import Service
@@ -73,8 +74,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _target(options: argparse.Namespace) -> Target:
-    key = options.api_key_file.read_text(encoding="utf-8").strip() if options.api_key_file else None
-    return Target(url=options.url or _service(options).url, api_key=key)
+    key = options.api_key_file.read_text(encoding="utf-8").strip() if options.api_key_file else ""
+    return Target(kind="grpc", url=options.url or _service(options).url, access=Access(api_key=key))
 
 
 def _service(options: argparse.Namespace) -> Service:

@@ -15,7 +15,9 @@ from google.rpc import error_details_pb2, status_pb2
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from benchmarks.reliability._load import Target, make_request, noise_image
+from benchmarks.load.images import make_image
+from benchmarks.load.plan import Target
+from benchmarks.reliability._load import make_request, metadata
 from benchmarks.reliability._verdict import Verdict
 from clipsr.v1 import classifier_pb2, embedding_pb2, upscaler_pb2
 
@@ -60,7 +62,7 @@ def mutate(content: bytes, generator: random.Random) -> bytes:
 
 def mutated_images(count: int, *, start: int = 0) -> Iterator[bytes]:
     """Damaged images of all formats, and random bytes; the same for the same numbers."""
-    good = [noise_image(side, seed=side, file_format=kind) for kind in FORMATS for side in (1, 24, 70)]
+    good = [make_image(side, seed=side, file_format=kind) for kind in FORMATS for side in (1, 24, 70)]
     for number in range(start, start + count):
         generator = random.Random(number)
         if number % 10 == 9:
@@ -78,7 +80,7 @@ def fuzz_images(target: Target, *, count: int, documented: dict[str, str]) -> li
             request_serializer=classifier_pb2.ClassifyRequest.SerializeToString,
             response_deserializer=classifier_pb2.ClassifyResponse.FromString,
         )
-        probe = make_request([noise_image(32)], _LABELS)
+        probe = make_request([make_image(32)], _LABELS)
         before = _ask(classify, probe, target)
         images = list(mutated_images(count))
         for start in range(0, count, _IMAGES_A_CALL):
@@ -121,7 +123,7 @@ def _ask(method: Any, request: Any, target: Target) -> Any:
     """Return the response, or the reason of the error (its code where it has none)."""
     while True:
         try:
-            return method(request, timeout=_TIMEOUT_S, metadata=target.metadata("fuzz"))
+            return method(request, timeout=_TIMEOUT_S, metadata=metadata(target, "fuzz"))
         except grpc.RpcError as error:
             call: Any = error
             blob = dict(call.trailing_metadata() or ()).get("grpc-status-details-bin")
@@ -155,7 +157,7 @@ def _build(descriptor: Descriptor, chosen: dict[str, Any]) -> Any:
     return message
 
 
-_CONTENT = [noise_image(side, seed=side, file_format=kind) for kind in FORMATS for side in (8, 40)]
+_CONTENT = [make_image(side, seed=side, file_format=kind) for kind in FORMATS for side in (8, 40)]
 
 
 def _values(field: FieldDescriptor) -> st.SearchStrategy[Any]:
@@ -185,7 +187,7 @@ def fuzz_requests(target: Target, *, count: int, documented: dict[str, str]) -> 
     outcomes: Counter[str] = Counter()
     with grpc.insecure_channel(target.url, [("grpc.max_receive_message_length", -1)]) as channel:
         methods = [_method(channel, service, method) for service, method in _methods()]
-        probe, classify = make_request([noise_image(32)], _LABELS), _method(channel, *_methods()[0])[0]
+        probe, classify = make_request([make_image(32)], _LABELS), _method(channel, *_methods()[0])[0]
         before = _ask(classify, probe.SerializeToString(), target)
 
         @seed(0)

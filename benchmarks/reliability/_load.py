@@ -1,11 +1,11 @@
-"""Callers: many calls at once, without retries, and what came of each."""
+"""Calls without retries, and the outcome of each: status, reason, delay, answer.
+
+The loops, the images and the channels are those of `benchmarks.load`; this adds what a promise is judged by.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import io
-import itertools
-import random
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -16,47 +16,20 @@ from typing import Any
 import grpc
 import grpc.aio
 from google.rpc import error_details_pb2, status_pb2
-from PIL import Image
 
+from benchmarks.load.loops import Ask, arrivals, closed_loop, open_loop
+from benchmarks.load.plan import Target
+from benchmarks.load.summary import percentile
 from clipsr.v1 import classifier_pb2, classifier_pb2_grpc, types_pb2
 
-__all__ = [
-    "Outcome",
-    "Target",
-    "call",
-    "connect",
-    "keep_calling",
-    "make_request",
-    "noise_image",
-    "p99_ms",
-    "send_at_rate",
-]
+__all__ = ["Caller", "Outcome", "call", "connect", "keep_calling", "make_request", "metadata", "p99_ms", "send_at_rate"]
 
-_OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 _DETAILS_KEY = "grpc-status-details-bin"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
-    """Where the service is, and how to be let in.
-
-    Attributes:
-        url: HOST:PORT.
-        api_key: sent as bearer token; None sends none.
-    """
-
-    url: str
-    api_key: str | None = None
-
-    def metadata(self, request_id: str) -> list[tuple[str, str]]:
-        """Return what every call carries."""
-        key = [("authorization", f"Bearer {self.api_key}")] if self.api_key else []
-        return [("x-request-id", request_id), *key]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of one call.
+    """The outcome of one call.
 
     Attributes:
         request_id: as sent.
@@ -70,9 +43,9 @@ class Outcome:
 
     request_id: str
     code: str
-    reason: str
-    message: str
-    retry_s: float | None
+    reason: str = ""
+    message: str = ""
+    retry_s: float | None = None
     began_s: float
     latency_s: float
     answer: Any = None
@@ -83,14 +56,13 @@ class Outcome:
         return self.code == "OK"
 
 
-def noise_image(side_px: int, *, seed: int = 0, file_format: str = "PNG", height_px: int | None = None) -> bytes:
-    """Return an image that compresses badly and is the same for the same seed."""
-    generator = random.Random(seed)
-    size = (side_px, height_px or side_px)
-    small = Image.frombytes("RGB", (16, 16), generator.randbytes(16 * 16 * 3))
-    buffer = io.BytesIO()
-    small.resize(size, Image.Resampling.BICUBIC).save(buffer, file_format)
-    return buffer.getvalue()
+Caller = Callable[[], Awaitable[Outcome]]
+"""Makes one call."""
+
+
+def metadata(target: Target, request_id: str) -> list[tuple[str, str]]:
+    """Return what every call carries."""
+    return [("x-request-id", request_id), *target.access.metadata()]
 
 
 def make_request(images: Sequence[bytes], labels: Sequence[str]) -> classifier_pb2.ClassifyRequest:
@@ -106,8 +78,7 @@ def make_request(images: Sequence[bytes], labels: Sequence[str]) -> classifier_p
 @asynccontextmanager
 async def connect(target: Target, *, connections: int = 1) -> AsyncIterator[list[Any]]:
     """Stubs of ClassifierService, each over a connection of its own."""
-    options = [*_OPTIONS, ("grpc.use_local_subchannel_pool", 1), ("grpc.max_reconnect_backoff_ms", 500)]
-    channels = [grpc.aio.insecure_channel(target.url, options) for _ in range(connections)]
+    channels = [target.access.open_channel(target.url) for _ in range(connections)]
     try:
         yield [classifier_pb2_grpc.ClassifierServiceStub(channel) for channel in channels]
     finally:
@@ -119,7 +90,7 @@ async def call(method: Any, request: Any, target: Target, *, timeout_s: float) -
     request_id = uuid.uuid4().hex
     began_s = time.monotonic()
     try:
-        answer = await method(request, timeout=timeout_s, metadata=target.metadata(request_id))
+        answer = await method(request, timeout=timeout_s, metadata=metadata(target, request_id))
     except grpc.aio.AioRpcError as error:
         reason, retry_s = read_details(error)
         return Outcome(
@@ -131,16 +102,8 @@ async def call(method: Any, request: Any, target: Target, *, timeout_s: float) -
             began_s=began_s,
             latency_s=time.monotonic() - began_s,
         )
-    return Outcome(
-        request_id=request_id,
-        code="OK",
-        reason="",
-        message="",
-        retry_s=None,
-        began_s=began_s,
-        latency_s=time.monotonic() - began_s,
-        answer=answer,
-    )
+    latency_s = time.monotonic() - began_s
+    return Outcome(request_id=request_id, code="OK", began_s=began_s, latency_s=latency_s, answer=answer)
 
 
 def read_details(error: grpc.aio.AioRpcError) -> tuple[str, float | None]:
@@ -157,39 +120,36 @@ def read_details(error: grpc.aio.AioRpcError) -> tuple[str, float | None]:
     return reason, retry_s
 
 
-async def keep_calling(
-    ask: Sequence[Callable[[], Awaitable[Outcome]]], *, seconds: float, pause_s: float = 0.05
-) -> list[Outcome]:
-    """Callers that each ask again as soon as they are answered; after a failure they pause."""
-    ends_s = time.monotonic() + seconds
-    outcomes: list[Outcome] = []
+def _recorded(callers: Sequence[Caller], outcomes: list[Outcome]) -> list[Ask]:
+    """Return asks for the loops that also keep what came of each call."""
 
-    async def caller(one: Callable[[], Awaitable[Outcome]]) -> None:
-        while time.monotonic() < ends_s:
-            outcome = await one()
+    def recorded(caller: Caller) -> Ask:
+        async def ask(_: int) -> str:
+            outcome = await caller()
             outcomes.append(outcome)
-            if not outcome.is_ok:
-                await asyncio.sleep(pause_s)
+            return outcome.code
 
-    await asyncio.gather(*(caller(one) for one in ask))
+        return ask
+
+    return [recorded(caller) for caller in callers]
+
+
+async def keep_calling(callers: Sequence[Caller], *, seconds: float) -> list[Outcome]:
+    """Let each caller call again as soon as it is answered; after a failure it pauses."""
+    outcomes: list[Outcome] = []
+    now_s = time.monotonic()
+    await closed_loop(_recorded(callers, outcomes), start_s=now_s, end_s=now_s + seconds)
     return outcomes
 
 
-async def send_at_rate(
-    ask: Sequence[Callable[[], Awaitable[Outcome]]], *, rate: float, seconds: float
-) -> list[Outcome]:
-    """Call that begin at a rate, whatever becomes of those before: independent callers."""
-    tasks: list[asyncio.Task[Outcome]] = []
-    began_s = time.monotonic()
-    for number, one in zip(range(int(rate * seconds)), itertools.cycle(ask), strict=False):
-        delay_s = began_s + number / rate - time.monotonic()
-        if delay_s > 0:
-            await asyncio.sleep(delay_s)
-        tasks.append(asyncio.ensure_future(one()))
-    return list(await asyncio.gather(*tasks))
+async def send_at_rate(callers: Sequence[Caller], *, rate: float, seconds: float, seed: int = 0) -> list[Outcome]:
+    """Begin calls at random times (Poisson), independent of earlier calls."""
+    outcomes: list[Outcome] = []
+    times_s = arrivals(rate, seconds, seed)
+    await open_loop(_recorded(callers, outcomes), times_s, start_s=time.monotonic())
+    return outcomes
 
 
 def p99_ms(latencies_s: Sequence[float]) -> float:
     """Return the 99th percentile, in milliseconds; 0 for no values."""
-    ordered = sorted(latencies_s)
-    return 1000 * ordered[-(-len(ordered) * 99 // 100) - 1] if ordered else 0.0
+    return 1e3 * percentile(sorted(latencies_s), 0.99) if latencies_s else 0.0

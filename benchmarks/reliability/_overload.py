@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from benchmarks.load.images import make_image
+from benchmarks.load.plan import Target
 from benchmarks.reliability._load import (
+    Caller,
     Outcome,
-    Target,
     call,
     connect,
     keep_calling,
     make_request,
-    noise_image,
     p99_ms,
     send_at_rate,
 )
@@ -27,11 +28,9 @@ _LABELS = [f"thing {number}" for number in range(10)]
 _TIMEOUT_S = 20.0
 _CONNECTIONS = 8
 
-_Ask = Callable[[], Awaitable[Outcome]]
 
-
-def _askers(stubs: Sequence[Any], target: Target, requests: Sequence[Any], count: int) -> list[_Ask]:
-    def asker(number: int) -> _Ask:
+def _askers(stubs: Sequence[Any], target: Target, requests: Sequence[Any], count: int) -> list[Caller]:
+    def asker(number: int) -> Caller:
         method, request = stubs[number % len(stubs)].Classify, requests[number % len(requests)]
         return lambda: call(method, request, target, timeout_s=_TIMEOUT_S)
 
@@ -50,7 +49,7 @@ async def measure_overload(
         factor: times the capacity.
         warm_up_s: of calls that are not counted.
     """
-    requests = [make_request([noise_image(32, seed=seed)], _LABELS) for seed in range(16)]
+    requests = [make_request([make_image(32, seed=seed)], _LABELS) for seed in range(16)]
     async with connect(target, connections=_CONNECTIONS) as stubs:
         await keep_calling(_askers(stubs, target, requests, 1), seconds=warm_up_s / 2)  # alone, for the estimates
         await keep_calling(_askers(stubs, target, requests, callers), seconds=warm_up_s / 2)
@@ -72,7 +71,7 @@ def judge_overload(
     odd = [outcome for outcome in refused if outcome.code != "RESOURCE_EXHAUSTED" or outcome.retry_s is None]
     refused_ms = p99_ms([outcome.latency_s for outcome in refused])
     slowest_ms = 1000 * max((outcome.latency_s for outcome in refused), default=0.0)
-    lasted_s = max(seconds, max(outcome.began_s + outcome.latency_s for outcome in flood) - flood[0].began_s)
+    lasted_s = max(seconds, max(o.began_s + o.latency_s for o in flood) - min(o.began_s for o in flood))
     rate = len(admitted) / lasted_s
     load = f"{factor:g} x capacity ({factor * capacity:.0f} calls/s for {seconds:g} s)"
     return [
@@ -105,12 +104,12 @@ def _codes(outcomes: Sequence[Outcome]) -> dict[str, int]:
 
 async def measure_mixed(target: Target, *, seconds: float, megapixels: float, labels: int) -> list[Verdict]:
     """One caller's small images, first alone, then beside another's giants."""
-    small = [make_request([noise_image(32, seed=seed)], _LABELS) for seed in range(4)]
+    small = [make_request([make_image(32, seed=seed)], _LABELS) for seed in range(4)]
     side_px = int((megapixels * 1e6) ** 0.5)
-    giants = [make_request([noise_image(side_px, seed=seed, file_format="JPEG")], _LABELS) for seed in range(2)]
+    giants = [make_request([make_image(side_px, seed=seed, file_format="JPEG")], _LABELS) for seed in range(2)]
 
     def make_labels(number: int) -> Any:  # never the same twice: all of them are new to the service's cache
-        return make_request([noise_image(32)], [f"thing {label} of kind {number}" for label in range(labels)])
+        return make_request([make_image(32)], [f"thing {label} of kind {number}" for label in range(labels)])
 
     others: list[tuple[str, Callable[[int], Any]]] = [
         (f"{megapixels:g}-megapixel images", lambda number: giants[number % len(giants)]),
@@ -138,5 +137,5 @@ async def measure_mixed(target: Target, *, seconds: float, megapixels: float, la
     return verdicts
 
 
-def _in_turn(stub: Any, target: Target, make: Callable[[int], Any], numbers: Iterator[int]) -> _Ask:
+def _in_turn(stub: Any, target: Target, make: Callable[[int], Any], numbers: Iterator[int]) -> Caller:
     return lambda: call(stub.Classify, make(next(numbers)), target, timeout_s=120.0)

@@ -8,10 +8,12 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.reliability._load import Outcome, Target, call, connect, keep_calling, make_request, noise_image, p99_ms
+from benchmarks.load.images import make_image
+from benchmarks.load.plan import Target
+from benchmarks.reliability._load import Caller, Outcome, call, connect, keep_calling, make_request, p99_ms
 from benchmarks.reliability._service import Service
 from benchmarks.reliability._verdict import Verdict
 
@@ -27,7 +29,7 @@ async def measure_kill(
     service: Service, target: Target, victim: str, *, documented: dict[str, str], callers: int, timeout_s: float = 5.0
 ) -> list[Verdict]:
     """Kills a process under load, and waits until the service answers as before."""
-    request = make_request([noise_image(32)], _LABELS)
+    request = make_request([make_image(32)], _LABELS)
     async with connect(target, connections=callers) as stubs:
         expected = await call(stubs[0].Classify, request, target, timeout_s=60)
         load = asyncio.create_task(
@@ -85,7 +87,7 @@ def judge_kill(
     ]
 
 
-def _asker(stub: Any, request: Any, target: Target, timeout_s: float) -> Callable[[], Awaitable[Outcome]]:
+def _asker(stub: Any, request: Any, target: Target, timeout_s: float) -> Caller:
     return lambda: call(stub.Classify, request, target, timeout_s=timeout_s)
 
 
@@ -97,7 +99,7 @@ def _best(outcome: Outcome) -> object:
 
 async def measure_drain(service: Service, target: Target, *, callers: int, before_s: float = 3.0) -> list[Verdict]:
     """Tell the whole service to stop under load; it does not come back."""
-    request = make_request([noise_image(32, seed=seed) for seed in range(4)], _LABELS)
+    request = make_request([make_image(32, seed=seed) for seed in range(4)], _LABELS)
     supervisor = service.pids()["serve"]
     outcomes: list[Outcome] = []
 
@@ -169,7 +171,7 @@ async def measure_soak(service: Service, target: Target, *, requests: int, calle
 def _soak_request(number: int) -> Any:
     generator = random.Random(number)
     labels = [f"thing {generator.randrange(10**6)}" for _ in range(generator.randint(2, 12))]
-    image = noise_image(generator.randint(8, 160), seed=number % 64, height_px=generator.randint(8, 160))
+    image = make_image(generator.randint(8, 160), seed=number % 64, height_px=generator.randint(8, 160))
     return make_request([image], sorted(set(labels)))
 
 

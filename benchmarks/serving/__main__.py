@@ -31,9 +31,9 @@ from typing import Any
 
 from benchmarks.baselines.engines import MODEL, ONNX_CUDA, OPENVINO_INT8, TORCH, TORCH_CUDA, float_engine
 from benchmarks.load.images import MADE_UP
+from benchmarks.reporting.environment import describe_environment, machine, versions_in
 from benchmarks.reporting.pages import insert, require_marks
 from benchmarks.serving import systems
-from benchmarks.serving.environment import describe, machine
 from benchmarks.serving.measure import Setting, log
 from benchmarks.serving.parts import PARTS, Bench
 from benchmarks.serving.plots import draw
@@ -64,9 +64,31 @@ _QUICK = Setting(
     n_new_labels=20,
     n_new_rounds=2,
 )
+# Of the callers and the bare engines; where there is a GPU, onnxruntime has another name.
+_PACKAGES = ("clipsr", "torch", "onnxruntime", "onnxruntime-gpu", "openvino", "open_clip_torch", "grpcio", "aiohttp")
+_SERVICE_PACKAGES = (
+    "clipsr", "clipsr-gateway", "clipsr-serving", "nvidia-pytriton", "onnxruntime", "onnxruntime-gpu", "openvino",
+    "numpy", "grpcio", "pillow",
+)  # fmt: skip
 # Options that make the command of a part, as the tables name it; those of folders are left out.
 _NAMED = ("model", "profile", "baselines", "n_rounds", "measure_s", "callers", "max_concurrent", "processes")
 _FLAGS = {"n_rounds": "rounds", "measure_s": "seconds"}
+
+
+def describe(serve_bin: Path, baselines: Sequence[str]) -> dict[str, Any]:
+    """Return processor, memory, load average, and the versions of callers, service and baselines.
+
+    The load average is that of the minute before: above about 0.5, something else was using the cores.
+    """
+    locks = {name: _ROOT / "benchmarks" / "baselines" / name / "requirements.txt" for name in baselines}
+    return {
+        **describe_environment(_PACKAGES),
+        "load_average_before": round(os.getloadavg()[0], 2),
+        "service": versions_in(serve_bin / "python", _SERVICE_PACKAGES),
+        "baselines": {
+            name: lock.read_text(encoding="utf-8").splitlines()[1:] for name, lock in locks.items() if lock.is_file()
+        },
+    }
 
 
 def make_bench(folders: Folders, arguments: argparse.Namespace, setting: Setting, record: Record) -> Bench:

@@ -10,11 +10,14 @@ import subprocess
 import sys
 import time
 from concurrent import futures
+from dataclasses import replace
 
 import grpc
 import pytest
+import trustme
 from aiohttp import web
 from benchmarks.load import ClosedLoop, OpenLoop, Plan, Sample, Target, run_load, summarize
+from benchmarks.load.access import Access
 from benchmarks.load.drivers import connect, http_body
 from benchmarks.load.generator import LoadError
 from benchmarks.load.images import MADE_UP, as_png, read_images
@@ -141,7 +144,9 @@ def test_the_shares_of_all_processes_make_the_plan():
     assert sum(share.loop.callers for share in shares) == 5
     rates = [Plan.from_json(plan.to_json()).share(i, 4) for i in range(4)]
     assert len({share.seed for share in rates}) == 4
-    offered = Plan(target=plan.target, loop=OpenLoop(rate=10), images_from=MADE_UP)
+    access = Access(api_key="secret", ca_file="ca.pem")
+    guarded = Target(kind="grpc", url="x", label_set="pets", access=access)
+    offered = Plan(target=guarded, loop=OpenLoop(rate=10), images_from=MADE_UP)
     assert sum(offered.share(i, 4).loop.rate for i in range(4)) == pytest.approx(10)
     for each in (plan, offered):
         assert Plan.from_json(each.to_json()) == each
@@ -199,6 +204,61 @@ def fake_url():
     server.start()
     yield f"127.0.0.1:{port}"
     server.stop(None).wait()
+
+
+class Guarded(Fake):
+    """Answers only callers that send the key."""
+
+    def _check(self, context):
+        if ("authorization", "Bearer secret") not in context.invocation_metadata():
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "no key")
+
+    def Classify(self, request, context):  # noqa: N802 - gRPC's name
+        self._check(context)
+        return super().Classify(request, context)
+
+    def ClassifyStream(self, requests, context):  # noqa: N802 - gRPC's name
+        self._check(context)
+        yield from super().ClassifyStream(requests, context)
+
+
+@pytest.fixture
+def guarded(tmp_path):
+    """URL of a server that wants TLS, a certificate and a key, and the access that it grants."""
+    authority = trustme.CA()
+    own, callers = authority.issue_cert("localhost"), authority.issue_cert("caller")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    callers.cert_chain_pems[0].write_to_path(tmp_path / "caller.pem")
+    callers.private_key_pem.write_to_path(tmp_path / "caller.key")
+    server = grpc.server(futures.ThreadPoolExecutor(8))
+    classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(Guarded(), server)
+    pair = (own.private_key_pem.bytes(), own.cert_chain_pems[0].bytes())
+    credentials = grpc.ssl_server_credentials([pair], authority.cert_pem.bytes(), require_client_auth=True)
+    port = server.add_secure_port("localhost:0", credentials)
+    server.start()
+    files = {name: str(tmp_path / file) for name, file in
+             (("ca_file", "ca.pem"), ("cert_file", "caller.pem"), ("key_file", "caller.key"))}  # fmt: skip
+    yield f"localhost:{port}", Access(api_key="secret", **files)
+    server.stop(None).wait()
+
+
+@pytest.mark.parametrize("kind", ["grpc", "grpc-stream"])
+async def test_callers_show_key_and_certificate(guarded, kind):
+    url, access = guarded
+    target = Target(kind=kind, url=url, labels=("a",), access=access)
+    async with connect(target, [b"good"], connections=1, timeout_s=10) as asks:
+        assert await asks[0](0) == "OK"
+
+
+async def test_callers_without_key_or_certificate_get_nothing(guarded):
+    url, access = guarded
+    for given, expected in (
+        (replace(access, api_key="wrong"), "UNAUTHENTICATED"),
+        (replace(access, cert_file="", key_file=""), "UNAVAILABLE"),
+    ):
+        target = Target(kind="grpc", url=url, labels=("a",), access=given)
+        async with connect(target, [b"good"], connections=1, timeout_s=10) as asks:
+            assert await asks[0](0) == expected
 
 
 @pytest.mark.parametrize("kind", ["grpc", "grpc-stream"])

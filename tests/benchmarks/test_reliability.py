@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import random
+from collections.abc import Awaitable, Callable
 
 import pytest
+from benchmarks.load.images import make_image
 from benchmarks.reliability._fuzz import FORMATS, messages, mutate, mutated_images
-from benchmarks.reliability._load import Outcome, noise_image, p99_ms
+from benchmarks.reliability._load import Outcome, keep_calling, p99_ms, send_at_rate
 from benchmarks.reliability._overload import judge_overload
 from benchmarks.reliability._processes import judge_drain, judge_kill, judge_soak
 from benchmarks.reliability._verdict import Verdict, documented_reasons, render
@@ -140,6 +142,26 @@ def test_soak(last, expected):
     assert holds(judge_soak(samples, codes={"OK": 100}, requests=100)) == [expected]
 
 
+def failing_every_other() -> tuple[Callable[[], Awaitable[Outcome]], list[Outcome]]:
+    """A caller whose every other call fails, and the outcomes that it had."""
+    had: list[Outcome] = []
+
+    async def caller() -> Outcome:
+        had.append(refused() if len(had) % 2 else outcome())
+        return had[-1]
+
+    return caller, had
+
+
+async def test_every_outcome_of_a_load_is_kept():
+    caller, had = failing_every_other()
+    assert await keep_calling([caller], seconds=0.1) == had
+    assert {one.code for one in had} >= {"OK"}
+    caller, had = failing_every_other()
+    assert await send_at_rate([caller, caller], rate=200, seconds=0.2) == had
+    assert 10 < len(had) < 100  # 40 on average, Poisson
+
+
 def test_damaged_images_are_damaged_and_repeat():
     images = list(mutated_images(200))
     assert images == list(mutated_images(200))
@@ -155,7 +177,7 @@ def test_damaged_images_are_damaged_and_repeat():
 
 
 def test_mutation_takes_any_bytes():
-    for content in (b"", b"x", noise_image(8)):
+    for content in (b"", b"x", make_image(8)):
         for seed in range(50):
             mutate(content, random.Random(seed))
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from benchmarks.load.plan import Target
 from benchmarks.reliability._fuzz import fuzz_images, fuzz_requests
-from benchmarks.reliability._load import Target
 from benchmarks.reliability._service import Service as Processes
 from benchmarks.reliability._verdict import documented_reasons
 
@@ -15,7 +15,7 @@ def test_bytes_that_nobody_sends_on_purpose(service, repo_root, fuzz, count):
     before = processes.process_tree()
     assert {"serve", "triton", "gateway"} < set(before)
     documented = documented_reasons(repo_root / "docs" / "errors.md")
-    verdicts = fuzz(Target(url=service.url), count=count, documented=documented)
+    verdicts = fuzz(Target(kind="grpc", url=service.url), count=count, documented=documented)
     assert [verdict for verdict in verdicts if not verdict.holds] == []
     assert processes.process_tree() == before
     assert set(processes.resident_bytes()) == set(before)

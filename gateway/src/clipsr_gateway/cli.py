@@ -73,7 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_guards(parser: argparse.ArgumentParser) -> None:
-    guards = parser.add_argument_group("who may call, and how much is taken on")
+    guards = parser.add_argument_group("authentication, rate limits and admission control")
     guards.add_argument(
         "--api-keys",
         metavar="FILE",
