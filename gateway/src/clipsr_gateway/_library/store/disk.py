@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from clipsr_gateway._library.store.storage_errors import storage_errors
 from clipsr_gateway._library.store.table import LibraryTable
@@ -48,7 +48,9 @@ async def remove_expired_versions(table: LibraryTable, *, keep: timedelta) -> fl
     dataset = await _dataset(table)
 
     def remove() -> float | None:
-        versions = [Version(number=v["version"], written=_utc(v["timestamp"])) for v in dataset.versions()]
+        versions = [
+            Version(number=v["version"], written=_utc(cast("datetime", v["timestamp"]))) for v in dataset.versions()
+        ]
         expired, wait_s = split_expired(versions, now=datetime.now(timezone.utc), keep=keep)
         if expired:
             # Marked versions (tags) are nobody's but an operator's: they stay.
