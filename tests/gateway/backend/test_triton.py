@@ -20,6 +20,7 @@ from clipsr_gateway import (
     BackendUnavailableError,
     DeadlineExceededError,
     ImageRejectedError,
+    InvalidRequestError,
 )
 from clipsr_gateway._backend.triton import TritonBackend
 
@@ -341,6 +342,34 @@ async def test_a_rejection_is_found_in_any_wrapping(connected, triton, form, cod
 
 
 @pytest.mark.parametrize(
+    ("reason", "field"),
+    [
+        ("LABELS_EMPTY", "labels"),
+        ("TOO_MANY_LABELS", "labels"),
+        ("LABEL_EMPTY", "labels"),
+        ("LABEL_TOO_LONG", "labels"),
+        ("LABEL_NOT_UTF8", "labels"),
+        ("LABEL_DUPLICATE", "labels"),
+        ("TEXTS_EMPTY", "texts"),
+        ("TEXT_TOO_LONG", "texts"),
+        ("TOO_MANY_TEXTS", "texts"),
+        ("TOO_MANY_TEMPLATES", "templates"),
+        ("TEMPLATE_EMPTY", "templates"),
+        ("TEMPLATE_NOT_UTF8", "templates"),
+        ("TEMPLATE_SET_UNKNOWN", "templates"),
+        ("TEMPLATE_WITHOUT_PLACEHOLDER", "templates"),
+        ("FIT_UNKNOWN", "fit"),
+    ],
+)
+async def test_what_the_models_refuse_besides_images_is_the_callers_fault(connected, triton, reason, field):
+    triton.failure = (grpc.StatusCode.INVALID_ARGUMENT, f"in ensemble 'classify', clipsr:{reason}: Send fewer.")
+    with pytest.raises(InvalidRequestError) as caught:
+        await classify(connected)
+    (violation,) = caught.value.violations
+    assert (violation.field, violation.reason, violation.message) == (field, reason, "Send fewer.")
+
+
+@pytest.mark.parametrize(
     ("code", "message", "error"),
     [
         (grpc.StatusCode.UNAVAILABLE, "Socket closed", BackendUnavailableError),
@@ -350,6 +379,8 @@ async def test_a_rejection_is_found_in_any_wrapping(connected, triton, form, cod
         (grpc.StatusCode.INTERNAL, "onnxruntime: out of memory", BackendFaultError),
         (grpc.StatusCode.INVALID_ARGUMENT, "unexpected shape for input 'image'", BackendFaultError),
         (grpc.StatusCode.INTERNAL, "clipsr:TEXT_ENCODER_FAILED: something", BackendFaultError),
+        (grpc.StatusCode.INTERNAL, "clipsr:INTERNAL: KeyError: 'x'", BackendFaultError),
+        (grpc.StatusCode.UNAVAILABLE, "in ensemble 'classify', clipsr:BACKEND_UNAVAILABLE: x", BackendUnavailableError),
         (grpc.StatusCode.CANCELLED, "", BackendFaultError),
     ],
 )

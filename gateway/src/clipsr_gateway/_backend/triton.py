@@ -26,6 +26,8 @@ from clipsr_gateway.errors import (
     BackendUnavailableError,
     DeadlineExceededError,
     ImageRejectedError,
+    InvalidRequestError,
+    Violation,
 )
 
 # The ensemble that serves each route.
@@ -44,9 +46,13 @@ UPSCALE_MODEL = "upscale"
 # `upscale` is a part of the ensembles, which are ready when their parts are.
 _READY_MODELS = (*MODELS.values(), *DETAILED_MODELS.values(), *EMBED_IMAGE_MODELS.values(), EMBED_TEXT_MODEL)
 
-# Python models prefix what is meant for the caller; an ensemble may wrap it in its own sentence. The reason's prefix
-# is checked too: only an image can still be at fault once the gateway has checked the rest of the request.
-_REJECTION = re.compile(r"clipsr:(IMAGE_[A-Z_]+): ([^\n]*)")
+# Python models prefix what is meant for the caller; an ensemble may wrap it in its own sentence. What is wrong with an
+# image is often seen only there; what is wrong with the rest only where the models are stricter than this gateway.
+_REJECTION = re.compile(
+    r"clipsr:((?:IMAGE_|(?P<noun>LABEL|TEXT|TEMPLATE|FIT)S?_(?!ENCODER)|TOO_MANY_(?P<nouns>LABEL|TEXT|TEMPLATE)S)[A-Z_0-9]*)"
+    r": ([^\n]*)"
+)
+_TEXT_ENCODER_AWAY = "clipsr:BACKEND_UNAVAILABLE: "
 
 # Images of a call that are ready at the same moment share a request: a request costs the gateway, Triton and each model
 # more than decoding such an image does. `decode` works through a request one by one in one of its two processes, so
@@ -90,7 +96,7 @@ class _Connection:
         Raises:
             BackendUnavailableError: Triton does not answer, or has not loaded the model.
             DeadlineExceededError: `timeout_s` passed.
-            ImageRejectedError: a model refused the image.
+            ImageRejectedError, InvalidRequestError: a model refused the image, or something else of the request.
             BackendFaultError: anything else.
         """
         try:
@@ -358,9 +364,16 @@ def _raise_typed(error: InferenceServerException, *, target: str, model_name: st
     """Map tritonclient's one exception to the error of the decision it calls for."""
     status = str(error.status()).removeprefix("StatusCode.")
     message = str(error.message())
-    rejection = _REJECTION.search(message)
-    if rejection:
-        raise ImageRejectedError(rejection.group(1), rejection.group(2).strip()) from error
+    if rejection := _REJECTION.search(message):
+        reason, text = rejection[1], rejection[4].strip()
+        noun = rejection["noun"] or rejection["nouns"]
+        if noun is None:
+            raise ImageRejectedError(reason, text) from error
+        field = "fit" if noun == "FIT" else f"{noun.lower()}s"
+        raise InvalidRequestError([Violation(field=field, reason=reason, message=text)]) from error
+    if _TEXT_ENCODER_AWAY in message:
+        text = f"The text encoder of Triton at {target} does not answer; retry, or look at its log."
+        raise BackendUnavailableError(target, text) from error
     if status == "UNAVAILABLE" and "model" not in message.lower():
         text = f"Triton at {target} does not answer; it is down or still starting. Retry, or look at its log."
         raise BackendUnavailableError(target, text) from error
