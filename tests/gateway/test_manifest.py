@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from clipsr_gateway import ManifestError, load_manifest
+from clipsr_gateway import Limits, ManifestError, load_manifest
 
 
 def test_reads_what_export_writes(repository):
@@ -67,6 +67,13 @@ WRONG = [
     ("upscaler.receptive_field_px", 1.5),
     ("scoring.function", "argmax"),
     ("scoring.logit_scale", float("nan")),
+    ("scoring.logit_scale", float("inf")),
+    ("scoring.logit_bias", True),
+    ("label_sets.animals[1]", " \t"),
+    ("label_sets.animals", [str(number) for number in range(10_001)]),
+    ("label_sets.animals", ["cat", "x" * 1_025]),
+    ("template_sets.cifar", [f"{number} {{}}" for number in range(129)]),
+    ("template_sets.cifar", ["{}" + "x" * 1_025]),
     ("artifacts.upscale/1/model.onnx.sha256", "abc"),
     ("artifacts.upscale/1/model.onnx.bytes", -1),
 ]
@@ -92,3 +99,11 @@ def test_a_missing_field_is_named(repository, document, key):
     (repository / "manifest.json").write_text(json.dumps(document))
     with pytest.raises(ManifestError, match=f"field '{key}' is missing"):
         load_manifest(repository)
+
+
+def test_the_limits_of_sets_are_those_of_requests(repository):
+    with pytest.raises(ManifestError, match=r"'label_sets\.animals' holds 3 entries; at most 2 are served"):
+        load_manifest(repository, limits=Limits(max_labels=2))
+    with pytest.raises(ManifestError, match=r"'template_sets\.imagenet' holds 80 entries"):
+        load_manifest(repository, limits=Limits(max_templates=79))
+    assert load_manifest(repository, limits=Limits(max_labels=3, max_templates=80)).label_sets

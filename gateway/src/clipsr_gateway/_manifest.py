@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from clipsr.v1 import classifier_pb2, types_pb2
+from clipsr_gateway._json_file import FieldError, Strict, parse_json
 from clipsr_gateway._limits import Limits
 from clipsr_gateway.errors import ManifestError
 
 MANIFEST_NAME = "manifest.json"
-SCHEMA_VERSION = 1
 PLACEHOLDER = "{}"
-
-_SHA256_HEX_DIGITS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,155 +55,154 @@ class Manifest:
         return info
 
 
-def load_manifest(repository: Path) -> Manifest:
+def load_manifest(repository: Path, *, limits: Limits | None = None) -> Manifest:
     """Read and check `manifest.json` of a model repository.
 
+    Args:
+        repository: the model repository.
+        limits: what a request may hold, and with it a published set; None for the defaults.
+
     Raises:
-        ManifestError: the file is absent, is not JSON, or a field is missing or wrong.
+        ManifestError: the file is absent, is not JSON, a field is missing or wrong, or a set exceeds the limits.
     """
     path = repository / MANIFEST_NAME
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(path.read_bytes(), _Document)
     except FileNotFoundError as cause:
         message = "no such file. Write it with `make export`, or name the model repository with --repository DIR."
         raise ManifestError(path, message) from cause
     except OSError as cause:
         raise ManifestError(path, f"cannot be read ({cause.strerror}).") from cause
-    except ValueError as cause:
-        raise ManifestError(path, f"is not JSON ({cause}). Write it again with `make export`.") from cause
-    return _parse(_Node(path=path, name="", value=document))
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Node:
-    """A value inside the manifest that knows its name, so that an error can say where."""
-
-    path: Path
-    name: str
-    value: Any
-
-    def wrong(self, expectation: str) -> ManifestError:
-        where = f"field {self.name!r}" if self.name else "the document"
-        return ManifestError(self.path, f"{where} must be {expectation}. Write it again with `make export`.")
-
-    def child(self, key: str) -> _Node:
-        name = f"{self.name}.{key}" if self.name else key
-        mapping = self.mapping()
-        if key not in mapping:
-            raise ManifestError(self.path, f"field {name!r} is missing. Write it again with `make export`.")
-        return _Node(path=self.path, name=name, value=mapping[key])
-
-    def mapping(self) -> dict[str, Any]:
-        value = self.value
-        if not isinstance(value, dict):
-            raise self.wrong("an object")
-        return cast("dict[str, Any]", value)
-
-    def children(self) -> dict[str, _Node]:
-        return {key: self.child(key) for key in self.mapping()}
-
-    def text(self) -> str:
-        if not isinstance(self.value, str) or not self.value:
-            raise self.wrong("a string that is not empty")
-        return self.value
-
-    def count(self, *, minimum: int = 1) -> int:
-        if not isinstance(self.value, int) or isinstance(self.value, bool) or self.value < minimum:
-            raise self.wrong(f"an integer of at least {minimum}")
-        return self.value
-
-    def number(self) -> float:
-        if not isinstance(self.value, (int, float)) or isinstance(self.value, bool) or not math.isfinite(self.value):
-            raise self.wrong("a finite number")
-        return float(self.value)
-
-    def items(self) -> list[_Node]:
-        value = self.value
-        if not isinstance(value, list) or not value:
-            raise self.wrong("a list that is not empty")
-        values = cast("list[Any]", value)
-        return [_Node(path=self.path, name=f"{self.name}[{i}]", value=value) for i, value in enumerate(values)]
-
-    def texts(self) -> tuple[str, ...]:
-        return tuple(item.text() for item in self.items())
-
-
-def _parse(root: _Node) -> Manifest:
-    schema = root.child("schema_version")
-    if schema.value != SCHEMA_VERSION:
-        raise schema.wrong(f"{SCHEMA_VERSION}: this gateway reads no other schema")
-    label_sets = _label_sets(root.child("label_sets"))
-    template_sets = _template_sets(root.child("template_sets"))
-    default_templates = root.child("default_templates")
-    if default_templates.text().removeprefix("@") not in template_sets or not default_templates.text().startswith("@"):
-        raise default_templates.wrong("'@' and the name of one of template_sets")
+    except FieldError as error:
+        where = f"field {error.field!r}" if error.field else "the document"
+        what = f"is not JSON ({error})" if error.kind == "json_invalid" else f"{where} {error}"
+        raise ManifestError(path, f"{what}. Write it again with `make export`.") from error
+    _check_sets(path, document, limits or Limits())
     return Manifest(
-        name=root.child("name").text(),
-        digest=root.child("digest").text(),
-        native_min_side_px=root.child("native_min_side_px").count(),
-        image_size_px=root.child("image_encoder").child("image_size_px").count(),
-        embed_dim=root.child("image_encoder").child("embed_dim").count(),
-        receptive_field_px=_receptive_field_px(root.child("upscaler")),
-        default_templates=default_templates.text(),
-        label_sets=label_sets,
-        template_sets=template_sets,
-        info=_model_info(root, label_sets, template_sets),
+        name=document.name,
+        digest=document.digest,
+        native_min_side_px=document.native_min_side_px,
+        image_size_px=document.image_encoder.image_size_px,
+        embed_dim=document.image_encoder.embed_dim,
+        receptive_field_px=document.upscaler.receptive_field_px,
+        default_templates=document.default_templates,
+        label_sets=document.label_sets,
+        template_sets=document.template_sets,
+        info=_model_info(document),
     )
 
 
-def _receptive_field_px(upscaler: _Node) -> int | None:
-    name = "receptive_field_px"
-    return upscaler.child(name).count(minimum=0) if name in upscaler.mapping() else None
+def _check_unique(labels: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(labels)) != len(labels):
+        raise ValueError("must be a list without duplicates")
+    return labels
 
 
-def _label_sets(node: _Node) -> dict[str, tuple[str, ...]]:
-    sets: dict[str, tuple[str, ...]] = {}
-    for name, labels in node.children().items():
-        sets[name] = labels.texts()
-        if len(set(sets[name])) != len(sets[name]):
-            raise labels.wrong("a list without duplicates")
-    return sets
+def _check_template(template: str) -> str:
+    if template.count(PLACEHOLDER) != 1:
+        raise ValueError(f"must be a template with exactly one {PLACEHOLDER}")
+    return template
 
 
-def _template_sets(node: _Node) -> dict[str, tuple[str, ...]]:
-    sets: dict[str, tuple[str, ...]] = {}
-    for name, templates in node.children().items():
-        sets[name] = templates.texts()
-        for template in templates.items():
-            if template.text().count(PLACEHOLDER) != 1:
-                raise template.wrong(f"a template with exactly one {PLACEHOLDER}")
-    return sets
+_Text = Annotated[str, Field(pattern=r"\S")]
+_Count = Annotated[int, Field(ge=1)]
+_Labels = Annotated[tuple[_Text, ...], Field(min_length=1), AfterValidator(_check_unique)]
+_Templates = Annotated[tuple[Annotated[str, AfterValidator(_check_template)], ...], Field(min_length=1)]
 
 
-def _model_info(
-    root: _Node, label_sets: Mapping[str, tuple[str, ...]], template_sets: Mapping[str, tuple[str, ...]]
-) -> classifier_pb2.ModelInfo:
-    image_encoder, upscaler, scoring = root.child("image_encoder"), root.child("upscaler"), root.child("scoring")
-    function = scoring.child("function")
-    if function.value not in ("softmax", "sigmoid"):
-        raise function.wrong("'softmax' or 'sigmoid'")
+class _ImageEncoder(Strict):
+    architecture: _Text
+    image_size_px: _Count
+    embed_dim: _Count
+
+
+class _TextEncoder(Strict):
+    context_length: _Count
+
+
+class _Upscaler(Strict):
+    architecture: _Text
+    canvas_sizes_px: Annotated[tuple[_Count, ...], Field(min_length=1)]
+    receptive_field_px: Annotated[int, Field(ge=0)] | None = None
+
+
+class _Scoring(Strict):
+    function: Literal["softmax", "sigmoid"]
+    logit_scale: float
+    logit_bias: float
+
+
+class _Artifact(Strict):
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    bytes: Annotated[int, Field(ge=0)]
+
+
+class _Document(Strict):
+    """The fields of manifest.json that the gateway reads."""
+
+    schema_version: Literal[1]
+    name: _Text
+    digest: _Text
+    native_min_side_px: _Count
+    image_encoder: _ImageEncoder
+    text_encoder: _TextEncoder
+    upscaler: _Upscaler
+    scoring: _Scoring
+    label_sets: dict[str, _Labels]
+    template_sets: dict[str, _Templates]
+    default_templates: _Text
+    artifacts: dict[str, _Artifact]
+
+    @field_validator("default_templates")
+    @classmethod
+    def _check_default(cls, name: str, info: ValidationInfo) -> str:
+        if not name.startswith("@") or name[1:] not in info.data.get("template_sets", {name[1:]: ()}):
+            raise ValueError("must be '@' and the name of one of template_sets")
+        return name
+
+
+def _check_sets(path: Path, document: _Document, limits: Limits) -> None:
+    """Refuse a published set that no request could use: every image asked with it would fail in Triton.
+
+    Raises:
+        ManifestError: naming the set.
+    """
+    for field, sets, limit in (
+        ("label_sets", document.label_sets, limits.max_labels),
+        ("template_sets", document.template_sets, limits.max_templates),
+    ):
+        for name, members in sets.items():
+            where = f"field '{field}.{name}'"
+            if len(members) > limit:
+                what = f"holds {len(members):,} entries; at most {limit:,} are served"
+                raise ManifestError(path, f"{where} {what}. Export a smaller set.")
+            longest = max(len(member.encode()) for member in members)
+            if longest > limits.max_label_bytes:
+                what = f"has an entry of {longest:,} bytes; at most {limits.max_label_bytes:,} are served"
+                raise ManifestError(path, f"{where} {what}. Export a shorter one.")
+
+
+def _model_info(document: _Document) -> classifier_pb2.ModelInfo:
     return classifier_pb2.ModelInfo(
-        name=root.child("name").text(),
-        digest=root.child("digest").text(),
-        image_architecture=image_encoder.child("architecture").text(),
-        image_size_px=image_encoder.child("image_size_px").count(),
-        embed_dim=image_encoder.child("embed_dim").count(),
-        upscaler_architecture=upscaler.child("architecture").text(),
-        canvas_sizes_px=sorted(size.count() for size in upscaler.child("canvas_sizes_px").items()),
-        native_min_side_px=root.child("native_min_side_px").count(),
-        logit_scale=scoring.child("logit_scale").number(),
-        logit_bias=scoring.child("logit_bias").number(),
-        scoring_function=function.text(),
-        context_length=root.child("text_encoder").child("context_length").count(),
-        default_templates=root.child("default_templates").text(),
-        label_sets=[classifier_pb2.NamedSet(name=name, values=values) for name, values in label_sets.items()],
-        template_sets=[classifier_pb2.NamedSet(name=name, values=values) for name, values in template_sets.items()],
-        artifacts=[_artifact(name, node) for name, node in root.child("artifacts").children().items()],
+        name=document.name,
+        digest=document.digest,
+        image_architecture=document.image_encoder.architecture,
+        image_size_px=document.image_encoder.image_size_px,
+        embed_dim=document.image_encoder.embed_dim,
+        upscaler_architecture=document.upscaler.architecture,
+        canvas_sizes_px=sorted(document.upscaler.canvas_sizes_px),
+        native_min_side_px=document.native_min_side_px,
+        logit_scale=document.scoring.logit_scale,
+        logit_bias=document.scoring.logit_bias,
+        scoring_function=document.scoring.function,
+        context_length=document.text_encoder.context_length,
+        default_templates=document.default_templates,
+        label_sets=[classifier_pb2.NamedSet(name=name, values=values) for name, values in document.label_sets.items()],
+        template_sets=[
+            classifier_pb2.NamedSet(name=name, values=values) for name, values in document.template_sets.items()
+        ],
+        artifacts=[
+            types_pb2.Artifact(path=name, sha256=artifact.sha256, size_bytes=artifact.bytes)
+            for name, artifact in document.artifacts.items()
+        ],
     )
-
-
-def _artifact(name: str, node: _Node) -> types_pb2.Artifact:
-    sha256 = node.child("sha256")
-    if len(sha256.text()) != _SHA256_HEX_DIGITS:
-        raise sha256.wrong("a SHA-256 in hexadecimal")
-    return types_pb2.Artifact(path=name, sha256=sha256.text(), size_bytes=node.child("bytes").count(minimum=0))

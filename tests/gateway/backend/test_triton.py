@@ -341,13 +341,33 @@ async def test_a_rejection_is_found_in_any_wrapping(connected, triton, form, cod
     assert caught.value.message == "The file ends early; send it again."
 
 
-@pytest.mark.parametrize("reason", ["LABELS_INDISTINGUISHABLE", "TEMPLATE_TOO_LONG", "TOO_MANY_TEXTS", "LABEL_EMPTY"])
-async def test_a_rejection_of_the_labels_concerns_the_whole_call(connected, triton, reason):
-    triton.failure = (grpc.StatusCode.INTERNAL, f"in ensemble 'classify', clipsr:{reason}: Leave one out.")
+@pytest.mark.parametrize(
+    ("reason", "field"),
+    [
+        ("LABELS_EMPTY", "options.label_space.labels"),
+        ("TOO_MANY_LABELS", "options.label_space.labels"),
+        ("LABEL_EMPTY", "options.label_space.labels"),
+        ("LABEL_TOO_LONG", "options.label_space.labels"),
+        ("LABEL_NOT_UTF8", "options.label_space.labels"),
+        ("LABELS_INDISTINGUISHABLE", "options.label_space.labels"),
+        ("LABEL_DUPLICATE", "options.label_space.labels"),
+        ("TEXTS_EMPTY", "options.label_space"),
+        ("TEXT_TOO_LONG", "options.label_space"),
+        ("TOO_MANY_TEXTS", "options.label_space"),
+        ("TOO_MANY_TEMPLATES", "options.label_space.templates"),
+        ("TEMPLATE_EMPTY", "options.label_space.templates"),
+        ("TEMPLATE_NOT_UTF8", "options.label_space.templates"),
+        ("TEMPLATE_SET_UNKNOWN", "options.label_space.templates"),
+        ("TEMPLATE_WITHOUT_PLACEHOLDER", "options.label_space.templates"),
+        ("FIT_UNKNOWN", "options.fit"),
+    ],
+)
+async def test_what_the_models_refuse_besides_images_is_the_callers_fault(connected, triton, reason, field):
+    triton.failure = (grpc.StatusCode.INVALID_ARGUMENT, f"in ensemble 'classify', clipsr:{reason}: Send fewer.")
     with pytest.raises(InvalidRequestError) as caught:
         await classify(connected)
     (violation,) = caught.value.violations
-    assert (violation.field, violation.reason, violation.message) == ("label_space", reason, "Leave one out.")
+    assert (violation.field, violation.reason, violation.message) == (field, reason, "Send fewer.")
 
 
 @pytest.mark.parametrize(
@@ -360,6 +380,8 @@ async def test_a_rejection_of_the_labels_concerns_the_whole_call(connected, trit
         (grpc.StatusCode.INTERNAL, "onnxruntime: out of memory", BackendFaultError),
         (grpc.StatusCode.INVALID_ARGUMENT, "unexpected shape for input 'image'", BackendFaultError),
         (grpc.StatusCode.INTERNAL, "clipsr:TEXT_ENCODER_FAILED: something", BackendFaultError),
+        (grpc.StatusCode.INTERNAL, "clipsr:INTERNAL: KeyError: 'x'", BackendFaultError),
+        (grpc.StatusCode.UNAVAILABLE, "in ensemble 'classify', clipsr:BACKEND_UNAVAILABLE: x", BackendUnavailableError),
         (grpc.StatusCode.CANCELLED, "", BackendFaultError),
     ],
 )

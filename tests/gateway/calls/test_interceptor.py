@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import time
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -218,6 +219,22 @@ async def test_keys_change_while_calls_are_in_progress(start, backend, keys, req
     assert (await _classify(one, request_of(), new)).results
     one.gateway.operations.reload_keys()
     assert len(lines(caplog, "keys_rejected")) == 2
+
+
+async def test_the_watcher_outlives_any_wrong_file(start, keys, request_of, until, caplog):
+    one = await start(operations=OperationsConfig(api_keys=_written(keys, '{"keys": []}')))
+    with caplog.at_level(logging.INFO, logger="clipsr_gateway"):
+        _written(keys, json.dumps({"keys": [{"name": "a", "sha256": "0" * 64, "burst": float("inf")}]}))
+        await until(lambda: lines(caplog, "keys_rejected"))
+        keys.unlink()
+        key = add_key(keys, "team-a", limits=None)
+        await until(lambda: lines(caplog, "keys_loaded"))
+    assert (await _classify(one, request_of(), key)).results
+
+
+def _written(path: Path, content: str) -> Path:
+    path.write_text(content)
+    return path
 
 
 async def test_load_goes_on_while_keys_rotate(start, keys, request_of):

@@ -14,8 +14,9 @@ from clipsr_gateway._texts.label_cache import KnownLabels, LabelCache
 from clipsr_gateway._texts.labels import LabelQuery
 
 
-def known(*labels: str) -> KnownLabels:
-    return KnownLabels(query=LabelQuery(labels=labels, templates=("{}",)), encoded=cast("EncodedLabels", object()))
+def known(*labels: str, wire_bytes: int = 5) -> KnownLabels:
+    query = LabelQuery(labels=labels, templates=("{}",))
+    return KnownLabels(query=query, encoded=cast("EncodedLabels", object()), wire_bytes=wire_bytes)
 
 
 async def test_the_same_labels_are_prepared_once(start, backend, request_of):
@@ -53,8 +54,9 @@ def test_what_was_not_used_for_longest_is_forgotten():
     assert cache.get(b"bird.") is bird
     cache.put(b"bird.", bird)  # again: counted once
     assert len(cache) == 2
-    cache.put(b"more than all of it" * 100, dog)
-    assert len(cache) == 0
+    cache.put(b"more than all of it", known("dog", wire_bytes=2_000))
+    assert b"more than all of it" not in cache
+    assert len(cache) == 2
 
 
 @pytest.mark.parametrize(("labels", "lists"), [(2, 4000), (200, 600)])
@@ -79,7 +81,7 @@ for number in range({lists}):
     encoded = TritonLabels(connection=None, labels=query.labels, templates=query.templates)
     for images in (1, 8, 3, 8):
         encoded._make_inputs(images)
-    cache.put(space.SerializeToString(), KnownLabels(query=query, encoded=encoded))
+    cache.put(space.SerializeToString(), KnownLabels(query=query, encoded=encoded, wire_bytes=space.ByteSize()))
     if number == {lists} // 3:
         assert len(cache) < number, len(cache)
 print((resident_bytes() - before) / bound)

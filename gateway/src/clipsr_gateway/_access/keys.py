@@ -20,22 +20,23 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from clipsr_gateway._json_file import FieldError, Strict, parse_json
 from clipsr_gateway.errors import KeyFileError
 
 # Tells people, and the scanners that look for published secrets, what this is.
 _PREFIX = "clipsr_"
 _SECRET_BYTES = 32
 
-# Key names go into logs, metrics and traces, so they are short and plain.
+# Names go into logs, metrics and traces, so they are short and plain.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 # Metrics have one series for each name.
 _MAX_NAMES = 1_000
-
-_FIELDS = {"name", "sha256", "items_per_second", "burst", "max_concurrent_calls"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +120,10 @@ def read_keys(path: Path) -> KeySet:
     Raises:
         KeyFileError: it cannot be read or does not follow the format of docs/operations.md.
     """
-    return KeySet([_parse_key(path, place, entry) for place, entry in enumerate(_read_entries(path))])
+    try:
+        return KeySet(_parse(path, path.read_bytes()))
+    except OSError as cause:
+        raise KeyFileError(path, f"cannot be read: {cause.strerror}.") from cause
 
 
 def add_key(path: Path, name: str, *, limits: KeyLimits | None, replaces: bool = False) -> str:
@@ -137,18 +141,14 @@ def add_key(path: Path, name: str, *, limits: KeyLimits | None, replaces: bool =
     Raises:
         KeyFileError: the file or the name is wrong, or the file cannot be written.
     """
-    entries = _read_entries(path) if path.exists() else []
-    read = [_parse_key(path, place, entry) for place, entry in enumerate(entries)]
-    former = next((key for key in read if key.name == name), ApiKey(name=name, sha256=(), limits=KeyLimits()))
+    known = dict(read_keys(path).keys) if path.exists() else {}
+    former = known.get(name, ApiKey(name=name, sha256=(), limits=KeyLimits()))
     key = make_key()
     kept = () if replaces else former.sha256
-    changed = ApiKey(name=name, sha256=(*kept, hash_key(key)), limits=limits or former.limits)
-    document = [_to_entry(changed if known.name == name else known) for known in read]
-    if all(known.name != name for known in read):
-        document.append(_to_entry(changed))
-    for place, entry in enumerate(document):
-        _parse_key(path, place, entry)
-    _write(path, json.dumps({"keys": document}, indent=2) + "\n")
+    known[name] = ApiKey(name=name, sha256=(*kept, hash_key(key)), limits=limits or former.limits)
+    content = json.dumps({"keys": [_to_entry(one) for one in known.values()]}, indent=2) + "\n"
+    _parse(path, content.encode())
+    _write(path, content)
     return key
 
 
@@ -162,52 +162,65 @@ def _to_entry(key: ApiKey) -> dict[str, Any]:
     }
 
 
-def _read_entries(path: Path) -> list[Any]:
-    try:
-        document: Any = json.loads(path.read_bytes())
-    except OSError as cause:
-        raise KeyFileError(path, f"cannot be read: {cause.strerror}.") from cause
-    except ValueError as cause:  # the text is not repeated: somebody may have put a key into it
-        raise KeyFileError(path, "is not JSON; `clipsr-gateway keys new NAME` writes the format.") from cause
-    entries: Any = cast("dict[str, Any]", document).get("keys") if isinstance(document, dict) else None
-    if not isinstance(entries, list):
-        raise KeyFileError(path, 'must be an object with a list "keys"; `clipsr-gateway keys new NAME` writes it.')
-    entries = cast("list[Any]", entries)
-    if len(entries) > _MAX_NAMES:
-        raise KeyFileError(path, f"holds {len(entries):,} names; at most {_MAX_NAMES:,} are allowed.")
-    names = [cast("dict[str, Any]", entry).get("name") for entry in entries if isinstance(entry, dict)]
-    for name in names:
-        if names.count(name) > 1:
-            raise KeyFileError(path, f"names {name!r} twice; put all hashes of a name into its one list.")
-    return entries
+class _Entry(Strict):
+    """One name of the file; unknown fields are refused, for a mistyped limit would be none."""
 
+    model_config = ConfigDict(extra="forbid")
 
-def _parse_key(path: Path, place: int, entry: Any) -> ApiKey:
-    where = f"keys[{place}]"
-    if not isinstance(entry, dict):
-        raise KeyFileError(path, f"{where} must be an object with name and sha256.")
-    fields = cast("dict[str, Any]", entry)
-    if unknown := sorted(set(fields) - _FIELDS):
-        raise KeyFileError(path, f"{where} has unknown fields {unknown}; known are {sorted(_FIELDS)}.")
-    name, hashes = fields.get("name"), fields.get("sha256")
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise KeyFileError(path, f"{where}.name must be 1 to 63 letters, digits, dots, hyphens or underscores.")
-    hashes = cast("list[Any]", hashes if isinstance(hashes, list) else [hashes])
-    if not hashes or not all(_is_hash(digest) for digest in hashes):
-        raise KeyFileError(path, f"{where}.sha256 must list SHA-256 hashes, each of 64 lower-case hexadecimal digits.")
-    try:
+    name: str
+    sha256: list[str]
+    items_per_second: float = 0.0
+    burst: int = 0
+    max_concurrent_calls: int = 0
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise ValueError("must be 1 to 63 letters, digits, dots, hyphens or underscores")
+        return name
+
+    @field_validator("sha256", mode="before")
+    @classmethod
+    def _check_hashes(cls, value: Any) -> list[str]:
+        hashes = cast("list[Any]", value if isinstance(value, list) else [value])
+        if not hashes or not all(isinstance(digest, str) and _SHA256.fullmatch(digest) for digest in hashes):
+            raise ValueError("must list SHA-256 hashes, each of 64 lower-case hexadecimal digits")
+        return hashes
+
+    @model_validator(mode="after")
+    def _check_limits(self) -> _Entry:
+        self.to_key()
+        return self
+
+    def to_key(self) -> ApiKey:
         limits = KeyLimits(
-            items_per_second=float(fields.get("items_per_second", 0)),
-            burst=int(fields.get("burst", 0)),
-            max_concurrent_calls=int(fields.get("max_concurrent_calls", 0)),
+            items_per_second=self.items_per_second, burst=self.burst, max_concurrent_calls=self.max_concurrent_calls
         )
-    except (TypeError, ValueError) as cause:
-        raise KeyFileError(path, f"{where} ({name}): {cause}.") from cause
-    return ApiKey(name=name, sha256=tuple(hashes), limits=limits)
+        return ApiKey(name=self.name, sha256=tuple(self.sha256), limits=limits)
 
 
-def _is_hash(value: Any) -> bool:
-    return isinstance(value, str) and bool(_SHA256.fullmatch(value))
+class _Document(Strict):
+    keys: Annotated[tuple[_Entry, ...], Field(max_length=_MAX_NAMES)]
+
+    @field_validator("keys")
+    @classmethod
+    def _check_names(cls, entries: tuple[_Entry, ...]) -> tuple[_Entry, ...]:
+        names = [entry.name for entry in entries]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"names {name!r} twice; put all hashes of a name into its one list")
+        return entries
+
+
+def _parse(path: Path, content: bytes) -> list[ApiKey]:
+    try:
+        return [entry.to_key() for entry in parse_json(content, _Document).keys]
+    except FieldError as error:
+        hint = "`clipsr-gateway keys new NAME` writes the format."
+        if error.kind == "json_invalid":
+            raise KeyFileError(path, f"is not JSON; {hint}") from error
+        raise KeyFileError(path, f"{error.field or 'the document'} {error}; {hint}") from error
 
 
 def _write(path: Path, text: str) -> None:

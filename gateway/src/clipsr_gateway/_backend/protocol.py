@@ -92,6 +92,7 @@ class EncodedLabels(Protocol):
             BackendUnavailableError: the backend does not answer or has not loaded the ensemble.
             DeadlineExceededError: `timeout_s` passed.
             ImageRejectedError: the image is at fault.
+            InvalidRequestError: the labels, the templates or the fit are.
             BackendFaultError: anything else.
         """
         ...

@@ -44,14 +44,25 @@ SIMILARITY_MODEL = "similarity"
 UPSCALE_MODEL = "upscale"
 
 # `upscale` is a part of the ensembles, which are ready when their parts are.
+# Where a request holds what a reason of the models speaks of: texts are labels in templates there.
+_FIELDS = {"LABEL": "labels", "TEMPLATE": "templates", "TEXT": "texts", "FIT": "fit"}
+_CLASSIFY_FIELDS = {
+    "LABEL": "options.label_space.labels",
+    "TEMPLATE": "options.label_space.templates",
+    "TEXT": "options.label_space",
+    "FIT": "options.fit",
+}
+
+_CLASSIFY_MODELS = (*MODELS.values(), *DETAILED_MODELS.values())
 _READY_MODELS = (*MODELS.values(), *DETAILED_MODELS.values(), *EMBED_IMAGE_MODELS.values(), EMBED_TEXT_MODEL)
 
-# Python models prefix what is meant for the caller; an ensemble may wrap it in its own sentence. The reason's prefix
-# is checked too: only an image can still be at fault once the gateway has checked the rest of the request.
-# BACKEND_UNAVAILABLE and INTERNAL, in the same form, are no fault of the request.
+# Python models prefix what is meant for the caller; an ensemble may wrap it in its own sentence. What is wrong with an
+# image is often seen only there; what is wrong with the rest only where the models are stricter than this gateway.
 _REJECTION = re.compile(
-    r"clipsr:((?:IMAGE|LABELS?|TEMPLATE|TOO_MANY)_[A-Z_0-9]+|TEXTS?_(?:EMPTY|TOO_LONG|NOT_UTF8)): ([^\n]*)"
+    r"clipsr:((?:IMAGE_|(?P<noun>LABEL|TEXT|TEMPLATE|FIT)S?_(?!ENCODER)|TOO_MANY_(?P<nouns>LABEL|TEXT|TEMPLATE)S)[A-Z_0-9]*)"
+    r": ([^\n]*)"
 )
+_TEXT_ENCODER_AWAY = "clipsr:BACKEND_UNAVAILABLE: "
 
 # Images of a call that are ready at the same moment share a request: a request costs the gateway, Triton and each model
 # more than decoding such an image does. `decode` works through a request one by one in one of its two processes, so
@@ -95,7 +106,7 @@ class _Connection:
         Raises:
             BackendUnavailableError: Triton does not answer, or has not loaded the model.
             DeadlineExceededError: `timeout_s` passed.
-            ImageRejectedError: a model refused the image.
+            ImageRejectedError, InvalidRequestError: a model refused the image, or something else of the request.
             BackendFaultError: anything else.
         """
         try:
@@ -363,13 +374,16 @@ def _raise_typed(error: InferenceServerException, *, target: str, model_name: st
     """Map tritonclient's one exception to the error of the decision it calls for."""
     status = str(error.status()).removeprefix("StatusCode.")
     message = str(error.message())
-    rejection = _REJECTION.search(message)
-    if rejection:
-        reason, text = rejection.group(1), rejection.group(2).strip()
-        if reason.startswith("IMAGE_"):
+    if rejection := _REJECTION.search(message):
+        reason, text = rejection[1], rejection[4].strip()
+        noun = rejection["noun"] or rejection["nouns"]
+        if noun is None:
             raise ImageRejectedError(reason, text) from error
-        field = "texts" if model_name == EMBED_TEXT_MODEL else "label_space"
+        field = (_CLASSIFY_FIELDS if model_name in _CLASSIFY_MODELS else _FIELDS)[noun]
         raise InvalidRequestError([Violation(field=field, reason=reason, message=text)]) from error
+    if _TEXT_ENCODER_AWAY in message:
+        text = f"The text encoder of Triton at {target} does not answer; retry, or look at its log."
+        raise BackendUnavailableError(target, text) from error
     if status == "UNAVAILABLE" and "model" not in message.lower():
         text = f"Triton at {target} does not answer; it is down or still starting. Retry, or look at its log."
         raise BackendUnavailableError(target, text) from error

@@ -49,7 +49,7 @@ class ImageClassifier:
             self._label_cache.put(serialized, prepared.known)
         call.fields["labels"] = len(prepared.labels)
         call.fields["templates"] = len(prepared.known.query.templates)
-        await self._warmer.warm(prepared.known.query, call)
+        await self._warmer.warm(prepared.known, call)
         return prepared
 
     async def classify(

@@ -118,7 +118,7 @@ def prepare_options(
 def _encode_labels(space: types_pb2.LabelSpace, core: Core) -> KnownLabels:
     query = resolve_label_space(space, path=f"{_PATH}label_space", manifest=core.manifest, limits=core.limits)
     encoded = core.backend.encode_labels(labels=query.labels, templates=query.templates)
-    return KnownLabels(query=query, encoded=encoded)
+    return KnownLabels(query=query, encoded=encoded, wire_bytes=space.ByteSize())
 
 
 def _threshold_violations(options: classifier_pb2.ClassifyOptions) -> Iterator[Violation]:

@@ -250,7 +250,7 @@ async def serve(config: GatewayConfig) -> None:
         ManifestError: the repository's manifest.json is absent or wrong.
         ListenError: the address cannot be bound.
     """
-    manifest = load_manifest(config.repository)
+    manifest = load_manifest(config.repository, limits=config.limits)
     stop_requested = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):

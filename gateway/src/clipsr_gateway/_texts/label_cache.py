@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import contextlib
+import math
 from dataclasses import dataclass
+
+from cachetools import LRUCache
 
 from clipsr_gateway._backend.protocol import EncodedLabels
 from clipsr_gateway._texts.labels import LabelQuery
@@ -14,51 +17,34 @@ _ENTRY_BYTES, _BYTES_PER_BYTE = 8 * 1024, 20
 _MAX_BYTES = 64 * 1024 * 1024
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class KnownLabels:
     """Labels and templates, checked and encoded for the backend.
 
     Attributes:
         query: as the models take them.
         encoded: as the backend takes them.
+        wire_bytes: size of the label space on the wire.
+        warmed_s: when the backend was last made to know them, by the clock of LabelWarmer.
     """
 
     query: LabelQuery
     encoded: EncodedLabels
+    wire_bytes: int
+    warmed_s: float = -math.inf
 
 
-class LabelCache:
-    """Keeps what was used last. Belongs to one event loop.
+class LabelCache(LRUCache[bytes, KnownLabels]):
+    """Keeps the label spaces that were used last, by their serialized form. Belongs to one event loop.
 
     Args:
         max_bytes: of memory, by estimate; about 8,000 short lists, or 20 of 10,000 labels.
     """
 
     def __init__(self, *, max_bytes: int = _MAX_BYTES) -> None:
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._known: OrderedDict[bytes, KnownLabels] = OrderedDict()
-
-    def __len__(self) -> int:
-        """Return how many label spaces are kept."""
-        return len(self._known)
-
-    def get(self, serialized: bytes) -> KnownLabels | None:
-        """Return what is known of a serialized LabelSpace."""
-        known = self._known.get(serialized)
-        if known is not None:
-            self._known.move_to_end(serialized)
-        return known
+        super().__init__(max_bytes, getsizeof=lambda known: _ENTRY_BYTES + _BYTES_PER_BYTE * known.wire_bytes)
 
     def put(self, serialized: bytes, known: KnownLabels) -> None:
-        """Keep a label space, and forget those that were not used for longest."""
-        if serialized not in self._known:
-            self._bytes += _memory_bytes(serialized)
-        self._known[serialized] = known
-        while self._bytes > self._max_bytes:
-            forgotten, _ = self._known.popitem(last=False)
-            self._bytes -= _memory_bytes(forgotten)
-
-
-def _memory_bytes(serialized: bytes) -> int:
-    return _ENTRY_BYTES + _BYTES_PER_BYTE * len(serialized)
+        """Keep a label space, unless it is larger than the whole cache."""
+        with contextlib.suppress(ValueError):
+            self[serialized] = known

@@ -7,12 +7,13 @@ at once take it many seconds; in portions, other requests pass in between.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 
 from clipsr_gateway._backend.core import Core
 from clipsr_gateway._calls.call import Call
+from clipsr_gateway._texts.label_cache import KnownLabels
 from clipsr_gateway._texts.labels import LabelQuery
 from clipsr_gateway.errors import BackendFaultError
 
@@ -25,14 +26,13 @@ _LEAST_TEXTS, _MOST_TEXTS = 16, 512
 # A portion should take about this long: little beside the answer that somebody else waits for.
 _SHORT_S, _LONG_S = 0.01, 0.03
 
-# Lists that are believed to be known. The model keeps 50,000 labels, five of the longest lists, and has its own rule of
-# which to forget, so a list is believed for a while only; at worst somebody waits for it.
-_LISTS = 16
+# How long a list is believed to be known. The model keeps 50,000 labels, five of the longest lists, and has its own
+# rule of which to evict; at worst a request waits while they are encoded again.
 _BELIEVED_S = 300.0
 
 
 class LabelWarmer:
-    """Sends long label lists ahead, each one once.
+    """Sends long label lists ahead, each one once for a while.
 
     Args:
         core: what every service works with.
@@ -42,32 +42,30 @@ class LabelWarmer:
     def __init__(self, core: Core, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._core = core
         self._clock = clock
-        self._known: OrderedDict[LabelQuery, float] = OrderedDict()
+        self._forgotten_s = -math.inf
         # One portion at a time: several would be computed as one.
         self._turn = asyncio.Semaphore(1)
 
     def forget(self) -> None:
-        """Forget all: the backend may have been restarted."""
-        self._known.clear()
+        """Believe no list that was warmed before now: the backend may have been restarted."""
+        self._forgotten_s = self._clock()
 
-    async def warm(self, query: LabelQuery, call: Call) -> None:
-        """Return when the backend knows the labels, or at once if they are few.
+    async def warm(self, known: KnownLabels, call: Call) -> None:
+        """Return when the backend knows the labels, or immediately if they are few.
 
         Raises:
             BackendUnavailableError, DeadlineExceededError: the call fails.
         """
-        if len(query.labels) * len(query.templates) <= _FEW_TEXTS:
+        if len(known.query.labels) * len(known.query.templates) <= _FEW_TEXTS:
             return
-        if self._known.get(query, -_BELIEVED_S) > self._clock() - _BELIEVED_S:
-            self._known.move_to_end(query)
+        began_s = self._clock()
+        if known.warmed_s > max(self._forgotten_s, began_s - _BELIEVED_S):
             return
         try:
-            await self._send_portions(query, call)
+            await self._send_portions(known.query, call)
         except BackendFaultError:
             return  # the images' own requests meet the same fault, and report it
-        self._known[query] = self._clock()
-        if len(self._known) > _LISTS:
-            self._known.popitem(last=False)
+        known.warmed_s = began_s
 
     async def _send_portions(self, query: LabelQuery, call: Call) -> None:
         texts, start = _LEAST_TEXTS, 0
