@@ -103,9 +103,14 @@ def test_images_come_from_bytes_paths_and_open_files(client, fake_service, tmp_p
     assert contents == [b"bytes", b"a file", b"a file", b"open", b"array"]
 
 
-def test_a_file_that_is_not_there_is_an_os_error(client, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"absent\.png"):
-        client.classify([tmp_path / "absent.png"], ["cat"])
+@pytest.mark.parametrize("ask", ["classify", "embed_images"])
+def test_a_file_that_is_not_there_does_not_fail_its_neighbours(client, tmp_path, ask):
+    arguments = (["cat"],) if ask == "classify" else ()
+    sources = [b"first", tmp_path / "absent.png", tmp_path, b"last", tmp_path / "\0"]
+    first, absent, folder, last, odd = getattr(client, ask)(sources, *arguments)
+    assert not isinstance(first, FailedImage)
+    assert not isinstance(last, FailedImage)
+    assert (absent.code, folder.code, odd.code) == ("NOT_FOUND", "DATA_LOSS", "INVALID_ARGUMENT")
 
 
 def test_a_text_file_is_refused(client):

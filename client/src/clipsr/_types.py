@@ -5,10 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, Protocol
 
-ImageSource = bytes | str | os.PathLike[str] | BinaryIO
-"""An image file: its bytes, its path, or an open binary file, which is read from where it stands and not closed."""
+
+class PixelSource(Protocol):
+    """A Pillow image, or an array such as NumPy's: uint8, [height, width] or [height, width, channels], RGB."""
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        """What both have in common."""
+        ...
+
+
+ImageSource = bytes | str | os.PathLike[str] | BinaryIO | PixelSource
+"""An image: a file's bytes, its path, or an open binary file, which is read from where it stands and not closed; or a
+Pillow image or array of uint8 (grey, grey and alpha, RGB or RGBA), which is sent as PNG."""
 
 Fit = Literal["auto", "center_crop", "squash"]
 """How an image that is not square is fitted: as the model was trained ("auto"), the largest centred square, or all of

@@ -15,6 +15,7 @@ from clipsr._async.library import AsyncLibrary, list_libraries
 from clipsr._codecs import classify as classify_codec
 from clipsr._codecs import embed as embed_codec
 from clipsr._codecs import upscale as upscale_codec
+from clipsr._codecs.arguments import as_text
 from clipsr._codecs.stream import Outcome, classify_stream_codec
 from clipsr._errors import DeadlineError, NotFoundError, ServiceUnavailableError
 from clipsr._library_types import LibraryInfo
@@ -149,7 +150,7 @@ class AsyncClient:
             OSError: a file cannot be read.
             TypeError: an argument that must be a sequence is a single text or image.
         """
-        sources = _images.as_sequence(images)
+        sources = map(_images.try_read_image, _images.as_sequence(images))
         asked = classify_codec.encode_options(
             classify_codec.choose_options(
                 options,
@@ -167,7 +168,7 @@ class AsyncClient:
                 ),
             )
         )
-        parts = classify_codec.split(_images.read_images(sources), classifier_pb2.ClassifyRequest(options=asked))
+        parts = classify_codec.split(sources, classifier_pb2.ClassifyRequest(options=asked))
         outcomes: list[Classification | FailedImage] = []
         while (part := await run_blocking(next, parts, None)) is not None:
             if isinstance(part, FailedImage):
@@ -276,7 +277,7 @@ class AsyncClient:
             ClipsrError: as classify(); so are OSError and TypeError.
         """
         query = embed_codec.encode_embed_query(fit=fit, route=route)
-        parts = classify_codec.split(_images.read_images(_images.as_sequence(images)), query)
+        parts = classify_codec.split(map(_images.try_read_image, _images.as_sequence(images)), query)
         outcomes: list[ImageEmbedding | FailedImage] = []
         while (part := await run_blocking(next, parts, None)) is not None:
             if isinstance(part, FailedImage):
@@ -388,7 +389,7 @@ class AsyncClient:
             ClipsrError: as classify(); ServiceUnavailableError if nobody answers.
         """
         check = self._connection.stub(health_pb2_grpc.HealthStub).Check
-        request = health_pb2.HealthCheckRequest(service=service)
+        request = health_pb2.HealthCheckRequest(service=as_text("service", service))
         try:
             return health.status_name(await self._call(check, request, timeout_s, retry=_NEVER))
         except NotFoundError:
@@ -406,7 +407,7 @@ class AsyncClient:
             AuthenticationError: TLS failed, or the service does not let this caller in; waiting would not help.
             ClipsrError: as health().
         """
-        poller = health.ReadinessPoller(self.url, self._connection.timeout_s if timeout_s is None else timeout_s)
+        poller = health.ReadinessPoller(self.url, self._connection.choose_timeout_s(timeout_s))
         while True:
             try:
                 is_ready = poller.observe(await self.health(service=service, timeout_s=poller.next_timeout_s()))

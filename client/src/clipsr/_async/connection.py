@@ -11,6 +11,7 @@ import grpc
 
 from clipsr._async.channel import Channel
 from clipsr._async.stream import TaskStream
+from clipsr._codecs.arguments import as_count, as_seconds
 from clipsr._codecs.stream import Answer, Item, Source, StreamCodec
 from clipsr._rpc.credentials import Access
 from clipsr._rpc.errors import error_from_rpc
@@ -34,13 +35,17 @@ class AsyncConnection:
 
     def __init__(self, url: str, *, timeout_s: float, retry: RetryPolicy, access: Access) -> None:
         self.url = url
-        self.timeout_s = timeout_s
+        self.timeout_s = as_seconds("timeout_s", timeout_s)
         self.retry = retry
         self._access = access
         self._channel = Channel(url, access)
         self.stub = self._channel.stub
         self.sleep = self._channel.sleep
         self.close = self._channel.close
+
+    def choose_timeout_s(self, timeout_s: float | None, *, name: str = "timeout_s") -> float:
+        """Return the time that was given, or the client's for None; raise as as_seconds()."""
+        return self.timeout_s if timeout_s is None else as_seconds(name, timeout_s)
 
     async def call(
         self, method: Callable[..., Any], request: object, timeout_s: float | None, *, retry: RetryPolicy | None = None
@@ -50,7 +55,7 @@ class AsyncConnection:
         Raises:
             ClipsrError: it failed, or nothing is left of the deadline.
         """
-        deadline = Deadline(self.timeout_s if timeout_s is None else timeout_s)
+        deadline = Deadline(self.choose_timeout_s(timeout_s))
         for attempt in itertools.count(1):
             try:
                 with self._channel.in_use():
@@ -79,9 +84,9 @@ class AsyncConnection:
         stream = TaskStream(
             open_call=lambda requests: pick_method()(requests, metadata=self._access.call_metadata()),
             images=images,
-            window=Window(codec, max_images=read_ahead),
+            window=Window(codec, max_images=as_count("read_ahead", read_ahead, least=1)),
             retry=self.retry,
-            idle_timeout_s=self.timeout_s if idle_timeout_s is None else idle_timeout_s,
+            idle_timeout_s=self.choose_timeout_s(idle_timeout_s, name="idle_timeout_s"),
             url=self.url,
             lifetime=self._channel.lifetime,
         )
@@ -101,7 +106,7 @@ class AsyncConnection:
         Raises:
             ClipsrError: it failed.
         """
-        deadline = Deadline(math.inf if timeout_s is None else timeout_s)
+        deadline = Deadline(math.inf if timeout_s is None else as_seconds("timeout_s", timeout_s))
         attempt, most = 0, -1
         while True:
             try:

@@ -11,6 +11,7 @@ from clipsr import _images
 from clipsr._async.channel import run_blocking
 from clipsr._async.connection import AsyncConnection
 from clipsr._codecs import library_requests, library_responses
+from clipsr._codecs.arguments import as_text
 from clipsr._codecs.library_requests import AddSource
 from clipsr._library_types import (
     AddOutcome,
@@ -38,7 +39,7 @@ class AsyncLibrary:
 
     def __init__(self, connection: AsyncConnection, name: str) -> None:
         self._connection = connection
-        self._name = name
+        self._name = as_text("name", name)
         self._call = connection.call
         self._retry_refused = dataclasses.replace(connection.retry, is_repeatable=False)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TypeVar, get_args
 
 from google.rpc import code_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs] - its stubs lack a package file
 
+from clipsr._codecs.arguments import as_count, as_number, as_text, as_texts, invalid
 from clipsr._codecs.status_details import parse_details
-from clipsr._errors import InvalidRequestError, ServiceError
+from clipsr._errors import ServiceError
 from clipsr._types import (
     Artifact,
     CallerLimits,
@@ -30,8 +31,6 @@ MAX_IMAGES = 256
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """Bytes of one message; the service's Limits.max_message_bytes."""
-
-_MAX_TOP_K = 2**32 - 1  # uint32
 
 _Query = TypeVar("_Query", classifier_pb2.ClassifyRequest, embedding_pb2.EmbedImagesRequest)
 
@@ -67,33 +66,35 @@ def encode_options(options: ClassifyOptions) -> classifier_pb2.ClassifyOptions:
     Raises:
         InvalidRequestError: an option is outside of its range, or a text cannot be written as UTF-8. Everything else
             is the service's to judge.
-        TypeError: labels or templates are one string instead of a sequence of strings.
+        TypeError: labels or templates are no sequence of strings, or an option is of another kind.
     """
-    as_texts("labels", options.labels)
-    as_texts("templates", options.templates)
-    if not 0 <= options.top_k <= _MAX_TOP_K:
-        raise invalid("top_k", f"top_k is {options.top_k}; use 0 for all labels, or the number of the best ones.")
-    try:
-        label_space = types_pb2.LabelSpace(
-            labels=options.labels, label_set=options.label_set, templates=options.templates
-        )
-    except UnicodeEncodeError as error:
-        message = f"The text {error.object!r} holds half a surrogate pair, which UTF-8 cannot write; remove it."
-        raise invalid("label_space", message) from error
+    label_space = types_pb2.LabelSpace(
+        labels=as_texts("labels", options.labels),
+        label_set=as_text("label_set", options.label_set),
+        templates=as_texts("templates", options.templates),
+    )
     none_of_these = None
     if options.min_cosine is not None or options.min_probability is not None:
         none_of_these = classifier_pb2.NoneOfThese(
-            min_cosine=options.min_cosine, min_probability=options.min_probability
+            min_cosine=encode_min_cosine(options.min_cosine),
+            min_probability=None
+            if options.min_probability is None
+            else as_number("min_probability", options.min_probability, least=0, most=1),
         )
     return classifier_pb2.ClassifyOptions(
         label_space=label_space,
         fit=encode_fit(options.fit),
         route=encode_route(options.route),
-        top_k=options.top_k,
+        top_k=as_count("top_k", options.top_k, advice="use 0 for all labels, or the number of the best ones"),
         none_of_these=none_of_these,
         return_embedding=options.return_embedding,
         return_encoder_input=options.return_encoder_input,
     )
+
+
+def encode_min_cosine(min_cosine: float | None) -> float | None:
+    """Return a threshold on the cosine; raise InvalidRequestError for one that no cosine can reach or miss."""
+    return None if min_cosine is None else as_number("min_cosine", min_cosine, least=-1, most=1)
 
 
 def encode_fit(fit: Fit) -> types_pb2.Fit:
@@ -118,34 +119,24 @@ def decode_route(route: int) -> RouteTaken:
     return name
 
 
-def as_texts(name: str, texts: Sequence[str]) -> Sequence[str]:
-    """Return the texts as they are.
-
-    Raises:
-        TypeError: they are one text, whose letters would pass for a sequence.
-    """
-    if isinstance(texts, (str, bytes)):
-        raise TypeError(f"{name} is one string; give a sequence of strings, such as [{texts!r}]")
-    return texts
-
-
 def split(
-    contents: Iterable[bytes],
+    contents: Iterable[bytes | FailedImage],
     query: _Query,
     *,
     max_images: int = MAX_IMAGES,
     max_message_bytes: int = MAX_MESSAGE_BYTES,
 ) -> Iterator[_Query | FailedImage]:
-    """Divides images among as few requests as their order allows; reads `contents` no further than it must.
+    """Divide images among as few requests as their order allows; reads `contents` no further than it must.
 
     Args:
-        contents: image files.
+        contents: image files, or why one cannot be sent.
         query: a request that lacks nothing but its images.
         max_images: images in one request.
         max_message_bytes: bytes of one request.
 
     Yields:
-        Requests in the order of the images, and in its place a FailedImage for each image too large for any request.
+        Requests in the order of the images, and in its place a FailedImage for each image that cannot be sent, or is
+        too large for any request.
 
     Raises:
         InvalidRequestError: labels and templates alone fill a request.
@@ -156,17 +147,18 @@ def split(
         raise invalid("label_space", sentence)
     request, size_bytes = _copy(query), query_bytes
     for content in contents:
-        content_bytes = message_bytes(len(content))
-        fits_alone = query_bytes + content_bytes <= max_message_bytes
+        content_bytes = 0 if isinstance(content, FailedImage) else message_bytes(len(content))
+        if not isinstance(content, FailedImage) and query_bytes + content_bytes > max_message_bytes:
+            content = too_large(len(content), max_message_bytes)
         is_full = len(request.images) == max_images or size_bytes + content_bytes > max_message_bytes
-        if request.images and is_full:
+        if request.images and (is_full or isinstance(content, FailedImage)):
             yield request
             request, size_bytes = _copy(query), query_bytes
-        if fits_alone:
+        if isinstance(content, FailedImage):
+            yield content
+        else:
             request.images.add(content=content)
             size_bytes += content_bytes
-        else:
-            yield too_large(len(content), max_message_bytes)
     if request.images:
         yield request
 
@@ -318,11 +310,6 @@ def too_large(content_bytes: int, max_message_bytes: int) -> FailedImage:
 
 def _choices(literal: object) -> str:
     return ", ".join(repr(choice) for choice in get_args(literal))
-
-
-def invalid(field: str, sentence: str, *, reason: str = "") -> InvalidRequestError:
-    """Return the error of one wrong field."""
-    return InvalidRequestError(sentence, reason=reason, violations=((field, sentence),))
 
 
 def unreadable(what: str) -> ServiceError:

@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from clipsr._codecs.classify import (
-    as_texts,
-    decode_failure,
-    decode_route,
-    encode_fit,
-    encode_route,
-    invalid,
-    unreadable,
-)
+from clipsr._codecs.arguments import as_texts
+from clipsr._codecs.classify import decode_failure, decode_route, encode_fit, encode_route, unreadable
 from clipsr._types import FailedImage, Fit, ImageEmbedding, Route, TextEmbedding
 from clipsr.v1 import embedding_pb2
 
@@ -45,21 +38,15 @@ def decode_image_embeddings(
 def encode_texts(
     texts: Sequence[str], *, templates: Sequence[str], max_texts: int = MAX_TEXTS
 ) -> Iterator[embedding_pb2.EmbedTextsRequest]:
-    """Divides texts among as few requests as possible, in their order.
+    """Divide texts among as few requests as possible, in their order.
 
     Raises:
         InvalidRequestError: a text cannot be written as UTF-8. Everything else is the service's to judge.
-        TypeError: texts or templates are one string instead of a sequence of strings.
+        TypeError: texts or templates are no sequence of strings.
     """
-    as_texts("texts", texts)
-    as_texts("templates", templates)
+    texts, templates = as_texts("texts", texts), as_texts("templates", templates)
     for start in range(0, len(texts), max_texts):
-        part = texts[start : start + max_texts]
-        try:
-            yield embedding_pb2.EmbedTextsRequest(texts=part, templates=templates)
-        except UnicodeEncodeError as error:
-            sentence = f"The text {error.object!r} holds half a surrogate pair, which UTF-8 cannot write; remove it."
-            raise invalid("texts", sentence) from error
+        yield embedding_pb2.EmbedTextsRequest(texts=texts[start : start + max_texts], templates=templates)
 
 
 def decode_text_embeddings(response: embedding_pb2.EmbedTextsResponse, *, text_count: int) -> list[TextEmbedding]:

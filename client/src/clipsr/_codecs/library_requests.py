@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TypeVar
@@ -12,17 +12,18 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from clipsr import _images
+from clipsr._codecs.arguments import as_count, as_text, as_texts, invalid
 from clipsr._codecs.classify import (
-    as_texts,
     decode_failure,
     decode_route,
     encode_fit,
+    encode_min_cosine,
     encode_route,
-    invalid,
     message_bytes,
     unreadable,
 )
 from clipsr._codecs.stream import MESSAGE_OVERHEAD_BYTES, StreamCodec
+from clipsr._errors import InvalidRequestError
 from clipsr._library_types import AddedImage, AddOutcome, ImageFilter, NewImage, PresentImage
 from clipsr._types import FailedImage, Fit, ImageSource, Route
 from clipsr.v1 import library_pb2, types_pb2
@@ -31,7 +32,6 @@ AddSource = ImageSource | NewImage
 """An image to add; of a path, the path becomes the source."""
 
 _MAX_HASHES = 1_000  # of one deletion; below the service's LibraryLimits.max_delete_hashes
-_MAX_UINT32 = 2**32 - 1
 
 _Request = TypeVar("_Request", bound=Message)
 
@@ -70,7 +70,7 @@ def encode_create(name: str, *, keep_originals: bool, thumbnail_side_px: int) ->
     return library_pb2.CreateLibraryRequest(
         name=_name(name),
         discard_originals=not keep_originals,
-        thumbnail_side_px=_uint32("thumbnail_side_px", thumbnail_side_px),
+        thumbnail_side_px=as_count("thumbnail_side_px", thumbnail_side_px),
     )
 
 
@@ -89,10 +89,10 @@ def encode_search_options(
 ) -> library_pb2.SearchOptions:
     """Return what holds for both kinds of search; raise as encode_filter()."""
     return library_pb2.SearchOptions(
-        top_k=_uint32("top_k", top_k),
+        top_k=as_count("top_k", top_k),
         filter=_encode_filter(where),
         parts=parts,
-        min_cosine=min_cosine,
+        min_cosine=encode_min_cosine(min_cosine),
         is_exact=is_exact,
     )
 
@@ -106,11 +106,9 @@ def encode_search_text(
         InvalidRequestError: a text cannot be written as UTF-8.
         TypeError: templates are one string instead of a sequence of strings.
     """
-    as_texts("templates", templates)
-    try:
-        return library_pb2.SearchByTextRequest(library=_name(name), text=text, templates=templates, options=options)
-    except UnicodeEncodeError as error:
-        raise _not_utf8("text", error) from error
+    return library_pb2.SearchByTextRequest(
+        library=_name(name), text=as_text("text", text), templates=as_texts("templates", templates), options=options
+    )
 
 
 def encode_search_image(
@@ -138,7 +136,7 @@ def encode_search_image(
         exclude_query=exclude_query,
     )
     if sha256 is not None:
-        request.sha256 = sha256
+        request.sha256 = as_text("sha256", sha256)
     elif content is not None:
         request.image.content = content
     return request
@@ -156,8 +154,8 @@ def encode_list(
     """Return the request for a page; raise InvalidRequestError for a value that no message can hold."""
     return library_pb2.ListImagesRequest(
         library=_name(name),
-        page_size=_uint32("page_size", page_size),
-        page_token=page_token,
+        page_size=as_count("page_size", page_size),
+        page_token=as_text("page_token", page_token),
         filter=_encode_filter(where),
         parts=parts,
         newest_first=newest_first,
@@ -166,7 +164,7 @@ def encode_list(
 
 def encode_get(name: str, sha256: str, *, parts: library_pb2.ImageParts) -> library_pb2.GetImageRequest:
     """Return the request for one image."""
-    return library_pb2.GetImageRequest(library=_name(name), sha256=sha256, parts=parts)
+    return library_pb2.GetImageRequest(library=_name(name), sha256=as_text("sha256", sha256), parts=parts)
 
 
 def encode_deletions(
@@ -178,7 +176,7 @@ def encode_deletions(
         InvalidRequestError: there is not exactly one of hashes and filter.
         TypeError: hashes are one string instead of a sequence of strings.
     """
-    as_texts("hashes", hashes)
+    hashes = as_texts("hashes", hashes)
     if hashes and where is not None:
         raise invalid("selection", "Give either hashes or a filter: what shall be deleted?")
     if where is not None:
@@ -191,19 +189,18 @@ def encode_deletions(
 def _encode_filter(where: ImageFilter | None) -> library_pb2.ImageFilter | None:
     if where is None:
         return None
-    as_texts("all_tags", where.all_tags)
-    as_texts("any_tags", where.any_tags)
-    try:
-        return library_pb2.ImageFilter(
-            all_tags=where.all_tags,
-            any_tags=where.any_tags,
-            metadata=where.metadata,
-            added_from=_encode_time("added_from", where.added_from),
-            added_before=_encode_time("added_before", where.added_before),
-            source_prefix=where.source_prefix,
-        )
-    except UnicodeEncodeError as error:
-        raise _not_utf8("filter", error) from error
+    return library_pb2.ImageFilter(
+        all_tags=as_texts("all_tags", where.all_tags),
+        any_tags=as_texts("any_tags", where.any_tags),
+        metadata=_encode_metadata(where.metadata),
+        added_from=_encode_time("added_from", where.added_from),
+        added_before=_encode_time("added_before", where.added_before),
+        source_prefix=as_text("source_prefix", where.source_prefix),
+    )
+
+
+def _encode_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+    return {as_text("a key of metadata", key): as_text(f"metadata[{key!r}]", metadata[key]) for key in metadata}
 
 
 def _encode_time(field: str, time: datetime | None) -> Timestamp | None:
@@ -221,14 +218,17 @@ def _read(source: AddSource | FailedImage) -> _Held | FailedImage:
     new = source if isinstance(source, (NewImage, FailedImage)) else NewImage(content=source, source=_name_of(source))
     if isinstance(new, FailedImage):
         return new
-    as_texts("tags", new.tags)
     content = _images.try_read_image(new.content)
     if isinstance(content, FailedImage):
         return content
     try:
-        described = library_pb2.NewImage(source=new.source, tags=new.tags, metadata=new.metadata)
-    except UnicodeEncodeError as error:
-        return FailedImage(code="INVALID_ARGUMENT", reason="", message=str(_not_utf8("source", error)))
+        described = library_pb2.NewImage(
+            source=as_text("source", new.source),
+            tags=as_texts("tags", new.tags),
+            metadata=_encode_metadata(new.metadata),
+        )
+    except InvalidRequestError as error:
+        return _images.describe_invalid(error)
     return _Held(content, described)
 
 
@@ -269,15 +269,3 @@ def _name(name: str) -> str:
     if not name:
         raise invalid("library", "The library's name is empty: give the name of a library.")
     return name
-
-
-def _uint32(field: str, value: int) -> int:
-    if not 0 <= value <= _MAX_UINT32:
-        raise invalid(field, f"{field} is {value}; give a number of at least 0.")
-    return value
-
-
-def _not_utf8(field: str, error: UnicodeEncodeError) -> Exception:
-    return invalid(
-        field, f"The text {error.object!r} holds half a surrogate pair, which UTF-8 cannot write; remove it."
-    )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import get_args
 
-from clipsr._codecs.classify import MAX_MESSAGE_BYTES, invalid, unreadable
+from clipsr._codecs.arguments import as_count, as_number, invalid
+from clipsr._codecs.classify import MAX_MESSAGE_BYTES, unreadable
 from clipsr._types import UpscaledImage, UpscaleFormat
 from clipsr.v1 import types_pb2, upscaler_pb2
 
@@ -20,8 +20,6 @@ _FORMAT_NAMES: dict[int, UpscaleFormat] = {
     _FORMATS[name]: name
     for name in get_args(UpscaleFormat)  # a format that is declared and not listed above fails at import
 }
-
-_MAX_SIDE = 2**32 - 1  # uint32
 
 
 def encode_upscale(
@@ -40,20 +38,28 @@ def encode_upscale(
     if (scale is None) == (size_hw is None):
         sentence = "Give either scale or size_hw: how large shall the output be?"
         raise invalid("scale", sentence, reason="TARGET_MISSING")
-    if scale is not None and not (math.isfinite(scale) and scale >= 1):
-        raise invalid("scale", f"Scale {scale:g} is not at least 1; give 2 or 3.5.", reason="SCALE_OUT_OF_RANGE")
-    if size_hw is not None and not all(0 < side <= _MAX_SIDE for side in size_hw):
-        sentence = f"size_hw is {size_hw}; give the output's rows and columns, above 0."
-        raise invalid("size", sentence, reason="SIZE_TOO_SMALL")
     request = upscaler_pb2.UpscaleRequest(image=types_pb2.Image(content=content), format=_FORMATS[output_format])
     if size_hw is not None:
-        request.size.CopyFrom(types_pb2.Size(height=size_hw[0], width=size_hw[1]))
+        request.size.CopyFrom(_encode_size(size_hw))
     elif scale is not None:
-        request.scale = scale
+        request.scale = as_number("scale", scale, least=1, reason="SCALE_OUT_OF_RANGE")
     if request.ByteSize() > MAX_MESSAGE_BYTES:
         sentence = f"The file has {len(content):,} bytes; a request holds {MAX_MESSAGE_BYTES:,}. Make it smaller."
         raise invalid("image.content", sentence, reason="IMAGE_TOO_LARGE")
     return request
+
+
+def _encode_size(size_hw: tuple[int, int]) -> types_pb2.Size:
+    advice = "give the output's rows and columns, above 0"
+    try:
+        height, width = size_hw
+    except (TypeError, ValueError):
+        raise TypeError(f"size_hw is {size_hw!r}; {advice}") from None
+    sides = {
+        name: as_count("size_hw", side, least=1, advice=advice, reason="SIZE_TOO_SMALL")
+        for name, side in (("height", height), ("width", width))
+    }
+    return types_pb2.Size(**sides)
 
 
 def decode_upscaled(response: upscaler_pb2.UpscaleResponse) -> UpscaledImage:

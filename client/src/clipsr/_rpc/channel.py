@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 
-from clipsr._errors import InvalidRequestError
+from clipsr._codecs.arguments import as_text, invalid
 
 _SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:")  # gRPC's own names of resolvers
 
@@ -35,7 +35,7 @@ def make_target(url: str) -> str:
     Raises:
         InvalidRequestError: `url` is not HOST:PORT, nor a target of one of gRPC's own schemes.
     """
-    if url.startswith(_SCHEMES):
+    if as_text("url", url).startswith(_SCHEMES):
         return url
     host, port = _split(url)
     address = _ip_address(host)
@@ -46,7 +46,7 @@ def make_target(url: str) -> str:
 
 def channel_options(url: str) -> list[tuple[str, int | str]]:
     """Return the options of a channel to `url`."""
-    if _is_loopback(url):
+    if is_local(url):
         # gRPC would hand even calls to this very machine to the proxy that the environment names.
         return [*_OPTIONS, ("grpc.enable_http_proxy", 0)]
     return list(_OPTIONS)
@@ -54,7 +54,13 @@ def channel_options(url: str) -> list[tuple[str, int | str]]:
 
 def is_local(url: str) -> bool:
     """Return whether what is sent to `url` stays on this machine."""
-    return url.startswith(("unix:", "unix-abstract:")) or _is_loopback(url)
+    if not as_text("url", url).startswith(_SCHEMES):
+        return _is_loopback(_split(url)[0])
+    scheme, _, rest = url.partition(":")
+    # dns:[//resolver/]host[:port] or ipv4:address:port[,address:port…]
+    parts = rest.rpartition("/")[2].split(",")
+    hosts = (part if part.endswith("]") else part.rpartition(":")[0] or part for part in parts)
+    return scheme.startswith("unix") or all(_is_loopback(host.strip("[]")) for host in hosts)
 
 
 def _split(url: str) -> tuple[str, int]:
@@ -68,16 +74,16 @@ def _split(url: str) -> tuple[str, int]:
             f"The address {url!r} cannot be used; give HOST:PORT without a scheme, such as localhost:50051 or "
             f"[::1]:50051."
         )
-        raise InvalidRequestError(message, violations=(("url", message),))
+        raise invalid("url", message)
     return host, int(port)
 
 
-def _is_loopback(url: str) -> bool:
-    if url.startswith(_SCHEMES):
-        return False
-    host, _ = _split(url)
+def _is_loopback(host: str) -> bool:
     address = _ip_address(host)
-    return host == "localhost" if address is None else address.is_loopback
+    if address is None:
+        return host.lower().rstrip(".") == "localhost"
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def _ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -72,6 +72,8 @@ def make_access(
 def _authorize(url: str, api_key: str | None, *, is_protected: bool) -> tuple[tuple[str, str], ...]:
     if api_key is None:
         return ()
+    if not isinstance(api_key, str):  # pyright: ignore[reportUnnecessaryIsInstance] - of callers without types
+        raise TypeError("api_key is no text; give a string, such as key.decode()")
     if not _API_KEY.fullmatch(api_key):  # the sentence does not repeat it
         raise _invalid(
             "api_key", "The API key is empty or holds characters that no key has: check for spaces and quotes."

@@ -15,6 +15,7 @@ SERVICE_UNKNOWN = "SERVICE_UNKNOWN"
 _SERVING = "SERVING"
 _PAUSE_S = 0.25  # between two questions; short beside the seconds that a model takes to load
 _ASK_S = 5.0  # for one answer; a health check that takes longer is not a healthy one's
+_LEAST_S = 0.001  # a deadline has to be one, even where the time is up by now
 _NO_ANSWER = "it gave no answer"
 
 
@@ -42,7 +43,7 @@ class ReadinessPoller:
         """Return the deadline of the next question, in seconds."""
         left_s = self._left_s()
         self._is_cut_short = left_s < _ASK_S
-        return min(_ASK_S, left_s)
+        return max(min(_ASK_S, left_s), _LEAST_S)
 
     def pause_s(self) -> float:
         """Return how long to wait before the next question, in seconds."""

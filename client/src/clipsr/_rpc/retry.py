@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from clipsr._errors import ClipsrError, InvalidRequestError, RateLimitedError, ServiceUnavailableError
+from clipsr._codecs.arguments import as_count
+from clipsr._errors import ClipsrError, RateLimitedError, ServiceUnavailableError
 
 DEFAULT_RETRIES = 3
 """Enough for a lost connection or a restarted gateway behind a balancer; a service that is down is soon said to be."""
@@ -42,10 +43,9 @@ class RetryPolicy:
 
         Raises:
             InvalidRequestError: `retries` is negative.
+            TypeError: it is no whole number.
         """
-        if self.retries < 0:
-            message = f"retries is {self.retries}; give how often to try again, or 0 for never."
-            raise InvalidRequestError(message, violations=(("retries", message),))
+        as_count("retries", self.retries, advice="give how often to try again, or 0 for never")
 
     def delay_s(self, error: ClipsrError, *, attempt: int, left_s: float) -> float | None:
         """Return how long to wait before the next attempt, in seconds; None to give up.

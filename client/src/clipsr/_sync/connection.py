@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 
+from clipsr._codecs.arguments import as_count, as_seconds
 from clipsr._codecs.stream import Answer, Item, Source, StreamCodec
 from clipsr._rpc.credentials import Access
 from clipsr._rpc.errors import error_from_rpc
@@ -35,13 +36,17 @@ class Connection:
 
     def __init__(self, url: str, *, timeout_s: float, retry: RetryPolicy, access: Access) -> None:
         self.url = url
-        self.timeout_s = timeout_s
+        self.timeout_s = as_seconds("timeout_s", timeout_s)
         self.retry = retry
         self._access = access
         self._channel = Channel(url, access)
         self.stub = self._channel.stub
         self.sleep = self._channel.sleep
         self.close = self._channel.close
+
+    def choose_timeout_s(self, timeout_s: float | None, *, name: str = "timeout_s") -> float:
+        """Return the time that was given, or the client's for None; raise as as_seconds()."""
+        return self.timeout_s if timeout_s is None else as_seconds(name, timeout_s)
 
     def call(
         self, method: Callable[..., Any], request: object, timeout_s: float | None, *, retry: RetryPolicy | None = None
@@ -51,7 +56,7 @@ class Connection:
         Raises:
             ClipsrError: it failed, or nothing is left of the deadline.
         """
-        deadline = Deadline(self.timeout_s if timeout_s is None else timeout_s)
+        deadline = Deadline(self.choose_timeout_s(timeout_s))
         for attempt in itertools.count(1):
             try:
                 with self._channel.in_use():
@@ -80,9 +85,9 @@ class Connection:
         stream = ThreadStream(
             open_call=lambda requests: pick_method()(requests, metadata=self._access.call_metadata()),
             images=images,
-            window=Window(codec, max_images=read_ahead),
+            window=Window(codec, max_images=as_count("read_ahead", read_ahead, least=1)),
             retry=self.retry,
-            idle_timeout_s=self.timeout_s if idle_timeout_s is None else idle_timeout_s,
+            idle_timeout_s=self.choose_timeout_s(idle_timeout_s, name="idle_timeout_s"),
             url=self.url,
             lifetime=self._channel.lifetime,
         )
@@ -102,7 +107,7 @@ class Connection:
         Raises:
             ClipsrError: it failed.
         """
-        deadline = Deadline(math.inf if timeout_s is None else timeout_s)
+        deadline = Deadline(math.inf if timeout_s is None else as_seconds("timeout_s", timeout_s))
         attempt, most = 0, -1
         while True:
             try:

@@ -10,6 +10,7 @@ from typing import Any
 
 from clipsr import _images
 from clipsr._codecs import library_requests, library_responses
+from clipsr._codecs.arguments import as_text
 from clipsr._codecs.library_requests import AddSource
 from clipsr._library_types import (
     AddOutcome,
@@ -39,7 +40,7 @@ class Library:
 
     def __init__(self, connection: Connection, name: str) -> None:
         self._connection = connection
-        self._name = name
+        self._name = as_text("name", name)
         self._call = connection.call
         self._retry_refused = dataclasses.replace(connection.retry, is_repeatable=False)
 
