@@ -359,6 +359,13 @@ class TestContactSheets:
         assert "<script>草" in page.text
         assert "ask in English" in page.text
 
+    def test_a_link_stays_a_link(self, run, filled, tmp_path):
+        (tmp_path / "target.html").write_text("old")
+        (tmp_path / "link.html").symlink_to("target.html")
+        assert run("library", "list", "default", "--html", str(tmp_path / "link.html")).code == 0
+        assert (tmp_path / "link.html").is_symlink()
+        assert "Library default" in (tmp_path / "target.html").read_text("utf-8")
+
     def test_nothing_is_fetched(self, run, filled, tmp_path):
         assert run("library", "list", "default", "--html", str(tmp_path / "all.html")).code == 0
         text = (tmp_path / "all.html").read_text("utf-8")

@@ -89,7 +89,7 @@ def cli() -> None:
     """Classify images with labels of your own, upscale them, or keep and search them, by a clipsr service.
 
     Exit codes: 0 all succeeded, 1 some images failed, 2 wrong usage, 3 the service cannot be reached or has no time,
-    4 it does not let you in, 5 the output cannot be written.
+    4 authentication failed, 5 the output cannot be written.
     """
 
 
@@ -250,7 +250,7 @@ def health() -> ExitCode:
     "--share",
     "is_shared",
     is_flag=True,
-    help="Hand the pages on through Gradio's servers to whoever has the link, for a week at most.",
+    help="Hand the pages on through Gradio's servers to everyone who has the link, for a week at most.",
 )
 @connection_options(timeout_s=_CALL_TIMEOUT_S)
 def ui(listen: tuple[str, int], is_shared: bool) -> ExitCode:

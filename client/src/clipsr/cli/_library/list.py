@@ -67,7 +67,7 @@ def list_all_libraries(client: Client, *, output_format: OutputFormat, is_csv_sa
     for column in ("library", "images", "size", "created", "model"):
         table.add_column(column, justify="right" if column in ("images", "size") else "left", no_wrap=True)
     for library in libraries:
-        state = "to be embedded anew" if library.needs_reembedding else "as served"
+        state = "to be embedded again" if library.needs_reembedding else "as served"
         created = f"{library.create_time.astimezone():%Y-%m-%d %H:%M}"
         cells = [library.name, f"{library.image_count:,}", format_bytes(library.size_bytes), created, state]
         table.add_row(*(Text(escape_controls(cell)) for cell in cells))

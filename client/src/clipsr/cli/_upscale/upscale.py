@@ -98,7 +98,7 @@ class _Session:
         self._has_answer = False
 
     def run(self, job: Job, content: bytes | FailedImage) -> None:
-        """Upscale one image that was read, and print what became of it."""
+        """Upscale one image that was read, and print the outcome."""
         outcome = self._ask(content, job.output_format) if isinstance(content, bytes) else content
         if isinstance(outcome, UpscaledImage):
             outcome = self._write(job, outcome)
