@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -90,6 +91,16 @@ class TestAdding:
         assert (done.code, "'new'" in done.err) == (2, True)
         for _ in range(2):
             assert run("library", "add", str(folder), "--library", "new", "--create").code == 0
+
+    def test_what_is_no_file_takes_no_neighbour_along(self, run, folder, kept):
+        os.mkfifo(folder / "pipe.png")
+        (folder / "loop").symlink_to(folder / "loop")
+        (folder / "loop.png").symlink_to(folder / "loop.png")
+        done = run("library", "add", str(folder))
+        assert done.code == 1
+        assert "pipe.png: INVALID_ARGUMENT: This is a named pipe" in done.err
+        assert "loop.png: DATA_LOSS" in done.err
+        assert done.out == "5 images: 3 added, 2 failed; library default\n"
 
     def test_failures_stand_alone(self, run, folder, kept, fake_service, tmp_path):
         fake_service.fail_image(b"a.jpg", message="Ends early.")
@@ -222,6 +233,16 @@ class TestSearching:
                 "model": filled.model_digest,
             }
 
+    @pytest.mark.parametrize("command", [("search", "a.jpg"), ("list", "default")])
+    def test_csv_of_names_with_line_ends_and_formulas(self, run, tmp_path, kept, command, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        Path("=x\rz.png").write_bytes(b"x")
+        assert run("library", "add", "=x\rz.png").code == 0
+        for options, source in [((), "=x\rz.png"), (("--csv-safe",), "'=x\rz.png")]:
+            done = run("library", *command, "--csv", *options)
+            [row] = csv.DictReader(io.StringIO(done.out, newline=""))
+            assert row["source"] == source
+
     def test_csv(self, run, filled):
         rows = list(csv.DictReader(io.StringIO(run("library", "search", "a.jpg", "--csv").out)))
         assert len(rows) == 3
@@ -337,6 +358,13 @@ class TestContactSheets:
         assert f"{folder / 'a&amp;b.png'}, <b>bold</b>" == page.images[0]["alt"]
         assert "<script>草" in page.text
         assert "ask in English" in page.text
+
+    def test_a_link_stays_a_link(self, run, filled, tmp_path):
+        (tmp_path / "target.html").write_text("old")
+        (tmp_path / "link.html").symlink_to("target.html")
+        assert run("library", "list", "default", "--html", str(tmp_path / "link.html")).code == 0
+        assert (tmp_path / "link.html").is_symlink()
+        assert "Library default" in (tmp_path / "target.html").read_text("utf-8")
 
     def test_nothing_is_fetched(self, run, filled, tmp_path):
         assert run("library", "list", "default", "--html", str(tmp_path / "all.html")).code == 0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import queue
 import struct
+import threading
 from types import SimpleNamespace
 
 import click
@@ -14,9 +16,10 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from clipsr import Classification, Prediction
+from clipsr import Classification, FailedImage, Prediction
 from clipsr._display.description import format_bytes
 from clipsr.cli._classify.labels import split_labels
+from clipsr.cli._classify.screen import Screen
 from clipsr.cli._classify.table import TableWriter, draw_bar, plan_layout
 from clipsr.cli._inputs import Item, check_paths, read_item, walk_images
 from clipsr.cli._text import escape_controls, fit_left, fit_right, shorten_float
@@ -69,6 +72,53 @@ class _FakeFolders:
         return contextlib.nullcontext([entry])
 
 
+class _Lines:
+    """A writer that keeps the paths it is given."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+
+    def write(self, path: str, outcome: object) -> None:
+        self.paths.append(path)
+
+    def finish(self) -> None: ...
+
+
+class TestScreen:
+    def test_writes_in_order_and_holds_a_bounded_number(self) -> None:
+        lines, claimed, held = _Lines(), queue.SimpleQueue[int](), 4
+        screen = Screen(lambda: lines, held=held)
+        most_held: list[int] = []
+
+        def claim() -> None:
+            for index in range(40):
+                assert screen.claim(f"{index}", index)
+                most_held.append(index + 1 - len(lines.paths))
+                claimed.put(index)
+
+        thread = threading.Thread(target=claim)
+        thread.start()
+        for _ in range(10):
+            batch = [claimed.get(timeout=60) for _ in range(held)]
+            for index in reversed(batch):
+                screen.put(index, f"{index}", FailedImage(code="INTERNAL", reason="", message=""))
+        thread.join(60)
+        assert lines.paths == [f"{index}" for index in range(40)]
+        assert max(most_held) <= held
+        assert screen.finish()
+        assert screen.has_failed
+
+    def test_without_images_nothing_is_made(self) -> None:
+        made: list[_Lines] = []
+
+        def make() -> _Lines:
+            made.append(_Lines())
+            return made[-1]
+
+        assert not Screen(make, held=1).finish()
+        assert made == []
+
+
 class TestLabels:
     def test_several_uses_add_up(self) -> None:
         assert split_labels(["cat, dog", "bird"]) == (("cat", "dog", "bird"), "")
@@ -100,6 +150,9 @@ class TestText:
 
     def test_control_characters_are_written_out(self) -> None:
         assert escape_controls("a\x1b[2J\n猫👩‍👩‍👧\x9b") == "a\\x1b[2J\\n猫👩‍👩‍👧\\x9b"
+
+    def test_bidirectional_controls_are_written_out(self) -> None:
+        assert escape_controls("cat\u202egnp\u2066.exe\u200f\u2028") == r"cat\u202egnp\u2066.exe\u200f\u2028"
 
     @pytest.mark.parametrize(
         ("size_bytes", "text"),

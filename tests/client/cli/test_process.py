@@ -182,3 +182,14 @@ def test_a_name_too_long_is_one_sentence(photos, fake_service, arguments) -> Non
     assert done.returncode == 5, done.stderr
     assert "its name is too long" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["-", "--labels", "cat"], ["PHOTOS", "--labels-file", "-"]])
+def test_standard_input_that_is_closed_is_empty(photos, fake_service, arguments) -> None:
+    fake_service.fail_image(b"", reason="IMAGE_EMPTY")
+    command = shlex.join([*COMMAND, "classify", *(str(photos) if each == "PHOTOS" else each for each in arguments)])
+    environment = {**os.environ, "CLIPSR_URL": fake_service.url}
+    done = subprocess.run(f"{command} <&-", shell=True, capture_output=True, text=True, timeout=WAIT_S, env=environment)
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    assert "holds no label" in done.stderr or "INVALID_ARGUMENT" in done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -67,6 +68,11 @@ class TestOneImage:
         done = run("upscale", "-", str(tmp_path), "--scale", "2")
         assert (done.code, "no name" in done.err) == (2, True)
 
+    def test_goes_to_standard_output(self, run, cat, fake_service) -> None:
+        done = run("upscale", str(cat), "-", "--scale", "2", "--format", "webp")
+        assert (done.code, done.out, done.err) == (0, "large cat", "")
+        assert fake_service.upscales[0].format == upscaler_pb2.IMAGE_FORMAT_WEBP
+
     @pytest.mark.parametrize("name", ["cat.png", "./sub/../cat.png", "link.png"])
     @pytest.mark.parametrize("force", [[], ["--force"]])
     def test_is_never_its_own_output(self, run, cat, tmp_path, fake_service, name, force) -> None:
@@ -102,6 +108,8 @@ class TestOneImage:
             (["{cat}", "{tmp}/out.png", "--scale", "2", "--format", "png"], "ending of OUT"),
             (["{tmp}/dog.png", "{tmp}/out.png", "--scale", "2"], "does not exist"),
             (["{tmp}", "{cat}", "--scale", "2"], "is a file"),
+            (["{cat}", "-", "--scale", "2"], "by --format"),
+            (["{tmp}", "-", "--scale", "2", "--format", "png"], "takes one image"),
         ],
     )
     def test_wrong_usage(self, run, cat, tmp_path, fake_service, arguments, complaint) -> None:
@@ -128,6 +136,16 @@ class TestOneImage:
 
 
 class TestFolder:
+    def test_what_is_no_file_takes_no_neighbour_along(self, run, folder, tmp_path) -> None:
+        os.mkfifo(folder / "pipe.png")
+        (folder / "loop").symlink_to(folder / "loop")
+        (folder / "loop.png").symlink_to(folder / "loop.png")
+        done = run("upscale", str(folder), str(tmp_path / "large"), "--scale", "2")
+        assert done.code == 1
+        assert "pipe.png: INVALID_ARGUMENT: This is a named pipe" in done.err
+        assert "loop.png: DATA_LOSS" in done.err
+        assert done.out.endswith("\n5 images: 3 upscaled, 2 failed\n")
+
     def test_keeps_names_and_subfolders(self, run, folder, tmp_path, fake_service) -> None:
         done = run("upscale", str(folder), str(tmp_path / "large"), "--scale", "2")
         assert (done.code, done.err) == (0, "clipsr-client: left out of folders: hidden 2, .txt 1\n")

@@ -69,7 +69,7 @@ def connection_options(*, timeout_s: float, has_retries: bool = True) -> Callabl
             type=click.IntRange(min=0),
             show_default=str(DEFAULT_RETRIES),
             metavar="N",
-            help="How often to try again while the service is away or asks to wait.",
+            help="Retries while the service is unavailable or asks to wait.",
             **KEPT,
         )
         options.insert(2, retries)

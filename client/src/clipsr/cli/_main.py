@@ -46,6 +46,7 @@ Examples:
   clipsr-client upscale cat.jpg cat-large.png --scale 3.5
   clipsr-client upscale cat.jpg cat-large.webp --size 512x384
   clipsr-client upscale photos/ large/ --scale 4 --format png
+  clipsr-client upscale - - --scale 2 --format png < cat.jpg > cat-large.png
 """
 
 
@@ -88,7 +89,7 @@ def cli() -> None:
     """Classify images with labels of your own, upscale them, or keep and search them, by a clipsr service.
 
     Exit codes: 0 all succeeded, 1 some images failed, 2 wrong usage, 3 the service cannot be reached or has no time,
-    4 it does not let you in, 5 the output cannot be written.
+    4 authentication failed, 5 the output cannot be written.
     """
 
 
@@ -179,7 +180,7 @@ def classify(
     "--format",
     "output_format",
     type=click.Choice(["png", "jpeg", "webp", "tiff", "bmp"]),
-    help="What all files of a folder become, instead of what their endings say.",
+    help="What all files of a folder become, instead of what their endings say; with - as OUT, what is written.",
 )
 @click.option("--force", "is_forced", is_flag=True, help="Replace outputs that exist.")
 @connection_options(timeout_s=_UPSCALE_TIMEOUT_S)
@@ -194,8 +195,8 @@ def upscale(
     """Upscale image files by the super-resolution model; give --scale or --size.
 
     IN is an image file, - for standard input, or a folder (searched with its subfolders, hidden files left out). OUT is
-    the file to write, whose ending says its format: png, jpg, webp, tiff or bmp. For a folder, OUT is a folder, and
-    names and subfolders are kept. An input is never overwritten.
+    the file to write, whose ending says its format: png, jpg, webp, tiff or bmp; or - for standard output, with
+    --format. For a folder, OUT is a folder, and names and subfolders are kept. An input is never overwritten.
     """
     if (scale is None) == (size_hw is None):
         raise click.UsageError("Give either --scale or --size: how large shall the output be?")
@@ -249,7 +250,7 @@ def health() -> ExitCode:
     "--share",
     "is_shared",
     is_flag=True,
-    help="Hand the pages on through Gradio's servers to whoever has the link, for a week at most.",
+    help="Hand the pages on through Gradio's servers to everyone who has the link, for a week at most.",
 )
 @connection_options(timeout_s=_CALL_TIMEOUT_S)
 def ui(listen: tuple[str, int], is_shared: bool) -> ExitCode:

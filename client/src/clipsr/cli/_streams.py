@@ -1,4 +1,4 @@
-"""Standard output and standard error, whatever the locale, and even if they are closed."""
+"""The standard streams, whatever the locale, and even if they are closed."""
 
 from __future__ import annotations
 
@@ -18,9 +18,13 @@ def configure_stream(stream: TextIO, *, encoding: str | None = None) -> None:
 def open_missing_streams() -> None:
     """Replace streams that were closed when the command began, for which Python has None.
 
-    What is written to standard output then fails as on a full disk; what is written to standard error is dropped.
+    Standard input is then empty, what is written to standard output fails as on a full disk, and what is written to
+    standard error is dropped.
     """
-    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison] - its type does not say so
-        sys.stdout = open(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")  # noqa: PTH123, SIM115 - stays open
+    # Their types do not say that they may be None. In this order, each gets the descriptor that it lacks.
+    if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]
+        sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - stays open
+    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]
+        sys.stdout = open(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")  # noqa: PTH123, SIM115
     if sys.stderr is None:  # pyright: ignore[reportUnnecessaryComparison]
-        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - stays open
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115

@@ -36,7 +36,7 @@ def serve_pages(client: Client, listen: tuple[str, int], *, is_shared: bool) -> 
     host, port = listen
     options = UiOptions(host=host, port=port, is_shared=is_shared)
     if not options.is_local:
-        report("whoever reaches these pages uses the service with your key: there is no login.")
+        report("everyone who reaches these pages uses the service with your key: there is no login.")
     try:
         serve(client, options, announce=lambda url: click.echo(f"clipsr is at {url}  (Ctrl-C ends it)"))
     except AddressError as error:

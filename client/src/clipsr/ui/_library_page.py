@@ -58,7 +58,7 @@ class _Shelf:
 
 
 def add_library_page(client: Client, tab: gr.Tab, chosen: gr.Textbox) -> None:
-    """Add the fields and what they do; all is asked for anew whenever the tab is opened.
+    """Add the fields and what they do; all is asked for again whenever the tab is opened.
 
     Args:
         client: asks the service.

@@ -31,7 +31,7 @@ class UiOptions:
     Attributes:
         host: an address of this machine; IPv6 without brackets.
         port: 0 takes a free one.
-        is_shared: whether gradio's servers hand the pages on to whoever has the link.
+        is_shared: whether gradio's servers hand the pages on to everyone who has the link.
     """
 
     host: str
@@ -103,7 +103,7 @@ def _run(
 def _claim(options: UiOptions) -> int | None:
     """Return the port to listen on, having seen that it is free; gradio would say less about why it is not.
 
-    None leaves the choice to gradio, which goes on to another where somebody was faster.
+    None leaves the choice to gradio, which takes another where this one is taken meanwhile.
     """
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     with socket.socket(family) as trial:

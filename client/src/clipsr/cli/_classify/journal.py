@@ -24,7 +24,7 @@ _MAGIC = b"SQLite format 3\0"  # https://www.sqlite.org/fileformat.html, section
 _SYNC_EVERY_S = 2.0  # what a power failure may cost
 _BUSY = "database is locked"  # sqlite3.Error has no code before Python 3.11
 
-_SETTINGS = ("PRAGMA locking_mode = EXCLUSIVE", "PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL")
+_LOCK = ("PRAGMA locking_mode = EXCLUSIVE", "BEGIN IMMEDIATE", "COMMIT")
 
 _SCHEMA = (
     f"PRAGMA user_version = {_VERSION}",
@@ -71,10 +71,13 @@ class Journal:
             self._db = _connect(path)
         try:
             (version,) = self._row("PRAGMA user_version")
-            if not version and self._row("SELECT 1 FROM sqlite_master") is None:
-                self._create()
-            elif version != _VERSION:
+            is_new = not version and self._row("SELECT 1 FROM sqlite_master") is None
+            if not is_new and version != _VERSION:
                 raise self._foreign()
+            self._row("PRAGMA journal_mode = WAL")
+            self._row("PRAGMA synchronous = NORMAL")
+            if is_new:
+                self._create()
         except BaseException:
             self._db.close()
             raise
@@ -233,7 +236,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     """Open a database that no other process has open, or will until it is closed."""
     database = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
     try:
-        for statement in (*_SETTINGS, "BEGIN IMMEDIATE", "COMMIT"):
+        for statement in _LOCK:
             database.execute(statement)
     except BaseException:
         database.close()

@@ -32,7 +32,7 @@ class AddOptions:
         fit: how images that are not square are fitted.
         route: the path to the image encoder.
         read_ahead: images under way at once.
-        results: a file for what became of each image; None writes none.
+        results: a file for the outcome of each image; None writes none.
         is_created: whether the library is created first if there is none.
     """
 
@@ -70,7 +70,7 @@ class _ResultsError(Exception):
 
 
 class _Results:
-    """What became of each image, a JSON object a line, on disk as soon as it is known; nothing without a path.
+    """The outcome of each image, a JSON object a line, on disk as soon as it is known; nothing without a path.
 
     Raises:
         _ResultsError: the file cannot be written; by the constructor, or when it is.

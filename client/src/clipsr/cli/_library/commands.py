@@ -54,7 +54,7 @@ def library() -> None:
 @click.option(
     "--no-originals",
     is_flag=True,
-    help="Keep thumbnails and vectors only: smaller, but nothing to export, nor to embed anew for another model.",
+    help="Keep thumbnails and vectors only: smaller, but nothing to export, nor to embed again for another model.",
 )
 @click.option(
     "--thumbnail-side",
@@ -93,7 +93,7 @@ def create(name: str, no_originals: bool, thumbnail_side_px: int) -> ExitCode:
     "--results",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write what became of each image to this file, a JSON object a line.",
+    help="Write the outcome of each image to this file, a JSON object a line.",
 )
 @connection_options(timeout_s=_CALL_TIMEOUT_S)
 def add(
@@ -257,7 +257,7 @@ def export(folder: Path, name: str, is_thumbnails: bool, table: str, has_embeddi
     """Write the images of a library, and a table of what is known about them, into FOLDER.
 
     Files are named by their sources and hashes. What is there already stays, so after an interruption the same command
-    goes on.
+    resumes.
     """
     options = ExportOptions(
         folder=folder,
@@ -302,7 +302,7 @@ def drop(name: str, is_confirmed: bool) -> ExitCode:
 def reembed(name: str, drop_without_original: bool) -> ExitCode:
     """Embed all images of a library with the model that is served, so that it can be searched and added to again.
 
-    Until it is done the library stays as it is. After an interruption the same command goes on.
+    Until it is done the library stays as it is. After an interruption the same command resumes.
     """
     with connect(retries=_ADD_RETRIES) as client:
         return reembed_library(client, name, drop_without_original=drop_without_original)

@@ -59,7 +59,7 @@ def export_images(client: Client, name: str, options: ExportOptions) -> ExitCode
 
     Raises:
         click.UsageError: options contradict each other, or the folder is a file.
-        ClipsrError: the service could not be asked; the same command goes on.
+        ClipsrError: the service could not be asked; the same command resumes.
     """
     if options.has_embeddings and not options.is_json:
         raise click.UsageError("CSV holds no embeddings: add --table jsonl.")

@@ -70,7 +70,7 @@ def list_all_libraries(client: Client, *, output_format: OutputFormat, is_csv_sa
         if library.damage:
             table.add_row(Text(escape_controls(library.name)), "", "", "", "damaged")
             continue
-        state = "to be embedded anew" if library.needs_reembedding else "as served"
+        state = "to be embedded again" if library.needs_reembedding else "as served"
         created = f"{library.create_time.astimezone():%Y-%m-%d %H:%M}"
         cells = [library.name, f"{library.image_count:,}", format_bytes(library.size_bytes), created, state]
         table.add_row(*(Text(escape_controls(cell)) for cell in cells))

@@ -67,10 +67,10 @@ def reembed_library(client: Client, name: str, *, drop_without_original: bool) -
                 progress.update(task, completed=last.done_count, total=last.total_count)
         except (ClipsrError, KeyboardInterrupt):
             if last is not None:
-                report(f"{last.done_count:,} of {last.total_count:,} images are embedded; the same command goes on")
+                report(f"{last.done_count:,} of {last.total_count:,} images are embedded; the same command resumes")
             raise
     if last is None or last.library is None:
-        report("the service ended the work without saying how; the same command goes on with it")
+        report("the service ended the work without saying how; the same command resumes it")
         return ExitCode.UNREACHABLE
     dropped = f", {last.dropped_count:,} left out" if last.dropped_count else ""
     print(
@@ -80,7 +80,7 @@ def reembed_library(client: Client, name: str, *, drop_without_original: bool) -
 
 
 def _confirm(question: str) -> None:
-    """Go on if the caller says yes; raises click.UsageError where nobody can be asked, click.Abort for a no."""
+    """Return if the caller says yes; raise click.UsageError where there is no terminal, click.Abort for a no."""
     if not sys.stdin.isatty():
-        raise click.UsageError("Nobody can be asked whether this is meant: give --yes.")
+        raise click.UsageError("There is no terminal to ask whether this is meant: give --yes.")
     click.confirm(question, abort=True, err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,9 @@ FORMAT_OF_ENDING: dict[str, UpscaleFormat] = {
     ".webp": "webp",
 }
 """What an ending stands for, in lower case."""
+
+STDOUT = Path("/dev/stdout")
+"""The output of `-`."""
 
 _ENDING_OF_FORMAT: dict[UpscaleFormat, str] = {
     "bmp": ".bmp",
@@ -59,14 +63,16 @@ def plan_outputs(
     Args:
         items: what walk_images() found.
         source: IN of the command line.
-        target: OUT of the command line.
-        output_format: the kind of all files of a folder; None goes by their endings.
+        target: OUT of the command line; "-" is standard output.
+        output_format: the kind of all files of a folder, or of standard output; None goes by their endings.
         is_forced: whether files that exist are replaced.
 
     Raises:
         click.UsageError: IN is one image, and OUT cannot be used for it.
     """
     is_folder = Path(source).is_dir()
+    if target == STDIN:
+        return [_plan_stdout(items[0], output_format, is_folder=is_folder)]
     if is_folder:
         if Path(target).exists() and not Path(target).is_dir():
             raise click.UsageError(f"{target!r} is a file, and {source!r} is a folder: name a folder to write into.")
@@ -74,12 +80,22 @@ def plan_outputs(
     else:
         outputs = [_output_of_one(source, target)]
         if output_format is not None and not Path(target).is_dir():
-            raise click.UsageError("--format is for folders: the ending of OUT decides what is written.")
+            raise click.UsageError("--format is for folders and for -: the ending of OUT decides what is written.")
     jobs = [_plan_job(item, output, output_format) for item, output in zip(items, outputs, strict=True)]
     jobs = _protect(jobs, is_forced=is_forced)
     if not is_folder and (failure := jobs[0].item.failure) is not None:
         raise click.UsageError(failure.message)
     return jobs
+
+
+def _plan_stdout(item: Item, output_format: UpscaleFormat | None, *, is_folder: bool) -> Job:
+    if is_folder:
+        raise click.UsageError("Standard output (-) takes one image: name a folder to write into.")
+    if output_format is None:
+        raise click.UsageError("Standard output (-) has no ending: say what is written by --format.")
+    if sys.stdout.isatty():
+        raise click.UsageError("Standard output (-) is a terminal: redirect it into a file or a pipe.")
+    return Job(item=item, output=STDOUT, output_format=output_format)
 
 
 def _output_of_one(source: str, target: str) -> Path:

@@ -25,7 +25,7 @@ from clipsr._files import describe_unwritable, write_atomically
 from clipsr.cli._exits import ExitCode, report
 from clipsr.cli._inputs import check_paths, describe_left_out, no_image, read_item, walk_images
 from clipsr.cli._text import escape_controls
-from clipsr.cli._upscale.outputs import Job, plan_outputs
+from clipsr.cli._upscale.outputs import STDOUT, Job, plan_outputs
 
 _SIZE = re.compile(r"([0-9]{1,9})[xX×]([0-9]{1,9})")
 
@@ -37,7 +37,7 @@ class UpscaleOptions:
     Attributes:
         scale: factor on width and height; None where size_hw says it.
         size_hw: rows and columns of the output; None where scale says it.
-        output_format: the kind of all files of a folder; None goes by their endings.
+        output_format: the kind of all files of a folder, or of standard output; None goes by their endings.
         is_forced: whether files that exist are replaced.
     """
 
@@ -98,7 +98,7 @@ class _Session:
         self._has_answer = False
 
     def run(self, job: Job, content: bytes | FailedImage) -> None:
-        """Upscale one image that was read, and print what became of it."""
+        """Upscale one image that was read, and print the outcome."""
         outcome = self._ask(content, job.output_format) if isinstance(content, bytes) else content
         if isinstance(outcome, UpscaledImage):
             outcome = self._write(job, outcome)
@@ -124,6 +124,10 @@ class _Session:
         return answer
 
     def _write(self, job: Job, answer: UpscaledImage) -> FailedImage | None:
+        if job.output == STDOUT:
+            sys.stdout.buffer.write(answer.content)
+            sys.stdout.buffer.flush()
+            return None
         try:
             job.output.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(job.output, answer.content)
