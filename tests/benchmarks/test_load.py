@@ -18,8 +18,9 @@ import trustme
 from aiohttp import web
 from benchmarks.load import ClosedLoop, OpenLoop, Plan, Sample, Target, run_load, summarize
 from benchmarks.load.access import Access
-from benchmarks.load.drivers import connect, http_body
+from benchmarks.load.drivers import connect
 from benchmarks.load.generator import LoadError
+from benchmarks.load.http_driver import http_body
 from benchmarks.load.images import MADE_UP, as_png, read_images
 from benchmarks.load.loops import arrivals, closed_loop, open_loop
 from benchmarks.load.processes import measure_usage, tree
