@@ -134,11 +134,13 @@ def _recorded(callers: Sequence[Caller], outcomes: list[Outcome]) -> list[Ask]:
     return [recorded(caller) for caller in callers]
 
 
-async def keep_calling(callers: Sequence[Caller], *, seconds: float) -> list[Outcome]:
+async def keep_calling(
+    callers: Sequence[Caller], *, seconds: float, clock: Callable[[], float] = time.monotonic
+) -> list[Outcome]:
     """Let each caller call again as soon as it is answered; after a failure it pauses."""
     outcomes: list[Outcome] = []
-    now_s = time.monotonic()
-    await closed_loop(_recorded(callers, outcomes), start_s=now_s, end_s=now_s + seconds)
+    now_s = clock()
+    await closed_loop(_recorded(callers, outcomes), start_s=now_s, end_s=now_s + seconds, clock=clock)
     return outcomes
 
 

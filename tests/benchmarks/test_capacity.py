@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from benchmarks.load.capacity import find_capacity, main
 from benchmarks.load.summary import Summary
@@ -29,3 +32,12 @@ def test_wrong_options(wrong, repo_root, monkeypatch):
     with pytest.raises(SystemExit) as caught:
         main(wrong)
     assert caught.value.code == 2
+
+
+def test_it_runs_where_only_the_service_is_installed(repo_root):
+    """`make bench-capacity` takes the runtime environment, which has no tools of development."""
+    blocked = "import sys; sys.modules.update(dict.fromkeys(['aiohttp', 'psutil', 'pyarrow', 'numpy', 'torch']))"
+    program = f"{blocked}; import benchmarks.load.worker; from benchmarks.load.capacity import main; main(['--help'])"
+    done = subprocess.run([sys.executable, "-c", program], cwd=repo_root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--p99-ms" in done.stdout

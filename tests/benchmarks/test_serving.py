@@ -8,10 +8,12 @@ import time
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 
+import psutil
 import pytest
 from benchmarks.baselines.labels import make_labels
 from benchmarks.load import Sample, Target, summarize
 from benchmarks.load.generator import LoadResult
+from benchmarks.load.processes import measure_usage
 from benchmarks.serving import __main__ as bench
 from benchmarks.serving import measure, report, systems, tables
 from benchmarks.serving import parts as bench_parts
@@ -22,6 +24,8 @@ from benchmarks.serving.prepare import hash_files
 from benchmarks.serving.record import Record, RecordError
 from benchmarks.serving.stages import between, parse_gateway, parse_triton
 from benchmarks.serving.systems import BareSystem, Folders, Server, StartError, openclip
+
+from tests.waiting import wait_until
 
 STATS = {
     "model_stats": [
@@ -401,9 +405,7 @@ def test_a_paused_server_uses_no_processor_time():
     try:
         with server.working():
             pass
-        time.sleep(0.1)
-        from benchmarks.load.processes import measure_usage
-
+        wait_until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
         now_s = time.monotonic()
         usages = measure_usage([process.pid], begin_s=now_s, end_s=now_s + 0.2)
         assert [usage.cpu_s for usage in usages.values()] == [0.0]

@@ -12,7 +12,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import pytest
 from clipsr import AsyncClient, Classification, Client, FailedImage
 from tests.integration.conftest import running
 from tests.tolerances import COSINE
+from tests.waiting import wait_until
 
 LABELS = ["cat", "dog", "horse", "bus"]
 
@@ -112,10 +112,8 @@ def kill_at_random(service, folder: Path, output: Path, *, count: int) -> None:
     """Start the command three times and kill it with SIGKILL after a random number of images."""
     for stop in sorted(random.sample(range(1, count * 4 // 5), 3)):
         process = subprocess.Popen(bulk(service, folder, output), stderr=subprocess.DEVNULL)
-        end_s = time.monotonic() + 600
-        while count_done(output, output.parent / "scratch") < stop and process.poll() is None:
-            assert time.monotonic() < end_s
-            time.sleep(0.02)
+        scratch = output.parent / "scratch"
+        wait_until(lambda: count_done(output, scratch) >= stop or process.poll() is not None, 600)  # noqa: B023 - waits here
         process.kill()
         assert process.wait() == -signal.SIGKILL
         assert not output.exists()
@@ -159,9 +157,8 @@ def test_a_bulk_run_outlives_a_part_of_the_service(serve_bin, repo_root, samples
         paths = spread(tmp_path / "images", samples, 1_500)
         # Longer than the 15 s within which docs/deployment.md promises the service back.
         process = subprocess.Popen([*bulk(own, tmp_path / "images", output), "--timeout", "60", "--retries", "20"])
-        while count_done(output, tmp_path / "scratch") < 200:
-            assert process.poll() is None
-            time.sleep(0.02)
+        wait_until(lambda: count_done(output, tmp_path / "scratch") >= 200 or process.poll() is not None, 600)
+        assert process.poll() is None
         children = json.loads((own.state_dir / "state.json").read_text())["children"]
         os.kill(next(child["pid"] for child in children if child["name"] == victim), signal.SIGKILL)
         assert process.wait(600) == 1

@@ -7,7 +7,6 @@ import csv
 import json
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 from PIL import Image
 
 from clipsr import AddedImage, AsyncClient, FailedImage, ImageFilter, Library, NewImage, NotFoundError, PresentImage
+from tests.waiting import wait_until
 
 IMAGES = 300
 
@@ -139,10 +139,7 @@ def test_a_query_that_the_model_does_not_know(service, library, samples):
 def test_killed_while_adding_the_same_command_adds_the_rest(service, library, noise):
     command = [service.bin / "clipsr-client", "library", "add", noise, "--library", library.name, "--url", service.url]
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    end_s = time.monotonic() + 120
-    while library.info().image_count == 0 and process.poll() is None:
-        assert time.monotonic() < end_s
-        time.sleep(0.02)
+    wait_until(lambda: library.info().image_count > 0 or process.poll() is not None, 120)
     process.send_signal(signal.SIGKILL)
     process.wait()
     done = service.cli("library", "add", noise, "--library", library.name)

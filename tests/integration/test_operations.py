@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import secrets
@@ -21,6 +22,7 @@ from clipsr.v1 import classifier_pb2, classifier_pb2_grpc, types_pb2
 from clipsr_gateway._access.keys import KeyLimits, add_key
 from tests.gateway.collector import Collector, collect, collect_json
 from tests.integration.conftest import serve
+from tests.waiting import wait_until
 
 PARENT_ID = "00f067aa0ba902b7"
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -176,9 +178,8 @@ def test_one_trace_from_the_caller_into_triton(guarded, stub, request_message):
         assert call.parent_span_id.hex() == PARENT_ID
         assert inference.parent_span_id == call.span_id
         inferences[inference.span_id.hex()] = trace_id
-        wait_ends_s = time.monotonic() + 15
-        while not ours() and time.monotonic() < wait_ends_s:
-            time.sleep(0.1)
+        with contextlib.suppress(TimeoutError):
+            wait_until(ours, 15)
     root = ours()[0]
     assert root["traceId"].lower() == inferences[root["parentSpanId"].lower()]
     spans = [span for span in guarded.triton_spans if span["traceId"] == root["traceId"]]
