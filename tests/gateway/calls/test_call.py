@@ -48,6 +48,19 @@ async def test_backend_down_is_unavailable_with_a_delay_and_cancels_the_rest(sta
     assert len(backend.user_calls()) < 101
 
 
+async def test_grpcs_own_retries_wait_as_long_as_retry_info_says(start, backend, request_of, detailed):
+    """A client whose service config has a retryPolicy, in any language, is pushed back by trailing metadata."""
+    backend.error = BackendUnavailableError("h:1", "Triton at h:1 does not answer; retry.")
+    one = await start()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await one.stub.Classify(request_of())
+    assert detailed(caught.value).retry_s == 1
+    assert dict(caught.value.trailing_metadata())["grpc-retry-pushback-ms"] == "1000"
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await one.stub.Classify(request_of(labels=[]))
+    assert "grpc-retry-pushback-ms" not in dict(caught.value.trailing_metadata())
+
+
 async def test_the_deadline_reaches_the_backend(start, backend, request_of):
     one = await start()
     await one.stub.Classify(request_of(), timeout=7)

@@ -28,7 +28,6 @@ from clipsr_gateway.errors import BackendFaultError, DeadlineExceededError, Gate
 _T = TypeVar("_T")
 
 _REQUEST_ID_KEY = "x-request-id"
-_STATUS_KEY = "grpc-status-details-bin"
 
 # A caller's id goes into logs as it is, so it must be short and plain.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
@@ -139,15 +138,22 @@ class Call:
             yield
 
     @asynccontextmanager
-    async def infer_in_turn(self, units: float, *, nouns: str) -> AsyncGenerator[types_pb2.Timing]:
+    async def infer_in_turn(
+        self, units: float, *, nouns: str, is_bounded: bool = False
+    ) -> AsyncGenerator[types_pb2.Timing]:
         """Hold a slot around one request in Triton; yield the timing, complete at the end.
+
+        Args:
+            units: what the request costs.
+            nouns: as in `acquire_slot`.
+            is_bounded: whether its size is bounded already, so that it lets no others pass.
 
         Raises:
             DeadlineExceededError: the slot came too late.
         """
         timing = types_pb2.Timing()
         queued_s = time.perf_counter()
-        async with self.acquire_slot(units, nouns=nouns):
+        async with self.acquire_slot(1.0 if is_bounded else units, nouns=nouns):
             sent_s = time.perf_counter()
             with self.inference(units):
                 yield timing
@@ -244,11 +250,11 @@ class CallRunner:
                 if failure is not None:
                     call.code, call.reason = _CODES[failure.code].name, status.read_reason(failure)
                 span.ends(call.code)
-        metadata = ((_REQUEST_ID_KEY, call.request_id),)
+        request_id = (_REQUEST_ID_KEY, call.request_id)
         if failure is None:
-            context.set_trailing_metadata(metadata)
+            context.set_trailing_metadata((request_id,))
         else:
-            metadata = (*metadata, (_STATUS_KEY, failure.SerializeToString()))
+            metadata = (request_id, *status.trailing_metadata(failure))
             await context.abort(_CODES[failure.code], failure.message, metadata)
 
     @contextmanager

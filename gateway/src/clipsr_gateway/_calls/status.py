@@ -88,40 +88,44 @@ def internal(request_id: str) -> status_pb2.Status:
 
 def status_from_error(error: GatewayError, request_id: str) -> status_pb2.Status:
     """Return the status that answers a whole call which failed with `error`."""
+    message = str(error)
     if isinstance(error, InvalidRequestError):
         return invalid_argument(error.violations)
     if isinstance(error, UnauthenticatedError):
-        return _status(code_pb2.UNAUTHENTICATED, str(error), _error_info(error.reason))
+        return _status(code_pb2.UNAUTHENTICATED, message, _error_info(error.reason))
     if isinstance(error, LimitedError):
-        retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.FromTimedelta(timedelta(seconds=error.retry_s))
-        return _status(code_pb2.RESOURCE_EXHAUSTED, str(error), _error_info(error.reason), retry)
+        retry = _retry_info(timedelta(seconds=error.retry_s))
+        return _status(code_pb2.RESOURCE_EXHAUSTED, message, _error_info(error.reason), retry)
     if isinstance(error, DeadlineExceededError):
-        return _status(code_pb2.DEADLINE_EXCEEDED, str(error), _error_info("DEADLINE_EXCEEDED"))
+        return _status(code_pb2.DEADLINE_EXCEEDED, message, _error_info("DEADLINE_EXCEEDED"))
     if isinstance(error, (BackendUnavailableError, ShuttingDownError, StreamExpiredError)):
         reason = _UNAVAILABLE_REASONS[type(error)]
-        retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.FromTimedelta(_RETRY_DELAY)
-        return _status(code_pb2.UNAVAILABLE, str(error), _error_info(reason), retry)
+        return _status(code_pb2.UNAVAILABLE, message, _error_info(reason), _retry_info(_RETRY_DELAY))
     if isinstance(error, LibraryError):
-        return of_library_error(error)
+        retries = [_retry_info(_RETRY_DELAY)] if isinstance(error, StorageUnavailableError) else []
+        return _status(_LIBRARY_CODES[type(error)], message, _error_info(error.reason), *retries)
     return internal(request_id)
-
-
-def of_library_error(error: LibraryError) -> status_pb2.Status:
-    """Return the status of what a library cannot do; one that retrying may cure says when."""
-    details: list[Message] = [_error_info(error.reason)]
-    if isinstance(error, StorageUnavailableError):
-        retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.FromTimedelta(_RETRY_DELAY)
-        details.append(retry)
-    return _status(_LIBRARY_CODES[type(error)], str(error), *details)
 
 
 def read_reason(status: status_pb2.Status) -> str:
     """Return the reason in a status's ErrorInfo; empty if it has none."""
     info = error_details_pb2.ErrorInfo()
     return next((info.reason for detail in status.details if detail.Unpack(info)), "")
+
+
+def trailing_metadata(status: status_pb2.Status) -> list[tuple[str, str | bytes]]:
+    """Return what carries a status to its caller; gRPC's own retries wait for as long as RetryInfo says."""
+    metadata: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status.SerializeToString())]
+    retry = error_details_pb2.RetryInfo()
+    if any(detail.Unpack(retry) for detail in status.details):
+        metadata.append(("grpc-retry-pushback-ms", str(retry.retry_delay.ToMilliseconds())))
+    return metadata
+
+
+def _retry_info(delay: timedelta) -> error_details_pb2.RetryInfo:
+    retry = error_details_pb2.RetryInfo()
+    retry.retry_delay.FromTimedelta(delay)
+    return retry
 
 
 def _error_info(reason: str) -> error_details_pb2.ErrorInfo:

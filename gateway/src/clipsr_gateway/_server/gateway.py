@@ -25,6 +25,7 @@ from clipsr.v1 import (
     upscaler_pb2_grpc,
 )
 from clipsr_gateway._access.tls import server_credentials
+from clipsr_gateway._address import parse_address
 from clipsr_gateway._backend.core import MAX_STREAM_AGE_S, Core
 from clipsr_gateway._backend.protocol import InferenceBackend
 from clipsr_gateway._backend.triton import TritonBackend
@@ -55,8 +56,6 @@ _LAST_REFUSALS_S = 0.5
 
 # After that only streams are left (Watch, reflection); this is for their last message to leave.
 _STREAM_GRACE_S = 1.0
-
-_MAX_PORT = 65_535
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +96,7 @@ class GatewayConfig:
             ConfigurationError: naming the option.
         """
         for option, address in (("--listen", self.listen), ("--triton", self.triton)):
-            host, _, port = address.rpartition(":")
-            if not host or not port.isdecimal() or int(port) > _MAX_PORT:
-                raise ConfigurationError(f"{option} must be HOST:PORT, for example 127.0.0.1:50051; it is {address!r}.")
+            parse_address(option, address)
         if self.max_concurrent < 1:
             raise ConfigurationError(f"--max-concurrent must be at least 1; it is {self.max_concurrent}.")
         if self.grace_s < 0:
@@ -258,7 +255,7 @@ async def serve(config: GatewayConfig) -> None:
     gateway = Gateway(config, manifest=manifest, backend=TritonBackend(config.triton))
     loop.add_signal_handler(signal.SIGHUP, gateway.operations.reload_keys)
     port = await gateway.start()
-    host = config.listen.rpartition(":")[0]
+    host, _ = parse_address("--listen", config.listen)
     fields = {"address": f"{host}:{port}", "triton": config.triton, "model": manifest.name, "digest": manifest.digest}
     log_event("listening", fields | {"metrics": gateway.operations.metrics_address})
     gateway.operations.warn(config.listen)

@@ -21,6 +21,7 @@ from prometheus_client import (
     start_http_server,
 )
 
+from clipsr_gateway._address import parse_address
 from clipsr_gateway._admission.controller import Admission
 from clipsr_gateway._calls.call import Call
 from clipsr_gateway.errors import ListenError
@@ -125,11 +126,11 @@ class MetricsServer:
     """
 
     def __init__(self, address: str, metrics: Metrics) -> None:
-        host, _, port = address.rpartition(":")
+        host, port = parse_address("--metrics", address)
         try:
             self._server: Any
             self._thread: threading.Thread
-            self._server, self._thread = start_http_server(int(port), addr=host.strip("[]"), registry=metrics.registry)
+            self._server, self._thread = start_http_server(port, addr=host.strip("[]"), registry=metrics.registry)
         except OSError as cause:
             raise ListenError(address, option="--metrics") from cause
         self.address = f"{host}:{self._server.server_port}"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from clipsr_gateway._access.authentication import Authenticator
 from clipsr_gateway._access.tls import TlsConfig
+from clipsr_gateway._address import parse_address
 from clipsr_gateway._admission.controller import Admission, AdmissionConfig
 from clipsr_gateway._calls.call import CallRunner
 from clipsr_gateway._calls.interceptor import AdmissionInterceptor
@@ -18,7 +19,7 @@ from clipsr_gateway._manifest import Manifest
 from clipsr_gateway._server.health import HealthService
 from clipsr_gateway._server.metrics import Metrics, MetricsServer
 from clipsr_gateway._tracing import NO_TRACING, OpenTelemetry
-from clipsr_gateway.errors import ConfigurationError, ListenError
+from clipsr_gateway.errors import ListenError
 
 _LOOPBACK = ("127.", "[::1]", "localhost", "unix:")
 
@@ -49,11 +50,8 @@ class OperationsConfig:
         Raises:
             ConfigurationError: naming the option.
         """
-        host, _, port = (self.metrics or "h:0").rpartition(":")
-        if not host or not port.isdecimal() or int(port) > 65_535:
-            raise ConfigurationError(
-                f"--metrics must be HOST:PORT, for example 127.0.0.1:9464, or off; it is {self.metrics!r}."
-            )
+        if self.metrics is not None:
+            parse_address("--metrics", self.metrics, example="127.0.0.1:9464, or off")
 
 
 class Operations:

@@ -16,13 +16,12 @@ from pathlib import Path
 import lancedb
 from lancedb import AsyncConnection
 
-from clipsr_gateway._library.store.lookups import MembershipBatcher
+from clipsr_gateway._library.store.batches import MicroBatcher, batch_commits, batch_lookups
 from clipsr_gateway._library.store.maintenance import Maintenance, MaintenanceConfig
 from clipsr_gateway._library.store.records import DamagedLibrary, LibraryInfo, LibrarySettings, Record
 from clipsr_gateway._library.store.schema import make_schema
 from clipsr_gateway._library.store.storage_errors import explain, storage_errors
 from clipsr_gateway._library.store.table import LibraryTable
-from clipsr_gateway._library.store.writer import BatchWriter
 from clipsr_gateway._logs import log_event
 from clipsr_gateway.errors import LibraryExistsError, LibraryStateError, NotInLibraryError, StorageUnavailableError
 
@@ -51,8 +50,8 @@ class LibraryStore:
         self._connection: AsyncConnection | None = None
         self._connecting = asyncio.Lock()
         self._tables: dict[str, LibraryTable] = {}
-        self._writers: dict[str, BatchWriter] = {}
-        self._lookups: dict[str, MembershipBatcher] = {}
+        self._writers: dict[str, MicroBatcher[Record, bool]] = {}
+        self._lookups: dict[str, MicroBatcher[str, bool]] = {}
         self._reembedding: set[str] = set()
         self._maintenance = Maintenance(maintenance or MaintenanceConfig())
         self._opening: asyncio.Task[None] | None = None
@@ -126,22 +125,31 @@ class LibraryStore:
         return count
 
     async def add(self, name: str, record: Record) -> bool:
-        """Add a row, together with those of other calls; see BatchWriter.add."""
+        """Add a row, together with those of other calls; return once it is on disk.
+
+        The row is written even if the caller is cancelled.
+
+        Returns:
+            Whether it was added: False if the library had its hash already.
+
+        Raises:
+            LibraryError: the commit failed, and the row is not in the library.
+        """
         table = await self.open(name)
         writer = self._writers.get(name)
         if writer is None:
-            writer = self._writers[name] = BatchWriter(
+            writer = self._writers[name] = batch_commits(
                 table.insert, committed=lambda rows: self._maintenance.committed(table, rows)
             )
-        return await writer.add(record)
+        return await writer.submit(record)
 
     async def has(self, name: str, sha256: str) -> bool:
-        """Say whether an image is in a library; see MembershipBatcher."""
+        """Say whether an image is in a library; batched with the hashes of other calls."""
         table = await self.open(name)
         lookups = self._lookups.get(name)
         if lookups is None:
-            lookups = self._lookups[name] = MembershipBatcher(table.present)
-        return await lookups.is_present(sha256)
+            lookups = self._lookups[name] = batch_lookups(table.present)
+        return await lookups.submit(sha256)
 
     async def open_handle(self, name: str) -> LibraryTable:
         """Return a library by a handle of its own, which may be turned to another version."""
