@@ -232,6 +232,20 @@ def test_a_second_event_loop_is_told_so(fake_service):
         asyncio.run(call())
 
 
+def test_a_client_whose_event_loop_is_gone_is_closed_quietly(fake_service):
+    client, loop = AsyncClient(fake_service.url), asyncio.new_event_loop()
+    outcomes = client.classify_stream([b"1", b"2", b"3"], ["cat"], read_ahead=1)
+    loop.run_until_complete(anext(outcomes))
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+    asyncio.run(client.close())
+    with pytest.raises(ClientClosedError, match="client is closed"):
+        asyncio.run(client.model_info())
+
+
 async def test_a_client_is_closed_where_it_is_used(fake_service):
     async with AsyncClient(fake_service.url) as client:
         await client.model_info()
