@@ -125,6 +125,16 @@ def test_labels_come_from_any_iterable(client, fake_service):
         (lambda client: client.library("x").search_image(sha256=5), TypeError, "sha256 is 5, not text"),
         (lambda client: client.library("x").get_image(None), TypeError, "sha256 is None, not text"),
         (lambda client: client.library("x").list_page(page_size=-1), InvalidRequestError, "page_size is -1"),
+        (
+            lambda client: client.classify([b"x"], options={"top_k": 1}),
+            TypeError,
+            "options is {'top_k': 1}; give Classify",
+        ),
+        (
+            lambda client: client.library("x").list_page(where={"all_tags": ["a"]}),
+            TypeError,
+            "where is {.*; give ImageFil",
+        ),
         (lambda client: client.library("x").list_page(NAN), TypeError, "page_token is nan"),
         (lambda client: client.library("x").delete_images([NAN]), TypeError, r"hashes\[0\] is nan"),
         (

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -230,6 +232,29 @@ def test_a_second_event_loop_is_told_so(fake_service):
     asyncio.run(client.close())
     with pytest.raises(ClientClosedError, match="client is closed"):
         asyncio.run(call())
+
+
+LEFT_BEHIND = """
+import asyncio, sys
+from clipsr import AsyncClient, ClientClosedError
+
+client, loop = AsyncClient(sys.argv[1]), asyncio.new_event_loop()
+outcomes = client.classify_stream([b"1", b"2", b"3"], ["cat"], read_ahead=1)
+loop.run_until_complete(anext(outcomes))
+loop.close()
+asyncio.run(client.close())
+try:
+    asyncio.run(client.model_info())
+except ClientClosedError as error:
+    print(error)
+"""
+
+
+def test_a_client_whose_event_loop_is_gone_can_be_closed(fake_service):
+    """In a process of its own, for Python complains about what the loop left unfinished."""
+    command = [sys.executable, "-c", LEFT_BEHIND, fake_service.url]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout[:20]) == (0, "The client is closed"), done.stderr
 
 
 async def test_a_client_is_closed_where_it_is_used(fake_service):

@@ -32,7 +32,7 @@ def test_the_files_are_up_to_date():
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
-@pytest.mark.parametrize("name", ["client.py", "connection.py", "library.py"])
+@pytest.mark.parametrize("name", ["client.py", "connection.py", "library.py", "service.py"])
 @pytest.mark.parametrize("wing", ["_async", "_sync"])
 def test_a_change_to_one_side_is_noticed_and_mended(package: Path, wing: str, name: str):
     changed = package / wing / name
@@ -50,7 +50,7 @@ def test_a_file_that_is_missing_is_noticed(package: Path):
 
 
 def test_nothing_waits_in_what_is_written():
-    for name in ("client.py", "connection.py", "library.py"):
+    for name in ("client.py", "connection.py", "library.py", "service.py"):
         code = (PACKAGE / "_sync" / name).read_text(encoding="utf-8")
         assert "await " not in code
         assert "async def" not in code

@@ -79,7 +79,7 @@ class Channel:
         channel, is_orphaned = self._channel, self._loop is not None and self._loop.is_closed()
         if channel is not None and not is_orphaned:
             self._check_loop()
-        self.lifetime.end()
+        self.lifetime.end(notifies=not is_orphaned)
         self._channel = None
         self._stubs.clear()
         if channel is not None and not is_orphaned:

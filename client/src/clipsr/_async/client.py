@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
-from types import TracebackType
 from typing import Any
-
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from clipsr import _images
 from clipsr._async.channel import run_blocking
-from clipsr._async.connection import AsyncConnection
-from clipsr._async.library import AsyncLibrary, list_libraries
+from clipsr._async.library import AsyncLibrary
+from clipsr._async.service import AsyncServiceClient
 from clipsr._codecs import classify as classify_codec
 from clipsr._codecs import embed as embed_codec
 from clipsr._codecs import upscale as upscale_codec
-from clipsr._codecs.arguments import as_text
 from clipsr._codecs.stream import Outcome, classify_stream_codec
-from clipsr._errors import DeadlineError, NotFoundError, ServiceUnavailableError
-from clipsr._library_types import LibraryInfo
-from clipsr._rpc import health
-from clipsr._rpc.credentials import FilePath, make_access
-from clipsr._rpc.retry import DEFAULT_RETRIES, RetryPolicy
 from clipsr._rpc.window import READ_AHEAD
 from clipsr._types import (
     Classification,
@@ -30,7 +21,6 @@ from clipsr._types import (
     Fit,
     ImageEmbedding,
     ImageSource,
-    ModelInfo,
     Route,
     TextEmbedding,
     UpscaledImage,
@@ -38,17 +28,14 @@ from clipsr._types import (
 )
 from clipsr.v1 import (
     classifier_pb2,
-    classifier_pb2_grpc,
     embedding_pb2,
     embedding_pb2_grpc,
     upscaler_pb2,
     upscaler_pb2_grpc,
 )
 
-_NEVER = RetryPolicy(retries=0)
 
-
-class AsyncClient:
+class AsyncClient(AsyncServiceClient):
     """Calls a clipsr service: Client for code that waits, AsyncClient with the same methods for asyncio.
 
     It connects with the first call. Threads may share a Client; an AsyncClient belongs to the event loop of its first
@@ -69,34 +56,6 @@ class AsyncClient:
     Raises:
         InvalidRequestError: `url` is not HOST:PORT, or these options contradict each other or name no usable file.
     """
-
-    def __init__(
-        self,
-        url: str = "localhost:50051",
-        *,
-        timeout_s: float = 30.0,
-        retries: int = DEFAULT_RETRIES,
-        tls: bool | FilePath = False,
-        cert_file: FilePath | None = None,
-        key_file: FilePath | None = None,
-        api_key: str | None = None,
-        allow_insecure_key: bool = False,
-    ) -> None:
-        access = make_access(
-            url,
-            tls=tls,
-            cert_file=cert_file,
-            key_file=key_file,
-            api_key=api_key,
-            allow_insecure_key=allow_insecure_key,
-        )
-        self._connection = AsyncConnection(url, timeout_s=timeout_s, retry=RetryPolicy(retries=retries), access=access)
-        self._call = self._connection.call
-
-    @property
-    def url(self) -> str:
-        """The address that was given."""
-        return self._connection.url
 
     async def classify(
         self,
@@ -121,7 +80,8 @@ class AsyncClient:
         they are sent. Without images nothing is asked.
 
         Args:
-            images: image files: bytes, paths, or open binary files.
+            images: image files: bytes, paths, or open binary files; or Pillow images and arrays of uint8, [height,
+                width] or [height, width, channels] in the order RGB, which are sent as PNG.
             labels: what to choose from, each once; leave empty to use `label_set`.
             options: all of what follows but `timeout_s` as one value, instead of single arguments.
             label_set: name of a published set, such as "cifar10"; model_info() lists them.
@@ -137,7 +97,8 @@ class AsyncClient:
             timeout_s: deadline of each request, in seconds; None takes the client's.
 
         Returns:
-            One outcome an image, in their order. An image that fails does not fail its neighbours.
+            One outcome an image, in their order. An image that fails, or whose file cannot be read, does not fail its
+            neighbours.
 
         Raises:
             InvalidRequestError: labels, templates or options are wrong.
@@ -147,8 +108,7 @@ class AsyncClient:
             DeadlineError: a request took too long.
             ServiceError: the service failed.
             ClientClosedError: the client was closed, or belongs to another event loop.
-            OSError: a file cannot be read.
-            TypeError: an argument that must be a sequence is a single text or image.
+            TypeError: an argument is of another kind: a single image or text for a sequence, a number for a text.
         """
         sources = map(_images.try_read_image, _images.as_sequence(images))
         asked = classify_codec.encode_options(
@@ -274,7 +234,7 @@ class AsyncClient:
             One outcome an image, in their order.
 
         Raises:
-            ClipsrError: as classify(); so are OSError and TypeError.
+            ClipsrError: as classify(); so is TypeError.
         """
         query = embed_codec.encode_embed_query(fit=fit, route=route)
         parts = classify_codec.split(map(_images.try_read_image, _images.as_sequence(images)), query)
@@ -328,7 +288,7 @@ class AsyncClient:
         become 8. Of an animation the first frame is taken.
 
         Args:
-            image: an image file: bytes, a path, or an open binary file.
+            image: as one of classify()'s.
             scale: factor on height and width, at least 1, such as 3.5; or give `size_hw`.
             size_hw: rows and columns of the output, each at least the image's own; the aspect ratio may change.
             output_format: the kind of file to return.
@@ -340,7 +300,7 @@ class AsyncClient:
             DeadlineError: it took too long.
             ServiceError: the service failed.
             OSError: the file cannot be read.
-            TypeError: `image` is none of the three.
+            TypeError: `image` is none of these.
         """
         content = await run_blocking(_images.read_image, image)
         request = upscale_codec.encode_upscale(content, scale=scale, size_hw=size_hw, output_format=output_format)
@@ -354,84 +314,6 @@ class AsyncClient:
             name: of a-z, 0-9, "-" and "_", beginning with a letter or digit.
         """
         return AsyncLibrary(self._connection, name)
-
-    async def list_libraries(self, *, timeout_s: float | None = None) -> list[LibraryInfo]:
-        """Describe all libraries of the service, by name.
-
-        Args:
-            timeout_s: deadline, in seconds; None takes the client's.
-
-        Raises:
-            ClipsrError: as classify(); ServiceError where the service keeps no libraries.
-        """
-        return await list_libraries(self._connection, timeout_s=timeout_s)
-
-    async def model_info(self, *, timeout_s: float | None = None) -> ModelInfo:
-        """Describe the model that answers, and what it accepts.
-
-        Raises:
-            ClipsrError: as classify().
-        """
-        request = classifier_pb2.GetModelInfoRequest()
-        return classify_codec.decode_model_info(await self._call(self._classifier.GetModelInfo, request, timeout_s))
-
-    async def health(self, *, service: str = "", timeout_s: float | None = None) -> str:
-        """Ask the standard health service, grpc.health.v1.
-
-        Args:
-            service: a full name such as "clipsr.v1.ClassifierService"; "" asks for the server as a whole.
-            timeout_s: deadline, in seconds; None takes the client's.
-
-        Returns:
-            "SERVING", "NOT_SERVING", "UNKNOWN", or "SERVICE_UNKNOWN" if the server has no such service.
-
-        Raises:
-            ClipsrError: as classify(); ServiceUnavailableError if nobody answers.
-        """
-        check = self._connection.stub(health_pb2_grpc.HealthStub).Check
-        request = health_pb2.HealthCheckRequest(service=as_text("service", service))
-        try:
-            return health.status_name(await self._call(check, request, timeout_s, retry=_NEVER))
-        except NotFoundError:
-            return health.SERVICE_UNKNOWN
-
-    async def wait_for_ready(self, *, service: str = "", timeout_s: float | None = None) -> None:
-        """Wait until the service is there and say that it can work.
-
-        Args:
-            service: as health()'s.
-            timeout_s: how long to wait, in seconds; None takes the client's timeout.
-
-        Raises:
-            ServiceUnavailableError: nobody answers, or the service is not ready, and the time is up.
-            AuthenticationError: TLS failed, or the service does not let this caller in; waiting would not help.
-            ClipsrError: as health().
-        """
-        poller = health.ReadinessPoller(self.url, self._connection.choose_timeout_s(timeout_s))
-        while True:
-            try:
-                is_ready = poller.observe(await self.health(service=service, timeout_s=poller.next_timeout_s()))
-            except (DeadlineError, ServiceUnavailableError) as error:
-                is_ready = poller.observe(error)
-            if is_ready:
-                return
-            await self._connection.sleep(poller.pause_s())
-
-    async def close(self) -> None:
-        """Close the connection: calls under way, and later ones, end with ClientClosedError."""
-        await self._connection.close()
-
-    async def __aenter__(self) -> AsyncClient:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    @property
-    def _classifier(self) -> Any:
-        return self._connection.stub(classifier_pb2_grpc.ClassifierServiceStub)
 
     @property
     def _embedder(self) -> Any:

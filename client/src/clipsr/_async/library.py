@@ -10,6 +10,7 @@ from typing import Any
 from clipsr import _images
 from clipsr._async.channel import run_blocking
 from clipsr._async.connection import AsyncConnection
+from clipsr._async.service import list_libraries
 from clipsr._codecs import library_requests, library_responses
 from clipsr._codecs.arguments import as_text
 from clipsr._codecs.library_requests import AddSource
@@ -197,7 +198,7 @@ class AsyncLibrary:
         """Find the images that are most like one.
 
         Args:
-            image: an image file: bytes, a path, or an open binary file; or give `sha256`.
+            image: as one of Client.classify()'s; or give `sha256`.
             sha256: of an image of this library.
             fit: how the image file is fitted, if it is not square.
             route: the path to the image encoder.
@@ -394,10 +395,3 @@ class AsyncLibrary:
     @property
     def _stub(self) -> Any:
         return self._connection.stub(library_pb2_grpc.LibraryServiceStub)
-
-
-async def list_libraries(connection: AsyncConnection, *, timeout_s: float | None) -> list[LibraryInfo]:
-    """Return all libraries of a service; Client.list_libraries()."""
-    stub = connection.stub(library_pb2_grpc.LibraryServiceStub)
-    request = library_pb2.ListLibrariesRequest()
-    return library_responses.decode_libraries(await connection.call(stub.ListLibraries, request, timeout_s))

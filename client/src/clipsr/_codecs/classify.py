@@ -51,10 +51,12 @@ def choose_options(given: ClassifyOptions | None, keywords: ClassifyOptions) -> 
     """Return the options of a call, given as one value or by keywords.
 
     Raises:
-        TypeError: both are given.
+        TypeError: both are given, or it is another value.
     """
     if given is None:
         return keywords
+    if not isinstance(given, ClassifyOptions):  # pyright: ignore[reportUnnecessaryIsInstance] - by callers without types
+        raise TypeError(f"options is {given!r}; give ClassifyOptions(…)")
     if keywords != ClassifyOptions():
         raise TypeError("options and single options are given at once; change them by dataclasses.replace(options, …)")
     return given

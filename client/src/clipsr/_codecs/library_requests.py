@@ -189,6 +189,8 @@ def encode_deletions(
 def _encode_filter(where: ImageFilter | None) -> library_pb2.ImageFilter | None:
     if where is None:
         return None
+    if not isinstance(where, ImageFilter):  # pyright: ignore[reportUnnecessaryIsInstance] - by callers without types
+        raise TypeError(f"where is {where!r}; give ImageFilter(…)")
     return library_pb2.ImageFilter(
         all_tags=as_texts("all_tags", where.all_tags),
         any_tags=as_texts("any_tags", where.any_tags),

@@ -39,12 +39,12 @@ class Lifetime:
             with self._lock:
                 self._callbacks.remove(callback)
 
-    def end(self) -> None:
-        """Close: nothing begins from here on, and what is under way is told."""
+    def end(self, *, notifies: bool = True) -> None:
+        """Close: nothing begins from here on, and what is under way is notified, unless nothing can be any more."""
         with self._lock:
             self._is_closed = True
             callbacks = list(self._callbacks)
-        for callback in callbacks:
+        for callback in callbacks if notifies else ():
             callback()
 
 

@@ -24,6 +24,7 @@ from clipsr._library_types import (
 from clipsr._rpc.window import ADD_READ_AHEAD
 from clipsr._sync.channel import run_blocking
 from clipsr._sync.connection import Connection
+from clipsr._sync.service import list_libraries
 from clipsr._types import FailedImage, Fit, ImageSource, Route
 from clipsr.v1 import library_pb2, library_pb2_grpc
 
@@ -198,7 +199,7 @@ class Library:
         """Find the images that are most like one.
 
         Args:
-            image: an image file: bytes, a path, or an open binary file; or give `sha256`.
+            image: as one of Client.classify()'s; or give `sha256`.
             sha256: of an image of this library.
             fit: how the image file is fitted, if it is not square.
             route: the path to the image encoder.
@@ -394,10 +395,3 @@ class Library:
     @property
     def _stub(self) -> Any:
         return self._connection.stub(library_pb2_grpc.LibraryServiceStub)
-
-
-def list_libraries(connection: Connection, *, timeout_s: float | None) -> list[LibraryInfo]:
-    """Return all libraries of a service; Client.list_libraries()."""
-    stub = connection.stub(library_pb2_grpc.LibraryServiceStub)
-    request = library_pb2.ListLibrariesRequest()
-    return library_responses.decode_libraries(connection.call(stub.ListLibraries, request, timeout_s))
