@@ -14,6 +14,8 @@ import click
 
 from clipsr import FailedImage
 from clipsr._images import describe_unreadable
+from clipsr.cli._exits import report
+from clipsr.cli._text import escape_controls
 
 STDIN = "-"
 
@@ -88,12 +90,13 @@ def walk_images(paths: Sequence[str], left_out: Counter[str] | None = None) -> I
                 yield entry
 
 
-def describe_left_out(left_out: Counter[str]) -> str:
-    """Return one line that counts what walk_images() left out; empty if that is nothing."""
+def report_left_out(left_out: Counter[str]) -> None:
+    """Print one line on standard error that counts what walk_images() left out, if that is anything."""
     parts = [f"{kind} {count:,}" for kind, count in left_out.most_common(_KINDS_SHOWN)]
     rest = sum(count for _, count in left_out.most_common()[_KINDS_SHOWN:])
     parts += [f"others {rest:,}"] if rest else []
-    return f"left out of folders: {', '.join(parts)}" if parts else ""
+    if parts:
+        report(escape_controls(f"left out of folders: {', '.join(parts)}"))
 
 
 def no_image(folders: Sequence[str]) -> click.UsageError:

@@ -32,8 +32,14 @@ class _RateColumn(ProgressColumn):
         return Text("" if speed is None else f"{speed:,.1f} images/s", style="progress.data.speed")
 
 
-def make_progress() -> Progress:
-    """Return a bar with rate and remaining time on standard error, shown on a terminal."""
+def make_progress(*, prints_lines: bool = False, is_single: bool = False) -> Progress:
+    """Return a bar with rate and remaining time on standard error, shown on a terminal.
+
+    Args:
+        prints_lines: whether lines on standard output come meanwhile; on the same terminal they go above the bar.
+        is_single: whether there is but one image, for which no bar is shown.
+    """
+    is_shown = sys.stderr.isatty() and not is_single
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -42,8 +48,8 @@ def make_progress() -> Progress:
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
-        redirect_stdout=False,
-        disable=not sys.stderr.isatty(),
+        redirect_stdout=prints_lines and is_shown and sys.stdout.isatty(),
+        disable=not is_shown,
     )
 
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from clipsr import Classification, ClassifyOptions, Client, FailedImage, ModelInfo
-from clipsr.cli._exits import report
-from clipsr.cli._inputs import describe_left_out, read_item, walk_images
+from clipsr.cli._inputs import read_item, report_left_out, walk_images
 
 Outcome = Classification | FailedImage
 
@@ -60,5 +59,4 @@ def classify_into(sink: Sink, client: Client, job: Job, info: ModelInfo) -> None
 
     for index, outcome in client.classify_stream(read(), options=job.options, read_ahead=job.read_ahead):
         sink.put(index, under_way.pop(index), outcome)
-    if line := describe_left_out(left_out):
-        report(line)
+    report_left_out(left_out)

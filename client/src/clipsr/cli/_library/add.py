@@ -15,7 +15,7 @@ from rich.progress import Progress, TaskID
 from clipsr import AddedImage, AlreadyExistsError, Client, ClipsrError, FailedImage, Fit, NewImage, PresentImage, Route
 from clipsr._files import describe_unwritable
 from clipsr.cli._exits import ExitCode, report
-from clipsr.cli._inputs import Item, check_paths, describe_left_out, no_image, read_item, walk_images
+from clipsr.cli._inputs import Item, check_paths, no_image, read_item, report_left_out, walk_images
 from clipsr.cli._progress import count_beside, make_progress
 from clipsr.cli._text import escape_controls
 
@@ -137,8 +137,7 @@ class _Run:
                 if done := self._added + self._present:
                     report(f"{done:,} images are in the library; the same command adds the rest")
                 raise
-        if line := describe_left_out(self._left_out):
-            report(line)
+        report_left_out(self._left_out)
         total = self._added + self._present + self._failed
         if not total:
             raise no_image(self._paths)

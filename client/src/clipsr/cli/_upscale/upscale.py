@@ -5,12 +5,9 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from clipsr import (
     Client,
@@ -23,7 +20,8 @@ from clipsr import (
 )
 from clipsr._files import describe_unwritable, write_atomically
 from clipsr.cli._exits import ExitCode, report
-from clipsr.cli._inputs import check_paths, describe_left_out, no_image, read_item, walk_images
+from clipsr.cli._inputs import check_paths, no_image, read_item, report_left_out, walk_images
+from clipsr.cli._progress import make_progress
 from clipsr.cli._text import escape_controls
 from clipsr.cli._upscale.outputs import STDOUT, Job, plan_outputs
 
@@ -70,14 +68,13 @@ def upscale_images(client: Client, source: str, target: str, options: UpscaleOpt
     check_paths([source], takes_stdin=True)
     left_out: Counter[str] = Counter()
     items = list(walk_images([source], left_out))
-    if line := describe_left_out(left_out):
-        report(line)
+    report_left_out(left_out)
     if not items:
         raise no_image([source])
     jobs = plan_outputs(items, source, target, output_format=options.output_format, is_forced=options.is_forced)
     max_bytes = client.model_info().limits.max_image_bytes
     session = _Session(client, options)
-    with _make_progress(len(jobs)) as progress:
+    with make_progress(prints_lines=True, is_single=len(jobs) == 1) as progress:
         task = progress.add_task("upscaling", total=len(jobs))
         for job in jobs:
             session.run(job, read_item(job.item, max_bytes=max_bytes))
@@ -137,26 +134,6 @@ class _Session:
         (height, width), (rows, columns) = answer.input_hw, answer.output_hw
         _say(escape_controls(f"{job.item.path} -> {job.output}  {width} x {height} -> {columns} x {rows}"))
         return None
-
-
-def _make_progress(count: int) -> Progress:
-    """Return a bar on standard error, shown on a terminal if there are several images."""
-    is_shown = count > 1 and sys.stderr.isatty()
-    columns: Sequence[TextColumn | BarColumn | MofNCompleteColumn | TimeRemainingColumn] = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    # What is printed on the same terminal must go above the bar; what goes into a file must stay there.
-    return Progress(
-        *columns,
-        console=Console(stderr=True),
-        transient=True,
-        redirect_stdout=is_shown and sys.stdout.isatty(),
-        redirect_stderr=is_shown,
-        disable=not is_shown,
-    )
 
 
 def _say(line: str) -> None:
