@@ -9,6 +9,7 @@ from collections.abc import Callable
 from clipsr_serving.errors import LaunchError
 from clipsr_serving.launcher._state import Child
 from clipsr_serving.launcher._supervisor.checks import BackgroundCheck
+from clipsr_serving.launcher._supervisor.probes import LivenessProbe, ProbePolicy
 from clipsr_serving.launcher._supervisor.processes import ManagedProcess
 from clipsr_serving.launcher._supervisor.restarts import Backoff, RestartPolicy
 
@@ -26,10 +27,12 @@ class Unit:
         name: `triton` or `gateway`.
         spawn: starts the process.
         is_ready: asks whether it works; may take seconds.
+        is_alive: asks, while it is ready, whether it still answers; may take seconds.
         find_fault: says what is wrong with a process that still runs, as the end of a sentence; None if nothing.
         explain_end: says how a process that ended did so, as the end of a sentence.
         clean: removes what the last process left on the machine.
         policy: how often and how soon to restart.
+        probe: how often `is_alive` is asked, and how many failures end the process.
         timeout_s: how long a restarted process may take until it works.
         say: tells the user one line.
     """
@@ -40,10 +43,12 @@ class Unit:
         *,
         spawn: Callable[[], ManagedProcess],
         is_ready: Callable[[], bool],
+        is_alive: Callable[[], bool],
         find_fault: Callable[[ManagedProcess], str | None],
         explain_end: Callable[[ManagedProcess], str],
         clean: Callable[[], None],
         policy: RestartPolicy,
+        probe: ProbePolicy,
         timeout_s: float,
         say: Callable[[str], None],
     ) -> None:
@@ -51,6 +56,7 @@ class Unit:
         self._spawn = spawn
         self._is_ready = is_ready
         self._check = BackgroundCheck(is_ready)
+        self._liveness = LivenessProbe(is_alive, probe)
         self._find_fault = find_fault
         self._explain_end = explain_end
         self._clean = clean
@@ -77,6 +83,11 @@ class Unit:
         """How often it was started again."""
         return self._backoff.total
 
+    @property
+    def answered_s(self) -> float:
+        """When it answered last, on the monotonic clock; 0 if it is not ready or failed its last probe."""
+        return self._liveness.answered_s if self.is_ready else 0.0
+
     def describe(self) -> tuple[Child, ...]:
         """Return what to remember of the running process; nothing between two."""
         return () if self._process is None else (self._process.describe(),)
@@ -95,8 +106,9 @@ class Unit:
         return self._is_ready()
 
     def mark_ready(self) -> None:
-        """Take it for working: somebody else has proven it."""
+        """Take it for working: something else has proven it."""
         self._ready_since = time.monotonic()
+        self._liveness.reset()
 
     def mark_unready(self) -> None:
         """Ask again whether it works, because what it depends on has changed."""
@@ -149,7 +161,7 @@ class Unit:
             self.mark_unready()
         elif self._ready_since is not None:
             self._backoff.record_health(now - self._ready_since)
-            if fault := self._find_fault(process):
+            if fault := self._find_fault(process) or self._liveness.find_fault():
                 self._fail(fault, process)
         elif self._check.poll():
             self.mark_ready()
