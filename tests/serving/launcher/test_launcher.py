@@ -189,10 +189,8 @@ class TestRestart:
             wait_until(lambda: serve.noted().count("triton starts") == 2, process)
         else:
             wait_until(lambda: serve.state_dir.read().restarts["triton"] == 2, process)
-        began = time.monotonic()
         process.terminate()
         assert process.wait(60) == 0
-        assert time.monotonic() - began < 20  # a loaded machine; far less than the patience with a hanging process
         assert "gateway stops" in serve.noted()
         assert serve.run("status").returncode == 3
         process.stderr.close()

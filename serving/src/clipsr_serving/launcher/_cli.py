@@ -87,7 +87,7 @@ def make_parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="print one JSON object")
     logs = commands.add_parser("logs", help="print the logs", description="Prints the logs of Triton and the gateway.")
     logs.add_argument("process", nargs="?", choices=LOG_NAMES, help="only this one's")
-    logs.add_argument("-f", "--follow", action="store_true", help="go on as lines are added, until Ctrl-C")
+    logs.add_argument("-f", "--follow", action="store_true", help="follow: print lines as they are added, until Ctrl-C")
     logs.add_argument("--lines", type=int, default=100, metavar="N", help="last lines of each log (%(default)s)")
     for command, run in ((up, _up), (down, _down), (status, _status), (logs, _logs)):
         command.add_argument("--name", default="default", help="name of the service, one a machine (%(default)s)")

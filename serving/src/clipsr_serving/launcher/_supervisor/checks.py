@@ -1,4 +1,4 @@
-"""Asks slow questions without waiting for the answer."""
+"""Runs slow probes in the background."""
 
 from __future__ import annotations
 

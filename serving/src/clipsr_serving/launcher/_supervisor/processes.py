@@ -70,7 +70,7 @@ def end_session(session: int, *, proc: Path = Path("/proc")) -> None:
     """Kill every process of a session and wait until they are gone.
 
     A killed Triton leaves its model processes behind, which hold memory and shared memory. They become children of this
-    process where it is the container's first; then nobody else would ever reap them.
+    process where it is the container's first; then nothing else would ever reap them.
 
     Args:
         session: the session's id, which is the pid of the process that began it.
@@ -103,7 +103,7 @@ def _list_session(session: int, proc: Path) -> list[int]:
 
 
 def _lower_priority(pid: int, niceness: int) -> None:
-    """Let other processes go first; what it starts later inherits that. Without effect where it is not allowed."""
+    """Lower the priority of a process and of what it starts later. Without effect where it is not allowed."""
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, pid) + niceness)
     # Where Linux groups processes by session, as on desktops, niceness counts within a group; groups have their own.
@@ -157,7 +157,7 @@ class ManagedProcess:
             argv: the command.
             environment: its environment variables.
             log: where its output goes.
-            niceness: how far it stands back where processors are short, 0 to 19.
+            niceness: added to the niceness, 0 to 19: lower priority where processors are short.
 
         Raises:
             LaunchError: the executable cannot be run.

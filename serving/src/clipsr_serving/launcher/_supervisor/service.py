@@ -1,4 +1,4 @@
-"""Runs Triton and the gateway until told to stop, and starts the one that ends again."""
+"""Supervises Triton and the gateway until told to stop: starts, probes, restarts and stops them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _STOP_MARGIN_S = 10
 # Triton has its own --exit-timeout-secs, and unloads models after it.
 _TRITON_STOP_TIMEOUT_S = 30
 _TRITON_ABORT_TIMEOUT_S = 3
-# Triton fills every core under load; the gateway needs little, but at once, to refuse what comes too late.
+# Triton fills every core under load; the gateway needs little, but promptly, to shed load in time.
 _TRITON_NICENESS = 5
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
@@ -92,7 +92,7 @@ def _refuse_orphans(state_dir: StateDir) -> None:
 
 
 class _Service:
-    """The two processes and the order in which they live."""
+    """The two processes, started and stopped in order."""
 
     def __init__(
         self, options: UpOptions, ports: Ports, command: TritonCommand, state_dir: StateDir, stop: StopRequest
@@ -224,7 +224,7 @@ class _Service:
             self._enter("starting")
 
     def watch(self) -> None:
-        """Start again what ends; return when told to stop.
+        """Restart what ends; return when told to stop.
 
         Raises:
             LaunchError: a process ended more often than the policy allows.

@@ -13,7 +13,7 @@ from clipsr_serving.launcher._supervisor.probes import LivenessProbe, ProbePolic
 from clipsr_serving.launcher._supervisor.processes import ManagedProcess
 from clipsr_serving.launcher._supervisor.restarts import Backoff, RestartPolicy
 
-# For a process that no longer does its work, before it is killed: it serves nobody, and callers wait for its successor.
+# For a process that no longer works, before it is killed: callers wait for its successor.
 _BROKEN_STOP_TIMEOUT_S = 0.5
 _CRASHES = tuple(-number for number in (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV))
 
@@ -131,7 +131,7 @@ class Unit:
         return self._process is not None and self._process.exit_code in _CRASHES
 
     def start_after_crash(self) -> None:
-        """Start it once more at once, for a crash that may not happen again.
+        """Restart it immediately, for a crash that may not happen again.
 
         Raises:
             LaunchError: the executable cannot be run.
@@ -145,7 +145,7 @@ class Unit:
         """Do what is due: notice its end, start it again, ask whether it works.
 
         Args:
-            can_work: False while something that it depends on is away; then it is not asked, and its time does not run.
+            can_work: False while what it depends on is unavailable: it is not probed, and its timeout does not run.
 
         Raises:
             LaunchError: it has been restarted too often.
