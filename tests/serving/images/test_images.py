@@ -27,6 +27,7 @@ from clipsr_serving.images import (
     place,
     read_image,
 )
+from clipsr_serving.images._file import open_image
 from clipsr_serving.limits import Limits
 
 CANVASES = (32, 64, 128)
@@ -143,22 +144,127 @@ class TestRead:
         assert read_image(encode(Image.new("RGB", (1, 1), "red"), "PNG")).getpixel((0, 0)) == (255, 0, 0)
 
 
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+class TestWhatIsNotNeeded:
+    """What surrounds the pixels of a PNG or JPEG does not decide whether they are read."""
+
+    END = png_chunk(b"IEND", b"")
+
+    def add(self, content: bytes, chunk: bytes, *, behind: bool) -> bytes:
+        return content[: -len(self.END)] + chunk + self.END if behind else content[:33] + chunk + content[33:]
+
+    @pytest.mark.parametrize("behind", [False, True])
+    @pytest.mark.parametrize(
+        "chunk",
+        [
+            png_chunk(b"iTXt", b"workflow\0\1\0\0\0" + zlib.compress(b"x" * 2_000_000)),
+            png_chunk(b"zTXt", b"x\0\0" + zlib.compress(b"x" * 80_000_000)),
+            b"\0\0\0\4tEXta\0bc\0\0\0\0",
+            png_chunk(b"tIME", b"no date"),
+            b"".join(png_chunk(b"tEXt", b"key\0value") for _ in range(20_000)),
+            png_chunk(b"eXIf", b"no exif"),
+            png_chunk(b"iCCP", b"no profile"),
+        ],
+        ids=["large text", "text bomb", "bad checksum", "odd date", "many texts", "odd exif", "odd profile"],
+    )
+    def test_a_png_is_read_whatever_surrounds_its_pixels(self, chunk, behind):
+        content = self.add(encode(gradient(), "PNG"), chunk, behind=behind)
+        assert np.array_equal(read_image(content), gradient())
+
+    def test_damage_in_what_is_needed_is_damage(self):
+        content = bytearray(encode(gradient(), "PNG"))
+        content[content.index(b"IDAT") + 10] ^= 0xFF
+        assert reason_of(bytes(content)) == "IMAGE_TRUNCATED"
+
+    def test_exif_behind_the_pixels_turns_the_image(self):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        content = encode(gradient(), "PNG")
+        chunk = png_chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+        turned = [read_image(self.add(content, chunk, behind=behind)) for behind in (False, True)]
+        assert turned[0].size == (30, 40)
+        assert np.array_equal(*turned)
+        header = open_image(self.add(content, chunk, behind=True), max_pixels=10_000)
+        assert Image.Image.getexif(header).get(0x0112) == 6, "known from the header alone"
+
+    @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_rows": 1}])
+    def test_a_jpeg_needs_no_end_marker(self, options):
+        content = encode(gradient(200, 150), "JPEG", **options)
+        assert np.array_equal(read_image(content[:-2]), read_image(content))
+        assert np.array_equal(read_image(content[:-1]), read_image(content))
+
+    def test_a_jpeg_without_pixels_is_cut_short(self):
+        content = encode(gradient(200, 150), "JPEG")
+        for missing in range(60, len(content) - 4, 97):
+            assert reason_of(content[:-missing]) == "IMAGE_TRUNCATED"
+
+    def test_grey_of_16_bits_with_a_transparent_value(self):
+        grey = np.full((8, 8), 120, np.uint8)
+        grey[:, :4] = 7
+        eight = encode(Image.fromarray(grey), "PNG", transparency=7)
+        rows = zlib.compress(b"".join(b"\0" + (row.astype(">u2") * 257).tobytes() for row in grey))
+        header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 0, 0, 0, 0))
+        parts = [header, png_chunk(b"tRNS", b"\7\7"), png_chunk(b"IDAT", rows), self.END]
+        sixteen = b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+        assert np.array_equal(read_image(sixteen), read_image(eight))
+        assert np.asarray(read_image(sixteen))[0, :, 0].tolist() == [255] * 4 + [120] * 4
+
+    def test_a_tiff_gives_its_page_and_not_its_thumbnail(self):
+        pages = [Image.new("RGB", (12, 12), "red"), gradient().copy()]  # Pillow keeps an encoder's settings on an image
+        content = encode(pages[0], "TIFF", tiffinfo={254: 1}, save_all=True, append_images=pages[1:])
+        assert np.array_equal(read_image(content), gradient())
+        assert read_image(encode(pages[0], "TIFF", tiffinfo={254: 1})).size == (12, 12)
+
+
+FOREIGN = {
+    "HEIC": b"\0\0\0\x18ftypheic\0\0\0\0heicmif1" + bytes(200),
+    "AVIF": b"\0\0\0\x1cftypavif\0\0\0\0avifmif1" + bytes(200),
+    "video": b"\0\0\0\x18ftypisom\0\0\0\0isommp42",
+    "JPEG XL": b"\xff\x0a" + bytes(50),
+    "JPEG 2000": b"\0\0\0\x0cjP  \r\n\x87\n",
+    "PDF": b"%PDF-1.4 " * 50,
+    "SVG": b'\xef\xbb\xbf<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>',
+    "HTML": b"\n<!DOCTYPE html><html>not found",
+    "Git LFS pointer; run `git lfs pull`": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+}
+
+
 class TestRefuse:
     def test_no_bytes(self):
         assert reason_of(b"") == "IMAGE_EMPTY"
 
-    @pytest.mark.parametrize("content", [b"hello", b"\xff\xd8\xff", b"%PDF-1.4 " * 50, b"<svg></svg>", b"\x00" * 4096])
+    @pytest.mark.parametrize("content", [b"hello", b"\x00" * 4096, b"RIFF\0\0\0\0WAVE"])
     def test_what_is_no_image(self, content):
         assert reason_of(content) == "IMAGE_UNRECOGNIZED"
+
+    @pytest.mark.parametrize("name", FOREIGN)
+    def test_foreign_files_are_named(self, name):
+        with pytest.raises(InputError, match=f"clipsr:IMAGE_UNRECOGNIZED: This is a .*{name}"):
+            read_image(FOREIGN[name])
+
+    @pytest.mark.parametrize("content", [b"\xff\xd8\xff", b"BM", b"GIF89a", b"\x89PNG\r\n\x1a\n", b"II*\0"])
+    def test_a_supported_file_that_ends_after_its_signature_is_cut_short(self, content):
+        assert reason_of(content) == "IMAGE_TRUNCATED"
+
+    def test_a_webp_without_its_last_byte_is_cut_short(self):
+        assert reason_of(encode(gradient(), "WEBP")[:-1]) == "IMAGE_TRUNCATED"
+
+    def test_a_jpeg_cut_within_its_profile_is_cut_short(self):
+        content = encode(gradient(), "JPEG", icc_profile=bytes(30_000))
+        assert reason_of(content[: len(content) // 2]) == "IMAGE_TRUNCATED"
 
     @pytest.mark.parametrize("file_format", ["ICO", "PPM", "TGA", "JPEG2000", "PCX"])
     def test_formats_that_the_api_does_not_name(self, file_format):
         assert reason_of(encode(gradient(), file_format)) == "IMAGE_UNRECOGNIZED"
 
-    @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "BMP"])
+    @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
     def test_files_cut_short(self, file_format):
         content = encode(gradient(200, 200), file_format)
-        assert reason_of(content[: len(content) * 2 // 3]) in ("IMAGE_TRUNCATED", "IMAGE_UNRECOGNIZED")
+        for rest in (len(content) * 2 // 3, len(content) // 2, 20):
+            assert reason_of(content[:rest]) == "IMAGE_TRUNCATED"
 
     def test_a_cut_jpeg_is_named_truncated(self):
         content = encode(gradient(200, 200), "JPEG")

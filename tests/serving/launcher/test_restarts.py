@@ -8,9 +8,9 @@ import os
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
+from tests.serving.waiting import wait_until
 
 from clipsr_serving.errors import LaunchError
 from clipsr_serving.launcher._gateway import read_gateway_health
@@ -18,7 +18,8 @@ from clipsr_serving.launcher._logs import follow_logs
 from clipsr_serving.launcher._reasons import explain_end
 from clipsr_serving.launcher._state import read_start_ticks
 from clipsr_serving.launcher._supervisor.checks import BackgroundCheck
-from clipsr_serving.launcher._supervisor.processes import ManagedProcess, end_session
+from clipsr_serving.launcher._supervisor.probes import LivenessProbe, ProbePolicy
+from clipsr_serving.launcher._supervisor.processes import ManagedProcess, end_session, limit_log
 from clipsr_serving.launcher._supervisor.restarts import Backoff, RestartPolicy
 
 
@@ -51,37 +52,74 @@ class TestBackoff:
             RestartPolicy(first_delay_s=31)
 
 
-def poll_until_answered(check, timeout_s=10):
-    deadline = time.monotonic() + timeout_s
-    while not (is_yes := check.poll()) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return is_yes
+def wait_for_answer(check):
+    answers = []
+    wait_until(lambda: (answer := check.poll()) is not None and not answers.append(answer))
+    return answers[0]
 
 
 class TestBackgroundCheck:
     def test_a_slow_question_is_not_waited_for(self):
         known = threading.Event()
         check = BackgroundCheck(lambda: known.wait(60))
-        assert not check.poll()
+        assert check.poll() is None
         known.set()
-        assert poll_until_answered(check)
+        assert wait_for_answer(check) is True
 
     def test_an_answer_from_before_a_reset_does_not_count(self):
+        known, answered = threading.Event(), threading.Event()
         asked = []
-        check = BackgroundCheck(lambda: asked.append(True) is None and len(asked) == 1 and time.sleep(0.2) is None)
-        assert not check.poll()
+
+        def ask():
+            asked.append(True)
+            if len(asked) > 1:
+                return False
+            known.wait(60)
+            answered.set()
+            return True
+
+        check = BackgroundCheck(ask)
+        assert check.poll() is None
         check.reset()
-        time.sleep(0.5)  # the first question has its answer now
-        assert not poll_until_answered(check, timeout_s=0.5)
-        assert len(asked) > 1
+        known.set()
+        assert answered.wait(60)
+        assert wait_for_answer(check) is False
+        assert len(asked) == 2
 
     def test_an_objection_is_a_no_with_a_reason(self):
         def ask():
             raise LaunchError("classify fails")
 
         check = BackgroundCheck(ask)
-        assert not poll_until_answered(check, timeout_s=0.5)
+        assert wait_for_answer(check) is False
         assert check.objection == "classify fails"
+
+
+class TestLivenessProbe:
+    def make(self, *answers, failures=3):
+        given = iter(answers)
+        return LivenessProbe(lambda: next(given), ProbePolicy(interval_s=1e-9, failures=failures))
+
+    def wait_for_fault(self, probe):
+        faults = []
+        wait_until(lambda: (fault := probe.find_fault()) is not None and not faults.append(fault))
+        return faults[0]
+
+    def test_failures_in_a_row_are_a_fault(self):
+        probe = self.make(False, False, True, False, False, False)
+        assert self.wait_for_fault(probe) == "runs but does not answer: 3 probes in a row failed"
+        assert probe.answered_s == 0
+
+    def test_an_answer_is_remembered_until_a_probe_fails(self):
+        probe = self.make(True, True, True, False)
+        assert probe.answered_s > 0
+        self.wait_for_fault(self.make(False, failures=1))
+        wait_until(lambda: probe.find_fault() is None and probe.answered_s == 0)
+
+    def test_impossible_policies_are_refused(self):
+        for wrong in ({"interval_s": 0}, {"timeout_s": -1}, {"failures": 0}):
+            with pytest.raises(LaunchError, match="must be positive"):
+                ProbePolicy(**wrong)
 
 
 @pytest.mark.parametrize(
@@ -136,13 +174,6 @@ def test_the_log_of_a_new_start_is_followed_from_its_beginning(tmp_path):
     assert output.getvalue() == "triton | old\ntriton | first line of the new one\ntriton | second\n"
 
 
-def wait_until(condition):
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-
-
 class TestProcess:
     def spawn(self, tmp_path, script):
         return ManagedProcess("triton", [sys.executable, "-c", script], os.environ, tmp_path / "triton.log")
@@ -166,12 +197,26 @@ class TestProcess:
         script = f"import pathlib, time\nprint('early', flush=True)\n{wait}\nprint('late', flush=True)\ntime.sleep(60)"
         process = self.spawn(tmp_path, script)
         wait_until(lambda: process.read_log() == "early\n")
-        process.limit_log(6)
+        limit_log(process.log, 6)
         assert process.read_log() == "early\n", "not larger than the limit"
-        process.limit_log(5)
+        limit_log(process.log, 5)
         assert (process.read_log(), process.previous_log.read_text(encoding="utf-8")) == ("", "early\n")
         go.touch()
         wait_until(lambda: process.read_log() == "late\n")
+        process.stop(10)
+
+    def test_a_log_that_cannot_be_copied_is_emptied_all_the_same(self, tmp_path):
+        """As on a full disk."""
+        process = self.spawn(tmp_path, "import time; print('early', flush=True); time.sleep(60)")
+        wait_until(lambda: process.read_log() == "early\n")
+        process.previous_log.symlink_to("/dev/full")
+        limit_log(process.log, 1)
+        assert process.read_log() == ""
+        assert not process.previous_log.is_symlink()
+        process.log.rename(tmp_path / "renamed")
+        with pytest.raises(FileNotFoundError):
+            limit_log(process.log, 1)
+        assert process.read_log() == ""
         process.stop(10)
 
     def test_all_of_a_session_is_killed(self, tmp_path):

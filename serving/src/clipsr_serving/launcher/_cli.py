@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,7 @@ from clipsr_serving.launcher._gateway import find_library_uri
 from clipsr_serving.launcher._logs import follow_logs, print_logs
 from clipsr_serving.launcher._options import Endpoint, UpOptions, parse_endpoint
 from clipsr_serving.launcher._state import LOG_NAMES, State, StateDir, find_state_dir
+from clipsr_serving.launcher._supervisor.probes import ProbePolicy
 from clipsr_serving.launcher._supervisor.restarts import RestartPolicy
 
 _DEFAULT_TIMEOUT_S = 300.0  # openvino compiles a ViT-L/14 in about a minute on two cores
@@ -23,9 +25,10 @@ _NOT_RUNNING_EXIT_CODE = 3  # as systemctl status
 _UP_EPILOG = """\
 A process that ends after the service was ready is started again, after 0.5 s, then 1 s,
 2 s and so on up to 30 s, until it has been healthy for a minute. Triton counts as ended
-when one of its model processes is gone. Meanwhile the other process goes on,
-`clipsr-serve status` says restarting, and the gateway answers UNAVAILABLE while Triton
-is away. What fails before the service was ready ends it.
+when one of its model processes is gone, and a process that runs but no longer answers
+is killed first. Meanwhile the other process continues, `clipsr-serve status` says
+restarting, and the gateway answers UNAVAILABLE without Triton. What fails before the
+service was ready ends it.
 
 Options after -- go to clipsr-gateway; its --help names them."""
 
@@ -78,11 +81,13 @@ def make_parser() -> argparse.ArgumentParser:
     status = commands.add_parser(
         "status", help="say what is running; exit code 3 if nothing is", description="Says what is running."
     )
-    status.add_argument("--ready", action="store_true", help="exit code 3 also unless it is ready; for probes")
+    status.add_argument(
+        "--ready", action="store_true", help="exit code 3 also unless all answered their last probe; for probes"
+    )
     status.add_argument("--json", action="store_true", help="print one JSON object")
     logs = commands.add_parser("logs", help="print the logs", description="Prints the logs of Triton and the gateway.")
     logs.add_argument("process", nargs="?", choices=LOG_NAMES, help="only this one's")
-    logs.add_argument("-f", "--follow", action="store_true", help="go on as lines are added, until Ctrl-C")
+    logs.add_argument("-f", "--follow", action="store_true", help="follow: print lines as they are added, until Ctrl-C")
     logs.add_argument("--lines", type=int, default=100, metavar="N", help="last lines of each log (%(default)s)")
     for command, run in ((up, _up), (down, _down), (status, _status), (logs, _logs)):
         command.add_argument("--name", default="default", help="name of the service, one a machine (%(default)s)")
@@ -131,7 +136,10 @@ def _add_up_flags(up: argparse.ArgumentParser) -> None:
         metavar="HOST",
         help="address of Triton's metrics port alone, for a Prometheus elsewhere (that of --triton-address)",
     )
-    for name, port in (("http", 8000), ("grpc", 8001), ("metrics", 8002)):
+    up.add_argument(
+        "--triton-http-port", type=_port, metavar="PORT", help="open Triton's HTTP port as well (closed; SECURITY.md)"
+    )
+    for name, port in (("grpc", 8001), ("metrics", 8002)):
         up.add_argument(
             f"--triton-{name}-port",
             type=_port,
@@ -164,6 +172,20 @@ def _add_up_flags(up: argparse.ArgumentParser) -> None:
         type=_count,
         metavar="N",
         help="give up once Triton or the gateway ended after N restarts in a row; 0 never restarts (never give up)",
+    )
+    up.add_argument(
+        "--probe-interval",
+        type=_seconds,
+        default=ProbePolicy.interval_s,
+        metavar="S",
+        help="seconds between probes of Triton and the gateway once they are ready (%(default)g)",
+    )
+    up.add_argument(
+        "--probe-timeout",
+        type=_seconds,
+        default=ProbePolicy.timeout_s,
+        metavar="S",
+        help="seconds for the answer; after 3 failures in a row the process is replaced (%(default)g)",
     )
     up.add_argument("-v", "--verbose", action="store_true", help="repeat the logs of Triton and the gateway here")
 
@@ -217,6 +239,7 @@ def _up(options: argparse.Namespace, arguments: list[str], state_dir: StateDir) 
         timeout_s=options.timeout,
         verbose=options.verbose,
         restart=RestartPolicy(max_restarts=options.max_restarts),
+        probe=ProbePolicy(interval_s=options.probe_interval, timeout_s=options.probe_timeout),
         gateway_options=options.gateway_options,
         triton_options=tuple(options.triton_option),
         triton_metrics_address=options.triton_metrics_address,
@@ -240,7 +263,7 @@ def _status(options: argparse.Namespace, arguments: list[str], state_dir: StateD
         print(json.dumps({"running": False} if state is None else {"running": True, **asdict(state)}))
     else:
         print(f"clipsr-serve: {'not running' if state is None else _describe(state)}")
-    is_fine = state is not None and (state.phase == "ready" or not options.ready)
+    is_fine = state is not None and (state.is_ready(time.monotonic()) or not options.ready)
     return 0 if is_fine else _NOT_RUNNING_EXIT_CODE
 
 
@@ -249,6 +272,8 @@ def _describe(state: State) -> str:
     children = ", ".join(f"{child.name} {child.pid}" for child in state.children)
     restarts = ", ".join(f"{name} {count}" for name, count in state.restarts.items() if count)
     children += f"; restarts: {restarts}" if restarts else ""
+    silent = [name for name, answered_s in state.answered_s.items() if not answered_s]
+    children += f"; failed its last probe: {', '.join(silent)}" if silent and state.phase == "ready" else ""
     return (
         f"{state.phase} at {state.url or 'no gateway'}; Triton ({state.triton_kind}) {triton}; "
         f"pid {state.pid} ({children}); model repository {state.repository}"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from clipsr_serving.errors import LaunchError
-from clipsr_serving.launcher._state import State, StateDir
-from clipsr_serving.launcher._supervisor.processes import end_session
+from clipsr_serving.launcher._state import State, StateDir, read_parent, read_start_ticks
+from clipsr_serving.launcher._supervisor.processes import end_session, list_marked
 from clipsr_serving.launcher._triton.command import remove_shared_memory
 
 _POLL_S = 0.2
@@ -33,7 +35,8 @@ def start_detached(arguments: Sequence[str], state_dir: StateDir, *, timeout_s: 
     with state_dir.lock():
         pass  # "already running" is said here at once, not by way of the log
     log = state_dir.log("serve")
-    with log.open("wb") as output:
+    log.unlink(missing_ok=True)
+    with log.open("ab") as output:  # appending, so that it may be emptied meanwhile
         supervisor = subprocess.Popen(
             [sys.executable, "-m", "clipsr_serving.launcher", *arguments],
             stdin=subprocess.DEVNULL,
@@ -74,30 +77,51 @@ def stop_service(state_dir: StateDir) -> str:
         LaunchError: it does not end.
     """
     state = state_dir.read()
-    if state_dir.is_locked():
-        if state is None:
-            raise LaunchError("clipsr-serve is just starting; try again in a moment.")
-        os.kill(state.pid, signal.SIGTERM)
-        deadline = time.monotonic() + _STOP_TIMEOUT_S
-        while state_dir.is_locked():
-            if time.monotonic() > deadline:
-                raise LaunchError(f"clipsr-serve (pid {state.pid}) does not stop; end it with `kill -9 {state.pid}`.")
-            time.sleep(_POLL_S)
-        return f"stopped (pid {state.pid})"
-    if state is None:
+    if state_dir.is_locked() and state is None and not list_marked(state_dir.path):
+        raise LaunchError("clipsr-serve is just starting; try again in a moment.")
+    supervisor = state.pid if state is not None and state_dir.is_locked() else _find_supervisor(state_dir)
+    if supervisor is None:
+        return _stop_orphans(state, state_dir)
+    started = read_start_ticks(supervisor)
+    os.kill(supervisor, signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_TIMEOUT_S
+    while read_start_ticks(supervisor) == started:
+        if time.monotonic() > deadline:
+            raise LaunchError(f"clipsr-serve (pid {supervisor}) does not stop; end it with `kill -9 {supervisor}`.")
+        time.sleep(_POLL_S)
+    return f"stopped (pid {supervisor})"
+
+
+def _find_supervisor(state_dir: StateDir) -> int | None:
+    """Find the clipsr-serve whose state folder was removed, as the parent of a child that carries the folder's name."""
+    marked = list_marked(state_dir.path)
+    for parent in {read_parent(pid) for pid in marked} - {None, *marked}:
+        with contextlib.suppress(OSError):
+            if parent and b"clipsr" in Path(f"/proc/{parent}/cmdline").read_bytes():
+                return parent
+    return None
+
+
+def _stop_orphans(state: State | None, state_dir: StateDir) -> str:
+    known = {child.pid: child.name for child in reversed(state.children if state else ()) if child.is_alive}
+    orphans = {pid: known.get(pid, "a process") for pid in [*known, *list_marked(state_dir.path)]}
+    if state is None and not orphans:
         return "nothing is running"
-    return _stop_orphans(state, state_dir)
-
-
-def _stop_orphans(state: State, state_dir: StateDir) -> str:
-    alive = [child for child in reversed(state.children) if child.is_alive]
-    for child in alive:
-        os.kill(child.pid, signal.SIGTERM)
-        deadline = time.monotonic() + _STOP_TIMEOUT_S / 3
-        while child.is_alive and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
-        end_session(child.pid)
+    for pid in orphans:
+        _stop_session(pid)
     remove_shared_memory(state_dir.path)
     state_dir.clear()
-    names = " and ".join(f"{child.name} (pid {child.pid})" for child in alive) or "nothing but a stale state file"
+    names = " and ".join(f"{name} (pid {pid})" for pid, name in orphans.items()) or "nothing but a stale state file"
     return f"clipsr-serve had been killed; cleaned up {names}"
+
+
+def _stop_session(pid: int) -> None:
+    started = read_start_ticks(pid)
+    if started is None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_TIMEOUT_S / 3
+    while read_start_ticks(pid) == started and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+    end_session(pid)

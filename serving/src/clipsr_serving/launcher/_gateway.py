@@ -19,13 +19,13 @@ _LIBRARY_FOLDER = "libraries"
 _LIBRARY_PACKAGE = "lancedb"  # of clipsr-gateway[library]; looked for, never imported here
 
 
-def find_gateway_programs() -> tuple[Path, Path]:
-    """Find clipsr-gateway and clipsr-client.
+def find_gateway() -> Path:
+    """Find clipsr-gateway.
 
     Raises:
-        LaunchError: one is not installed.
+        LaunchError: it is not installed.
     """
-    return find_executable("clipsr-gateway", "clipsr-gateway"), find_executable("clipsr-client", "clipsr")
+    return find_executable("clipsr-gateway", "clipsr-gateway")
 
 
 def make_gateway_argv(gateway: Path, options: UpOptions, *, listen: Endpoint, triton: str) -> tuple[str, ...]:
@@ -45,18 +45,14 @@ def find_library_uri(chosen: str | None, *, state_dir: Path) -> str | None:
     return str(state_dir / _LIBRARY_FOLDER) if importlib.util.find_spec(_LIBRARY_PACKAGE) else None
 
 
-def make_gateway_check(client: Path, options: UpOptions, *, url: str, log: Path) -> Callable[[], bool]:
+def make_gateway_check(options: UpOptions, *, url: str, log: Path) -> Callable[[], bool]:
     """Return the question whether it serves.
 
-    Without TLS it is asked over the wire, but not while its port is closed or its log denies it: to ask starts a
-    program, which would take processor time from the gateway while that starts. With TLS this process has no
-    certificate that the gateway would have to accept, and believes the log.
+    With TLS this process has no certificate that the gateway would have to accept, and believes the log.
     """
     if options.has_tls:
         return lambda: read_gateway_health(log) == "SERVING" and _accepts_connections(url)
-    return lambda: (
-        read_gateway_health(log) != "NOT_SERVING" and _accepts_connections(url) and is_gateway_serving(client, url)
-    )
+    return lambda: is_gateway_serving(url)
 
 
 def read_gateway_health(log: Path) -> str | None:
@@ -64,15 +60,14 @@ def read_gateway_health(log: Path) -> str | None:
 
     Reads backwards, because a log may hold the lines of many requests.
     """
-    if not log.exists():
-        return None
-    for line in _read_lines_backwards(log):
-        # Cheaper than to parse the line of every request.
-        if b'"health"' in line:
-            with contextlib.suppress(ValueError):
-                entry = json.loads(line)
-                if isinstance(entry, dict) and entry.get("event") == "health":
-                    return str(entry.get("status"))
+    with contextlib.suppress(OSError):  # not begun yet, or taken away by a rotation
+        for line in _read_lines_backwards(log):
+            # Cheaper than to parse the line of every request.
+            if b'"health"' in line:
+                with contextlib.suppress(ValueError):
+                    entry = json.loads(line)
+                    if isinstance(entry, dict) and entry.get("event") == "health":
+                        return str(entry.get("status"))
     return None
 
 

@@ -39,15 +39,18 @@ def follow_logs(
             position = positions.get(log, 0)
             try:
                 status = log.stat()
-            except FileNotFoundError:  # not begun yet, or just being begun anew
+            except OSError:  # not there yet, or being replaced or rotated
                 continue
             # A new file after a restart, or the same one emptied because it had grown large.
             if files.setdefault(log, status.st_ino) != status.st_ino or status.st_size < position:
                 files[log] = status.st_ino
                 position = 0
-            with log.open("rb") as file:
-                file.seek(position)
-                added = file.read()
+            try:
+                with log.open("rb") as file:
+                    file.seek(position)
+                    added = file.read()
+            except OSError:
+                continue
             whole = added[: added.rfind(b"\n") + 1]
             positions[log] = position + len(whole)
             for line in whole.decode("utf-8", errors="replace").splitlines():

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clipsr_serving.errors import LaunchError
+from clipsr_serving.launcher._supervisor.probes import ProbePolicy
 from clipsr_serving.launcher._supervisor.restarts import RestartPolicy
 
 _GATEWAY_GRACE_S = 20.0  # clipsr-gateway --grace, its default
@@ -38,10 +39,10 @@ class Endpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Ports:
-    """The ports in use, none of them 0; `gateway` is None without a gateway."""
+    """The ports in use, none of them 0; None without a gateway, and without Triton's HTTP."""
 
     gateway: int | None
-    triton_http: int
+    triton_http: int | None
     triton_grpc: int
     triton_metrics: int
 
@@ -57,11 +58,12 @@ class UpOptions:
         triton_path: the tritonserver executable for `path`; None searches PATH.
         triton_address: the address of Triton's inference ports.
         triton_metrics_address: the address of its metrics port; None for the same.
-        triton_http_port, triton_grpc_port, triton_metrics_port: 0 picks a free one.
+        triton_http_port, triton_grpc_port, triton_metrics_port: 0 picks a free one; None, for HTTP only, closes it.
         profile: configs/NAME.pbtxt is used where a model has it; None for config.pbtxt. See `_profiles`.
         has_gateway: False serves Triton's own ports only.
         timeout_s: how long to wait until the service answers.
         restart: what happens when a process ends after the service was ready.
+        probe: how a process that hangs is found.
         gateway_options: further options of clipsr-gateway, as on its command line.
         triton_options: further options of tritonserver, as on its command line.
         library_uri: where the gateway keeps image libraries, a folder or an object store; None: nowhere.
@@ -73,7 +75,7 @@ class UpOptions:
     triton: str
     triton_path: Path | None
     triton_address: str
-    triton_http_port: int
+    triton_http_port: int | None
     triton_grpc_port: int
     triton_metrics_port: int
     profile: str | None
@@ -81,6 +83,7 @@ class UpOptions:
     timeout_s: float
     verbose: bool
     restart: RestartPolicy = field(default_factory=RestartPolicy)
+    probe: ProbePolicy = field(default_factory=ProbePolicy)
     gateway_options: tuple[str, ...] = ()
     triton_options: tuple[str, ...] = ()
     triton_metrics_address: str | None = None
@@ -156,13 +159,15 @@ def claim_ports(options: UpOptions) -> Ports:
         if options.has_gateway:
             gateway = _claim(sockets, options.listen.host, options.listen.port, "--listen HOST:PORT")
         http, grpc, metrics = (
-            _claim(sockets, address, port, f"--triton-{name}-port PORT")
+            None if port is None else _claim(sockets, address, port, f"--triton-{name}-port PORT")
             for name, address, port in (
                 ("http", options.triton_address, options.triton_http_port),
                 ("grpc", options.triton_address, options.triton_grpc_port),
                 ("metrics", options.metrics_address, options.triton_metrics_port),
             )
         )
+        assert grpc is not None
+        assert metrics is not None
         return Ports(gateway=gateway, triton_http=http, triton_grpc=grpc, triton_metrics=metrics)
     finally:
         for held in sockets:

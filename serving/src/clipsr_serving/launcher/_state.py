@@ -45,6 +45,9 @@ class State:
         repository: the model repository.
         children: Triton and gateway; a process that ended is missing until its successor has started.
         restarts: how often each was started again.
+        answered_s: when the last probe of each was answered, in seconds of this machine's monotonic clock; 0 where the
+            last probe was not.
+        probed_for_s: how long an answer counts.
     """
 
     pid: int
@@ -56,20 +59,38 @@ class State:
     repository: str
     children: tuple[Child, ...] = field(default=())
     restarts: dict[str, int] = field(default_factory=dict)
+    answered_s: dict[str, float] = field(default_factory=dict)
+    probed_for_s: float = 0.0
+
+    def is_ready(self, now_s: float) -> bool:
+        """Whether all answered their last probe, and not too long ago: a hung supervisor asks no more."""
+        fresh = all(now_s - answered_s <= self.probed_for_s for answered_s in self.answered_s.values())
+        return self.phase == "ready" and fresh
 
 
 def read_start_ticks(pid: int) -> int | None:
-    """Start time of a process in clock ticks since boot; None if it does not run (a zombie counts as gone).
+    """Start time of a process in clock ticks since boot; None if it does not run (a zombie counts as gone)."""
+    fields = _read_stat(pid)
+    return None if fields is None or fields[0] == "Z" else int(fields[19])
 
-    Source: proc(5), /proc/pid/stat, fields 3 (state) and 22 (starttime).
+
+def read_parent(pid: int) -> int | None:
+    """Return the id of a process's parent; None if it does not run."""
+    fields = _read_stat(pid)
+    return None if fields is None else int(fields[1])
+
+
+def _read_stat(pid: int) -> list[str] | None:
+    """Return what follows a process's name.
+
+    Source: proc(5), /proc/pid/stat, from field 3 (state) on; 4 is the parent, 22 the start time.
     """
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except OSError:
         return None
     # The command's name, in parentheses, may hold spaces and parentheses itself.
-    after_name = text.rpartition(")")[2].split()
-    return None if after_name[0] == "Z" else int(after_name[19])
+    return text.rpartition(")")[2].split()
 
 
 def find_state_dir(explicit: Path | None, *, name: str, environment: dict[str, str]) -> Path:
@@ -136,7 +157,12 @@ class StateDir:
             os.close(descriptor)
 
     def write(self, state: State) -> None:
-        """Replace the state file in one step."""
+        """Replace the state file in one step, also where the folder has gone meanwhile.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
         temporary = self.path / f"{_STATE_FILE}.new"
         temporary.write_text(json.dumps(asdict(state), indent=2), encoding="utf-8")
         temporary.replace(self.path / _STATE_FILE)
@@ -152,4 +178,5 @@ class StateDir:
 
     def clear(self) -> None:
         """Forget the state; logs stay."""
-        (self.path / _STATE_FILE).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (self.path / _STATE_FILE).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Asks slow questions without waiting for the answer."""
+"""Runs slow probes in the background."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class BackgroundCheck:
         """What the last LaunchError said."""
         return self._objection
 
-    def poll(self) -> bool:
-        """Return True once a question that was asked after the last `reset` was answered yes."""
+    def poll(self) -> bool | None:
+        """Return the answer to a question that was asked after the last `reset`; None until there is one."""
         if self._answer is None:
             self._answer = SimpleQueue()
             threading.Thread(target=self._run, args=(self._answer,), daemon=True).start()
         try:
             is_yes = self._answer.get_nowait()
         except Empty:
-            return False
+            return None
         self._answer = None
         return is_yes
 

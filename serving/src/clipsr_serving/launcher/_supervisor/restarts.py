@@ -12,11 +12,11 @@ class RestartPolicy:
     """How often and how soon.
 
     Attributes:
-        max_restarts: restarts in a row, without a time of health in between, before the service gives up; 0 never
+        max_restarts: restarts in a row, without a healthy period in between, before the service gives up; 0 never
             restarts, None never gives up.
         first_delay_s: before the first restart; each further one in a row waits twice as long.
         max_delay_s: no wait is longer.
-        healthy_after_s: after so long without a failure the count begins anew.
+        healthy_after_s: after so long without a failure the count starts from zero.
     """
 
     max_restarts: int | None = None

@@ -1,7 +1,8 @@
-"""Runs Triton and the gateway until told to stop, and starts the one that ends again."""
+"""Supervises Triton and the gateway until told to stop: starts, probes, restarts and stops them."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -10,19 +11,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from clipsr_serving.errors import LaunchError
-from clipsr_serving.launcher._gateway import find_gateway_programs, make_gateway_argv, make_gateway_check
+from clipsr_serving.launcher._gateway import find_gateway, make_gateway_argv, make_gateway_check
 from clipsr_serving.launcher._logs import follow_logs
-from clipsr_serving.launcher._options import Endpoint, Ports, UpOptions, claim_ports
+from clipsr_serving.launcher._options import Endpoint, Ports, UpOptions, claim_ports, parse_endpoint
 from clipsr_serving.launcher._reasons import explain_end, explain_gateway_log, explain_triton_log
 from clipsr_serving.launcher._state import State, StateDir
 from clipsr_serving.launcher._supervisor.checks import BackgroundCheck
-from clipsr_serving.launcher._supervisor.processes import InstanceWatch, ManagedProcess
+from clipsr_serving.launcher._supervisor.processes import (
+    STATE_DIR_VARIABLE,
+    InstanceWatch,
+    ManagedProcess,
+    limit_log,
+    list_marked,
+)
 from clipsr_serving.launcher._supervisor.stop import StopRequest
 from clipsr_serving.launcher._supervisor.unit import Unit
 from clipsr_serving.launcher._triton.command import TritonCommand, choose_triton, make_triton_command, remove_leftovers
-from clipsr_serving.launcher._triton.probe import is_triton_ready, run_canary
+from clipsr_serving.launcher._triton.probe import is_gateway_alive, is_triton_alive, is_triton_ready, run_canary
 from clipsr_serving.launcher._triton.profiles import choose_profile, default_profile, read_cpu_flags, require_machine
-from clipsr_serving.launcher._triton.repository import check_repository
+from clipsr_serving.launcher._triton.repository import check_repository, require_plain_paths
 
 _POLL_S = 0.2
 # How much log to keep, twice at most: a container's /tmp is memory, and a request leaves about 300 bytes.
@@ -32,7 +39,7 @@ _STOP_MARGIN_S = 10
 # Triton has its own --exit-timeout-secs, and unloads models after it.
 _TRITON_STOP_TIMEOUT_S = 30
 _TRITON_ABORT_TIMEOUT_S = 3
-# Triton fills every core under load; the gateway needs little, but at once, to refuse what comes too late.
+# Triton fills every core under load; the gateway needs little, but promptly, to shed load in time.
 _TRITON_NICENESS = 5
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
@@ -55,6 +62,7 @@ def run_service(options: UpOptions, state_dir: StateDir) -> None:
         _refuse_orphans(state_dir)
         manifest = check_repository(options.repository)
         kind = choose_triton(options)
+        require_plain_paths(options.repository, state_dir.path, triton_kind=kind)
         requested = options.profile or default_profile(options.repository, triton_kind=kind)
         choice = choose_profile(requested, options.repository, manifest, cpu_flags=read_cpu_flags())
         options = replace(options, profile=choice.config_name)
@@ -76,14 +84,15 @@ def run_service(options: UpOptions, state_dir: StateDir) -> None:
 
 def _refuse_orphans(state_dir: StateDir) -> None:
     state = state_dir.read()
-    alive = [child for child in state.children if child.is_alive] if state else []
-    if alive:
-        names = " and ".join(f"{child.name} (pid {child.pid})" for child in alive)
+    known = {child.pid: child.name for child in state.children if child.is_alive} if state else {}
+    orphans = {pid: known.get(pid, "a process") for pid in [*known, *list_marked(state_dir.path)]}
+    if orphans:
+        names = " and ".join(f"{name} (pid {pid})" for pid, name in orphans.items())
         raise LaunchError(f"{names} of a clipsr-serve that was killed still run; stop them with `clipsr-serve down`.")
 
 
 class _Service:
-    """The two processes and the order in which they live."""
+    """The two processes, started and stopped in order."""
 
     def __init__(
         self, options: UpOptions, ports: Ports, command: TritonCommand, state_dir: StateDir, stop: StopRequest
@@ -96,6 +105,7 @@ class _Service:
         self._written: State | None = None
         self._followed: set[str] = set()
         self._is_crash_forgiven = False
+        self._unwritten: set[str] = set()
         self._addresses = {
             name: _reachable(address, port)
             for name, address, port in (
@@ -103,6 +113,7 @@ class _Service:
                 ("grpc", options.triton_address, ports.triton_grpc),
                 ("metrics", options.metrics_address, ports.triton_metrics),
             )
+            if port is not None
         }
         self._listen = None if ports.gateway is None else replace(options.listen, port=ports.gateway)
         self._url = None if self._listen is None else _reachable(self._listen.host, self._listen.port)
@@ -112,37 +123,50 @@ class _Service:
         self._units = (self._triton,) if self._gateway is None else (self._triton, self._gateway)
 
     def _make_triton(self) -> Unit:
+        probe = self._options.probe
         return Unit(
             "triton",
-            spawn=lambda: self._spawn("triton", self._command.argv, self._command.environment),
-            is_ready=lambda: _is_triton_working(self._addresses["http"]),
-            find_fault=InstanceWatch().find_lost,
+            spawn=self._spawn_triton,
+            is_ready=lambda: _is_triton_working(self._addresses["grpc"]),
+            is_alive=lambda: is_triton_alive(
+                self._addresses["grpc"], metrics_address=self._addresses["metrics"], timeout_s=probe.timeout_s
+            ),
+            find_fault=InstanceWatch(patience_s=probe.patience_s).find_lost,
             explain_end=lambda process: _explain(process, explain_triton_log),
             clean=lambda: remove_leftovers(self._command, self._state_dir.path),
             policy=self._options.restart,
+            probe=self._options.probe,
             timeout_s=self._options.timeout_s,
             say=_say,
         )
 
     def _make_gateway(self, listen: Endpoint, url: str) -> Unit:
         # Looked for now: to find out after Triton's start that one is missing would waste the user's time.
-        program, client = find_gateway_programs()
-        argv = make_gateway_argv(program, self._options, listen=listen, triton=self._addresses["grpc"])
+        argv = make_gateway_argv(find_gateway(), self._options, listen=listen, triton=self._addresses["grpc"])
+        environment = without_proxy(os.environ, self._addresses["grpc"])
+        timeout_s, has_tls = self._options.probe.timeout_s, self._options.has_tls
         return Unit(
             "gateway",
-            spawn=lambda: self._spawn("gateway", argv, os.environ),
-            is_ready=make_gateway_check(client, self._options, url=url, log=self._state_dir.log("gateway")),
+            spawn=lambda: self._spawn("gateway", argv, environment),
+            is_ready=make_gateway_check(self._options, url=url, log=self._state_dir.log("gateway")),
+            is_alive=lambda: is_gateway_alive(url, timeout_s=timeout_s, has_tls=has_tls),
             find_fault=lambda process: None,
             explain_end=lambda process: _explain(process, explain_gateway_log),
             clean=lambda: None,
             policy=self._options.restart,
+            probe=self._options.probe,
             timeout_s=self._options.timeout_s,
             say=_say,
         )
 
+    def _spawn_triton(self) -> ManagedProcess:
+        self._command.prepare()
+        return self._spawn("triton", self._command.argv, self._command.environment)
+
     def _spawn(self, name: str, argv: Sequence[str], environment: Mapping[str, str]) -> ManagedProcess:
         niceness = _TRITON_NICENESS if name == "triton" else 0
-        process = ManagedProcess(name, argv, environment, self._state_dir.log(name), niceness=niceness)
+        marked = {**environment, STATE_DIR_VARIABLE: str(self._state_dir.path)}
+        process = ManagedProcess(name, argv, marked, self._state_dir.log(name), niceness=niceness)
         if self._options.verbose and name not in self._followed:
             threading.Thread(target=follow_logs, args=([process.log], sys.stderr), daemon=True).start()
             self._followed.add(name)
@@ -158,12 +182,12 @@ class _Service:
         remove_leftovers(self._command, self._state_dir.path)  # of a supervisor that was killed with all its children
         self._start(self._triton)
         _say(f"Triton ({self._command.kind}) is starting; its log is {self._state_dir.log('triton')}")
-        self._wait(lambda: is_triton_ready(self._addresses["http"]), "Triton")
+        self._wait(lambda: is_triton_ready(self._addresses["grpc"]), "Triton")
         if self._gateway is not None:
             self._start(self._gateway)
             self._wait(self._gateway.probe, "The gateway")
         else:
-            run_canary(self._addresses["http"])
+            run_canary(self._addresses["grpc"])
         for unit in self._units:
             unit.mark_ready()
         self._enter("ready")
@@ -200,7 +224,7 @@ class _Service:
             self._enter("starting")
 
     def watch(self) -> None:
-        """Start again what ends; return when told to stop.
+        """Restart what ends; return when told to stop.
 
         Raises:
             LaunchError: a process ended more often than the policy allows.
@@ -216,13 +240,26 @@ class _Service:
             elif self._phase != "ready" and is_ready:
                 _say(f"ready again after {time.monotonic() - away_since:.1f} s")
             self._enter("ready" if is_ready else "restarting")
-            for unit in self._units:
-                if unit.process is not None:
-                    unit.process.limit_log(_MAX_LOG_BYTES)
+            self._limit_logs()
+
+    def _limit_logs(self) -> None:
+        logs = [unit.process.log for unit in self._units if unit.process is not None]
+        own = self._state_dir.log("serve")
+        for log in [*logs, own] if own.exists() else logs:
+            try:
+                limit_log(log, _MAX_LOG_BYTES)
+            except OSError as error:
+                self._say_unwritten(str(log), error)
+
+    def _say_unwritten(self, what: str, error: OSError) -> None:
+        """Say once that a file of our own cannot be written: the service is worth more than its bookkeeping."""
+        if what not in self._unwritten:
+            self._unwritten.add(what)
+            _say(f"{what} cannot be written ({error.strerror}); the service continues without it")
 
     def stop(self) -> None:
         """Stop the gateway first, so that it drains into a Triton that still answers."""
-        if self._written is None:
+        if all(unit.process is None for unit in self._units):
             return
         self._enter("stopping")
         if self._gateway is not None:
@@ -244,16 +281,30 @@ class _Service:
             repository=str(self._options.repository),
             children=tuple(child for unit in self._units for child in unit.describe()),
             restarts={unit.name: unit.restarts for unit in self._units},
+            answered_s={unit.name: unit.answered_s for unit in self._units},
+            probed_for_s=self._options.probe.valid_for_s,
         )
         if state != self._written:
-            self._state_dir.write(state)
             self._written = state
+            try:
+                self._state_dir.write(state)
+            except OSError as error:
+                self._say_unwritten(f"The state in {self._state_dir.path}", error)
 
 
-def _is_triton_working(http_address: str) -> bool:
-    if not is_triton_ready(http_address):
+def without_proxy(environment: Mapping[str, str], address: str) -> dict[str, str]:
+    """Return an environment in which no proxy stands between the gateway and its Triton."""
+    hosts = ["localhost", "127.0.0.1", "::1", parse_endpoint(address).host]
+    changed = dict(environment)
+    for name in ("no_proxy", "NO_PROXY"):
+        changed[name] = ",".join(dict.fromkeys([*filter(None, changed.get(name, "").split(",")), *hosts]))
+    return changed
+
+
+def _is_triton_working(address: str) -> bool:
+    if not is_triton_ready(address):
         return False
-    run_canary(http_address)
+    run_canary(address)
     return True
 
 
@@ -267,4 +318,5 @@ def _reachable(host: str, port: int) -> str:
 
 
 def _say(message: str) -> None:
-    print(f"clipsr-serve: {message}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # a full disk under the log, or a terminal that was closed
+        print(f"clipsr-serve: {message}", file=sys.stderr, flush=True)

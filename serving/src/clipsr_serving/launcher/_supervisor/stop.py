@@ -30,7 +30,7 @@ class StopRequest:
             self._requests.get(timeout=timeout_s)
         except Empty:
             return False
-        self._requests.put(None)  # whoever asks next hears the same
+        self._requests.put(None)  # the next wait returns as well
         return True
 
     def _note(self, number: int, frame: FrameType | None) -> None:

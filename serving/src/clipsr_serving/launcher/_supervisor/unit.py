@@ -9,10 +9,11 @@ from collections.abc import Callable
 from clipsr_serving.errors import LaunchError
 from clipsr_serving.launcher._state import Child
 from clipsr_serving.launcher._supervisor.checks import BackgroundCheck
+from clipsr_serving.launcher._supervisor.probes import LivenessProbe, ProbePolicy
 from clipsr_serving.launcher._supervisor.processes import ManagedProcess
 from clipsr_serving.launcher._supervisor.restarts import Backoff, RestartPolicy
 
-# For a process that no longer does its work, before it is killed: it serves nobody, and callers wait for its successor.
+# For a process that no longer works, before it is killed: callers wait for its successor.
 _BROKEN_STOP_TIMEOUT_S = 0.5
 _CRASHES = tuple(-number for number in (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV))
 
@@ -26,10 +27,12 @@ class Unit:
         name: `triton` or `gateway`.
         spawn: starts the process.
         is_ready: asks whether it works; may take seconds.
+        is_alive: asks, while it is ready, whether it still answers; may take seconds.
         find_fault: says what is wrong with a process that still runs, as the end of a sentence; None if nothing.
         explain_end: says how a process that ended did so, as the end of a sentence.
         clean: removes what the last process left on the machine.
         policy: how often and how soon to restart.
+        probe: how often `is_alive` is asked, and how many failures end the process.
         timeout_s: how long a restarted process may take until it works.
         say: tells the user one line.
     """
@@ -40,10 +43,12 @@ class Unit:
         *,
         spawn: Callable[[], ManagedProcess],
         is_ready: Callable[[], bool],
+        is_alive: Callable[[], bool],
         find_fault: Callable[[ManagedProcess], str | None],
         explain_end: Callable[[ManagedProcess], str],
         clean: Callable[[], None],
         policy: RestartPolicy,
+        probe: ProbePolicy,
         timeout_s: float,
         say: Callable[[str], None],
     ) -> None:
@@ -51,6 +56,7 @@ class Unit:
         self._spawn = spawn
         self._is_ready = is_ready
         self._check = BackgroundCheck(is_ready)
+        self._liveness = LivenessProbe(is_alive, probe)
         self._find_fault = find_fault
         self._explain_end = explain_end
         self._clean = clean
@@ -77,6 +83,11 @@ class Unit:
         """How often it was started again."""
         return self._backoff.total
 
+    @property
+    def answered_s(self) -> float:
+        """When it answered last, on the monotonic clock; 0 if it is not ready or failed its last probe."""
+        return self._liveness.answered_s if self.is_ready else 0.0
+
     def describe(self) -> tuple[Child, ...]:
         """Return what to remember of the running process; nothing between two."""
         return () if self._process is None else (self._process.describe(),)
@@ -95,8 +106,9 @@ class Unit:
         return self._is_ready()
 
     def mark_ready(self) -> None:
-        """Take it for working: somebody else has proven it."""
+        """Take it for working: something else has proven it."""
         self._ready_since = time.monotonic()
+        self._liveness.reset()
 
     def mark_unready(self) -> None:
         """Ask again whether it works, because what it depends on has changed."""
@@ -119,7 +131,7 @@ class Unit:
         return self._process is not None and self._process.exit_code in _CRASHES
 
     def start_after_crash(self) -> None:
-        """Start it once more at once, for a crash that may not happen again.
+        """Restart it immediately, for a crash that may not happen again.
 
         Raises:
             LaunchError: the executable cannot be run.
@@ -133,7 +145,7 @@ class Unit:
         """Do what is due: notice its end, start it again, ask whether it works.
 
         Args:
-            can_work: False while something that it depends on is away; then it is not asked, and its time does not run.
+            can_work: False while what it depends on is unavailable: it is not probed, and its timeout does not run.
 
         Raises:
             LaunchError: it has been restarted too often.
@@ -149,7 +161,7 @@ class Unit:
             self.mark_unready()
         elif self._ready_since is not None:
             self._backoff.record_health(now - self._ready_since)
-            if fault := self._find_fault(process):
+            if fault := self._find_fault(process) or self._liveness.find_fault():
                 self._fail(fault, process)
         elif self._check.poll():
             self.mark_ready()

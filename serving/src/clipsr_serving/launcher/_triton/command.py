@@ -11,8 +11,9 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from clipsr_serving.cores import count_cores
@@ -44,12 +45,14 @@ class TritonCommand:
         argv: the command.
         environment: all of its environment.
         clean: a command that removes what a killed Triton leaves running; empty if nothing.
+        prepare: writes the files that it needs, before each start; raises LaunchError.
     """
 
     kind: str
     argv: tuple[str, ...]
     environment: Mapping[str, str]
     clean: tuple[str, ...] = ()
+    prepare: Callable[[], object] = lambda: None
 
 
 def choose_triton(options: UpOptions) -> str:
@@ -137,21 +140,30 @@ def _server_flags(repository: str, options: UpOptions, ports: Ports) -> list[str
         f"--model-repository={repository}",
         # Our configs are complete; completion would start each Python model once more, just to ask it.
         "--disable-auto-complete-config",
-        f"--http-address={options.triton_address}",
-        f"--http-port={ports.triton_http}",
+        *_http_flags(options, ports),
         f"--grpc-address={options.triton_address}",
         f"--grpc-port={ports.triton_grpc}",
         f"--metrics-address={options.metrics_address}",
         f"--metrics-port={ports.triton_metrics}",
         f"--exit-timeout-secs={_EXIT_TIMEOUT_S}",
-        *_make_restrictions(),
+        *_make_restrictions(has_http=ports.triton_http is not None),
     ]
     if options.profile is not None:
         flags.append(f"--model-config-name={options.profile}")
     return [*flags, *options.triton_options]
 
 
-def _make_restrictions() -> list[str]:
+def _http_flags(options: UpOptions, ports: Ports) -> list[str]:
+    """Return the flags of Triton's HTTP port, which is closed unless asked for.
+
+    The embedded release falls over a request of very many small chunks (CVE-2025-23310, CVE-2025-23311; SECURITY.md).
+    """
+    if ports.triton_http is None:
+        return ["--allow-http=false"]
+    return [f"--http-address={options.triton_address}", f"--http-port={ports.triton_http}"]
+
+
+def _make_restrictions(*, has_http: bool) -> list[str]:
     """Return flags that close Triton's control protocols with a key that nobody is told.
 
     A user of this machine who may read the process list sees the key; it closes the ports, not the machine.
@@ -161,7 +173,7 @@ def _make_restrictions() -> list[str]:
     key = secrets.token_urlsafe(32)
     return [
         f"--{protocol}={_CONTROL_PROTOCOLS}:clipsr-key={key}"
-        for protocol in ("grpc-restricted-protocol", "http-restricted-api")
+        for protocol in ("grpc-restricted-protocol", *(("http-restricted-api",) if has_http else ()))
     ]
 
 
@@ -213,7 +225,7 @@ def _docker_command(options: UpOptions, ports: Ports, state_dir: Path) -> Triton
 
 
 def _embedded_command(package: Path, options: UpOptions, ports: Ports, state_dir: Path) -> TritonCommand:
-    backends = build_backend_directory(package, state_dir / "backends")
+    backends = state_dir / "backends"
     libraries = (package.parents[1] / "nvidia_pytriton.libs", find_libpython().parent)
     environment = _ONE_BLAS_THREAD | os.environ
     # The stub's interpreter finds this environment's packages through the python3 that PATH names first.
@@ -228,7 +240,9 @@ def _embedded_command(package: Path, options: UpOptions, ports: Ports, state_dir
         f"--backend-directory={backends}",
         _shared_memory_flag(state_dir),
     )
-    return TritonCommand(kind="embedded", argv=argv, environment=environment)
+    # Before each start and not once: a cleaner of old files may have emptied the state folder meanwhile.
+    prepare = partial(build_backend_directory, package, backends)
+    return TritonCommand(kind="embedded", argv=argv, environment=environment, prepare=prepare)
 
 
 def build_backend_directory(package: Path, target: Path) -> Path:

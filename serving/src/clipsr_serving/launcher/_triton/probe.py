@@ -1,23 +1,34 @@
-"""Asks running servers whether they answer."""
+"""Asks running servers whether they answer: over gRPC and loopback, whatever proxy the environment names."""
 
 from __future__ import annotations
 
-import json
+import re
 import shutil
+import socket
+import ssl
 import struct
-import subprocess
 import sys
-import urllib.error
 import urllib.request
 import zlib
 from pathlib import Path
 
-from clipsr_serving.errors import LaunchError
+import grpc
 
-_HTTP_TIMEOUT_S = 5
+from clipsr_serving.errors import LaunchError
+from clipsr_serving.launcher._triton.wire import decode_infer_response, encode_infer_request
+
+_TIMEOUT_S = 5
 _CANARY_TIMEOUT_S = 60  # the first request with new labels encodes them
-_CANARY_LABELS = ("red", "blue")
+_CANARY_LABELS = (b"red", b"blue")
 _CANARY_MODELS = ("classify", "classify_native")
+_CHANNEL_OPTIONS = [
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.use_local_subchannel_pool", 1),  # a refused connection of an earlier probe delays no later one
+]
+_TRITON = "/inference.GRPCInferenceService"
+_HEALTH = "/grpc.health.v1.Health/Check"
+_YES = b"\x08\x01"  # ServerReadyResponse with ready: true, and HealthCheckResponse with status: SERVING
+_ENCODER_RUNS = re.compile(r'^nv_inference_exec_count\{[^}]*model="text_encoder"[^}]*\} (\S+)$', re.MULTILINE)
 
 
 def find_executable(name: str, package: str) -> Path:
@@ -35,45 +46,61 @@ def find_executable(name: str, package: str) -> Path:
     return Path(found)
 
 
-def is_triton_ready(http_address: str) -> bool:
+def _call(address: str, method: str, request: bytes, *, timeout_s: float) -> bytes:
+    with grpc.insecure_channel(address, options=_CHANNEL_OPTIONS) as channel:
+        return bytes(channel.unary_unary(method)(request, timeout=timeout_s))
+
+
+def is_triton_ready(address: str) -> bool:
     """Return True once all models are loaded and warm."""
     try:
-        with urllib.request.urlopen(f"http://{http_address}/v2/health/ready", timeout=_HTTP_TIMEOUT_S) as response:
-            return response.status == 200
+        return _call(address, f"{_TRITON}/ServerReady", b"", timeout_s=_TIMEOUT_S) == _YES
+    except grpc.RpcError:
+        return False
+
+
+def is_gateway_serving(address: str) -> bool:
+    """Return True while the gateway says SERVING; without TLS."""
+    try:
+        return _call(address, _HEALTH, b"", timeout_s=_TIMEOUT_S) == _YES
+    except grpc.RpcError:
+        return False
+
+
+def is_gateway_alive(address: str, *, timeout_s: float, has_tls: bool) -> bool:
+    """Return True if the gateway answers at all, NOT_SERVING included.
+
+    With TLS this process has no certificate that the gateway would have to accept, and is content with a handshake.
+    """
+    if has_tls:
+        return _can_shake_hands(address, timeout_s)
+    try:
+        _call(address, _HEALTH, b"", timeout_s=timeout_s)
+    except grpc.RpcError as error:
+        return error.code() not in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
+    return True
+
+
+def _can_shake_hands(address: str, timeout_s: float) -> bool:
+    host, _, port = address.rpartition(":")
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout_s) as plain, context.wrap_socket(plain):
+            return True
     except OSError:
         return False
 
 
-def is_gateway_serving(client: Path, url: str) -> bool:
-    """Return True once `clipsr-client health` says SERVING."""
-    command = [str(client), "health", "--url", url, "--timeout", "5"]
-    try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False)
-    except subprocess.TimeoutExpired:
-        return False
-    return done.returncode == 0
-
-
-def make_canary_body() -> tuple[bytes, int]:
-    """Return a small picture and two labels, as a request of the KServe v2 HTTP protocol.
-
-    Returns:
-        the body, and the length of its JSON part.
-
-    Source: Triton, "Binary Tensor Data Extension".
-    """
-    picture = _make_png(32)
-    image = struct.pack("<I", len(picture)) + picture
-    document = {
-        "inputs": [
-            {"name": "image", "shape": [1, 1], "datatype": "BYTES", "parameters": {"binary_data_size": len(image)}},
-            {"name": "fit", "shape": [1, 1], "datatype": "BYTES", "data": ["center_crop"]},
-            {"name": "labels", "shape": [1, 2], "datatype": "BYTES", "data": list(_CANARY_LABELS)},
-            {"name": "templates", "shape": [1, 1], "datatype": "BYTES", "data": ["a photo of a {}."]},
-        ]
+def make_canary_inputs() -> dict[str, tuple[bytes, ...]]:
+    """Return a small picture and two labels, one row of the inputs of `classify`."""
+    return {
+        "image": (_make_png(32),),
+        "fit": (b"center_crop",),
+        "labels": _CANARY_LABELS,
+        "templates": (b"a photo of a {}.",),
     }
-    header = json.dumps(document).encode()
-    return header + image, len(header)
 
 
 def _make_png(side_px: int) -> bytes:
@@ -95,28 +122,44 @@ def _make_png(side_px: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def run_canary(http_address: str) -> None:
+def run_canary(address: str, *, timeout_s: float = _CANARY_TIMEOUT_S) -> None:
     """Classify the picture on both routes through Triton alone.
 
     Raises:
         LaunchError: a route fails, or answers with something that is not a probability.
     """
-    body, header_length = make_canary_body()
     for model in _CANARY_MODELS:
-        request = urllib.request.Request(
-            f"http://{http_address}/v2/models/{model}/infer",
-            data=body,
-            headers={"Inference-Header-Content-Length": str(header_length)},
-        )
+        request = encode_infer_request(model, make_canary_inputs())
         try:
-            with urllib.request.urlopen(request, timeout=_CANARY_TIMEOUT_S) as response:
-                answer = json.load(response)
-        except urllib.error.HTTPError as error:
-            reason = error.read().decode("utf-8", errors="replace")
-            raise LaunchError(f"Triton is up, but {model} fails: {reason}") from error
-        except OSError as error:
-            raise LaunchError(f"Triton is up, but {model} does not answer: {error}") from error
-        outputs = {output["name"]: output["data"] for output in answer["outputs"]}
-        probability = outputs["probability"]
-        if len(probability) != len(_CANARY_LABELS) or not all(0 <= value <= 1 for value in probability):
-            raise LaunchError(f"Triton is up, but {model} answers {outputs}; export the model again.")
+            outputs = decode_infer_response(_call(address, f"{_TRITON}/ModelInfer", request, timeout_s=timeout_s))
+        except grpc.RpcError as error:
+            how = "does not answer" if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED else "fails"
+            raise LaunchError(f"Triton is up, but {model} {how}: {error.details()}") from error
+        probability = struct.unpack(f"<{len(_CANARY_LABELS)}f", outputs["probability"])
+        if not all(0 <= value <= 1 for value in probability):
+            raise LaunchError(f"Triton is up, but {model} answers {probability}; export the model again.")
+
+
+def is_triton_alive(address: str, *, metrics_address: str, timeout_s: float) -> bool:
+    """Return True if both routes answer, or if they wait because the text encoder works through a long list.
+
+    Raises:
+        LaunchError: saying what failed.
+    """
+    runs = _count_encoder_runs(metrics_address)
+    try:
+        run_canary(address, timeout_s=timeout_s)
+    except LaunchError:
+        if _count_encoder_runs(metrics_address) == runs:
+            raise
+    return True
+
+
+def _count_encoder_runs(metrics_address: str) -> float:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(f"http://{metrics_address}/metrics", timeout=_TIMEOUT_S) as response:
+            page = response.read().decode("utf-8", errors="replace")
+    except OSError:
+        return 0
+    return sum(float(count) for count in _ENCODER_RUNS.findall(page))

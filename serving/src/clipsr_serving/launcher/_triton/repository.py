@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 
 from clipsr_serving.errors import ArtifactError, LaunchError
 from clipsr_serving.manifest import Manifest, read_manifest
+
+_PLAIN_PATH = re.compile(r"[\w/.+=@,:%-]+")
 
 
 def check_repository(repository: Path) -> Manifest:
@@ -40,3 +44,23 @@ def check_repository(repository: Path) -> Manifest:
                 "run `make export` to write both again."
             )
     return manifest
+
+
+def require_plain_paths(repository: Path, state_dir: Path, *, triton_kind: str) -> None:
+    """Make sure that Triton can start its model processes.
+
+    Its Python backend starts them by a shell command without quotes, made of these paths; a blank in one ends in a
+    timeout.
+
+    Raises:
+        LaunchError: naming the path.
+    """
+    paths = {"--repository": repository}
+    if triton_kind == "embedded":
+        paths |= {"--state-dir": state_dir, "the virtual environment": Path(sys.prefix)}
+    for name, path in paths.items():
+        if triton_kind != "docker" and not _PLAIN_PATH.fullmatch(str(path)):
+            raise LaunchError(
+                f"{path} ({name}) holds a blank or another character that Triton's Python backend cannot pass on; "
+                "move it to a path of letters, digits and the characters / . _ - + = @ , : %."
+            )
