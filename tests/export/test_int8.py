@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto
 from PIL import Image
 
+from clipsr_export import ExportPlan, export_repository
 from clipsr_export._commands import int8
 from clipsr_export._graphs.int8 import FILE_NAME, measure_agreement
 from clipsr_export._repository.manifest import Agreement, read_manifest, sha256
@@ -114,13 +115,28 @@ def test_the_manifest_holds_the_graph_and_what_it_costs(quantized, repository):
 
 
 def test_a_later_export_takes_it_away(quantized, clip, upscaler, tmp_path, repo_root):
-    """It belongs to the graph that is replaced."""
-    from clipsr_export._repository.export import _put_in_place
-
+    """It belongs to the graph that is replaced; models of the user's own stay."""
     copied = Path(shutil.copytree(quantized, tmp_path / "repository"))
-    (tmp_path / "staging").mkdir()
-    _put_in_place(tmp_path / "staging", copied)
+    (copied / "tensorrt.json").write_text("{}")
+    (copied / "own" / "1").mkdir(parents=True)
+    (copied / "own" / "1" / "model.py").write_text("")
+    plan = ExportPlan(
+        name="later",
+        clip=clip,
+        upscaler=upscaler,
+        template=repo_root / "model_repository",
+        output=copied,
+        samples=(),
+        native_min_side_px=1,
+        has_text_banks=False,
+    )
+    manifest = export_repository(plan)
     assert not (copied / "image_encoder" / "1" / FILE_NAME).exists()
+    assert not (copied / "tensorrt.json").exists()
+    assert not (copied / "similarity" / "text_banks").exists()
+    assert (copied / "own" / "1" / "model.py").is_file()
+    assert read_manifest(copied) == manifest
+    assert [path.name for path in tmp_path.iterdir()] == ["repository"]
 
 
 def test_an_encoder_agrees_with_itself(repository):

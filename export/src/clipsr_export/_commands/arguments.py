@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
+
+from clipsr_export._repository.running import find_service
 
 if TYPE_CHECKING:
     # argparse gives its own result type of add_subparsers() no public name.
@@ -64,6 +68,12 @@ def add_clip_options(parser: argparse.ArgumentParser) -> None:
         metavar="DATA",
         help="add an int8 image encoder, calibrated on these images, as the command int8 does",
     )
+
+
+def warn_of_service(repository: Path) -> None:
+    """Say on the error output that a service runs on the repository that is about to be replaced."""
+    if (message := find_service(repository, os.environ)) is not None:
+        print(f"clipsr-export: WARNING: {message}", file=sys.stderr)
 
 
 def find_samples(folder: Path) -> tuple[Path, ...]:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,19 +14,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipsr_export._commands.arguments import add_command
+from clipsr_export._commands.arguments import add_command, warn_of_service
 from clipsr_export._errors import AgreementError, ExportError
 from clipsr_export._graphs.int8 import FILE_NAME, Pixels, measure_agreement, quantize_encoder
 from clipsr_export._repository.manifest import (
     Agreement,
     Int8,
-    Manifest,
     Quantization,
     add_artifact,
     graph_file,
     read_manifest,
     write_manifest,
 )
+from clipsr_export._repository.replace import replaced
 from clipsr_training.data import IMAGE_ENDINGS, ImageSet, open_set
 from clipsr_training.evaluation.exported import OnnxBackend
 
@@ -100,6 +99,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    warn_of_service(arguments.repository)
     plan = Int8Plan(
         repository=arguments.repository,
         images=open_calibration(arguments.calibration),
@@ -147,9 +147,11 @@ def export_int8(plan: Int8Plan) -> Agreement:
     pixels = _render(OnnxBackend(plan.repository), images)
     is_held_out = np.arange(len(pixels)) % _HELD_OUT == 0
     plan.report(f"calibrating on {int((~is_held_out).sum())} images of {images.name}")
-    # Beside its place, so that the last step is a renaming.
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=plan.repository.resolve().parent) as folder:
-        target = Path(folder) / FILE_NAME
+    file = f"image_encoder/1/{FILE_NAME}"
+    with replaced(plan.repository) as repository:
+        target = repository / file
+        # It may share its content with the graph that is served.
+        target.unlink(missing_ok=True)
         quantize_encoder(source, target, pixels[~is_held_out])
         agreement = measure_agreement(source, target, pixels[is_held_out])
         plan.report(_describe(agreement))
@@ -161,10 +163,11 @@ def export_int8(plan: Int8Plan) -> Agreement:
                 measured=agreement.p1,
                 bound=plan.min_cosine,
             )
-        target.replace(source.with_name(FILE_NAME))
-    _record(plan, manifest, images, agreement)
-    size_mb = source.with_name(FILE_NAME).stat().st_size / 1e6
-    plan.report(f"wrote {source.with_name(FILE_NAME)}: {size_mb:.1f} MB; --profile cpu takes it now, cpu-bf16 does not")
+        record = Int8(image_encoder=_record(images, agreement))
+        write_manifest(repository, add_artifact(repository, manifest, file, int8=record))
+    written = plan.repository / file
+    size_mb = written.stat().st_size / 1e6
+    plan.report(f"wrote {written}: {size_mb:.1f} MB; --profile cpu takes it now, cpu-bf16 does not")
     return agreement
 
 
@@ -186,15 +189,11 @@ def _describe(agreement: Agreement) -> str:
     )
 
 
-def _record(plan: Int8Plan, manifest: Manifest, images: ImageSet, agreement: Agreement) -> None:
-    quantization = Quantization(
+def _record(images: ImageSet, agreement: Agreement) -> Quantization:
+    return Quantization(
         calibration=images.name,
         n_images=len(images),
         cosine=agreement,
         onnxruntime=version("onnxruntime"),
         openvino=version("openvino"),
-    )
-    file = f"image_encoder/1/{FILE_NAME}"
-    write_manifest(
-        plan.repository, add_artifact(plan.repository, manifest, file, int8=Int8(image_encoder=quantization))
     )
