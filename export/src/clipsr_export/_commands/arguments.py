@@ -26,6 +26,22 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
+def positive(text: str) -> int:
+    """Read a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value
+
+
+def cosine(text: str) -> float:
+    """Read a number from -1 to 1."""
+    value = float(text)
+    if not -1 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be from -1 to 1, not {text}")
+    return value
+
+
 def add_command(commands: Commands, name: str, *, help_line: str, description: str) -> argparse.ArgumentParser:
     """Add a command; the caller adds its options and sets `run`, a function of the parsed arguments."""
     return commands.add_parser(name, help=help_line, description=description, formatter_class=HelpFormatter)
@@ -54,7 +70,7 @@ def add_clip_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="name of the model in the manifest (default: the checkpoint's)")
     parser.add_argument(
         "--native-min-side",
-        type=int,
+        type=positive,
         metavar="PX",
         help="images of at least this shorter side skip super-resolution (default: the checkpoint's, or R / 2)",
     )

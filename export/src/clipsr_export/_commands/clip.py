@@ -49,7 +49,7 @@ def _add_checkpoints(commands: Commands) -> None:
         type=Path,
         default=Path("checkpoints/clipsr-small"),
         metavar="DIR",
-        help="checkpoint in OpenCLIP's layout",
+        help="checkpoint in OpenCLIP's layout, or a CLIP or SigLIP of transformers",
     )
     add_clip_options(parser)
     add_repository_options(parser)
