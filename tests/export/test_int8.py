@@ -14,8 +14,10 @@ import pytest
 from onnx import TensorProto
 from PIL import Image
 
+from clipsr_export import ExportPlan, export_repository
 from clipsr_export._commands import int8
-from clipsr_export._graphs.int8 import FILE_NAME, measure_agreement
+from clipsr_export._graphs.int8 import FILE_NAME, measure_agreement, quantize_encoder
+from clipsr_export._graphs.pictures import make_pictures
 from clipsr_export._repository.manifest import Agreement, read_manifest, sha256
 from clipsr_export.cli import main
 from clipsr_training.clip import save_clip
@@ -114,13 +116,28 @@ def test_the_manifest_holds_the_graph_and_what_it_costs(quantized, repository):
 
 
 def test_a_later_export_takes_it_away(quantized, clip, upscaler, tmp_path, repo_root):
-    """It belongs to the graph that is replaced."""
-    from clipsr_export._repository.export import _put_in_place
-
+    """It belongs to the graph that is replaced; models of the user's own stay."""
     copied = Path(shutil.copytree(quantized, tmp_path / "repository"))
-    (tmp_path / "staging").mkdir()
-    _put_in_place(tmp_path / "staging", copied)
+    (copied / "tensorrt.json").write_text("{}")
+    (copied / "own" / "1").mkdir(parents=True)
+    (copied / "own" / "1" / "model.py").write_text("")
+    plan = ExportPlan(
+        name="later",
+        clip=clip,
+        upscaler=upscaler,
+        template=repo_root / "model_repository",
+        output=copied,
+        samples=(),
+        native_min_side_px=1,
+        has_text_banks=False,
+    )
+    manifest = export_repository(plan)
     assert not (copied / "image_encoder" / "1" / FILE_NAME).exists()
+    assert not (copied / "tensorrt.json").exists()
+    assert not (copied / "similarity" / "text_banks").exists()
+    assert (copied / "own" / "1" / "model.py").is_file()
+    assert read_manifest(copied) == manifest
+    assert [path.name for path in tmp_path.iterdir()] == ["repository"]
 
 
 def test_an_encoder_agrees_with_itself(repository):
@@ -173,3 +190,65 @@ def test_what_is_missing_is_said(copy, images, tmp_path, capsys):
     (copy / "image_encoder" / "1" / "model.onnx").write_bytes(b"another")
     assert export(copy, images) == 1
     assert "is missing or not what the manifest describes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("grey", ["one", "many"])
+def test_images_without_variety_are_refused(copy, tmp_path, capsys, grey):
+    folder = tmp_path / "grey"
+    folder.mkdir()
+    for i in range(N_IMAGES):
+        level = 128 if grey == "one" else 10 + 14 * i
+        Image.new("RGB", (40, 40), (level, level, level)).save(folder / f"{i}.png")
+    before = {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()}
+    assert export(copy, folder, "--force") == 1
+    assert "of 16 images of grey only 0 differ and show more than one colour" in capsys.readouterr().err
+    assert {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()} == before
+
+
+def test_a_graph_that_serves_only_images_like_the_calibration_s_is_refused(copy, images, monkeypatch, capsys):
+    """Held-out images are of the same kind, and say nothing of others."""
+
+    def measure(source: Path, target: Path, pixels: np.ndarray) -> Agreement:
+        value = 0.62 if len(pixels) == 32 else 0.998
+        return Agreement(n_images=len(pixels), mean=value, p1=value, least=value)
+
+    monkeypatch.setattr(int8, "measure_agreement", measure)
+    monkeypatch.setattr(int8, "quantize_encoder", lambda source, target, pixels: target.write_bytes(b"x"))
+    assert export(copy, images) == 1
+    assert "their mean cosine with fp32 is 0.6200, and 0.95 is asked for" in capsys.readouterr().err
+    assert not (copy / "image_encoder" / "1" / FILE_NAME).exists()
+    assert export(copy, images, "--force") == 0
+
+
+def test_grey_calibration_of_the_bundled_encoder_is_seen_on_made_pictures(repo_root, tmp_path):
+    """0.94 for greys of all levels; calibrated on the photos in samples/, it is 0.998."""
+    source = repo_root / "model_repository" / "image_encoder" / "1" / "model.onnx"
+    levels = np.linspace(10, 245, 24).astype(np.uint8)
+    quantize_encoder(
+        source, tmp_path / "grey.onnx", np.broadcast_to(levels[:, None, None, None], (24, 3, 64, 64)).copy()
+    )
+    pictures = make_pictures(32, 64)
+    assert measure_agreement(source, tmp_path / "grey.onnx", pictures).mean < int8.DEFAULT_MIN_COSINE
+    assert measure_agreement(source, source.with_name(FILE_NAME), pictures).mean > 0.99
+
+
+def test_made_pictures_are_many_and_always_the_same():
+    pictures = make_pictures(32, 40)
+    assert pictures.shape == (32, 3, 40, 40)
+    assert np.array_equal(pictures, make_pictures(32, 40))
+    assert len({picture.tobytes() for picture in pictures}) == 32
+    assert pictures.std() > 50
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["int8", "--calibration", "x", "--limit", "-3"], ["int8", "--calibration", "x", "--limit", "0"]]
+    + [["int8", "--calibration", "x", "--min-cosine", value] for value in ("nan", "1.5")]
+    + [["--native-min-side", value] for value in ("-5", "0")],
+    ids=str,
+)
+def test_numbers_out_of_range_are_a_wrong_command_line(options, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(options)
+    assert ended.value.code == 2
+    assert "must be" in capsys.readouterr().err

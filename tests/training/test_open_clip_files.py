@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import math
@@ -91,6 +92,10 @@ class _Weights(nn.Module):
         return x
 
 
+KINDS = ["state", "state_dict", "module", "compiled", "safetensors", "model", "model_state_dict", "lightning"]
+KINDS += ["compiled-ddp", "averaged", "options"]
+
+
 def write(path: Path, kind: str, model: nn.Module) -> Path:
     state = model.state_dict()
     wrapped = {f"module.{name}": tensor for name, tensor in state.items()}
@@ -107,6 +112,12 @@ def write(path: Path, kind: str, model: nn.Module) -> Path:
             "state_dict": {"epoch": 3, "name": "run", "state_dict": state, "optimizer": {"state": {}}},
             "module": {"epoch": 3, "state_dict": wrapped},
             "compiled": {f"_orig_mod.{name}": tensor for name, tensor in state.items()},
+            "model": {"model": state, "epoch": 3},
+            "model_state_dict": {"model_state_dict": state, "optimizer_state_dict": {"state": {}}, "loss": 0.5},
+            "lightning": {"state_dict": {f"model.{name}": tensor for name, tensor in state.items()}, "epoch": 3},
+            "compiled-ddp": {"state_dict": {f"_orig_mod.module.{name}": tensor for name, tensor in state.items()}},
+            "averaged": {"n_averaged": torch.tensor(5), **wrapped},
+            "options": {"state_dict": state, "args": argparse.Namespace(lr=0.1, output=Path("runs"))},
             "bf16": {name: tensor.bfloat16() for name, tensor in state.items()},
         }[kind]
         torch.save(content, path)
@@ -114,7 +125,7 @@ def write(path: Path, kind: str, model: nn.Module) -> Path:
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("kind", ["state", "state_dict", "module", "compiled", "safetensors"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_format_gives_the_weights_that_were_written(tmp_path, name, kind):
     model = trained(name)
     checkpoint = load_open_clip(name, str(write(tmp_path / "weights.pt", kind, model)))
@@ -312,8 +323,14 @@ def test_a_file_that_holds_no_weights(tmp_path, content):
 
 def test_a_pickle_of_code_is_not_executed(tmp_path):
     torch.save(nn.Linear(1, 1), tmp_path / "model.pt")
-    with pytest.raises(WeightsFormatError):
+    with pytest.raises(WeightsFormatError, match=r"it holds code \(torch\.nn\.modules\.linear\.Linear\)") as caught:
         load_open_clip("tiny-vit", str(tmp_path / "model.pt"))
+    assert "weights_only" not in str(caught.value), "torch's advice is to run it"
+    (tmp_path / "page.pt").write_text("<html>404</html>")
+    with pytest.raises(
+        WeightsFormatError, match=r"can't be read as weights: it is no PyTorch checkpoint, or is damaged$"
+    ):
+        load_open_clip("tiny-vit", str(tmp_path / "page.pt"))
     torch.save({"epoch": 3}, tmp_path / "empty.pt")
     with pytest.raises(WeightsFormatError, match="holds no weights"):
         load_open_clip("tiny-vit", str(tmp_path / "empty.pt"))

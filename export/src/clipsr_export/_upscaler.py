@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from clipsr_export._errors import ExportError
 from clipsr_export._graphs.check import check_graph
 from clipsr_export._graphs.onnx import write_onnx
 from clipsr_training.liif import Upscaler, describe_upscaler
@@ -98,10 +99,14 @@ def export_upscaler(plan: UpscalerPlan) -> float:
     Raises:
         ParityError: the graph does not compute what PyTorch computes; the output is as it was.
         IsADirectoryError: the output is a folder.
+        ExportError: the output can't be written, or PyTorch's results are not finite.
     """
     if plan.output.is_dir():
         raise IsADirectoryError(f"{plan.output} is a folder; name the ONNX file to write")
-    plan.output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        plan.output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"{plan.output} can't be written: {error.strerror or error}") from error
     graph = DynamicUpscaleGraph(plan.upscaler)
     axes = {"lr": {0: "batch", 2: "height", 3: "width"}, "size_hw": {}}
     # In the output's folder, so that the last step is a renaming.

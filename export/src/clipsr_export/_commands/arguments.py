@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
+
+from clipsr_export._repository.running import find_service
 
 if TYPE_CHECKING:
     # argparse gives its own result type of add_subparsers() no public name.
@@ -20,6 +24,22 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         if action.default is None or action.default is False:
             return action.help
         return super()._get_help_string(action)
+
+
+def positive(text: str) -> int:
+    """Read a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value
+
+
+def cosine(text: str) -> float:
+    """Read a number from -1 to 1."""
+    value = float(text)
+    if not -1 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be from -1 to 1, not {text}")
+    return value
 
 
 def add_command(commands: Commands, name: str, *, help_line: str, description: str) -> argparse.ArgumentParser:
@@ -50,7 +70,7 @@ def add_clip_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="name of the model in the manifest (default: the checkpoint's)")
     parser.add_argument(
         "--native-min-side",
-        type=int,
+        type=positive,
         metavar="PX",
         help="images of at least this shorter side skip super-resolution (default: the checkpoint's, or R / 2)",
     )
@@ -64,6 +84,12 @@ def add_clip_options(parser: argparse.ArgumentParser) -> None:
         metavar="DATA",
         help="add an int8 image encoder, calibrated on these images, as the command int8 does",
     )
+
+
+def warn_of_service(repository: Path) -> None:
+    """Say on the error output that a service runs on the repository that is about to be replaced."""
+    if (message := find_service(repository, os.environ)) is not None:
+        print(f"clipsr-export: WARNING: {message}", file=sys.stderr)
 
 
 def find_samples(folder: Path) -> tuple[Path, ...]:

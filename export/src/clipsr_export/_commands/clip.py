@@ -7,7 +7,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipsr_export._commands.arguments import add_clip_options, add_command, add_repository_options, find_samples
+from clipsr_export._commands.arguments import (
+    add_clip_options,
+    add_command,
+    add_repository_options,
+    find_samples,
+    warn_of_service,
+)
 from clipsr_export._commands.int8 import Int8Plan, export_int8, open_calibration
 from clipsr_export._repository.export import ExportPlan, export_repository
 from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
@@ -43,7 +49,7 @@ def _add_checkpoints(commands: Commands) -> None:
         type=Path,
         default=Path("checkpoints/clipsr-small"),
         metavar="DIR",
-        help="checkpoint in OpenCLIP's layout",
+        help="checkpoint in OpenCLIP's layout, or a CLIP or SigLIP of transformers",
     )
     add_clip_options(parser)
     add_repository_options(parser)
@@ -104,6 +110,7 @@ def _run_clip(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace, clip: ClipCheckpoint, name: str) -> None:
+    warn_of_service(arguments.output)
     calibration = open_calibration(arguments.int8) if arguments.int8 else None  # minutes before it is needed
     default_side = clip.config.get("clipsr_cfg", {}).get("native_min_side_px", clip.image_size_px // 2)
     plan = ExportPlan(

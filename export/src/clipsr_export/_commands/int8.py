@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,19 +14,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipsr_export._commands.arguments import add_command
+from clipsr_export._commands.arguments import add_command, cosine, positive, warn_of_service
 from clipsr_export._errors import AgreementError, ExportError
 from clipsr_export._graphs.int8 import FILE_NAME, Pixels, measure_agreement, quantize_encoder
+from clipsr_export._graphs.pictures import make_pictures
 from clipsr_export._repository.manifest import (
     Agreement,
     Int8,
-    Manifest,
     Quantization,
     add_artifact,
     graph_file,
     read_manifest,
     write_manifest,
 )
+from clipsr_export._repository.replace import replaced
 from clipsr_training.data import IMAGE_ENDINGS, ImageSet, open_set
 from clipsr_training.evaluation.exported import OnnxBackend
 
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 # One image in four is kept from calibration, to measure the agreement on.
 _HELD_OUT = 4
 _LEAST_IMAGES = 8
+# Levels; a photograph of a wall has more.
+_LEAST_DEVIATION = 2.0
+_N_PICTURES = 32
 _BATCH = 64
 # Cosine that 99 of 100 held-out images must exceed. It catches conversions that went wrong (0.95 is a turn by 18
 # degrees); what int8 costs in accuracy only labelled images can tell, and docs/export.md says how to measure it.
@@ -86,20 +89,21 @@ def add_parser(commands: Commands) -> None:
         "a table, as clipsr-eval takes them",
     )
     parser.add_argument(
-        "--limit", type=int, default=DEFAULT_LIMIT, metavar="N", help="images to use; a quarter is held out"
+        "--limit", type=positive, default=DEFAULT_LIMIT, metavar="N", help="images to use; a quarter is held out"
     )
     parser.add_argument(
         "--min-cosine",
-        type=float,
+        type=cosine,
         default=DEFAULT_MIN_COSINE,
         metavar="C",
-        help="refuse if not 99 of 100 held-out images keep at least this cosine with fp32",
+        help="refuse if not 99 of 100 held-out images keep at least this cosine with fp32, or made pictures on average",
     )
     parser.add_argument("--force", action="store_true", help="write it even so")
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    warn_of_service(arguments.repository)
     plan = Int8Plan(
         repository=arguments.repository,
         images=open_calibration(arguments.calibration),
@@ -136,7 +140,7 @@ def export_int8(plan: Int8Plan) -> Agreement:
 
     Raises:
         RepositoryError: nothing was exported into the repository.
-        ExportError: there are too few images.
+        ExportError: there are too few images, or they are all alike.
         AgreementError: the embeddings differ by too much; the repository is as it was.
     """
     manifest = read_manifest(plan.repository)
@@ -145,27 +149,61 @@ def export_int8(plan: Int8Plan) -> Agreement:
     if len(images) < _LEAST_IMAGES:
         raise ExportError(f"{len(images)} images are too few to calibrate on; give at least {_LEAST_IMAGES}")
     pixels = _render(OnnxBackend(plan.repository), images)
+    _require_variety(pixels, images.name)
     is_held_out = np.arange(len(pixels)) % _HELD_OUT == 0
     plan.report(f"calibrating on {int((~is_held_out).sum())} images of {images.name}")
-    # Beside its place, so that the last step is a renaming.
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=plan.repository.resolve().parent) as folder:
-        target = Path(folder) / FILE_NAME
+    file = f"image_encoder/1/{FILE_NAME}"
+    with replaced(plan.repository) as repository:
+        target = repository / file
+        # It may share its content with the graph that is served.
+        target.unlink(missing_ok=True)
         quantize_encoder(source, target, pixels[~is_held_out])
         agreement = measure_agreement(source, target, pixels[is_held_out])
         plan.report(_describe(agreement))
-        if agreement.p1 < plan.min_cosine and not plan.is_forced:
-            raise AgreementError(
-                f"int8 costs too much: 1 held-out image in 100 has a cosine with fp32 below {agreement.p1:.4f}, and "
-                f"{plan.min_cosine:g} is asked for; calibrate on more images like those to be served (--calibration, "
-                "--limit), lower --min-cosine, or write it even so (--force)",
-                measured=agreement.p1,
-                bound=plan.min_cosine,
-            )
-        target.replace(source.with_name(FILE_NAME))
-    _record(plan, manifest, images, agreement)
-    size_mb = source.with_name(FILE_NAME).stat().st_size / 1e6
-    plan.report(f"wrote {source.with_name(FILE_NAME)}: {size_mb:.1f} MB; --profile cpu takes it now, cpu-bf16 does not")
+        on_pictures = measure_agreement(source, target, make_pictures(_N_PICTURES, pixels.shape[-1]))
+        plan.report(f"cosine with fp32 on {on_pictures.n_images} made pictures: mean {on_pictures.mean:.4f}")
+        if not plan.is_forced:
+            _require_agreement(agreement, on_pictures, plan.min_cosine)
+        record = Int8(image_encoder=_record(images, agreement, on_pictures))
+        write_manifest(repository, add_artifact(repository, manifest, file, int8=record))
+    written = plan.repository / file
+    size_mb = written.stat().st_size / 1e6
+    plan.report(f"wrote {written}: {size_mb:.1f} MB; --profile cpu takes it now, cpu-bf16 does not")
     return agreement
+
+
+def _require_agreement(held_out: Agreement, on_pictures: Agreement, min_cosine: float) -> None:
+    cure = "lower --min-cosine, or write it even so (--force)"
+    if held_out.p1 < min_cosine:
+        raise AgreementError(
+            f"int8 costs too much: 1 held-out image in 100 has a cosine with fp32 below {held_out.p1:.4f}, and "
+            f"{min_cosine:g} is asked for; calibrate on more images like those to be served (--calibration, --limit), "
+            f"{cure}",
+            measured=held_out.p1,
+            bound=min_cosine,
+        )
+    if on_pictures.mean < min_cosine:
+        raise AgreementError(
+            "int8 costs too much on pictures other than the calibration's: their mean cosine with fp32 is "
+            f"{on_pictures.mean:.4f}, and {min_cosine:g} is asked for; calibrate on images of more kinds and colours "
+            f"(--calibration), {cure}",
+            measured=on_pictures.mean,
+            bound=min_cosine,
+        )
+
+
+def _require_variety(pixels: Pixels, name: str) -> None:
+    """Make sure that ranges can be measured on the images at all.
+
+    Raises:
+        ExportError: too few of them differ and show more than one colour.
+    """
+    varied = {image.tobytes() for image in pixels if image.std() >= _LEAST_DEVIATION}
+    if len(varied) < _LEAST_IMAGES:
+        raise ExportError(
+            f"of {len(pixels)} images of {name} only {len(varied)} differ and show more than one colour; calibrate "
+            f"on at least {_LEAST_IMAGES} real ones"
+        )
 
 
 def _render(backend: OnnxBackend, images: ImageSet) -> Pixels:
@@ -186,15 +224,12 @@ def _describe(agreement: Agreement) -> str:
     )
 
 
-def _record(plan: Int8Plan, manifest: Manifest, images: ImageSet, agreement: Agreement) -> None:
-    quantization = Quantization(
+def _record(images: ImageSet, agreement: Agreement, on_pictures: Agreement) -> Quantization:
+    return Quantization(
         calibration=images.name,
         n_images=len(images),
         cosine=agreement,
+        cosine_on_pictures=on_pictures,
         onnxruntime=version("onnxruntime"),
         openvino=version("openvino"),
-    )
-    file = f"image_encoder/1/{FILE_NAME}"
-    write_manifest(
-        plan.repository, add_artifact(plan.repository, manifest, file, int8=Int8(image_encoder=quantization))
     )

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from clipsr_export._commands.arguments import add_command
+from clipsr_export._commands.arguments import add_command, warn_of_service
 from clipsr_export._errors import AgreementError
 from clipsr_export._graphs.check import COSINE_TOLERANCE, PIXEL_TOLERANCE
 from clipsr_export._graphs.half import write_half
 from clipsr_export._repository.manifest import describe_file, graph_file, read_manifest, sha256
+from clipsr_export._repository.replace import replaced
 from clipsr_export._tensorrt.build import PlanBuilder, reference
 from clipsr_export._tensorrt.plans import (
     HALF_MODELS,
@@ -99,6 +100,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    warn_of_service(arguments.repository)
     job = PlanJob(
         repository=arguments.repository,
         is_half=arguments.precision == "fp16",
@@ -108,7 +110,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def build_plans(job: PlanJob, builder: Builder) -> None:
-    """Build a plan for each graph, compare it, then put all in place; the record comes last.
+    """Build a plan for each graph, compare it, then put all of them in place in one step.
 
     Raises:
         RepositoryError: nothing was exported into the repository.
@@ -144,10 +146,11 @@ def build_plans(job: PlanJob, builder: Builder) -> None:
                 **describe_file(staged[model]).model_dump(),
             }
             job.report(f"{file}: {len(profiles)} optimization profiles, difference from onnxruntime {difference:.2g}")
-        _put_in_place(job.repository, staged, configurations)
-    major, minor = builder.compute_capability
-    head = {"tensorrt": builder.version, "gpu": builder.gpu, "compute_capability": f"{major}.{minor}"}
-    write_plans(job.repository, {**head, "plans": plans})
+        major, minor = builder.compute_capability
+        head = {"tensorrt": builder.version, "gpu": builder.gpu, "compute_capability": f"{major}.{minor}"}
+        with replaced(job.repository) as repository:
+            _put_in_place(repository, staged, configurations)
+            write_plans(repository, {**head, "plans": plans})
     job.report(f"built for {builder.gpu}, TensorRT {builder.version}; serve them with --profile gpu-tensorrt")
 
 
@@ -217,4 +220,4 @@ def _put_in_place(repository: Path, staged: Mapping[str, Path], configurations: 
             stale.unlink()
         plan.replace(repository / model / "1" / plan.name)
         path, text = configurations[model]
-        path.write_text(name_plan(text, plan.name), encoding="utf-8")
+        (repository / path).write_text(name_plan(text, plan.name), encoding="utf-8")

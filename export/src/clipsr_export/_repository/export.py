@@ -28,6 +28,7 @@ from clipsr_export._graphs.onnx import write_onnx
 from clipsr_export._graphs.receptive_field import measure_receptive_field
 from clipsr_export._repository.dims import fill_dims
 from clipsr_export._repository.manifest import Manifest, describe_file, make_manifest, sha256, write_manifest
+from clipsr_export._repository.replace import check_output, replaced
 from clipsr_export._tokenizer.build import build_tokenizer, pad_token_id
 from clipsr_training import prompts
 from clipsr_training.clip import ClipCheckpoint
@@ -39,6 +40,10 @@ CANVAS_SIZES_PX = (32, 64, 128)
 _OTHER_CANVASES_HW = ((57, 41), (1, 1), (5, 1))
 DEFAULT_TEMPLATES = "@simple"
 _BANK_TEMPLATE_SETS = ("simple", "cifar")
+# What an export or a later step makes: taken over neither from the template nor from the output.
+_GENERATED = shutil.ignore_patterns(
+    "model.onnx*", "model.int8.onnx", "*.plan", "tensorrt.json", "manifest.json", "tokenizer.json", "text_banks"
+)
 # Texts that a text tower encodes at once: at width 1,024, the activations of one layer are then 100 MB.
 _TEXT_BATCH = 64
 # What cleaning, special tokens, cutting and padding could each get wrong.
@@ -82,7 +87,7 @@ class ExportPlan:
 
 
 def export_repository(plan: ExportPlan) -> Manifest:
-    """Export into a temporary folder, check everything, then move it into place.
+    """Export into a temporary folder, check everything, then put a whole new repository in the place of the output.
 
     Returns:
         The manifest.
@@ -90,21 +95,23 @@ def export_repository(plan: ExportPlan) -> Manifest:
     Raises:
         TemplateError: the template is not a model repository.
         ParityError: a graph does not compute what PyTorch computes; the output is unchanged.
+        ExportError: the output can't be written, or the model can't be described.
     """
     configurations = _configurations(plan)
-    plan.output.mkdir(parents=True, exist_ok=True)
-    # Beside the repository, on its file system: inside, Triton would take the folder for a model.
+    check_output(plan.output)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=plan.output.resolve().parent) as folder:
-        staging = Path(folder)
-        _write_graphs(plan, staging)
-        tokenizer = _write_tokenizer(plan, staging)
-        banks = _write_text_banks(plan, staging) if plan.has_text_banks else []
-        manifest = _manifest(plan, staging, banks, pad_token_id(tokenizer))
-        write_manifest(staging, manifest)
-        _copy_models(plan)
-        for path, text in configurations.items():
-            (plan.output / path).write_text(text, encoding="utf-8")
-        _put_in_place(staging, plan.output)
+        made = Path(folder)
+        _write_graphs(plan, made)
+        tokenizer = _write_tokenizer(plan, made)
+        banks = _write_text_banks(plan, made) if plan.has_text_banks else []
+        manifest = _manifest(plan, made, banks, pad_token_id(tokenizer))
+        write_manifest(made, manifest)
+        with replaced(plan.output, ignore=_GENERATED) as repository:
+            if plan.template.resolve() != plan.output.resolve():
+                shutil.copytree(plan.template, repository, ignore=_GENERATED, dirs_exist_ok=True)
+            for path, text in configurations.items():
+                (repository / path).write_text(text, encoding="utf-8")
+            _move_files(made, repository)
     plan.report(f"wrote {plan.output} ({plan.name}, {manifest.digest[:19]})")
     return manifest
 
@@ -277,27 +284,8 @@ def _manifest(plan: ExportPlan, staging: Path, banks: list[dict[str, str]], pad_
     return make_manifest(fields)
 
 
-def _copy_models(plan: ExportPlan) -> None:
-    """Copy what the template holds beside configurations and generated files, unless it is the output itself."""
-    if plan.template.resolve() == plan.output.resolve():
-        return
-    generated = shutil.ignore_patterns(
-        "model.onnx*", "model.int8.onnx", "*.plan", "tensorrt.json", "manifest.json", "tokenizer.json", "text_banks"
-    )
-    shutil.copytree(plan.template, plan.output, ignore=generated, dirs_exist_ok=True)
-
-
-def _put_in_place(staging: Path, output: Path) -> None:
-    """Replace generated files one by one, the manifest last: a reader never sees one that names files not there yet."""
-    shutil.rmtree(output / "similarity" / "text_banks", ignore_errors=True)
-    for stale in output.glob("*/1/model.onnx.data"):
-        if not (staging / stale.relative_to(output)).exists() and (staging / stale.relative_to(output).parent).exists():
-            stale.unlink()
-    # Converted from graphs that are replaced now.
-    for stale in [*output.glob("*/1/model.int8.onnx"), *output.glob("*/1/*.plan"), *output.glob("tensorrt.json")]:
-        stale.unlink()
-    files = sorted((p for p in staging.rglob("*") if p.is_file()), key=lambda p: p.name == "manifest.json")
-    for path in files:
-        target = output / path.relative_to(staging)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        path.replace(target)
+def _move_files(source: Path, target: Path) -> None:
+    for path in [path for path in source.rglob("*") if path.is_file()]:
+        place = target / path.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(place)

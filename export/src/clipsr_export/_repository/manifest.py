@@ -110,6 +110,9 @@ class Quantization(_Model):
     calibration: str
     n_images: Count
     cosine: Agreement
+    """On images kept from calibration."""
+    cosine_on_pictures: Agreement | None = None
+    """On pictures that are made for the purpose, the same for every set."""
     onnxruntime: str
     openvino: str
 

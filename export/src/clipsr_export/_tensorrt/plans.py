@@ -80,18 +80,19 @@ def plan_name(model: str, *, tensorrt_version: str, compute_capability: tuple[in
 
 
 def read_configuration(repository: Path, model: str) -> tuple[Path, str]:
-    """Return path and text of a model's configuration for plans.
+    """Return the path inside the repository and the text of a model's configuration for plans.
 
     Raises:
         TemplateError: it is missing, or was written before plans could be built.
     """
-    path = repository / model / "configs" / f"{PROFILE}.pbtxt"
+    name = Path(model) / "configs" / f"{PROFILE}.pbtxt"
+    path = repository / name
     if not path.is_file():
         raise TemplateError(f"{path} is missing; export the model again, so that its configurations are those of today")
     text = path.read_text(encoding="utf-8")
     if not (_MAX_BATCH_SIZE.search(text) and _PLAN_LINE.search(text)):
         raise TemplateError(f"{path} needs a max_batch_size and a default_model_filename marked # [plan]")
-    return path, text
+    return name, text
 
 
 def read_max_batch(configuration: str) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from clipsr_training._finite import describe_not_finite
 from clipsr_training.clip._errors import NotFiniteError
+from clipsr_training.clip._hugging_face import is_hugging_face, read_hugging_face
 from clipsr_training.clip._open_clip import (
     RANDOM_WEIGHTS,
     Report,
@@ -28,7 +29,7 @@ from clipsr_training.clip._open_clip import (
     model_config,
 )
 from clipsr_training.clip._published import published_config, split_config
-from clipsr_training.clip._weights import load_weights, read_weights
+from clipsr_training.clip._weights import ClipWeights, load_weights, read_weights
 
 CONFIG_NAME = "open_clip_config.json"
 WEIGHTS_NAME = "open_clip_model.safetensors"
@@ -156,24 +157,37 @@ def build_clip(config: dict[str, Any]) -> ClipCheckpoint:
 
 
 def load_clip(folder: str | Path) -> ClipCheckpoint:
-    """Load a CLIP checkpoint folder in OpenCLIP's layout, in fp32, on the CPU.
+    """Load a checkpoint folder in OpenCLIP's layout, or a CLIP or SigLIP of `transformers`, in fp32, on the CPU.
 
     Raises:
-        FileNotFoundError: the folder lacks `open_clip_config.json` or weights.
+        FileNotFoundError: the folder lacks a configuration or weights.
         ClipCheckpointError: the weights can't be read, or do not fit the configuration.
     """
     folder = Path(folder)
+    if not (folder / CONFIG_NAME).is_file() and is_hugging_face(folder):
+        config, weights, path = read_hugging_face(folder)
+        model_cfg, described = config["model_cfg"], "config.json"
+    else:
+        config, weights, path = _read_open_clip(folder)
+        model_cfg, described = _with_local_text_tower(config["model_cfg"], folder), CONFIG_NAME
+    model = build_model(model_cfg).eval()
+    load_weights(model, weights, path=str(path), model_name=f"{described} beside it")
+    tokenizer = load_tokenizer(model_cfg, folder if holds_tokenizer(folder) else None)
+    return ClipCheckpoint(model=model, config=config, tokenizer=tokenizer, weights=path.name)
+
+
+def _read_open_clip(folder: Path) -> tuple[dict[str, Any], ClipWeights, Path]:
+    """Return configuration, weights and their file."""
     if not (folder / CONFIG_NAME).is_file():
-        raise FileNotFoundError(f"no {CONFIG_NAME} in {folder}; a CLIP checkpoint is a folder in OpenCLIP's layout")
+        raise FileNotFoundError(
+            f"no {CONFIG_NAME} in {folder}; a CLIP checkpoint is a folder in OpenCLIP's layout, or a CLIP or SigLIP of "
+            "transformers (config.json beside model.safetensors)"
+        )
     path = _weights_in(folder)
     config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
     config["model_cfg"]["text_cfg"].setdefault("context_length", 77)
     config["preprocess_cfg"] = merge_preprocess_dict(asdict(PreprocessCfg()), config.get("preprocess_cfg", {}))
-    model_cfg = _with_local_text_tower(config["model_cfg"], folder)
-    model = build_model(model_cfg).eval()
-    load_weights(model, read_weights(path), path=str(path), model_name=f"{CONFIG_NAME} beside it")
-    tokenizer = load_tokenizer(model_cfg, folder if holds_tokenizer(folder) else None)
-    return ClipCheckpoint(model=model, config=config, tokenizer=tokenizer, weights=path.name)
+    return config, read_weights(path), path
 
 
 def _weights_in(folder: Path) -> Path:

@@ -13,6 +13,7 @@ ClipCheckpointError
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 # Names to show of a list that may have hundreds.
 _SHOWN = 3
@@ -23,7 +24,7 @@ class ClipCheckpointError(ValueError):
 
 
 class UnknownModelError(ClipCheckpointError):
-    """OpenCLIP knows no model of that name.
+    """OpenCLIP knows no model of that name, or can't build the one of a folder.
 
     Attributes:
         suggestions: known names that look like it.
@@ -33,6 +34,13 @@ class UnknownModelError(ClipCheckpointError):
         hint = f"did you mean {' or '.join(suggestions)}?" if suggestions else "open_clip.list_models() lists them"
         super().__init__(f"OpenCLIP knows no model {model_name!r}; {hint}")
         self.suggestions = tuple(suggestions)
+
+    @classmethod
+    def of_folder(cls, folder: Path, fault: str) -> UnknownModelError:
+        """Return the error of a folder that holds another kind of model."""
+        error = cls(folder.name, ())
+        error.args = (f"{folder} {fault}",)
+        return error
 
 
 class WeightsNotFoundError(ClipCheckpointError, FileNotFoundError):

@@ -24,6 +24,7 @@ from clipsr_training.clip._errors import (
     UnknownModelError,
     WeightsNotFoundError,
 )
+from clipsr_training.clip._siglip import register_siglip
 from clipsr_training.clip._weights import ClipWeights
 
 RANDOM_WEIGHTS = "random"
@@ -138,6 +139,7 @@ def build_model(config: Mapping[str, Any]) -> nn.Module:
     is_custom = arguments.pop("custom_text", False) or hf_name is not None
     if "timm_model_name" in arguments["vision_cfg"]:
         arguments["vision_cfg"]["timm_model_pretrained"] = False
+        register_siglip(arguments["vision_cfg"]["timm_model_name"])
     if hf_name is not None:
         arguments["text_cfg"]["hf_model_pretrained"] = False
     kind = (

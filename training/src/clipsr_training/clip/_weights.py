@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -18,10 +17,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clipsr_training._finite import describe_not_finite
+from clipsr_training._pickles import load_pickle, strip_wrappers
 from clipsr_training.clip._errors import NotFiniteError, WeightsFormatError, WeightsMismatchError
 
-# Put before every name by DistributedDataParallel and by torch.compile.
-_WRAPPER_PREFIXES = ("module.", "_orig_mod.")
+# Where training scripts keep the weights, beside optimizers and options.
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
 # Numbers that OpenAI's archives keep beside the weights; nothing else has them.
 _OPENAI_FACTS = ("input_resolution", "context_length", "vocab_size")
 # A buffer of older `transformers` that newer ones compute.
@@ -50,12 +50,14 @@ def read_weights(path: Path) -> ClipWeights:
     """
     try:
         content = _read(path)
-    except (RuntimeError, pickle.UnpicklingError, SafetensorError, EOFError, KeyError, ValueError) as error:
+    except (RuntimeError, SafetensorError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsFormatError(f"{path} can't be read as weights: {reason}") from error
     state = _unwrap(content)
     if not state:
-        raise WeightsFormatError(f"{path} holds no weights: no table of named tensors, nor one named 'state_dict'")
+        raise WeightsFormatError(
+            f"{path} holds no weights: no table of named tensors, nor one named {', '.join(_WRAPPERS)}"
+        )
     is_openai = any(name in state for name in _OPENAI_FACTS)
     return ClipWeights(state={k: v for k, v in state.items() if k not in _OPENAI_FACTS}, is_openai=is_openai)
 
@@ -68,7 +70,7 @@ def _read(path: Path) -> Any:
             # TorchScript is deprecated; OpenAI's files stay what they are.
             warnings.simplefilter("ignore")
             return torch.jit.load(path, map_location="cpu").state_dict()
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return load_pickle(path)
 
 
 def _is_torchscript(path: Path) -> bool:
@@ -80,15 +82,14 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def _unwrap(content: Any) -> dict[str, Tensor]:
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping):
-        return {}
-    state = {name: value for name, value in content.items() if isinstance(value, Tensor)}
-    for prefix in _WRAPPER_PREFIXES:
-        if state and all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): value for name, value in state.items()}
-    return state
+    """Return the tensors by their names, from inside the tables that training scripts put around them."""
+    while isinstance(content, Mapping):
+        state = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+        inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            return strip_wrappers(state)
+        content = inner
+    return {}
 
 
 def load_weights(model: nn.Module, weights: ClipWeights, *, path: str, model_name: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from clipsr_training._finite import describe_not_finite
+from clipsr_training._pickles import load_pickle, strip_wrappers
 from clipsr_training.liif._encoders import EDSR, RDN, RDN_CONFIGURATIONS
 from clipsr_training.liif._liif import LIIF
 from clipsr_training.liif._modulated import ModulatedLIIF
@@ -155,13 +155,13 @@ def _rdn_configuration(state: Mapping[str, Tensor], prefix: str) -> tuple[int, i
 
 def _read_official(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        raise CheckpointFormatError(f"{path} is not a PyTorch checkpoint, or is damaged: {error}") from error
+        content = load_pickle(path)
+    except ValueError as error:
+        raise CheckpointFormatError(f"{path} can't be read as an upscaler: {error}") from error
     model = content.get("model") if isinstance(content, dict) else None
     if not isinstance(model, dict) or not {"name", "args", "sd"} <= model.keys():
         raise CheckpointFormatError(f"{path} has no 'model' with 'name', 'args' and 'sd', as LIIF checkpoints have")
-    return cast("Mapping[str, Any]", model), cast("Mapping[str, Tensor]", model["sd"])
+    return cast("Mapping[str, Any]", model), strip_wrappers(cast("Mapping[str, Tensor]", model["sd"]))
 
 
 def _read_safetensors(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:

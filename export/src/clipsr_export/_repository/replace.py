@@ -1,0 +1,98 @@
+"""Replaces a model repository in one step: what serves from it sees the old one or the new one, never a mix.
+
+A change is made in a copy beside the repository, on its file system; then the two change places by renaming. Between
+the two renames the old repository lies at `.NAME.before`: a process that is killed there leaves it for the next export,
+which puts it back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+from clipsr_export._errors import ExportError
+
+# Graphs are shared with the copy, not written again; anything smaller may be changed in place, and so is copied.
+_LINKED_BYTES = 1 << 20
+
+Ignore = Callable[[str, list[str]], set[str]]
+
+
+def check_output(repository: Path) -> None:
+    """Make sure that a repository can be written, before minutes are spent on its content.
+
+    Raises:
+        ExportError: a part of the path is a file, or a folder that can't be written; one sentence.
+    """
+    repository = repository.resolve()
+    if repository.exists() and not repository.is_dir():
+        raise ExportError(f"{repository} is a file; name a folder")
+    if repository.is_mount():
+        raise ExportError(
+            f"{repository} is a mount point, which can't be replaced in one step; name a folder inside it"
+        )
+    try:
+        repository.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=repository.parent):
+            pass
+    except OSError as error:
+        raise ExportError(f"{repository} can't be written: {error.strerror or error}") from error
+    before = _before(repository)
+    if before.exists() and not repository.exists():
+        before.rename(repository)
+
+
+@contextlib.contextmanager
+def replaced(repository: Path, *, ignore: Ignore | None = None) -> Generator[Path]:
+    """Give a copy of a repository to change; it takes the repository's place when the block ends without an error.
+
+    Args:
+        repository: need not exist; then the copy is empty.
+        ignore: what is not copied, as for `shutil.copytree`.
+
+    Raises:
+        ExportError: it can't be written.
+        OSError: a file can't be written, for instance on a full disk; the repository is as it was.
+    """
+    repository = repository.resolve()
+    check_output(repository)
+    # Inside the repository, Triton would take the folder for a model.
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=repository.parent) as folder:
+        staging = Path(folder) / repository.name
+        if repository.exists():
+            shutil.copytree(repository, staging, ignore=ignore, copy_function=_share)
+        else:
+            staging.mkdir()
+        yield staging
+        _switch(staging, repository)
+
+
+def _share(source: str, target: str) -> None:
+    """Copy a file; one that is large and never changed in place gets a second name instead, where that is possible."""
+    if Path(source).stat().st_size >= _LINKED_BYTES:
+        with contextlib.suppress(OSError):
+            os.link(source, target)
+            return
+    shutil.copy2(source, target)
+
+
+def _switch(staging: Path, repository: Path) -> None:
+    before = _before(repository)
+    shutil.rmtree(before, ignore_errors=True)
+    if repository.exists():
+        repository.rename(before)
+    try:
+        staging.rename(repository)
+    except BaseException:
+        if before.exists():
+            before.rename(repository)
+        raise
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def _before(repository: Path) -> Path:
+    return repository.with_name(f".{repository.name}.before")

@@ -1,0 +1,155 @@
+"""A repository changes as a whole or not at all, whatever happens on the way; and a service on it is named."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clipsr_export._commands import clip as clip_command
+from clipsr_export._errors import ExportError
+from clipsr_export._repository.replace import check_output, replaced
+from clipsr_export._repository.running import find_service
+from clipsr_export.cli import main
+
+OLD = {"manifest.json": "old", "model/1/model.onnx": "old graph"}
+NEW = {"manifest.json": "new", "model/1/model.onnx": "new graph"}
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
+
+
+def fill(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.fixture
+def old(tmp_path) -> Path:
+    return fill(tmp_path / "repository", OLD)
+
+
+def test_the_old_one_is_whole_until_the_new_one_is(old):
+    mode = old.stat().st_mode
+    with replaced(old) as copy:
+        assert content(copy) == OLD
+        fill(copy, NEW)
+        assert content(old) == OLD
+    assert content(old) == NEW
+    assert old.stat().st_mode == mode
+    assert [path.name for path in old.parent.iterdir()] == ["repository"]
+
+
+def test_a_repository_that_was_not_there(tmp_path):
+    with replaced(tmp_path / "deep" / "repository") as copy:
+        fill(copy, NEW)
+    assert content(tmp_path / "deep" / "repository") == NEW
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError()])
+def test_a_failure_leaves_the_old_one_and_nothing_else(old, error):
+    def change() -> None:
+        with replaced(old) as copy:
+            fill(copy, NEW)
+            raise error
+
+    with pytest.raises(type(error)):
+        change()
+    assert content(old) == OLD
+    assert [path.name for path in old.parent.iterdir()] == ["repository"]
+
+
+def test_a_failed_switch_puts_the_old_one_back(old, monkeypatch):
+    rename = Path.rename
+
+    def fail(self: Path, target: Path) -> Path:
+        if self.parent.name.startswith(".export-"):
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="Input/output"), replaced(old) as copy:
+        fill(copy, NEW)
+    assert content(old) == OLD
+    assert [path.name for path in old.parent.iterdir()] == ["repository"]
+
+
+@pytest.mark.parametrize("moment", ["before", "between", "after"])
+def test_a_kill_at_any_moment_leaves_one_of_both(old, moment):
+    """Of three renames' moments; what lies aside after "between" is put back by the next export."""
+    script = f"""
+import os, signal
+from pathlib import Path
+from clipsr_export._repository import replace
+rename, n = Path.rename, 0
+def counted(self, target):
+    global n
+    if n == {["before", "between", "after"].index(moment)}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    n += 1
+    return rename(self, target)
+Path.rename = counted
+replace.shutil.rmtree = lambda path, **_: {moment == "after"} and n == 2 and os.kill(os.getpid(), signal.SIGKILL)
+with replace.replaced(Path({str(old)!r})) as copy:
+    (copy / "manifest.json").write_text("new")
+    (copy / "model/1/model.onnx").write_text("new graph")
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
+    check_output(old)
+    assert content(old) == (NEW if moment == "after" else OLD)
+    with replaced(old) as copy:
+        fill(copy, NEW)
+    assert content(old) == NEW
+    assert not (old.parent / ".repository.before").exists()
+
+
+def test_large_files_are_not_written_again(old):
+    (old / "model/1/model.onnx").write_bytes(bytes(1 << 20))
+    inode = (old / "model/1/model.onnx").stat().st_ino
+    with replaced(old) as copy:
+        assert (copy / "model/1/model.onnx").stat().st_ino == inode
+        assert (copy / "manifest.json").stat().st_ino != (old / "manifest.json").stat().st_ino
+
+
+def test_an_output_that_can_not_be_is_said_in_one_sentence(old, capsys):
+    with pytest.raises(ExportError, match=r"manifest\.json is a file; name a folder"):
+        check_output(old / "manifest.json")
+    with pytest.raises(ExportError, match=r"manifest\.json/x/y can't be written: Not a directory"):
+        check_output(old / "manifest.json" / "x" / "y")
+    with pytest.raises(ExportError, match="is a mount point"):
+        check_output(Path("/proc"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_export_ends_with_one_line(monkeypatch, capsys, number):
+    monkeypatch.setattr(clip_command, "load_clip", lambda _: os.kill(os.getpid(), number))
+    handler = signal.getsignal(signal.SIGTERM)
+    assert main([]) == 130
+    assert capsys.readouterr().err == "clipsr-export: interrupted; nothing was changed\n"
+    assert signal.getsignal(signal.SIGTERM) == handler
+
+
+def test_a_service_on_the_repository_is_named(old, tmp_path, monkeypatch, capsys):
+    state = fill(tmp_path / "state" / "clipsr" / "default", {"lock": ""})
+    (state / "state.json").write_text(json.dumps({"pid": 42, "repository": str(old)}))
+    environment = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    assert find_service(old, environment) is None, "its process is gone"
+    with (state / "lock").open("rb+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        message = find_service(old, environment)
+        assert message is not None
+        assert message.startswith(f"clipsr-serve runs on {old} (pid 42, --name default)")
+        assert find_service(tmp_path / "another", environment) is None
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+        assert main(["int8", "--repository", str(old), "--calibration", "nowhere"]) == 1
+        assert "WARNING: clipsr-serve runs on" in capsys.readouterr().err
+    assert find_service(old, {"HOME": str(tmp_path)}) is None
