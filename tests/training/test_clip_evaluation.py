@@ -12,7 +12,7 @@ from PIL import Image
 
 from clipsr_training._cli.evaluate import main
 from clipsr_training.data import read_image
-from clipsr_training.evaluation import _low_resolution, _zero_shot
+from clipsr_training.evaluation import _cells, _zero_shot
 from clipsr_training.evaluation._probe import fit_probe
 from clipsr_training.evaluation._zero_shot import ZeroShotResult, below_published_warning, published_imagenet_top1
 from tests.training.made_images import class_folders
@@ -138,21 +138,48 @@ def test_low_resolution_writes_its_report(folders, tmp_path, capsys):
     page = (output / "report.md").read_text("utf-8")
     for table in streams.out.strip().split("\n\n"):
         assert table in page
-    assert "colours, 8 px: " in page
+    assert "colours, 8 px, bicubic: " in page
+    assert "LR-12" not in page, "its cells were not measured"
     assert min(read_image(output / "accuracy.png").shape[:2]) > 100
+
+
+def test_lr12_is_the_mean_of_its_twelve_cells(folders, tmp_path, capsys):
+    output = tmp_path / "report"
+    options = ["lowres", "--data", str(folders), "--output", str(output), "--renderings", "bicubic,liif"]
+    assert main([*options, "--lr12"]) == 0
+    (entry,) = report_of(output)["sets"]
+    assert len(entry["top1"]) == 24
+    made_by = {(row["kernel"], row["jpeg_quality"]) for row in entry["top1"]}
+    assert made_by == {("bicubic", None), ("bicubic", 75), ("aliased-bilinear", 90)}
+    for rendering in ("bicubic", "liif"):
+        values = [row["value"] for row in entry["top1"] if row["rendering"] == rendering]
+        assert entry["lr12"][rendering]["value"] == pytest.approx(np.mean(values))
+        assert entry["lr12"][rendering]["low"] <= np.mean(values) <= entry["lr12"][rendering]["high"]
+    printed = capsys.readouterr().out
+    assert "| set | LR-12, bicubic | LR-12, LIIF | LIIF − bicubic, points |" in printed
+    assert "| colours | 8 | aliased-bilinear, JPEG 90 |" in printed
+
+
+def test_kernels_and_qualities_are_crossed(folders, tmp_path):
+    output = tmp_path / "report"
+    options = ["lowres", "--data", str(folders), "--output", str(output), "--renderings", "nearest", "--sizes", "8"]
+    assert main([*options, "--kernel", "nearest,area", "--jpeg", "none,50"]) == 0
+    (entry,) = report_of(output)["sets"]
+    crossed = [("area", None), ("area", 50), ("nearest", None), ("nearest", 50)]
+    assert [(row["kernel"], row["jpeg_quality"]) for row in entry["top1"]] == crossed
 
 
 def test_measured_cells_are_kept(folders, tmp_path, monkeypatch, capsys):
     output = tmp_path / "report"
     options = ["lowres", "--data", str(folders), "--output", str(output), "--renderings", "bicubic"]
     assert main([*options, "--sizes", "8"]) == 0
-    measure, measured = _low_resolution._measure, []
+    measure, measured = _cells._measure, []
 
-    def record(plan, cell, *rest):
-        measured.append(cell.size_px)
-        return measure(plan, cell, *rest)
+    def record(cell, *rest):
+        measured.append(cell.condition["size_px"])
+        return measure(cell, *rest)
 
-    monkeypatch.setattr(_low_resolution, "_measure", record)
+    monkeypatch.setattr(_cells, "_measure", record)
     assert main([*options, "--sizes", "8,16", "--resume"]) == 0
     assert measured == [16]
     assert [row["size_px"] for row in report_of(output)["sets"][0]["top1"]] == [8, 16]
@@ -246,6 +273,12 @@ def test_two_sets_of_one_name_are_refused(folders, tmp_path, capsys):
     [
         ["lowres", "--data", "x", "--output", "y", "--sizes", "8,eight"],
         ["lowres", "--data", "x", "--output", "y", "--renderings", "lanczos"],
+        ["lowres", "--data", "x", "--output", "y", "--kernel", "cubic"],
+        ["lowres", "--data", "x", "--output", "y", "--jpeg", "101"],
+        ["lowres", "--data", "x", "--output", "y", "--jpeg", "best"],
+        ["degraded", "--data", "x", "--output", "y", "--kinds", "dirty"],
+        ["degraded", "--data", "x", "--output", "y", "--severities", "7"],
+        ["degraded", "--data", "x", "--output", "y", "--routes", "scenic"],
         ["zeroshot", "--data", "x", "--output", "y", "--limit", "0"],
         ["linear-probe", "--train", "x", "--data", "y", "--output", "z", "--validation-share", "1"],
         ["linear-probe", "--train", "x", "--data", "y", "--output", "z", "--backend", "grpc"],

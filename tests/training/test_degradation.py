@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch.nn import functional
 
+from clipsr_training import degradation
 from clipsr_training.degradation import (
     BEYOND,
     CLEAN,
@@ -331,3 +336,18 @@ def test_a_photo_damaged_by_the_world_lies_within_the_range(name, kind, statisti
     # And it is damaged: undamaged photos lie on the mild side of it.
     direction = np.sign(severe.mean() - mild.mean())
     assert direction * (statistic(real) - np.median([statistic(p) for p in clean])) > 0
+
+
+def test_the_room_needs_numpy_scipy_and_pillow_alone():
+    """Loaders run it in many processes: what it imports, each of them pays for."""
+    imported: set[str] = set()
+    for path in Path(degradation.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(node.module or "")
+    roots = {name.split(".")[0] for name in imported} - set(sys.stdlib_module_names)
+    assert roots == {"numpy", "scipy", "PIL", "clipsr_training"}
+    own = {name for name in imported if name.startswith("clipsr_training")}
+    assert all(name.startswith("clipsr_training.degradation") for name in own)

@@ -22,6 +22,7 @@ from clipsr_training.evaluation._backends.pixels import (
     make_canvas,
     prepare_rendering,
     reduce_to,
+    route_of_rendering,
     takes_native_route,
 )
 
@@ -74,22 +75,21 @@ def test_reductions_are_of_the_centred_square():
     square = image.crop((25, 0, 65, 40))
     assert np.array_equal(reduce_to(image, 40), square)
     assert np.array_equal(reduce_to(image, 10), square.resize((10, 10), Image.Resampling.BICUBIC))
+    aliased = np.asarray(reduce_to(image, 10, "nearest"))
+    assert np.array_equal(aliased, np.asarray(square)[2::4, 2::4])
     with pytest.raises(ValueError, match="40x90 px can't be reduced to 41"):
         reduce_to(image, 41)
 
 
 def test_renderings_reach_the_encoder_by_the_services_routes():
     image = picture(16, 16)
-    assert [prepare_rendering(image, r, 64)[1] for r in ("nearest", "bicubic", "liif")] == [
-        "native",
-        "native",
-        "upscaled",
-    ]
-    nearest = decode(prepare_rendering(image, "nearest", 64)[0], "x")
+    content = encode(image)
+    assert [route_of_rendering(r) for r in ("nearest", "bicubic", "liif")] == ["native", "native", "upscaled"]
+    nearest = decode(prepare_rendering(content, "nearest", 64), "x")
     assert np.array_equal(nearest, np.asarray(image).repeat(4, axis=0).repeat(4, axis=1))
     # The native route leaves it as it is.
     assert np.array_equal(make_preprocess(64, Fitting())(nearest), nearest)
-    assert np.array_equal(decode(prepare_rendering(image, "liif", 64)[0], "x"), image)
+    assert prepare_rendering(content, "liif", 64) == content
 
 
 def test_routes():

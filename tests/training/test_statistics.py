@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from clipsr_training.evaluation import compare_paired, mean_over_seeds, mean_per_class, wilson
+from clipsr_training.evaluation import bootstrap_mean, compare_paired, mean_over_seeds, mean_per_class, wilson
 
 
 @pytest.mark.parametrize(("n_correct", "n"), [(0, 10), (10, 10), (7, 10), (8529, 10_000), (1, 50_000)])
@@ -106,3 +106,15 @@ def test_the_interval_of_a_difference_covers_as_often_as_it_says():
         covered += difference.low <= true <= difference.high
     # 95 % of 300, less three standard errors.
     assert covered / 300 >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / 300)
+
+
+def test_the_bootstrap_of_a_mean_is_the_normal_interval_of_a_large_sample():
+    values = np.random.default_rng(0).random(2000)
+    found = bootstrap_mean(values)
+    reach = 1.96 * values.std(ddof=1) / math.sqrt(len(values))
+    assert found.value == values.mean()
+    assert found.low == pytest.approx(found.value - reach, abs=0.1 * reach)
+    assert found.high == pytest.approx(found.value + reach, abs=0.1 * reach)
+    assert bootstrap_mean(values) == found, "the draws are seeded"
+    with pytest.raises(ValueError, match="no mean over images"):
+        bootstrap_mean([])

@@ -17,6 +17,7 @@ from clipsr_training.evaluation._robustness import (
 from clipsr_training.evaluation._statistics import (
     Estimate,
     PairedTest,
+    bootstrap_mean,
     compare_paired,
     mean_over_seeds,
     mean_per_class,
@@ -27,6 +28,7 @@ __all__ = [
     "Estimate",
     "PairedTest",
     "SetAccuracy",
+    "bootstrap_mean",
     "compare_paired",
     "improved_robustness",
     "mean_over_seeds",

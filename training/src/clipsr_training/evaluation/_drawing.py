@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from clipsr_training.evaluation._statistics import Estimate
 
 # Okabe and Ito's colours, told apart with any colour vision.
 BLUE, ORANGE, GREEN, GREY, RED = "#0072B2", "#E69F00", "#009E73", "#999999", "#D55E00"
@@ -24,6 +27,16 @@ def tidy(panel: Axes) -> None:
     panel.grid(visible=True, color="#DDDDDD", linewidth=0.6)
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)
+
+
+def draw_estimates(
+    panel: Axes, x: Sequence[float], estimates: Sequence[Estimate], *, color: str, marker: str, label: str
+) -> None:
+    """Draw shares in per cent as a line with their intervals."""
+    values = [100 * e.value for e in estimates]
+    reach = [[100 * (e.value - e.low) for e in estimates], [100 * (e.high - e.value) for e in estimates]]
+    style = {"color": color, "marker": marker, "markersize": 5, "capsize": 2, "linewidth": 1.4}
+    panel.errorbar(x, values, yerr=reach, label=label, **style)
 
 
 def png_bytes(figure: Figure, dpi: int = 150) -> bytes:

@@ -2,23 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from clipsr_training.data import ImageSet, decode
 from clipsr_training.data._images import read_size
-from clipsr_training.evaluation._backends.base import Backend, Classifier
-from clipsr_training.evaluation._backends.pixels import Rendering, prepare_rendering, reduce_to
-from clipsr_training.evaluation._log import RunLog
+from clipsr_training.degradation import FileFormat, Kernel, write_pixels
+from clipsr_training.evaluation._backends.base import Backend
+from clipsr_training.evaluation._backends.pixels import (
+    Rendering,
+    encode,
+    prepare_rendering,
+    reduce_to,
+    route_of_rendering,
+)
+from clipsr_training.evaluation._cells import Cell, CellKey, Condition, Measurement
 from clipsr_training.evaluation._robustness import SetAccuracy, published_weights
-from clipsr_training.evaluation._statistics import Estimate, PairedTest, compare_paired, wilson
+from clipsr_training.evaluation._statistics import Estimate, PairedTest, bootstrap_mean, compare_paired, wilson
 
-LOG_NAME = "cells.jsonl"
 # The reference: the unreduced image, on the route that it would take by itself.
-_REFERENCE = "reference"
+_REFERENCE: Condition = {"size_px": None, "kernel": None, "jpeg_quality": None, "rendering": "reference"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reduction:
+    """How reduced images are made.
+
+    Attributes:
+        kernel: of the reduction.
+        jpeg_quality: of the file they are saved in, 4:2:0; None saves them losslessly.
+    """
+
+    kernel: Kernel = "bicubic"
+    jpeg_quality: int | None = None
+
+    @property
+    def title(self) -> str:
+        """What a report calls it."""
+        return self.kernel if self.jpeg_quality is None else f"{self.kernel}, JPEG {self.jpeg_quality}"
+
+
+class ReducedCondition(NamedTuple):
+    """A size, how it was reached, and how the result is rendered."""
+
+    size_px: int
+    reduction: Reduction
+    rendering: Rendering
+
+    def log(self) -> Condition:
+        """Return what the log says."""
+        return {
+            "size_px": self.size_px,
+            "kernel": self.reduction.kernel,
+            "jpeg_quality": self.reduction.jpeg_quality,
+            "rendering": self.rendering,
+        }
+
+
+# What LR-12 is the mean of.
+LR12_SIZES_PX = (8, 16, 24, 32)
+LR12_REDUCTIONS = (
+    Reduction(),
+    Reduction(jpeg_quality=75),
+    Reduction(kernel="aliased-bilinear", jpeg_quality=90),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +80,7 @@ class LowResolutionPlan:
         sets: labelled images.
         templates: prompts, or one `@name`.
         sizes_px: sides that images are reduced to.
+        reductions: how.
         renderings: how the reduced images are rendered.
         batch_size: images given to the back end at once.
     """
@@ -38,8 +89,15 @@ class LowResolutionPlan:
     sets: tuple[ImageSet, ...]
     templates: tuple[str, ...]
     sizes_px: tuple[int, ...]
+    reductions: tuple[Reduction, ...] = (Reduction(),)
     renderings: tuple[Rendering, ...]
     batch_size: int
+
+    def measurement(self) -> Measurement:
+        """Return what all cells share."""
+        return Measurement(
+            backend=self.backend, templates=self.templates, batch_size=self.batch_size, settings=self.settings()
+        )
 
     def settings(self) -> dict[str, object]:
         """Return everything that a cell's figures depend on."""
@@ -49,28 +107,59 @@ class LowResolutionPlan:
             "templates": self.templates,
         }
 
+    def conditions(self, images: ImageSet) -> Iterator[ReducedCondition]:
+        """Yield a set's conditions in order; sizes that its images don't have are left out."""
+        smallest = smallest_side_px(images)
+        for size_px in self.sizes_px:
+            for reduction in self.reductions if size_px <= smallest else ():
+                for rendering in self.renderings:
+                    yield ReducedCondition(size_px, reduction, rendering)
+
     def cells(self) -> list[Cell]:
-        """Return what is measured, in order; sizes that a set's images don't have are left out."""
+        """Return what is measured, in order."""
         cells: list[Cell] = []
-        for i, images in enumerate(self.sets):
-            cells.append(Cell(set_index=i, size_px=None, rendering=None))
-            smallest = smallest_side_px(images)
-            sizes = [size for size in self.sizes_px if size <= smallest]
-            cells += [Cell(set_index=i, size_px=s, rendering=r) for s in sizes for r in self.renderings]
+        for images in self.sets:
+            cells.append(
+                Cell(images=images, condition=_REFERENCE, route="auto", prepare=lambda content, name, i: content)
+            )
+            cells += [self._cell(images, condition) for condition in self.conditions(images)]
         return cells
 
+    def _cell(self, images: ImageSet, condition: ReducedCondition) -> Cell:
+        image_size_px = self.backend.image_size_px
 
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One set at one size in one rendering; both are None for the reference."""
+        def prepare(content: bytes, name: str, i: int) -> bytes:
+            del i
+            reduced = reduce_to(decode(content, name), condition.size_px, condition.reduction.kernel)
+            quality = condition.reduction.jpeg_quality
+            saved = encode(reduced)
+            if quality is not None:
+                saved = write_pixels(np.asarray(reduced), FileFormat(quality=quality))
+            return prepare_rendering(saved, condition.rendering, image_size_px)
 
-    set_index: int
-    size_px: int | None
-    rendering: Rendering | None
+        return Cell(
+            images=images, condition=condition.log(), route=route_of_rendering(condition.rendering), prepare=prepare
+        )
 
-    def key(self, plan: LowResolutionPlan) -> tuple[str, int | None, str]:
-        """Return what the log calls it."""
-        return plan.sets[self.set_index].name, self.size_px, self.rendering or _REFERENCE
+    def curves(self, found: Mapping[CellKey, np.ndarray]) -> tuple[SetCurves, ...]:
+        """Return what was found of every set."""
+        return tuple(self._curves_of(images, found) for images in self.sets)
+
+    def _curves_of(self, images: ImageSet, found: Mapping[CellKey, np.ndarray]) -> SetCurves:
+        correct = {
+            condition: found[CellKey(images.name, frozenset(condition.log().items()))]
+            for condition in self.conditions(images)
+        }
+        measured = {condition.size_px for condition in correct}
+        return SetCurves(
+            name=images.name,
+            n_classes=len(images.classnames),
+            n_images=len(images),
+            weight=published_weights().get(images.name),
+            skipped_px=tuple(size for size in self.sizes_px if size not in measured),
+            reference=found[CellKey(images.name, frozenset(_REFERENCE.items()))],
+            correct=correct,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +173,7 @@ class SetCurves:
         weight: LR0.FM's weight of the set in WAR; None where it gives none.
         skipped_px: sizes above the smallest image's side.
         reference: [N] whether the unreduced image is classified right.
-        correct: [N] for every size and rendering.
+        correct: [N] for every condition.
     """
 
     name: str
@@ -93,20 +182,24 @@ class SetCurves:
     weight: float | None
     skipped_px: tuple[int, ...]
     reference: np.ndarray
-    correct: Mapping[tuple[int, Rendering], np.ndarray]
+    correct: Mapping[ReducedCondition, np.ndarray]
 
     def reference_top1(self) -> Estimate:
         """Return top-1 on the unreduced images."""
         return wilson(int(self.reference.sum()), self.n_images)
 
-    def top1(self, size_px: int, rendering: Rendering) -> Estimate | None:
+    def sizes_px(self) -> list[int]:
+        """Return the sizes that were measured, ascending."""
+        return sorted({condition.size_px for condition in self.correct})
+
+    def top1(self, condition: ReducedCondition) -> Estimate | None:
         """Return top-1; None where it was not measured."""
-        correct = self.correct.get((size_px, rendering))
+        correct = self.correct.get(condition)
         return None if correct is None else wilson(int(correct.sum()), self.n_images)
 
-    def set_accuracy(self, size_px: int, rendering: Rendering) -> SetAccuracy | None:
+    def set_accuracy(self, condition: ReducedCondition) -> SetAccuracy | None:
         """Return what robustness is computed from; None where it was not measured."""
-        correct = self.correct.get((size_px, rendering))
+        correct = self.correct.get(condition)
         if correct is None:
             return None
         return SetAccuracy(
@@ -116,71 +209,30 @@ class SetCurves:
             weight=self.weight or 1.0,
         )
 
-    def compare(self, size_px: int, a: Rendering, b: Rendering) -> PairedTest | None:
-        """Test two renderings on the same images; None where one was not measured."""
-        if (size_px, a) not in self.correct or (size_px, b) not in self.correct:
+    def compare(self, a: ReducedCondition, b: ReducedCondition) -> PairedTest | None:
+        """Test two conditions on the same images; None where one was not measured."""
+        if a not in self.correct or b not in self.correct:
             return None
-        return compare_paired(self.correct[size_px, a], self.correct[size_px, b])
+        return compare_paired(self.correct[a], self.correct[b])
 
+    def lr12_per_image(self, rendering: Rendering) -> np.ndarray | None:
+        """Return each image's share [N] of right answers in LR-12's cells; None where one was not measured."""
+        cells = [
+            ReducedCondition(size, reduction, rendering) for size in LR12_SIZES_PX for reduction in LR12_REDUCTIONS
+        ]
+        if not all(cell in self.correct for cell in cells):
+            return None
+        return np.mean([self.correct[cell] for cell in cells], axis=0)
 
-def measure_low_resolution(
-    plan: LowResolutionPlan,
-    cells: Sequence[Cell],
-    folder: Path,
-    *,
-    resume: bool,
-    on_images: Callable[[int], None] = lambda _: None,
-) -> tuple[SetCurves, ...]:
-    """Measure every cell, logging each as it is done.
+    def lr12(self, rendering: Rendering) -> Estimate | None:
+        """Return LR-12, mean top-1 over its twelve cells, with a bootstrap over the images."""
+        per_image = self.lr12_per_image(rendering)
+        return None if per_image is None else bootstrap_mean(per_image)
 
-    Args:
-        plan: what is measured.
-        cells: of the plan.
-        folder: gets `cells.jsonl`.
-        resume: keep the cells of the log that is there.
-        on_images: called with the number of images done.
-
-    Raises:
-        ValueError: an image can't be classified, or the log holds another measurement.
-        OSError: the service fails, or the log can't be written; the log holds the cells that are done.
-    """
-    found: dict[tuple[str, int | None, str], np.ndarray] = {}
-    with RunLog(folder / LOG_NAME, plan.settings(), resume=resume) as log:
-        for entry in log.entries:
-            found[entry["set"], entry["size_px"], entry["rendering"]] = _from_digits(entry["correct"])
-        classifier: Classifier | None = None
-        classifier_of = -1
-        for cell in cells:
-            key, images = cell.key(plan), plan.sets[cell.set_index]
-            if key in found:
-                on_images(len(images))
-                continue
-            if classifier is None or classifier_of != cell.set_index:
-                classifier = plan.backend.classifier(images.classnames, plan.templates)
-                classifier_of = cell.set_index
-            found[key] = _measure(plan, cell, classifier, on_images)
-            log.append(dict(zip(("set", "size_px", "rendering"), key, strict=True)) | {"correct": _digits(found[key])})
-    return tuple(_curves(plan, i, found) for i in range(len(plan.sets)))
-
-
-def _measure(
-    plan: LowResolutionPlan, cell: Cell, classifier: Classifier, on_images: Callable[[int], None]
-) -> np.ndarray:
-    images = plan.sets[cell.set_index]
-    predicted = np.empty(len(images), dtype=np.int64)
-    for start in range(0, len(images), plan.batch_size):
-        rows = range(start, min(start + plan.batch_size, len(images)))
-        names = [images.names[i] for i in rows]
-        files = [images.read(i) for i in rows]
-        route = "auto"
-        if cell.size_px is not None and cell.rendering is not None:
-            size_px, rendering = cell.size_px, cell.rendering
-            reduced = [reduce_to(decode(file, name), size_px) for file, name in zip(files, names, strict=True)]
-            prepared = [prepare_rendering(image, rendering, plan.backend.image_size_px) for image in reduced]
-            files, route = [file for file, _ in prepared], prepared[0][1]
-        predicted[rows] = classifier.rank(files, names, route=route, k=1).indices[:, 0]
-        on_images(len(rows))
-    return predicted == images.targets
+    def lr12_difference(self, a: Rendering, b: Rendering) -> Estimate | None:
+        """Return LR-12 of one rendering minus that of another, on the same images."""
+        one, two = self.lr12_per_image(a), self.lr12_per_image(b)
+        return None if one is None or two is None else bootstrap_mean(one - two)
 
 
 def smallest_side_px(images: ImageSet) -> int:
@@ -188,35 +240,7 @@ def smallest_side_px(images: ImageSet) -> int:
     return min(min(read_size(images.read(i), images.names[i])) for i in range(len(images)))
 
 
-def _curves(plan: LowResolutionPlan, index: int, found: Mapping[tuple[str, int | None, str], np.ndarray]) -> SetCurves:
-    images = plan.sets[index]
-    correct: dict[tuple[int, Rendering], np.ndarray] = {
-        (size, rendering): found[images.name, size, rendering]
-        for size in plan.sizes_px
-        for rendering in plan.renderings
-        if (images.name, size, rendering) in found
-    }
-    measured = {size for size, _ in correct}
-    return SetCurves(
-        name=images.name,
-        n_classes=len(images.classnames),
-        n_images=len(images),
-        weight=published_weights().get(images.name),
-        skipped_px=tuple(size for size in plan.sizes_px if size not in measured),
-        reference=found[images.name, None, _REFERENCE],
-        correct=correct,
-    )
-
-
-def set_accuracies(curves: Sequence[SetCurves], size_px: int, rendering: Rendering) -> list[SetAccuracy]:
-    """Return the accuracies of the sets that were measured at a size."""
-    found = (curve.set_accuracy(size_px, rendering) for curve in curves)
+def set_accuracies(curves: Sequence[SetCurves], condition: ReducedCondition) -> list[SetAccuracy]:
+    """Return the accuracies of the sets that were measured under a condition."""
+    found = (curve.set_accuracy(condition) for curve in curves)
     return [accuracy for accuracy in found if accuracy is not None]
-
-
-def _digits(correct: np.ndarray) -> str:
-    return "".join("1" if hit else "0" for hit in correct)
-
-
-def _from_digits(text: str) -> np.ndarray:
-    return np.array([digit == "1" for digit in text], dtype=bool)

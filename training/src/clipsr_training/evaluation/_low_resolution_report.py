@@ -6,11 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from matplotlib.axes import Axes
+
 from clipsr_training._files import to_json, write_atomically
 from clipsr_training.evaluation._backends.pixels import Rendering
-from clipsr_training.evaluation._drawing import BLUE, GREY, ORANGE, new_figure, png_bytes, tidy
-from clipsr_training.evaluation._low_resolution import LOG_NAME, LowResolutionPlan, SetCurves, set_accuracies
-from clipsr_training.evaluation._robustness import relative_robustness, sar, war
+from clipsr_training.evaluation._cells import LOG_NAME
+from clipsr_training.evaluation._drawing import BLUE, GREY, ORANGE, draw_estimates, new_figure, png_bytes, tidy
+from clipsr_training.evaluation._low_resolution import (
+    LowResolutionPlan,
+    ReducedCondition,
+    Reduction,
+    SetCurves,
+    set_accuracies,
+)
+from clipsr_training.evaluation._robustness import SetAccuracy, relative_robustness, sar, war
+from clipsr_training.evaluation._statistics import points
 
 _STYLE: dict[Rendering, tuple[str, str]] = {
     "nearest": (GREY, "o"),
@@ -29,40 +39,64 @@ class LowResolutionReport:
 
     def sizes_px(self) -> list[int]:
         """Return the sizes that at least one set was measured at, ascending."""
-        return sorted({size for curve in self.curves for size, _ in curve.correct})
+        return sorted({size for curve in self.curves for size in curve.sizes_px()})
 
     def tables(self) -> str:
         """Return the accuracies as a Markdown table."""
         renderings = self.plan.renderings
         head = " | ".join(_TITLES[r] for r in renderings)
-        lines = [f"| set | size, px | {head} |", f"|---|---|{'---|' * len(renderings)}"]
+        lines = [f"| set | size, px | reduced by | {head} |", f"|---|---|---|{'---|' * len(renderings)}"]
         for curve in self.curves:
-            for size in sorted({size for size, _ in curve.correct}):
-                cells = [_cell(curve, size, rendering) for rendering in renderings]
-                lines.append(f"| {curve.name} | {size} | {' | '.join(cells)} |")
-            reference = curve.reference_top1().percent()
-            lines.append(f"| {curve.name} | unreduced | {' | '.join([reference] + ['–'] * (len(renderings) - 1))} |")
+            for reduction in self.plan.reductions:
+                for size in curve.sizes_px():
+                    cells = [_cell(curve, ReducedCondition(size, reduction, r)) for r in renderings]
+                    lines.append(f"| {curve.name} | {size} | {reduction.title} | {' | '.join(cells)} |")
+            reference = " | ".join([curve.reference_top1().percent()] + ["–"] * (len(renderings) - 1))
+            lines.append(f"| {curve.name} | unreduced | – | {reference} |")
         return "\n".join(lines)
+
+    def headline(self) -> str:
+        """Return LR-12 as a Markdown table; nothing where no set has all of its cells."""
+        renderings = self.plan.renderings
+        lines = [
+            f"| set | LR-12, {' | LR-12, '.join(_TITLES[r] for r in renderings)} | LIIF − bicubic, points |",
+            f"|---|{'---|' * len(renderings)}---|",
+        ]
+        for curve in self.curves:
+            found = [curve.lr12(rendering) for rendering in renderings]
+            cells = [estimate.percent() for estimate in found if estimate is not None]
+            if len(cells) == len(renderings):
+                difference = curve.lr12_difference("liif", "bicubic")
+                lines.append(f"| {curve.name} | {' | '.join(cells)} | {points(difference) if difference else '–'} |")
+        return "\n".join(lines) if len(lines) > 2 else ""
 
     def robustness(self) -> str:
         """Return SAR and WAR over the sets as a Markdown table."""
-        lines = ["| size, px | rendering | sets | SAR | WAR |", "|---|---|---|---|---|"]
-        for size in self.sizes_px():
-            for rendering in self.plan.renderings:
-                found = set_accuracies(self.curves, size, rendering)
-                row = (size, _TITLES[rendering], len(found), f"{sar(found):.4f}", f"{war(found):.4f}")
-                lines.append(f"| {' | '.join(map(str, row))} |")
+        lines = ["| size, px | reduced by | rendering | sets | SAR | WAR |", "|---|---|---|---|---|---|"]
+        for condition, found in self._accuracies():
+            names = (condition.size_px, condition.reduction.title, _TITLES[condition.rendering], len(found))
+            lines.append(f"| {' | '.join(map(str, names))} | {sar(found):.4f} | {war(found):.4f} |")
         return "\n".join(lines)
+
+    def _accuracies(self) -> list[tuple[ReducedCondition, list[SetAccuracy]]]:
+        conditions = [
+            ReducedCondition(size, reduction, rendering)
+            for reduction in self.plan.reductions
+            for size in self.sizes_px()
+            for rendering in self.plan.renderings
+        ]
+        return [(condition, set_accuracies(self.curves, condition)) for condition in conditions]
 
     def comparisons(self) -> list[str]:
         """Return a sentence for LIIF beside each other rendering, for every set and size."""
         sentences: list[str] = []
         for curve in self.curves:
-            for size in sorted({size for size, _ in curve.correct}):
-                for other in self.plan.renderings:
-                    test = None if other == "liif" else curve.compare(size, "liif", other)
-                    if test is not None:
-                        sentences.append(f"{curve.name}, {size} px: {test.sentence('LIIF', _TITLES[other])}")
+            for condition in curve.correct:
+                other = condition.rendering
+                test = None if other == "liif" else curve.compare(condition._replace(rendering="liif"), condition)
+                if test is not None:
+                    where = f"{curve.name}, {condition.size_px} px, {condition.reduction.title}"
+                    sentences.append(f"{where}: {test.sentence('LIIF', _TITLES[other])}")
         return sentences
 
     def notes(self) -> list[str]:
@@ -84,10 +118,11 @@ class LowResolutionReport:
         parts = [
             f"# Accuracy of {model['model']} at low resolution",
             f"{counts}; templates {', '.join(f'`{t}`' for t in self.plan.templates)}; back end {model['backend']}, "
-            f"{self.plan.backend.image_size_px} px. Images are cut to their centred square, reduced by antialiased "
-            "bicubic and rendered on the encoder's grid. Unreduced images take the route that the service chooses.",
+            f"{self.plan.backend.image_size_px} px. Images are cut to their centred square, reduced, "
+            "saved and rendered on the encoder's grid. Unreduced images take the route that the service chooses.",
             self.tables(),
             "Cells: top-1 with Wilson's 95 % interval.",
+            *self._headline_parts(),
             *self.notes(),
             "![Accuracy over size](accuracy.png)",
             "## Is LIIF better?",
@@ -102,6 +137,14 @@ class LowResolutionReport:
         ]
         return "\n\n".join(parts) + "\n"
 
+    def _headline_parts(self) -> list[str]:
+        table = self.headline()
+        explained = (
+            "LR-12: mean top-1 over 8, 16, 24 and 32 px, each reduced by antialiased bicubic, the same as JPEG 75, and "
+            "by bilinear interpolation without antialiasing as JPEG 90. Intervals: bootstrap over the images, 95 %."
+        )
+        return [table, explained] if table else []
+
     def json(self) -> str:
         """Return the figures as JSON."""
         content = {
@@ -109,10 +152,8 @@ class LowResolutionReport:
             **self.plan.settings(),
             "sets": [_fields(curve) for curve in self.curves],
             "robustness": [
-                {"size_px": size, "rendering": rendering, "n_sets": len(found), "sar": sar(found), "war": war(found)}
-                for size in self.sizes_px()
-                for rendering in self.plan.renderings
-                if (found := set_accuracies(self.curves, size, rendering))
+                {**condition.log(), "n_sets": len(found), "sar": sar(found), "war": war(found)}
+                for condition, found in self._accuracies()
             ],
             "notes": self.notes(),
         }
@@ -125,39 +166,44 @@ def write_low_resolution_report(report: LowResolutionReport, folder: Path) -> No
     Raises:
         OSError: a file cannot be written.
     """
-    write_atomically(folder / "accuracy.png", plot_accuracy(report.curves, report.plan.renderings))
+    write_atomically(folder / "accuracy.png", plot_accuracy(report.curves, report.plan))
     write_atomically(folder / "report.json", report.json().encode())
     # Last: whoever waits for the page finds what it shows.
     write_atomically(folder / "report.md", report.markdown().encode())
 
 
-def plot_accuracy(curves: Sequence[SetCurves], renderings: Sequence[Rendering]) -> bytes:
-    """Draw top-1 over the reduced size, a panel a set, and return the PNG."""
-    figure = new_figure(4.8 * len(curves), 3.6)
-    panels = figure.subplots(1, len(curves), squeeze=False)[0]
-    for panel, curve in zip(panels, curves, strict=True):
-        sizes = sorted({size for size, _ in curve.correct})
-        for rendering in renderings:
-            colour, marker = _STYLE[rendering]
-            found = [estimate for size in sizes if (estimate := curve.top1(size, rendering)) is not None]
-            values = [100 * e.value for e in found]
-            reach = [[100 * (e.value - e.low) for e in found], [100 * (e.high - e.value) for e in found]]
-            style = {"color": colour, "marker": marker, "markersize": 5, "capsize": 2, "linewidth": 1.4}
-            panel.errorbar(sizes, values, yerr=reach, label=_TITLES[rendering], **style)
-        reference = 100 * curve.reference_top1().value
-        panel.axhline(reference, color="black", linewidth=0.8, linestyle=":", label="unreduced")
-        panel.set_xscale("log", base=2)
-        panel.set_xticks(sizes, [str(size) for size in sizes])
-        panel.minorticks_off()
-        panel.set(title=f"{curve.name}, {curve.n_images:,} images", xlabel="side, px", ylabel="top-1, %")
-        panel.set_ylim(bottom=0)
-        tidy(panel)
-    panels[0].legend(frameon=False, loc="lower right")
+def plot_accuracy(curves: Sequence[SetCurves], plan: LowResolutionPlan) -> bytes:
+    """Draw top-1 over the reduced size, a row a set and a column a way to reduce, and return the PNG."""
+    figure = new_figure(4.8 * len(plan.reductions), 3.6 * len(curves))
+    panels = figure.subplots(len(curves), len(plan.reductions), squeeze=False)
+    for row, curve in zip(panels, curves, strict=True):
+        for panel, reduction in zip(row, plan.reductions, strict=True):
+            for rendering in plan.renderings:
+                _plot_curve(panel, curve, reduction, rendering)
+            reference = 100 * curve.reference_top1().value
+            panel.axhline(reference, color="black", linewidth=0.8, linestyle=":", label="unreduced")
+            panel.set_xscale("log", base=2)
+            sizes = curve.sizes_px()
+            panel.set_xticks(sizes, [str(size) for size in sizes])
+            panel.minorticks_off()
+            title = f"{curve.name}, {curve.n_images:,} images\n{reduction.title}"
+            panel.set(title=title, xlabel="side, px", ylabel="top-1, %")
+            panel.set_ylim(bottom=0)
+            tidy(panel)
+    panels[0, 0].legend(frameon=False, loc="lower right")
     return png_bytes(figure, dpi=110)
 
 
-def _cell(curve: SetCurves, size_px: int, rendering: Rendering) -> str:
-    estimate = curve.top1(size_px, rendering)
+def _plot_curve(panel: Axes, curve: SetCurves, reduction: Reduction, rendering: Rendering) -> None:
+    colour, marker = _STYLE[rendering]
+    sizes = curve.sizes_px()
+    estimates = [curve.top1(ReducedCondition(size, reduction, rendering)) for size in sizes]
+    style = {"color": colour, "marker": marker, "label": _TITLES[rendering]}
+    draw_estimates(panel, sizes, [e for e in estimates if e is not None], **style)
+
+
+def _cell(curve: SetCurves, condition: ReducedCondition) -> str:
+    estimate = curve.top1(condition)
     return "–" if estimate is None else estimate.percent()
 
 
@@ -172,12 +218,12 @@ def _fields(curve: SetCurves) -> dict[str, object]:
         "reference": curve.reference_top1().json(),
         "top1": [
             {
-                "size_px": size,
-                "rendering": rendering,
+                **condition.log(),
                 **estimate.json(),
                 "relative_robustness": relative_robustness(estimate.value, reference),
             }
-            for size, rendering in curve.correct
-            if (estimate := curve.top1(size, rendering)) is not None
+            for condition in curve.correct
+            if (estimate := curve.top1(condition)) is not None
         ],
+        "lr12": {r: estimate.json() for r in _TITLES if (estimate := curve.lr12(r)) is not None},
     }

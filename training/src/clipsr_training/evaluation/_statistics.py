@@ -62,9 +62,9 @@ class PairedTest:
 
     def sentence(self, a: str, b: str) -> str:
         """Say in words what the figures carry, and no more."""
-        low, high = 100 * self.difference.low, 100 * self.difference.high
+        value, interval = points(self.difference).split(" ", 1)
         figures = (
-            f"{100 * self.difference.value:+.2f} points ({low:+.2f} to {high:+.2f}); only {a} right {self.only_a:,}, "
+            f"{value} points {interval}; only {a} right {self.only_a:,}, "
             f"only {b} right {self.only_b:,}, McNemar p = {self.p_value:.2g}"
         )
         if self.p_value >= 1 - self.difference.confidence:
@@ -81,6 +81,12 @@ class PairedTest:
             "p_value": self.p_value,
             "difference": self.difference.json(),
         }
+
+
+def points(difference: Estimate) -> str:
+    """Return "+1.20 (+0.40 to +2.00)", in points, for a difference of fractions."""
+    value, low, high = (100 * bound for bound in (difference.value, difference.low, difference.high))
+    return f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
 def wilson(n_correct: int, n: int, *, confidence: float = CONFIDENCE) -> Estimate:
@@ -117,6 +123,26 @@ def mean_per_class(n_correct: ArrayLike, n: ArrayLike, *, confidence: float = CO
     draws = np.random.default_rng(seed).binomial(counts, right / counts, size=(_N_RESAMPLES, len(counts)))
     low, high = _percentiles((draws / counts).mean(axis=1), confidence)
     return Estimate(value=float((right / counts).mean()), low=low, high=high, confidence=confidence)
+
+
+def bootstrap_mean(values: ArrayLike, *, confidence: float = CONFIDENCE, seed: int = 0) -> Estimate:
+    """Estimate the mean of a figure that every image has, with a percentile bootstrap over the images.
+
+    Args:
+        values: [N], such as each image's share of right answers over several cells, or a difference of two such.
+        confidence: of the interval.
+        seed: of the draws.
+
+    Raises:
+        ValueError: there is no image.
+    """
+    figures = np.asarray(values, dtype=np.float64)
+    if figures.ndim != 1 or figures.size == 0:
+        raise ValueError(f"values of shape {figures.shape} have no mean over images")
+    rng = np.random.default_rng(seed)
+    means = [figures[rng.integers(0, len(figures), len(figures))].mean() for _ in range(_N_RESAMPLES)]
+    low, high = _percentiles(np.array(means), confidence)
+    return Estimate(value=float(figures.mean()), low=low, high=high, confidence=confidence)
 
 
 def mean_over_seeds(values: ArrayLike, *, confidence: float = CONFIDENCE) -> Estimate:

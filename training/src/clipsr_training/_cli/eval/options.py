@@ -173,6 +173,15 @@ def open_images(arguments: argparse.Namespace, spec: str) -> ImageSet:
     return images
 
 
+def open_several(arguments: argparse.Namespace) -> tuple[ImageSet, ...]:
+    """Open and check all data sets; see `open_images`; ValueError where two have one name."""
+    sets = tuple(open_images(arguments, spec) for spec in arguments.data)
+    names = [images.name for images in sets]
+    if len(set(names)) != len(names):
+        raise ValueError(f"two data sets have one name ({', '.join(names)}), so a report could not tell them apart")
+    return sets
+
+
 def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
     """Return the templates, after looking at them; ValueError where they are not usable."""
     resolve_templates(templates)

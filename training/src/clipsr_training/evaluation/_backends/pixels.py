@@ -11,6 +11,8 @@ import numpy as np
 from PIL import Image
 
 from clipsr_training.clip._preprocess import Fitting, planar
+from clipsr_training.data import decode
+from clipsr_training.degradation import Kernel, reduce
 
 Route = Literal["auto", "upscaled", "native"]
 ROUTES: tuple[Route, ...] = get_args(Route)
@@ -98,8 +100,8 @@ def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
 
 
-def reduce_to(image: Image.Image, side_px: int) -> Image.Image:
-    """Cut the centred square and reduce it by antialiased bicubic.
+def reduce_to(image: Image.Image, side_px: int, kernel: Kernel = "bicubic") -> Image.Image:
+    """Cut the centred square and reduce it.
 
     Raises:
         ValueError: the image is smaller than that.
@@ -109,19 +111,20 @@ def reduce_to(image: Image.Image, side_px: int) -> Image.Image:
         raise ValueError(f"an image of {image.height}x{image.width} px can't be reduced to {side_px} px")
     left, top = (image.width - side) // 2, (image.height - side) // 2
     square = image.crop((left, top, left + side, top + side))
-    if side == side_px:
-        return square
-    return square.resize((side_px, side_px), Image.Resampling.BICUBIC)
+    return Image.fromarray(reduce(np.asarray(square), (side_px, side_px), kernel))
 
 
-def prepare_rendering(image: Image.Image, rendering: Rendering, image_size_px: int) -> tuple[bytes, Route]:
-    """Return the file and route by which a square image meets the encoder in the asked rendering.
+def route_of_rendering(rendering: Rendering) -> Route:
+    """Return the route by which a file that `prepare_rendering` made meets the encoder in the asked rendering."""
+    return "upscaled" if rendering == "liif" else "native"
+
+
+def prepare_rendering(content: bytes, rendering: Rendering, image_size_px: int) -> bytes:
+    """Return the file that one of the service's routes renders as asked, from the file of a square image.
 
     Every back end renders `liif` and `bicubic` by its own two routes; `nearest` is made here at the encoder's size,
     which the native route then leaves as it is.
     """
-    if rendering == "liif":
-        return encode(image), "upscaled"
-    if rendering == "nearest":
-        image = image.resize((image_size_px, image_size_px), Image.Resampling.NEAREST)
-    return encode(image), "native"
+    if rendering != "nearest":
+        return content
+    return encode(decode(content, "the reduced image").resize((image_size_px, image_size_px), Image.Resampling.NEAREST))
