@@ -68,7 +68,7 @@ class DegradedPlan:
         """Return everything that a cell's figures depend on."""
         return {
             "model": self.backend.describe(),
-            "data": {images.name: images.digest() for images in self.sets},
+            "data": {images.name: images.digest for images in self.sets},
             "templates": self.templates,
             "seed": self.seed,
         }

@@ -15,7 +15,8 @@ from rich.progress import Progress, TaskID
 from clipsr import Classification, ClassifyOptions, Client, ClipsrError, ModelInfo
 from clipsr._files import describe_unwritable
 from clipsr.cli._classify.journal import Journal, JournalError
-from clipsr.cli._classify.records import check_output, make_record, write_output
+from clipsr.cli._classify.output import check_output, write_output
+from clipsr.cli._classify.records import make_record
 from clipsr.cli._classify.stream import Job, Outcome, classify_into
 from clipsr.cli._exits import ExitCode, report
 from clipsr.cli._inputs import check_paths, no_image
