@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import get_args
 
-from clipsr_training._cli.arguments import HelpFormatter
+from clipsr_training._cli.arguments import HelpFormatter, positive
 from clipsr_training._cli.eval import options
 from clipsr_training._cli.eval.progress import progress_bar
 from clipsr_training._files import make_output_folder
@@ -38,7 +38,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _sizes(text: str) -> tuple[int, ...]:
-    return tuple(sorted({options.positive(part) for part in text.split(",")}))
+    return tuple(sorted({positive(part) for part in text.split(",")}))
 
 
 def _renderings(text: str) -> tuple[Rendering, ...]:
