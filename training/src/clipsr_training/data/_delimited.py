@@ -91,8 +91,8 @@ def _cells(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise ValueError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from error
     header = content.partition("\n")[0]
     is_tabbed = path.suffix.lower() == ".tsv" or ("\t" in header and "," not in header)
-    format_options = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if is_tabbed else {"delimiter": ","}
-    reader = csv.reader(io.StringIO(content, newline=""), strict=True, **format_options)
+    delimiter, quoting = ("\t", csv.QUOTE_NONE) if is_tabbed else (",", csv.QUOTE_MINIMAL)
+    reader = csv.reader(io.StringIO(content, newline=""), strict=True, delimiter=delimiter, quoting=quoting)
     try:
         yield from ((reader.line_num, cells) for cells in reader if cells)
     except csv.Error as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+from datasets.exceptions import DatasetGenerationError
 
 from clipsr_training.data._columns import (
     CAPTION_COLUMNS,
@@ -98,7 +99,7 @@ def _explained(what_failed: str) -> Iterator[None]:
         yield
     except Exception as error:
         cause: BaseException = error
-        while isinstance(cause, datasets.exceptions.DatasetGenerationError) and cause.__cause__ is not None:
+        while isinstance(cause, DatasetGenerationError) and cause.__cause__ is not None:
             cause = cause.__cause__
         reason = str(cause).strip().splitlines() or [type(cause).__name__]
         raise ValueError(f"{what_failed}: {reason[0]}") from error

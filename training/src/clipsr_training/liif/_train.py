@@ -117,9 +117,8 @@ def sample_picture(model: Upscaler, image: np.ndarray, scale_max: float) -> np.n
 
 def run_settings(recipe: LiifRecipe, images: Sequence[np.ndarray]) -> dict[str, object]:
     """Return everything that trained weights depend on."""
-    return {"data": digest_files(lambda i: repr(images[i].shape).encode() + images[i].tobytes(), len(images))} | asdict(
-        recipe
-    )
+    pixels = digest_files(lambda i: repr(images[i].shape).encode() + images[i].tobytes(), len(images))
+    return {"data": pixels, **asdict(recipe)}
 
 
 def train_liif(recipe: LiifRecipe, folders: Sequence[Path], options: FitOptions) -> Path:
