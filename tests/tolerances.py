@@ -16,3 +16,5 @@ COSINE = 1e-4
 SERVICE_COSINE = 5e-3
 # Cosines under a profile and under cpu-onnx, of the bundled model: 8 bits of a mantissa, or 8 bits in all.
 PROFILE_COSINE = {"cpu-bf16": 1e-2, "cpu-int8": 3e-2}
+# L2-normalized fp32 embeddings of equal weights and pixels, in OpenCLIP's pipeline and in ours; batches may differ.
+PEER = 1e-5

@@ -82,7 +82,7 @@ def training(*, batch_size: int, options: FitOptions) -> RecordedTraining:
 def main(n_devices: str, batch_size: int, folder: Path) -> None:
     """Train for one epoch."""
     options = FitOptions(output=folder, seed=1, precision="32-true", devices=n_devices)
-    fit(training(batch_size=batch_size, options=options), options, max_epochs=1)
+    fit(training(batch_size=batch_size, options=options), options, settings={}, max_epochs=1)
 
 
 if __name__ == "__main__":

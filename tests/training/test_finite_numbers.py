@@ -25,7 +25,7 @@ from clipsr_training.liif import ModulatedLIIF
 from clipsr_training.liif._encoders import EDSR
 from clipsr_training.liif._evaluate import upscale_uint8
 from clipsr_training.liif._recipes import LiifRecipe
-from clipsr_training.liif._train import train_liif
+from clipsr_training.liif._train import LiifTrainingModule, train_liif
 from tests.training.made_images import class_folders
 
 SHIPPED = Path("checkpoints/clipsr-small")
@@ -71,7 +71,12 @@ def test_the_checkpoint_before_is_kept(tmp_path, parquet, capsys, monkeypatch):
 
 def test_weights_that_the_last_step_ruined_are_not_saved(tmp_path, image_folder, monkeypatch):
     """Every loss is finite; the last update of the segment is not."""
-    recipe = LiifRecipe(architecture="fast", patch_size=16, sample_q=16, batch_size=1, steps=1, lr=float("inf"))
+
+    def ruin(self: LiifTrainingModule, *_: object) -> None:
+        next(self.parameters()).data[0] = float("nan")
+
+    monkeypatch.setattr(LiifTrainingModule, "on_train_batch_end", ruin)
+    recipe = LiifRecipe(architecture="fast", patch_size=16, sample_q=16, batch_size=1, steps=1)
     options = FitOptions(output=tmp_path / "run", precision="32-true", devices="1", n_workers=0)
     with pytest.raises(ValueError, match="diverged at step 2: weights are not finite"):
         train_liif(recipe, [image_folder], options)

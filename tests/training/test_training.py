@@ -214,8 +214,9 @@ def _stopped_after_one_segment(recipe, folder, output, options):
 
     fit_options = _fit.FitOptions(output=output, **options)
     fit_options.seed_everything()
-    module = _train.LiifTrainingModule(recipe, read_images([folder]), seed=fit_options.seed, n_workers=0)
-    _fit.fit(module, fit_options, max_epochs=1)
+    images = read_images([folder])
+    module = _train.LiifTrainingModule(recipe, images, seed=fit_options.seed, n_workers=0)
+    _fit.fit(module, fit_options, settings=_train.run_settings(recipe, images), max_epochs=1)
     return module
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import tempfile
@@ -27,6 +28,27 @@ def make_output_folder(folder: Path) -> None:
         raise OSError(f"cannot write into {folder}: {error.strerror or error}") from error
 
 
+def lock_folder(folder: Path) -> int:
+    """Keep other runs of this package out of an output folder until the returned descriptor is closed.
+
+    The system closes it with the process, whatever ends that; nothing is left on disk.
+
+    Raises:
+        FileExistsError: another run is in there.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise FileExistsError(
+            f"another run writes into {folder}; wait for its end, or choose another --output"
+        ) from error
+    except OSError:  # a file system without locks
+        pass
+    return descriptor
+
+
 def to_json(content: Mapping[str, Any], *, indent: int | None = None) -> str:
     """Return content as JSON, in characters as they are.
 
@@ -44,16 +66,16 @@ def write_array(path: Path, n: int, parts: Iterable[np.ndarray]) -> np.ndarray:
     """
     temporary = _temporary(path)
     try:
-        with _writing(path):
+        with writing(path):
             file = temporary.open("wb")
         with file:
             for part in parts:
-                with _writing(path):
+                with writing(path):
                     if file.tell() == 0:
                         header = {"descr": part.dtype.str, "fortran_order": False, "shape": (n, *part.shape[1:])}
                         np.lib.format.write_array_header_1_0(file, header)
                     file.write(np.ascontiguousarray(part).data)
-        with _writing(path):
+        with writing(path):
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -68,7 +90,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     temporary = _temporary(path)
     try:
-        with _writing(path):
+        with writing(path):
             temporary.write_bytes(content)
             temporary.replace(path)
     finally:
@@ -81,7 +103,7 @@ def _temporary(path: Path) -> Path:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     """Name the file in the operating system's errors, some of which don't."""
     try:
         yield

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import signal
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -13,12 +17,18 @@ from typing import Any
 import lightning
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from clipsr_training._files import lock_folder, make_output_folder, to_json, writing
+from clipsr_training._identity import first_difference
+
 LAST_CHECKPOINT = "last.ckpt"
+_SETTINGS_KEY = "clipsr_settings"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,40 +101,105 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.tmp")
-        torch.save(checkpoint, temporary)
-        temporary.replace(target)
+        try:
+            with writing(target):
+                torch.save(checkpoint, temporary)
+                temporary.replace(target)
+        except RuntimeError as error:  # PyTorch's writer knows no OSError
+            raise OSError(f"cannot write {target}: the disk is full, or the file too large") from error
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
-def fit(module: LightningModule, options: FitOptions, *, max_epochs: int, accumulate: int = 1) -> None:
-    """Run training with progress bar, TensorBoard logs and a checkpoint after every epoch.
+class StoreSettings(Callback):
+    """Keeps in every checkpoint what its run depends on."""
 
-    Args:
-        module: what to train.
-        options: where and how.
-        max_epochs: when to stop.
-        accumulate: batches whose gradients are added before a step.
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.settings = settings
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the settings."""
+        checkpoint[_SETTINGS_KEY] = to_json(self.settings)
+
+
+@contextmanager
+def open_run(options: FitOptions) -> Iterator[None]:
+    """Make the output folder of a run and keep others out of it, before hours are spent on images.
 
     Raises:
         FileNotFoundError: `resume` is set and there is no checkpoint to continue from.
-        DivergedError: the loss is not finite; the checkpoint before is kept.
-        FileExistsError: `resume` is not set and the output folder holds a run that would be overwritten.
+        FileExistsError: `resume` is not set and the folder holds a run, or another run is in it.
+        OSError: the folder can't be written into.
     """
     last = options.last_checkpoint
+    if rank_zero_only.rank != 0:  # of several devices' processes, one answers for all
+        yield
+        return
     if options.resume and not last.is_file():
         raise FileNotFoundError(f"nothing to resume: {last} does not exist")
     if not options.resume and last.exists():
         raise FileExistsError(
             f"{options.output} holds a run already: continue it with --resume, or choose another folder"
         )
-    options.output.mkdir(parents=True, exist_ok=True)
+    make_output_folder(options.output)
+    lock = lock_folder(options.output)
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def fit(
+    module: LightningModule,
+    options: FitOptions,
+    *,
+    settings: Mapping[str, Any],
+    max_epochs: int,
+    accumulate: int = 1,
+) -> None:
+    """Run training with progress bar, TensorBoard logs and a checkpoint after every epoch.
+
+    Args:
+        module: what to train.
+        options: where and how.
+        settings: what the weights depend on beside `options`; a run is resumed with equal ones only.
+        max_epochs: when to stop.
+        accumulate: batches whose gradients are added before a step.
+
+    Raises:
+        DivergedError: the loss is not finite; the checkpoint before is kept.
+        ValueError: a device or a precision can't be used, or the checkpoint to resume from is damaged, or of a run with
+            other settings.
+        OSError: a checkpoint can't be written.
+    """
     with warnings.catch_warnings():
         _silence_lightning()
-        _run(module, options, max_epochs, accumulate)
+        try:
+            trainer = _make_trainer(options, max_epochs, accumulate)
+        except (MisconfigurationException, ValueError) as error:
+            raise ValueError(str(error).strip().splitlines()[0]) from error
+        run = {"seed": options.seed, "precision": options.precision, "devices": trainer.world_size}
+        own = json.loads(to_json({**settings, **run}))
+        if options.resume:
+            _require_same_run(options.last_checkpoint, own)
+        trainer.callbacks.insert(0, StoreSettings(own))  # pyright: ignore[reportAttributeAccessIssue]
+        _run(trainer, module, options)
 
 
-def _run(module: LightningModule, options: FitOptions, max_epochs: int, accumulate: int) -> None:
-    last = options.last_checkpoint
-    trainer = Trainer(
+def _require_same_run(last: Path, settings: Mapping[str, Any]) -> None:
+    """Check that a checkpoint is whole and of a run with these settings."""
+    try:
+        stored = torch.load(last, map_location="cpu", mmap=True, weights_only=True)[_SETTINGS_KEY]
+    # torch.load raises whatever its parsers trip over.
+    except Exception as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error).strip().splitlines()[0]
+        raise ValueError(f"{last} can't be resumed: it is damaged, or of another program ({reason})") from error
+    if (difference := first_difference(json.loads(stored), settings)) is not None:
+        raise ValueError(f"{last} can't be resumed: it is of another run, {difference}; choose another --output")
+
+
+def _make_trainer(options: FitOptions, max_epochs: int, accumulate: int) -> Trainer:
+    return Trainer(
         max_epochs=max_epochs,
         accumulate_grad_batches=accumulate,
         precision=options.precision,  # pyright: ignore[reportArgumentType] (Lightning checks the string)
@@ -146,6 +221,10 @@ def _run(module: LightningModule, options: FitOptions, max_epochs: int, accumula
         use_distributed_sampler=True,
         enable_model_summary=False,
     )
+
+
+def _run(trainer: Trainer, module: LightningModule, options: FitOptions) -> None:
+    last = options.last_checkpoint
     handler = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(module, ckpt_path=last if options.resume else None)

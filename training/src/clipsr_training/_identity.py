@@ -34,15 +34,18 @@ def digest_modules(*modules: nn.Module | None, facts: str = "") -> str:
 def first_difference(was: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     """Say in which setting two measurements or runs differ, as they are read from JSON; None: in none."""
     flat_was, flat_now = dict(_flat(was)), dict(_flat(now))
-    for name in sorted({*flat_was, *flat_now}):
-        before, after = flat_was.get(name), flat_now.get(name)
-        if before == after:
-            continue
-        if all(isinstance(value, str) and _DIGEST.fullmatch(value) for value in (before, after)):
-            # Digests say nothing to a reader.
+    names = [name for name in sorted({*flat_was, *flat_now}) if flat_was.get(name) != flat_now.get(name)]
+    are_digests = [all(_is_digest(flat.get(name)) for flat in (flat_was, flat_now)) for name in names]
+    # Digests say nothing to a reader, so they come last.
+    for is_digest, name in sorted(zip(are_digests, names, strict=True)):
+        if is_digest:
             return f"the content of {name.removesuffix('digest').rstrip('._')} has changed"
-        return f"{name} was {before!r} and is now {after!r}"
+        return f"{name} was {flat_was.get(name)!r} and is now {flat_now.get(name)!r}"
     return None
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Callable
+from typing import TypeVar
 
 from clipsr_training import prompts
 
@@ -10,6 +13,7 @@ PREPROCESS_HELP = (
     "tag of the published weights that the file of --weights descends from, where those of the model differ in "
     "activation or in how images are prepared"
 )
+_T = TypeVar("_T", int, float)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -33,3 +37,41 @@ def parse_labels(text: str) -> tuple[str, ...]:
     if len(set(labels)) != len(labels) or not labels:
         raise ValueError(f"labels must be named, with commas between them, each once; got {text!r}")
     return labels
+
+
+def whole(*, at_least: int, at_most: int | None = None) -> Callable[[str], int]:
+    """Return what reads a whole number within bounds from the command line."""
+    return _number(int, "a whole number", at_least, at_most)
+
+
+def real(*, at_least: float, at_most: float | None = None) -> Callable[[str], float]:
+    """Return what reads a finite number within bounds from the command line."""
+    return _number(float, "a number", at_least, at_most)
+
+
+def _number(read: Callable[[str], _T], kind: str, at_least: _T, at_most: _T | None) -> Callable[[str], _T]:
+    bounds = f"of at least {at_least}" if at_most is None else f"from {at_least} to {at_most}"
+
+    def parse(text: str) -> _T:
+        try:
+            value = read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"expected {kind} {bounds}, not {text!r}") from error
+        # NaN is in no order with the bounds.
+        if not at_least <= value <= (math.inf if at_most is None else at_most) or math.isinf(value):
+            raise argparse.ArgumentTypeError(f"expected {kind} {bounds}, not {text}")
+        return value
+
+    return parse
+
+
+positive = whole(at_least=1)
+share = real(at_least=0, at_most=1)
+rate = real(at_least=0)
+# What numpy and PyTorch both take.
+seed = whole(at_least=0, at_most=2**32 - 1)
+
+
+def devices(text: str) -> str:
+    """Read a number of devices, or "auto"."""
+    return text if text == "auto" else str(positive(text))

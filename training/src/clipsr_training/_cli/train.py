@@ -10,7 +10,18 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from clipsr_training._cli.arguments import PREPROCESS_HELP, HelpFormatter, parse_labels
+from clipsr_training._cli.arguments import (
+    PREPROCESS_HELP,
+    HelpFormatter,
+    devices,
+    parse_labels,
+    positive,
+    rate,
+    real,
+    seed,
+    share,
+    whole,
+)
 from clipsr_training._fit import FitOptions
 from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
 from clipsr_training.clip._average import average_clips
@@ -37,11 +48,11 @@ _RECIPE_HELP = "hyperparameters: scratch for untrained models, finetune for trai
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `clipsr-train`; returns the exit code (0 done, 1 bad data or a run that can't continue, 130 interrupted)."""
+    """Run `clipsr-train`; returns the exit code (0 done, 1 bad data, disk or run, 130 interrupted)."""
     arguments = build_parser().parse_args(argv)
     try:
         path = arguments.run(arguments)
-    except (FileNotFoundError, FileExistsError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"clipsr-train: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interruption:
@@ -72,9 +83,9 @@ def _add_liif(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     parser.add_argument("--recipe", choices=sorted(LIIF_RECIPES), default="fast", help="model and hyperparameters")
     parser.add_argument("--data", nargs="+", type=Path, required=True, metavar="DIR", help=_DATA_HELP)
-    parser.add_argument("--steps", type=int, help="optimizer steps, instead of the recipe's")
-    parser.add_argument("--batch-size", type=int, help="patches a step, instead of the recipe's")
-    parser.add_argument("--scale-max", type=float, help=_SCALE_HELP)
+    parser.add_argument("--steps", type=positive, help="optimizer steps, instead of the recipe's")
+    parser.add_argument("--batch-size", type=positive, help="patches a step, instead of the recipe's")
+    parser.add_argument("--scale-max", type=real(at_least=1), help=_SCALE_HELP)
     _add_fit_options(parser, Path("runs/liif"))
     parser.set_defaults(run=_run_liif)
 
@@ -111,7 +122,7 @@ def _add_clip(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     model.add_argument(
         "--lock-image",
-        type=int,
+        type=whole(at_least=0),
         nargs="?",
         const=0,
         metavar="N",
@@ -120,7 +131,7 @@ def _add_clip(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     model.add_argument(
         "--lock-text",
-        type=int,
+        type=whole(at_least=0),
         nargs="?",
         const=0,
         metavar="N",
@@ -136,7 +147,10 @@ def _add_clip(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "well (distillation)",
     )
     model.add_argument(
-        "--distillation", type=float, metavar="0-1", help="weight of the teachers against the contrastive loss"
+        "--distillation",
+        type=share,
+        metavar="0-1",
+        help="weight of the teachers against the contrastive loss",
     )
     data = parser.add_argument_group("data")
     data.add_argument("--data", nargs="+", required=True, metavar="DATA", help=_PAIRS_HELP)
@@ -164,7 +178,7 @@ def _add_clip(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     data.add_argument(
         "--scale",
-        type=float,
+        type=real(at_least=1, at_most=32),
         help="enlarge by this, then resize and crop as CLIP does (absent: straight onto the encoder's pixels, as the "
         "service does)",
     )
@@ -176,7 +190,7 @@ def _add_clip(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     data.add_argument(
         "--webp-quality",
-        type=int,
+        type=whole(at_least=1, at_most=100),
         metavar="1-100",
         help="encode losslessly stored images as WebP of this quality first: give it where some sources are lossy and "
         "some are not, or the model learns to tell them apart by that",
@@ -188,24 +202,31 @@ def _add_clip(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="flip and shift images at random",
     )
     data.add_argument(
-        "--cutout", type=float, metavar="0-1", help="grey out a square of this part of a side in every image"
+        "--cutout",
+        type=share,
+        metavar="0-1",
+        help="grey out a square of this part of a side in every image",
     )
-    data.add_argument("--validation-per-class", type=int, metavar="N", help="images of every class kept off training")
+    data.add_argument(
+        "--validation-per-class", type=positive, metavar="N", help="images of every class kept off training"
+    )
     steps = parser.add_argument_group("optimization")
     steps.add_argument("--recipe", choices=sorted(CLIP_RECIPES), help=_RECIPE_HELP)
-    steps.add_argument("--epochs", type=int, help="passes over the images")
-    steps.add_argument("--batch-size", type=int, help="images a step")
-    steps.add_argument("--accumulate", type=int, metavar="N", help="batches whose gradients are added before a step")
+    steps.add_argument("--epochs", type=positive, help="passes over the images")
+    steps.add_argument("--batch-size", type=positive, help="images a step")
+    steps.add_argument(
+        "--accumulate", type=positive, metavar="N", help="batches whose gradients are added before a step"
+    )
     steps.add_argument(
         "--optimizer",
         choices=OPTIMIZERS,
         help="adamw, or muon for the image tower's convolutions and AdamW for the rest: fewer epochs from scratch",
     )
-    steps.add_argument("--lr", type=float, help="peak learning rate of AdamW")
-    steps.add_argument("--image-lr", type=float, help="that of the image tower, if another")
-    steps.add_argument("--text-lr", type=float, help="that of the text tower, if another")
-    steps.add_argument("--muon-lr", type=float, help="peak learning rate of Muon")
-    steps.add_argument("--weight-decay", type=float, help="on weights of two and more dimensions")
+    steps.add_argument("--lr", type=rate, help="peak learning rate of AdamW")
+    steps.add_argument("--image-lr", type=rate, help="that of the image tower, if another")
+    steps.add_argument("--text-lr", type=rate, help="that of the text tower, if another")
+    steps.add_argument("--muon-lr", type=rate, help="peak learning rate of Muon")
+    steps.add_argument("--weight-decay", type=rate, help="on weights of two and more dimensions")
     _add_fit_options(parser, Path("runs/clip"))
     parser.set_defaults(run=_run_clip)
 
@@ -259,10 +280,10 @@ def _clip_to_start_from(model: str, weights: str | None, preprocess: str | None)
 def _add_fit_options(parser: argparse.ArgumentParser, output: Path) -> None:
     parser.add_argument("--output", type=Path, default=output, help="folder for checkpoints, logs and final weights")
     parser.add_argument("--resume", action="store_true", help="continue the run in the output folder")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, data order and augmentation")
+    parser.add_argument("--seed", type=seed, default=0, help="of weights, data order and augmentation")
     parser.add_argument("--precision", default="bf16-mixed", help="Lightning's precision: bf16-mixed, 32-true, ...")
-    parser.add_argument("--devices", default="auto", help="number of devices")
-    parser.add_argument("--workers", type=int, default=1, help="data loader processes")
+    parser.add_argument("--devices", type=devices, default="auto", help="number of devices")
+    parser.add_argument("--workers", type=whole(at_least=0), default=1, help="data loader processes")
 
 
 def _fit_options(arguments: argparse.Namespace) -> FitOptions:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 
 from clipsr_training import prompts
 from clipsr_training.clip._rendering import Rendering
 
 OPTIMIZERS = ("adamw", "muon")
+_LARGEST = sys.float_info.max
+_BOUNDS = (
+    (("epochs", "batch_size", "accumulate", "validation_per_class"), 1, _LARGEST),
+    (("unlocked_image_groups", "unlocked_text_layers"), 0, _LARGEST),
+    (("lr", "image_lr", "text_lr", "muon_lr", "weight_decay"), 0, _LARGEST),
+    (("warmup", "cutout", "distillation"), 0, 1),
+    (("webp_quality",), 1, 100),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,19 +72,14 @@ class ClipRecipe:
     compiled: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "validation_per_class"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("unlocked_image_groups", "unlocked_text_layers"):
-            if (value := getattr(self, name)) is not None and value < 0:
-                raise ValueError(f"{name} must be at least 0, got {value}")
+        for names, low, high in _BOUNDS:
+            for name in names:
+                # NaN is in no order with the bounds.
+                if (value := getattr(self, name)) is not None and not low <= value <= high:
+                    bounds = f"{low} to {high}" if high < _LARGEST else f"a finite number of at least {low}"
+                    raise ValueError(f"{name} must be {bounds}, got {value}")
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"unknown optimizer {self.optimizer!r}; known: {', '.join(OPTIMIZERS)}")
-        for name in ("cutout", "distillation"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be 0 to 1, got {getattr(self, name)}")
-        if self.webp_quality is not None and not 1 <= self.webp_quality <= 100:
-            raise ValueError(f"webp_quality must be 1 to 100, got {self.webp_quality}")
         if self.template_set not in prompts.template_sets():
             raise ValueError(f"unknown template set {self.template_set!r}; known: {sorted(prompts.template_sets())}")
 

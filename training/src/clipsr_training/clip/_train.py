@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +19,9 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from clipsr_training import prompts
-from clipsr_training._fit import FitOptions, fit
+from clipsr_training._files import to_json
+from clipsr_training._fit import FitOptions, fit, open_run
+from clipsr_training._identity import digest_modules
 from clipsr_training.clip._checkpoint import ClipCheckpoint, save_clip
 from clipsr_training.clip._data import (
     ClassPrompts,
@@ -252,6 +255,18 @@ def train_on_pairs(
             the model.
     """
     teachers = load_teachers(recipe.teachers, checkpoint, mirrors=recipe.augmented)
+    with open_run(options):
+        return _train_in_folder(checkpoint, pairs, recipe, options, cache, teachers)
+
+
+def _train_in_folder(
+    checkpoint: ClipCheckpoint,
+    pairs: Sequence[PairSource],
+    recipe: ClipRecipe,
+    options: FitOptions,
+    cache: Path,
+    teachers: Teachers | None,
+) -> Path:
     phrases = ClassPrompts([*prompts.template_sets()[recipe.template_set], "{}", "a low resolution photo of a {}."])
     renderer = Renderer(recipe.rendering, checkpoint)
     named = _with_own_names(pairs)
@@ -259,13 +274,34 @@ def train_on_pairs(
     n_images = sum(len(source.train) for source in sources)
     if n_images < recipe.batch_size:
         raise ValueError(f"{n_images} images to train on are fewer than one batch takes ({recipe.batch_size})")
+    # Before the first step changes the weights.
+    settings = _settings(checkpoint, named, recipe, renderer, teachers)
     module = ClipTrainingModule(checkpoint, recipe, sources, phrases, options, teachers)
-    fit(module, options, max_epochs=recipe.epochs, accumulate=recipe.accumulate)
+    fit(module, options, settings=settings, max_epochs=recipe.epochs, accumulate=recipe.accumulate)
     folder = options.output / "clip"
     if module.trainer.is_global_zero:
         # Half precision on disk: the service runs bf16 or fp32 from it, and it costs no accuracy.
         save_clip(checkpoint, folder, dtype=torch.float16)
     return folder
+
+
+def _settings(
+    checkpoint: ClipCheckpoint,
+    sources: Sequence[PairSource],
+    recipe: ClipRecipe,
+    renderer: Renderer,
+    teachers: Teachers | None,
+) -> dict[str, object]:
+    """Return everything that trained weights depend on."""
+    taught = () if teachers is None else teachers.checkpoints
+    by_content = {"rendering", "teachers"}
+    return {
+        "model": digest_modules(checkpoint.model, facts=to_json(checkpoint.config)),
+        "data": {source.name: source.digest for source in sources},
+        "rendering": hashlib.sha256(renderer.version.encode()).hexdigest(),
+        "teachers": {str(i): digest_modules(teacher.model) for i, teacher in enumerate(taught)},
+        **{name: value for name, value in asdict(recipe).items() if name not in by_content},
+    }
 
 
 def _with_own_names(pairs: Sequence[PairSource]) -> list[PairSource]:

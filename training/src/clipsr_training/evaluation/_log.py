@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from clipsr_training._files import to_json, write_atomically
+from clipsr_training._files import lock_folder, to_json, write_atomically, writing
 from clipsr_training._identity import first_difference
 
 
@@ -20,7 +21,7 @@ class RunLog:
         resume: go on with what the file holds; without it, a file that is there is an error.
 
     Raises:
-        FileExistsError: the file is there, and `resume` is not set.
+        FileExistsError: the file is there, and `resume` is not set; or another run is in its folder.
         ValueError: the file holds another measurement, or no log.
         OSError: it can't be read or written.
     """
@@ -31,6 +32,15 @@ class RunLog:
         # Through JSON: tuples and lists are one there.
         self._settings: dict[str, Any] = json.loads(to_json(settings))
         self.entries: list[dict[str, Any]] = []
+        self._lock: int | None = lock_folder(path.parent)
+        try:
+            self._begin(resume=resume)
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, *, resume: bool) -> None:
+        path = self._path
         if path.is_file():
             if not resume:
                 raise FileExistsError(
@@ -39,22 +49,27 @@ class RunLog:
             self.entries = self._read()
         head = [to_json({"settings": self._settings})]
         lines = head + [to_json(entry) for entry in self.entries]
-        # Anew even when resumed: a line that was cut short by a kill is gone.
+        # Whole even when resumed: a line that was cut short by a kill is gone.
         write_atomically(path, ("\n".join(lines) + "\n").encode())
 
     def append(self, *entries: Mapping[str, object]) -> None:
         """Add lines, and hand them to the operating system."""
-        if self._file is None:
-            self._file = self._path.open("a", encoding="utf-8")
-        self._file.writelines(to_json(entry) + "\n" for entry in entries)
-        self._file.flush()
+        lines = [to_json(entry) + "\n" for entry in entries]
+        with writing(self._path):
+            if self._file is None:
+                self._file = self._path.open("a", encoding="utf-8")
+            self._file.writelines(lines)
+            self._file.flush()
         self.entries += [dict(entry) for entry in entries]
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and let other runs into the folder."""
         if self._file is not None:
             self._file.close()
             self._file = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def __enter__(self) -> RunLog:
         return self

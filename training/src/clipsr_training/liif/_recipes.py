@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -40,8 +41,10 @@ class LiifRecipe:
         for name in ("patch_size", "sample_q", "batch_size", "steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.scale_max < 1:
-            raise ValueError(f"scale_max must be at least 1, got {self.scale_max}")
+        if not 1 <= self.scale_max < math.inf:
+            raise ValueError(f"scale_max must be a finite number of at least 1, got {self.scale_max}")
+        if not 0 <= self.lr < math.inf:
+            raise ValueError(f"lr must be a finite number of at least 0, got {self.lr}")
         if self.sample_q > self.patch_size**2:
             raise ValueError(f"sample_q {self.sample_q} exceeds the {self.patch_size}^2 pixels of a patch at scale 1")
 

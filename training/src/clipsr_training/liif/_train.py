@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from clipsr_training._fit import FitOptions, fit
+from clipsr_training._fit import FitOptions, fit, open_run
+from clipsr_training._identity import digest_files
 from clipsr_training.liif._checkpoint import save_liif
 from clipsr_training.liif._data import PatchBatch, PatchDataset, read_images
 from clipsr_training.liif._evaluate import make_sample
@@ -113,6 +115,12 @@ def sample_picture(model: Upscaler, image: np.ndarray, scale_max: float) -> np.n
     return np.concatenate((blocks, sample.sr["bicubic"], sample.sr["model"], sample.hr), axis=1)
 
 
+def run_settings(recipe: LiifRecipe, images: Sequence[np.ndarray]) -> dict[str, object]:
+    """Return everything that trained weights depend on."""
+    pixels = digest_files(lambda i: repr(images[i].shape).encode() + images[i].tobytes(), len(images))
+    return {"data": pixels, **asdict(recipe)}
+
+
 def train_liif(recipe: LiifRecipe, folders: Sequence[Path], options: FitOptions) -> Path:
     """Train an upscaler and write `liif.safetensors` into the output folder.
 
@@ -129,9 +137,14 @@ def train_liif(recipe: LiifRecipe, folders: Sequence[Path], options: FitOptions)
         ValueError: an image cannot be read, or is smaller than a patch.
     """
     images = read_images(folders)
+    with open_run(options):
+        return _train_in_folder(recipe, images, options)
+
+
+def _train_in_folder(recipe: LiifRecipe, images: Sequence[np.ndarray], options: FitOptions) -> Path:
     options.seed_everything()
     module = LiifTrainingModule(recipe, images, seed=options.seed, n_workers=options.n_workers)
-    fit(module, options, max_epochs=math.ceil(recipe.steps / STEPS_PER_SEGMENT))
+    fit(module, options, settings=run_settings(recipe, images), max_epochs=math.ceil(recipe.steps / STEPS_PER_SEGMENT))
     path = options.output / "liif.safetensors"
     if module.trainer.is_global_zero:
         save_liif(module.model, path)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from clipsr_training._cli.arguments import PREPROCESS_HELP, HelpFormatter
+from clipsr_training._cli.arguments import PREPROCESS_HELP, HelpFormatter, positive
 from clipsr_training._cli.eval import options
 from clipsr_training._files import make_output_folder
 from clipsr_training._identity import digest_modules
@@ -46,11 +46,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--upscaler", type=Path, default=Path("checkpoints/liif-fast/liif.safetensors"), metavar="FILE", help="LIIF"
     )
-    parser.add_argument("--train-images", type=options.positive, metavar="N", help="instead of the scale's")
-    parser.add_argument("--test-images", type=options.positive, metavar="N", help="instead of the scale's")
-    parser.add_argument("--seeds", type=options.positive, metavar="N", help="trainings of each arm")
-    parser.add_argument("--epochs", type=options.positive, metavar="N", help="passes over the training images")
-    parser.add_argument("--batch-size", type=options.positive, metavar="N", help="images a step")
+    parser.add_argument("--train-images", type=positive, metavar="N", help="instead of the scale's")
+    parser.add_argument("--test-images", type=positive, metavar="N", help="instead of the scale's")
+    parser.add_argument("--seeds", type=positive, metavar="N", help="trainings of each arm")
+    parser.add_argument("--epochs", type=positive, metavar="N", help="passes over the training images")
+    parser.add_argument("--batch-size", type=positive, metavar="N", help="images a step")
     parser.set_defaults(run=_run)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from clipsr_training._cli.arguments import HelpFormatter, parse_labels
+from clipsr_training._cli.arguments import HelpFormatter, parse_labels, positive
 from clipsr_training._cli.eval import options
 from clipsr_training._files import make_output_folder, write_atomically
 from clipsr_training.data import decode
@@ -23,7 +23,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="image files")
     parser.add_argument("--labels", required=True, metavar="A,B|@SET", help="names with commas, or a set: @cifar10")
-    parser.add_argument("--top", type=options.positive, default=10, metavar="N", help="labels in picture and table")
+    parser.add_argument("--top", type=positive, default=10, metavar="N", help="labels in picture and table")
     parser.add_argument("--output", type=Path, default=Path("runs/image"), metavar="DIR", help="gets NAME.png for each")
     options.add_templates_option(parser)
     options.add_route_option(parser)

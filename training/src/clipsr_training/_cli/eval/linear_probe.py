@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from clipsr_training._cli.arguments import HelpFormatter
+from clipsr_training._cli.arguments import HelpFormatter, positive, seed, share
 from clipsr_training._cli.eval import options
 from clipsr_training._cli.eval.progress import progress_bar
 from clipsr_training._files import make_output_folder
@@ -29,11 +29,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--train", required=True, metavar="DATA", help="training images, named as --data are")
     parser.add_argument("--train-split", default="train", help="of a training set that has several")
-    parser.add_argument("--train-limit", type=options.positive, metavar="N", help="only so many training images")
+    parser.add_argument("--train-limit", type=positive, metavar="N", help="only so many training images")
     parser.add_argument(
-        "--validation-share", type=_share, default=0.1, metavar="0-1", help="of the training images, to choose C on"
+        "--validation-share", type=_part, default=0.1, metavar="0-1", help="of the training images, to choose C on"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the validation split")
+    parser.add_argument("--seed", type=seed, default=0, help="of the validation split")
     parser.add_argument(
         "--cache", type=Path, default=Path("runs/embeddings"), metavar="DIR", help="keeps embeddings for the next probe"
     )
@@ -43,12 +43,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.set_defaults(run=_run, on_interrupt="interrupted; embeddings of whole sets are kept in the cache")
 
 
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected a number between 0 and 1, not {text!r}") from error
-    if not 0 < value < 1:
+def _part(text: str) -> float:
+    value = share(text)
+    if value in (0, 1):
         raise argparse.ArgumentTypeError(f"expected a number between 0 and 1, not {text}")
     return value
 

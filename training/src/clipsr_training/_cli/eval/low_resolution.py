@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import get_args
 
-from clipsr_training._cli.arguments import HelpFormatter
+from clipsr_training._cli.arguments import HelpFormatter, positive
 from clipsr_training._cli.eval import options
 from clipsr_training._cli.eval.cells import measure_with_progress
 from clipsr_training._files import make_output_folder
@@ -64,7 +64,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _sizes(text: str) -> tuple[int, ...]:
-    return tuple(sorted({options.positive(part) for part in text.split(",")}))
+    return tuple(sorted({positive(part) for part in text.split(",")}))
 
 
 def _kernels(text: str) -> tuple[Kernel, ...]:
@@ -76,7 +76,7 @@ def _kernels(text: str) -> tuple[Kernel, ...]:
 
 
 def _qualities(text: str) -> tuple[int | None, ...]:
-    found = dict.fromkeys(None if part == "none" else options.positive(part) for part in text.split(","))
+    found = dict.fromkeys(None if part == "none" else positive(part) for part in text.split(","))
     if any(quality is not None and quality > 100 for quality in found):
         raise argparse.ArgumentTypeError(f"qualities of JPEG are 1 to 100, or none; got {text!r}")
     return tuple(found)

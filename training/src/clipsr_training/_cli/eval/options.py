@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clipsr_training import prompts
-from clipsr_training._cli.arguments import PREPROCESS_HELP, parse_labels
+from clipsr_training._cli.arguments import PREPROCESS_HELP, parse_labels, positive
 from clipsr_training._cli.eval.progress import progress_bar
 from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
 from clipsr_training.data import ImageSet, SetOptions, check_images, open_set
@@ -186,14 +186,3 @@ def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
     """Return the templates, after looking at them; ValueError where they are not usable."""
     resolve_templates(templates)
     return tuple(templates)
-
-
-def positive(text: str) -> int:
-    """Read a positive integer from the command line."""
-    try:
-        value = int(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected a whole number, not {text!r}") from error
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, not {value}")
-    return value

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from clipsr_training._cli.arguments import HelpFormatter
+from clipsr_training._cli.arguments import HelpFormatter, whole
 from clipsr_training._cli.eval.progress import progress_bar
 from clipsr_training._files import make_output_folder
 from clipsr_training.data import read_image
@@ -57,7 +57,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument(
         "--picture-scale",
-        type=int,
+        type=whole(at_least=2),
         metavar="N",
         help="scale of comparison.png; the largest of --scales that the model was trained for if absent",
     )
@@ -66,13 +66,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _scales(text: str) -> tuple[int, ...]:
-    try:
-        scales = tuple(dict.fromkeys(int(part) for part in text.split(",")))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"scales are integers with commas between them, not {text!r}") from error
-    if min(scales) < 2:
-        raise argparse.ArgumentTypeError("scales are integers of at least 2")
-    return scales
+    return tuple(dict.fromkeys(map(whole(at_least=2), text.split(","))))
 
 
 def _run_sr(arguments: argparse.Namespace) -> None:

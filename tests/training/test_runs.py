@@ -1,0 +1,184 @@
+"""Runs keep to their settings and folders: what can't go on or be written is one sentence, before hours are spent."""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import replace
+
+import pytest
+import torch
+
+from clipsr_training._cli.arguments import devices, real, seed, whole
+from clipsr_training._cli.evaluate import main as eval_main
+from clipsr_training._cli.train import build_parser
+from clipsr_training._cli.train import main as train_main
+from clipsr_training._files import lock_folder, write_atomically
+from clipsr_training._fit import AtomicCheckpointIO, FitOptions, open_run
+from clipsr_training.clip._recipes import ClipRecipe
+from clipsr_training.evaluation._log import RunLog
+from clipsr_training.liif._recipes import LiifRecipe
+from tests.training.made_images import class_folders, png
+
+
+@pytest.fixture(autouse=True)
+def _in_the_repository(monkeypatch, repo_root) -> None:
+    monkeypatch.chdir(repo_root)
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """The last line on standard error; no traceback may come before it."""
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return error.strip().splitlines()[-1]
+
+
+def test_a_run_is_resumed_with_its_own_settings_only(tmp_path, capsys):
+    data = class_folders(tmp_path / "colours", per_class=6)
+    options = ["--epochs", "1", "--batch-size", "4", "--validation-per-class", "1", "--output", str(tmp_path / "run")]
+    command = ["clip", "--data", str(data), *options]
+    assert train_main(command) == 0
+    capsys.readouterr()
+    for changed, sentence in (
+        (["--lr", "0.5"], "lr was 0.0015 and is now 0.5"),
+        (["--batch-size", "2"], "batch_size was 4 and is now 2"),
+        (["--seed", "9"], "seed was 0 and is now 9"),
+        (["--epochs", "2"], "epochs was 1 and is now 2"),
+        (["--precision", "32-true"], "precision was 'bf16-mixed' and is now '32-true'"),
+        (["--upscaler", "bicubic"], "the content of rendering has changed"),
+    ):
+        assert train_main([*command, "--resume", *changed]) == 1
+        error = one_line(capsys)
+        assert "last.ckpt can't be resumed: it is of another run" in error
+        assert sentence in error
+    (data / "red" / "0.png").write_bytes(png((1, 2, 3), seed=5))
+    assert train_main([*command, "--resume"]) == 1
+    assert "the content of data.colours has changed" in one_line(capsys)
+
+
+@pytest.mark.parametrize("content", [b"junk", b"", b"PK\3\4 and then nothing"])
+def test_a_damaged_checkpoint_is_named(content, tmp_path, parquet, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "last.ckpt").write_bytes(content)
+    command = ["clip", "--data", str(parquet), "--batch-size", "4", "--output", str(run), "--resume"]
+    assert train_main(command) == 1
+    assert "last.ckpt can't be resumed: it is damaged, or of another program (" in one_line(capsys)
+
+
+def test_a_folder_takes_one_run_at_a_time(tmp_path, image_folder, capsys):
+    run = tmp_path / "run"
+    with open_run(FitOptions(output=run)):
+        command = ["liif", "--data", str(image_folder), "--steps", "1", "--batch-size", "1", "--output", str(run)]
+        assert train_main(command) == 1
+        assert f"another run writes into {run}; wait" in one_line(capsys)
+    with open_run(FitOptions(output=run)):
+        assert list(run.iterdir()) == []
+
+
+def test_a_folder_takes_one_measurement_at_a_time(tmp_path, capsys):
+    data = class_folders(tmp_path / "colours")
+    command = ["zeroshot", "--data", str(data), "--output", str(tmp_path / "out")]
+    (tmp_path / "out").mkdir()
+    with RunLog(tmp_path / "out" / "images.jsonl", {}, resume=False):
+        assert eval_main([*command, "--resume"]) == 1
+        assert "another run writes into" in one_line(capsys)
+    # A measurement that was refused lets others in.
+    with pytest.raises(FileExistsError, match="holds a measurement"):
+        RunLog(tmp_path / "out" / "images.jsonl", {}, resume=False)
+    lock_folder(tmp_path / "out")
+
+
+def test_an_output_below_a_file_is_refused_before_the_images_are_rendered(tmp_path, parquet, image_folder, capsys):
+    (tmp_path / "file").write_text("x")
+    for kind, data in (("clip", parquet), ("liif", image_folder)):
+        assert train_main([kind, "--data", str(data), "--output", str(tmp_path / "file" / "x")]) == 1
+        assert f"cannot write into {tmp_path / 'file' / 'x'}: Not a directory" in one_line(capsys)
+
+
+@pytest.fixture
+def _small_files():
+    """As on a full disk: no file may grow beyond 10 kB."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("_small_files")
+def test_a_full_disk_is_named_with_the_file_and_leaves_nothing(tmp_path):
+    with pytest.raises(OSError, match=r"cannot write .*last\.ckpt"):
+        AtomicCheckpointIO().save_checkpoint({"x": torch.zeros(100_000)}, tmp_path / "last.ckpt")
+    with pytest.raises(OSError, match=r"cannot write .*report\.json: File too large"):
+        write_atomically(tmp_path / "report.json", bytes(20_000))
+    assert list(tmp_path.iterdir()) == []
+    log = RunLog(tmp_path / "log.jsonl", {}, resume=False)
+    with log, pytest.raises(OSError, match=r"cannot write .*log\.jsonl: File too large"):
+        log.append({"x": "y" * 20_000})
+
+
+@pytest.mark.parametrize("options", [["--precision", "12-bit"], ["--devices", "4096"]])
+def test_what_lightning_cannot_use_is_one_line(options, tmp_path, image_folder, capsys, monkeypatch):
+    command = [
+        "liif",
+        "--data",
+        str(image_folder),
+        "--steps",
+        "1",
+        "--batch-size",
+        "1",
+        "--output",
+        str(tmp_path / "r"),
+    ]
+    if options[0] == "--devices":
+        from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+        from clipsr_training import _fit
+
+        def refuse(*_: object) -> None:
+            raise MisconfigurationException("You requested gpu: [4095]\n But your machine only has: [0]")
+
+        monkeypatch.setattr(_fit, "_make_trainer", refuse)
+    assert train_main([*command, *options]) == 1
+    assert one_line(capsys).startswith("clipsr-train: ")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--lr", "-1"],
+        ["--lr", "nan"],
+        ["--muon-lr", "inf"],
+        ["--weight-decay", "-0.1"],
+        ["--cutout", "nan"],
+        ["--distillation", "1.5"],
+        ["--scale", "0.5"],
+        ["--webp-quality", "101"],
+        ["--epochs", "0"],
+        ["--batch-size", "1.5"],
+        ["--validation-per-class", "0"],
+        ["--lock-image", "-1"],
+        ["--seed", "-1"],
+        ["--seed", "4294967296"],
+        ["--devices", "0"],
+        ["--devices", "many"],
+        ["--workers", "-1"],
+    ],
+)
+def test_numbers_out_of_range_are_a_wrong_command_line(options, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        build_parser().parse_args(["clip", "--data", "x", *options])
+    assert f"argument {options[0]}: expected a" in capsys.readouterr().err
+
+
+def test_numbers_are_read_within_their_bounds():
+    assert (whole(at_least=2)("7"), real(at_least=0)("1e-3"), seed("4294967295")) == (7, 0.001, 2**32 - 1)
+    assert (devices("auto"), devices("2")) == ("auto", "2")
+
+
+@pytest.mark.parametrize("name", ["lr", "image_lr", "muon_lr", "weight_decay", "warmup"])
+def test_recipes_refuse_numbers_out_of_range(name):
+    for value in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=f"{name} must be"):
+            replace(ClipRecipe(), **{name: value})
+    with pytest.raises(ValueError, match="scale_max must be"):
+        LiifRecipe(architecture="fast", scale_max=float("nan"))
