@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from clipsr_training._cli.evaluate import main
+from clipsr_training.data import read_image
 from clipsr_training.degradation import DEGRADATIONS, KINDS
 from clipsr_training.evaluation import _cells, compare_paired
-from clipsr_training.data import read_image
 from tests.training.made_images import class_folders
 
 
