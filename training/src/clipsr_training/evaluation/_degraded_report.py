@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from clipsr_training._files import write_atomically
-from clipsr_training.degradation import KINDS, degrade, generator, strength_of
+from clipsr_training.degradation import KINDS, Kind, degrade, generator, strength_of
 from clipsr_training.evaluation._backends.pixels import Route
 from clipsr_training.evaluation._cells import LOG_NAME
 from clipsr_training.evaluation._degraded import HEADLINE_SEVERITY, DamagedCondition, DegradedPlan, SetDamage
@@ -127,7 +127,7 @@ def write_degraded_report(report: DegradedReport, folder: Path) -> None:
 def plot_severities(report: DegradedReport) -> bytes:
     """Draw top-1 over severity, a panel a kind and a block of rows a set, and return the PNG."""
     plan = report.plan
-    kinds = [kind for kind in plan.kinds if len(plan.severities_of(kind)) > 1] or list(plan.kinds)
+    kinds: list[Kind] = [kind for kind in plan.kinds if len(plan.severities_of(kind)) > 1] or list(plan.kinds)
     n_rows = -(-len(kinds) // _COLUMNS)
     figure = new_figure(3.0 * _COLUMNS, 2.5 * n_rows * len(report.results))
     panels = figure.subplots(n_rows * len(report.results), _COLUMNS, squeeze=False).ravel()
