@@ -110,5 +110,5 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _few(images: ImageSet) -> list[np.ndarray]:
     """Return a few images of a set, evenly spread over it, as RGB uint8 [H, W, 3]."""
-    rows = np.unique(np.linspace(0, len(images) - 1, _N_SHEET_IMAGES).astype(int))
-    return [np.asarray(decode(images.read(int(row)), images.names[int(row)])) for row in rows]
+    rows = sorted({int(row) for row in np.linspace(0, len(images) - 1, _N_SHEET_IMAGES)})
+    return [np.asarray(decode(images.read(row), images.names[row])) for row in rows]
