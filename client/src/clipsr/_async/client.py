@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
-from typing import Any
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from clipsr import _images
 from clipsr._async.channel import run_blocking
@@ -33,6 +33,8 @@ from clipsr.v1 import (
     upscaler_pb2,
     upscaler_pb2_grpc,
 )
+
+_Answer = TypeVar("_Answer")
 
 
 class AsyncClient(AsyncServiceClient):
@@ -83,17 +85,9 @@ class AsyncClient(AsyncServiceClient):
             images: image files: bytes, paths, or open binary files; or Pillow images and arrays of uint8, [height,
                 width] or [height, width, channels] in the order RGB, which are sent as PNG.
             labels: what to choose from, each once; leave empty to use `label_set`.
-            options: all of what follows but `timeout_s` as one value, instead of single arguments.
-            label_set: name of a published set, such as "cifar10"; model_info() lists them.
-            templates: prompts with one "{}" where the label goes, or one published set with '@', such as "@cifar";
-                empty leaves them to the service.
-            top_k: predictions for each image, best first; 0 gives all labels.
-            fit: how images that are not square are fitted.
-            route: the path to the image encoder.
-            min_cosine: below this cosine of its best label, in [-1, 1], an image shows none of these.
-            min_probability: below this probability of its best label, in [0, 1], too; by default neither is asked.
-            return_embedding: gives each image's embedding as well.
-            return_encoder_input: gives a PNG of what the image encoder saw as well.
+            options: what is asked as one value, instead of the single arguments that follow.
+            label_set, templates, top_k, fit, route, min_cosine, min_probability, return_embedding,
+                return_encoder_input: see ClassifyOptions.
             timeout_s: deadline of each request, in seconds; None takes the client's.
 
         Returns:
@@ -102,41 +96,29 @@ class AsyncClient(AsyncServiceClient):
 
         Raises:
             InvalidRequestError: labels, templates or options are wrong.
-            ServiceUnavailableError: nobody answers, or the service cannot work at the moment.
-            RateLimitedError: the service takes no more from this caller at the moment.
-            AuthenticationError: the service does not let this caller in, or TLS failed.
-            DeadlineError: a request took too long.
+            ServiceUnavailableError, RateLimitedError, AuthenticationError, DeadlineError: a request failed.
             ServiceError: the service failed.
             ClientClosedError: the client was closed, or belongs to another event loop.
             TypeError: an argument is of another kind: a single image or text for a sequence, a number for a text.
         """
         sources = map(_images.try_read_image, _images.as_sequence(images))
-        asked = classify_codec.encode_options(
-            classify_codec.choose_options(
-                options,
-                ClassifyOptions(
-                    labels=labels,
-                    label_set=label_set,
-                    templates=templates,
-                    top_k=top_k,
-                    fit=fit,
-                    route=route,
-                    min_cosine=min_cosine,
-                    min_probability=min_probability,
-                    return_embedding=return_embedding,
-                    return_encoder_input=return_encoder_input,
-                ),
-            )
+        asked = classify_codec.encode_given_options(
+            options,
+            ClassifyOptions(
+                labels=labels,
+                label_set=label_set,
+                templates=templates,
+                top_k=top_k,
+                fit=fit,
+                route=route,
+                min_cosine=min_cosine,
+                min_probability=min_probability,
+                return_embedding=return_embedding,
+                return_encoder_input=return_encoder_input,
+            ),
         )
         parts = classify_codec.split(sources, classifier_pb2.ClassifyRequest(options=asked))
-        outcomes: list[Classification | FailedImage] = []
-        while (part := await run_blocking(next, parts, None)) is not None:
-            if isinstance(part, FailedImage):
-                outcomes.append(part)
-            else:
-                response: classifier_pb2.ClassifyResponse = await self._call(self._classifier.Classify, part, timeout_s)
-                outcomes += classify_codec.decode_results(response, image_count=len(part.images))
-        return outcomes
+        return await self._call_in_parts(self._classifier.Classify, parts, classify_codec.decode_results, timeout_s)
 
     def classify_stream(
         self,
@@ -158,53 +140,38 @@ class AsyncClient(AsyncServiceClient):
     ) -> AsyncIterator[Outcome]:
         """Classify any number of images over one connection, in memory that does not grow with them.
 
-        Images are read in a thread of their own, and no more than `read_ahead` are read and not yet handed back. When
-        the connection fails, what was not answered is sent again over a new one. Close the iterator (or exhaust it) to
-        end the stream before its images do; in asyncio by `async with contextlib.aclosing(…) as outcomes`.
+        When the connection fails, what was not answered is sent again over a new one. Close the iterator to end the
+        stream before its images do; in asyncio by `async with contextlib.aclosing(…) as outcomes`.
 
         Args:
-            images: as classify()'s, of any length, such as a generator; for AsyncClient it may be an asynchronous one.
-                A file that cannot be read fails alone; so does an image for which there is a FailedImage already, which
-                comes back as it is.
-            labels: as classify()'s; so are the options down to `return_encoder_input`.
-            options: as in classify().
-            label_set: name of a published set.
-            templates: prompts.
-            top_k: predictions for each image.
-            fit: how images that are not square are fitted.
-            route: the path to the image encoder.
-            min_cosine: threshold of "none of these".
-            min_probability: threshold of "none of these".
-            return_embedding: gives each image's embedding as well.
-            return_encoder_input: gives a PNG of what the image encoder saw as well.
+            images: as classify()'s, of any length, such as a generator, also an asynchronous one for AsyncClient. An
+                image for which there is a FailedImage already comes back as it is.
+            labels, options: as in classify().
+            label_set, templates, top_k, fit, route, min_cosine, min_probability, return_embedding,
+                return_encoder_input: see ClassifyOptions.
             read_ahead: images in memory at once, at least 1.
-            idle_timeout_s: longest time without any answer while images wait for one, in seconds; None takes the
-                client's timeout_s. The stream as a whole may take as long as it needs.
+            idle_timeout_s: longest wait for an answer, in seconds; None takes the client's timeout_s.
 
         Returns:
             An iterator over (place among the images, from 0; outcome), as the answers come: not in order.
 
         Raises:
-            InvalidRequestError: labels, templates or options are wrong; by the call, or once the service has looked.
-            ClipsrError: from the iterator, as classify(), once `retries` are used up; what came before it stands.
-            TypeError: `images` is a single one, or holds what is no image.
+            ClipsrError, TypeError: as classify(), by the call or from the iterator; what came before it stands.
         """
-        asked = classify_codec.encode_options(
-            classify_codec.choose_options(
-                options,
-                ClassifyOptions(
-                    labels=labels,
-                    label_set=label_set,
-                    templates=templates,
-                    top_k=top_k,
-                    fit=fit,
-                    route=route,
-                    min_cosine=min_cosine,
-                    min_probability=min_probability,
-                    return_embedding=return_embedding,
-                    return_encoder_input=return_encoder_input,
-                ),
-            )
+        asked = classify_codec.encode_given_options(
+            options,
+            ClassifyOptions(
+                labels=labels,
+                label_set=label_set,
+                templates=templates,
+                top_k=top_k,
+                fit=fit,
+                route=route,
+                min_cosine=min_cosine,
+                min_probability=min_probability,
+                return_embedding=return_embedding,
+                return_encoder_input=return_encoder_input,
+            ),
         )
         return self._connection.stream(
             lambda: self._classifier.ClassifyStream,
@@ -238,16 +205,9 @@ class AsyncClient(AsyncServiceClient):
         """
         query = embed_codec.encode_embed_query(fit=fit, route=route)
         parts = classify_codec.split(map(_images.try_read_image, _images.as_sequence(images)), query)
-        outcomes: list[ImageEmbedding | FailedImage] = []
-        while (part := await run_blocking(next, parts, None)) is not None:
-            if isinstance(part, FailedImage):
-                outcomes.append(part)
-            else:
-                response: embedding_pb2.EmbedImagesResponse = await self._call(
-                    self._embedder.EmbedImages, part, timeout_s
-                )
-                outcomes += embed_codec.decode_image_embeddings(response, image_count=len(part.images))
-        return outcomes
+        return await self._call_in_parts(
+            self._embedder.EmbedImages, parts, embed_codec.decode_image_embeddings, timeout_s
+        )
 
     async def embed_texts(
         self, texts: Sequence[str], *, templates: Sequence[str] = (), timeout_s: float | None = None
@@ -314,6 +274,18 @@ class AsyncClient(AsyncServiceClient):
             name: of a-z, 0-9, "-" and "_", beginning with a letter or digit.
         """
         return AsyncLibrary(self._connection, name)
+
+    async def _call_in_parts(
+        self, method: Any, parts: Iterator[Any], decode: Callable[..., list[_Answer]], timeout_s: float | None
+    ) -> list[_Answer | FailedImage]:
+        """Send requests one after the other, which are made as they are sent; return their outcomes in order."""
+        outcomes: list[_Answer | FailedImage] = []
+        while (part := await run_blocking(next, parts, None)) is not None:
+            if isinstance(part, FailedImage):
+                outcomes.append(part)
+            else:
+                outcomes += decode(await self._call(method, part, timeout_s), image_count=len(part.images))
+        return outcomes
 
     @property
     def _embedder(self) -> Any:

@@ -47,19 +47,20 @@ _ROUTES: dict[str, types_pb2.Route] = {
 _ROUTES_TAKEN: dict[int, RouteTaken] = {types_pb2.ROUTE_UPSCALED: "upscaled", types_pb2.ROUTE_NATIVE: "native"}
 
 
-def choose_options(given: ClassifyOptions | None, keywords: ClassifyOptions) -> ClassifyOptions:
+def encode_given_options(given: ClassifyOptions | None, keywords: ClassifyOptions) -> classifier_pb2.ClassifyOptions:
     """Return the options of a call, given as one value or by keywords.
 
     Raises:
+        InvalidRequestError: as encode_options().
         TypeError: both are given, or it is another value.
     """
     if given is None:
-        return keywords
+        return encode_options(keywords)
     if not isinstance(given, ClassifyOptions):  # pyright: ignore[reportUnnecessaryIsInstance] - by callers without types
         raise TypeError(f"options is {given!r}; give ClassifyOptions(…)")
     if keywords != ClassifyOptions():
         raise TypeError("options and single options are given at once; change them by dataclasses.replace(options, …)")
-    return given
+    return encode_options(given)
 
 
 def encode_options(options: ClassifyOptions) -> classifier_pb2.ClassifyOptions:

@@ -31,25 +31,7 @@ def add_classify_page(client: Client, pages: gr.Blocks) -> None:
                 lines=1,
                 max_lines=6,
             )
-            with gr.Accordion("More options", open=False):
-                template = gr.Dropdown(
-                    template_choices(None),
-                    value="",
-                    label="Prompt templates",
-                    info="A set, or a prompt of your own with {} where the label goes.",
-                    allow_custom_value=True,
-                )
-                route = gr.Radio(
-                    [("By the image's size", "auto"), ("Super-resolution", "upscaled"), ("Plain resizing", "native")],
-                    value="auto",
-                    label="Route to the image encoder",
-                )
-                fit = gr.Radio(
-                    [("As trained", "auto"), ("Centred square", "center_crop"), ("All, squeezed", "squash")],
-                    value="auto",
-                    label="An image that is not square",
-                )
-                top_k = gr.Slider(1, 20, value=6, step=1, label="Labels to show")
+            template, route, fit, top_k = _add_options()
             button = gr.Button("Classify", variant="primary")
         with gr.Column(min_width=300):
             outcome = gr.HTML(_markup.empty(_BEGINNING), elem_id="outcome", apply_default_css=False)
@@ -93,3 +75,26 @@ def _choices(client: Client) -> tuple[dict[str, Any], dict[str, Any]]:
     sets = {} if info is None else info.label_sets
     named = [(f"@{name}: {len(labels)} labels", name) for name, labels in sets.items()]
     return gr.update(choices=[("Labels that I type", _TYPED), *named]), gr.update(choices=template_choices(info))
+
+
+def _add_options() -> tuple[gr.Dropdown, gr.Radio, gr.Radio, gr.Slider]:
+    with gr.Accordion("More options", open=False):
+        template = gr.Dropdown(
+            template_choices(None),
+            value="",
+            label="Prompt templates",
+            info="A set, or a prompt of your own with {} where the label goes.",
+            allow_custom_value=True,
+        )
+        route = gr.Radio(
+            [("By the image's size", "auto"), ("Super-resolution", "upscaled"), ("Plain resizing", "native")],
+            value="auto",
+            label="Route to the image encoder",
+        )
+        fit = gr.Radio(
+            [("As trained", "auto"), ("Centred square", "center_crop"), ("All, squeezed", "squash")],
+            value="auto",
+            label="An image that is not square",
+        )
+        top_k = gr.Slider(1, 20, value=6, step=1, label="Labels to show")
+    return template, route, fit, top_k

@@ -29,19 +29,8 @@ def add_search_page(client: Client, tab: gr.Tab, chosen: gr.Textbox) -> None:
             kind = gr.Radio([_BY_TEXT, _BY_IMAGE], value=_BY_TEXT, label="Search by")
             text = gr.Textbox("", label="What the images show", placeholder="a dog on grass", max_lines=1)
             image = image_field("Example image", visible=False)
-            with gr.Accordion("Filters and options", open=False):
-                tags = gr.Textbox("", label="Tags", info="An image must have all of them; commas between.", max_lines=1)
-                source_prefix = gr.Textbox("", label="Source begins with", max_lines=1)
-                min_cosine = gr.Slider(-1, 1, value=-1, step=0.01, label="Least cosine")
-                top_k = gr.Slider(1, 60, value=12, step=1, label="Images to show")
-                template = gr.Dropdown(
-                    template_choices(None),
-                    value="",
-                    label="Prompt templates",
-                    info="A set, or a prompt of your own with {} where the words go.",
-                    allow_custom_value=True,
-                )
-                is_exact = gr.Checkbox(label="Compare with every image: slower in a large library, misses nothing")
+            options = _add_options()
+            template = options[0]
             button = gr.Button("Search", variant="primary")
         with gr.Column(min_width=300, scale=3):
             outcome = gr.HTML(
@@ -50,36 +39,10 @@ def add_search_page(client: Client, tab: gr.Tab, chosen: gr.Textbox) -> None:
                 apply_default_css=False,
             )
 
-    def search(
-        library: str | None,
-        kind: str,
-        text: str,
-        path: str | None,
-        template: str | None,
-        tags: str,
-        source_prefix: str,
-        min_cosine: float,
-        top_k: float,
-        is_exact: bool,
-    ) -> str:
-        form = SearchForm(
-            library=library,
-            text=text,
-            path=path,
-            is_by_image=kind == _BY_IMAGE,
-            template=template or "",
-            tags=tags,
-            source_prefix=source_prefix,
-            min_cosine=min_cosine,
-            top_k=int(top_k),
-            is_exact=is_exact,
-        )
-        return answer_search(client, form)
-
     gr.on(
         [button.click, text.submit],
-        search,
-        inputs=[library, kind, text, image, template, tags, source_prefix, min_cosine, top_k, is_exact],
+        lambda *fields: answer_search(client, _read_form(*fields)),
+        inputs=[library, kind, text, image, *options],
         outputs=outcome,
         api_visibility="private",
         concurrency_limit=_CALLS_AT_ONCE,
@@ -98,4 +61,48 @@ def add_search_page(client: Client, tab: gr.Tab, chosen: gr.Textbox) -> None:
         outputs=[library, template],
         api_visibility="private",
         show_progress="hidden",
+    )
+
+
+def _add_options() -> tuple[gr.Dropdown, gr.Textbox, gr.Textbox, gr.Slider, gr.Slider, gr.Checkbox]:
+    with gr.Accordion("Filters and options", open=False):
+        tags = gr.Textbox("", label="Tags", info="An image must have all of them; commas between.", max_lines=1)
+        source_prefix = gr.Textbox("", label="Source begins with", max_lines=1)
+        min_cosine = gr.Slider(-1, 1, value=-1, step=0.01, label="Least cosine")
+        top_k = gr.Slider(1, 60, value=12, step=1, label="Images to show")
+        template = gr.Dropdown(
+            template_choices(None),
+            value="",
+            label="Prompt templates",
+            info="A set, or a prompt of your own with {} where the words go.",
+            allow_custom_value=True,
+        )
+        is_exact = gr.Checkbox(label="Compare with every image: slower in a large library, misses nothing")
+    return template, tags, source_prefix, min_cosine, top_k, is_exact
+
+
+def _read_form(
+    library: str | None,
+    kind: str,
+    text: str,
+    path: str | None,
+    template: str | None,
+    tags: str,
+    source_prefix: str,
+    min_cosine: float,
+    top_k: float,
+    is_exact: bool,
+) -> SearchForm:
+    """Return the form, from the fields in the order of the page."""
+    return SearchForm(
+        library=library,
+        text=text,
+        path=path,
+        is_by_image=kind == _BY_IMAGE,
+        template=template or "",
+        tags=tags,
+        source_prefix=source_prefix,
+        min_cosine=min_cosine,
+        top_k=int(top_k),
+        is_exact=is_exact,
     )

@@ -128,38 +128,17 @@ def _add_up_flags(up: argparse.ArgumentParser) -> None:
         metavar="HOST:PORT",
         help="address of the gateway (%(default)s); a port of 0, here and below, picks a free one",
     )
-    up.add_argument(
-        "--triton-address", default="127.0.0.1", metavar="HOST", help="address of Triton's ports (%(default)s)"
-    )
-    up.add_argument(
-        "--triton-metrics-address",
-        metavar="HOST",
-        help="address of Triton's metrics port alone, for a Prometheus elsewhere (that of --triton-address)",
-    )
-    up.add_argument(
-        "--triton-http-port", type=_port, metavar="PORT", help="open Triton's HTTP port as well (closed; SECURITY.md)"
-    )
-    for name, port in (("grpc", 8001), ("metrics", 8002)):
-        up.add_argument(
-            f"--triton-{name}-port",
-            type=_port,
-            default=port,
-            metavar="PORT",
-            help=f"Triton's {name} port (%(default)s)",
-        )
-    up.add_argument(
-        "--triton-option",
-        action="append",
-        default=[],
-        metavar="OPTION",
-        help="one more option for tritonserver, such as --triton-option=--log-verbose=1; may be given again",
-    )
+    _add_triton_flags(up)
     up.add_argument(
         "--library-uri",
         metavar="PATH|s3://...|off",
         help="folder or object store for image libraries (the folder libraries in --state-dir)",
     )
     up.add_argument("--no-gateway", action="store_true", help="run Triton only")
+    _add_supervision_flags(up)
+
+
+def _add_supervision_flags(up: argparse.ArgumentParser) -> None:
     up.add_argument(
         "--timeout",
         type=_seconds,
@@ -188,6 +167,35 @@ def _add_up_flags(up: argparse.ArgumentParser) -> None:
         help="seconds for the answer; after 3 failures in a row the process is replaced (%(default)g)",
     )
     up.add_argument("-v", "--verbose", action="store_true", help="repeat the logs of Triton and the gateway here")
+
+
+def _add_triton_flags(up: argparse.ArgumentParser) -> None:
+    up.add_argument(
+        "--triton-address", default="127.0.0.1", metavar="HOST", help="address of Triton's ports (%(default)s)"
+    )
+    up.add_argument(
+        "--triton-metrics-address",
+        metavar="HOST",
+        help="address of Triton's metrics port alone, for a Prometheus elsewhere (that of --triton-address)",
+    )
+    up.add_argument(
+        "--triton-http-port", type=_port, metavar="PORT", help="open Triton's HTTP port as well (closed; SECURITY.md)"
+    )
+    for name, port in (("grpc", 8001), ("metrics", 8002)):
+        up.add_argument(
+            f"--triton-{name}-port",
+            type=_port,
+            default=port,
+            metavar="PORT",
+            help=f"Triton's {name} port (%(default)s)",
+        )
+    up.add_argument(
+        "--triton-option",
+        action="append",
+        default=[],
+        metavar="OPTION",
+        help="one more option for tritonserver, such as --triton-option=--log-verbose=1; may be given again",
+    )
 
 
 def _endpoint(text: str) -> Endpoint:

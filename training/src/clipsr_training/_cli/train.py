@@ -106,6 +106,30 @@ def _add_clip(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "follow the recipe; docs/training.md lists both recipes.",
         formatter_class=HelpFormatter,
     )
+    _add_clip_model(parser)
+    _add_clip_data(parser)
+    steps = parser.add_argument_group("optimization")
+    steps.add_argument("--recipe", choices=sorted(CLIP_RECIPES), help=_RECIPE_HELP)
+    steps.add_argument("--epochs", type=positive, help="passes over the images")
+    steps.add_argument("--batch-size", type=positive, help="images a step")
+    steps.add_argument(
+        "--accumulate", type=positive, metavar="N", help="batches whose gradients are added before a step"
+    )
+    steps.add_argument(
+        "--optimizer",
+        choices=OPTIMIZERS,
+        help="adamw, or muon for the image tower's convolutions and AdamW for the rest: fewer epochs from scratch",
+    )
+    steps.add_argument("--lr", type=rate, help="peak learning rate of AdamW")
+    steps.add_argument("--image-lr", type=rate, help="that of the image tower, if another")
+    steps.add_argument("--text-lr", type=rate, help="that of the text tower, if another")
+    steps.add_argument("--muon-lr", type=rate, help="peak learning rate of Muon")
+    steps.add_argument("--weight-decay", type=rate, help="on weights of two and more dimensions")
+    _add_fit_options(parser, Path("runs/clip"))
+    parser.set_defaults(run=_run_clip)
+
+
+def _add_clip_model(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("model")
     model.add_argument(
         "--model",
@@ -152,6 +176,9 @@ def _add_clip(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         metavar="0-1",
         help="weight of the teachers against the contrastive loss",
     )
+
+
+def _add_clip_data(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
     data.add_argument("--data", nargs="+", required=True, metavar="DATA", help=_PAIRS_HELP)
     data.add_argument("--split", default="train", help="of data sets that have several")
@@ -210,25 +237,6 @@ def _add_clip(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     data.add_argument(
         "--validation-per-class", type=positive, metavar="N", help="images of every class kept off training"
     )
-    steps = parser.add_argument_group("optimization")
-    steps.add_argument("--recipe", choices=sorted(CLIP_RECIPES), help=_RECIPE_HELP)
-    steps.add_argument("--epochs", type=positive, help="passes over the images")
-    steps.add_argument("--batch-size", type=positive, help="images a step")
-    steps.add_argument(
-        "--accumulate", type=positive, metavar="N", help="batches whose gradients are added before a step"
-    )
-    steps.add_argument(
-        "--optimizer",
-        choices=OPTIMIZERS,
-        help="adamw, or muon for the image tower's convolutions and AdamW for the rest: fewer epochs from scratch",
-    )
-    steps.add_argument("--lr", type=rate, help="peak learning rate of AdamW")
-    steps.add_argument("--image-lr", type=rate, help="that of the image tower, if another")
-    steps.add_argument("--text-lr", type=rate, help="that of the text tower, if another")
-    steps.add_argument("--muon-lr", type=rate, help="peak learning rate of Muon")
-    steps.add_argument("--weight-decay", type=rate, help="on weights of two and more dimensions")
-    _add_fit_options(parser, Path("runs/clip"))
-    parser.set_defaults(run=_run_clip)
 
 
 def _run_clip(arguments: argparse.Namespace) -> Path:
