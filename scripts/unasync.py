@@ -2,7 +2,7 @@
 """Write the client for code that waits from the one for asyncio: `_sync/` follows `_async/`, file by file.
 
 Names are translated token by token. Texts are not: docstrings and messages say what holds for both. What differs
-otherwise (channel.py, stream.py) is written twice, behind the same names. ruff, from PATH, tidies the result.
+otherwise (channel.py, stream.py) is written twice, behind the same names. ruff tidies the result.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ _NAMES = {
     "__aexit__": "__exit__",
     "aclosing": "closing",
 }
+RUFF = Path(sys.executable).with_name("ruff")  # beside this interpreter, whatever PATH says
 
 
 def translate(source: str) -> str:
@@ -51,7 +52,7 @@ def tidy(code: str, name: str) -> str:
     """Return the code as ruff writes it: imports sorted, loops and unions without waiting written as usual."""
     config = ["--quiet", "--config", str(_ROOT / "pyproject.toml"), "--stdin-filename", name, "-"]
     for command in (["check", "--fix-only", "--select", "I,PYI016,UP028", "--unsafe-fixes"], ["format"]):
-        done = subprocess.run(["ruff", *command, *config], input=code, capture_output=True, text=True, check=True)
+        done = subprocess.run([RUFF, *command, *config], input=code, capture_output=True, text=True, check=True)
         code = done.stdout
     return code
 

@@ -112,7 +112,7 @@ def test_every_call_can_be_made_from_reflection_alone(channel, services, repo_ro
 def test_details_of_an_error_can_be_read_from_reflection_too(channel, services):
     """The status of a bad image holds messages of google.rpc, which the server describes as well."""
     (classifier,) = (one for one in services if one.name == "ClassifierService")
-    bodies = [{"images": [{"content": ""}], "labelSpace": LABELS}]
+    bodies = [{"images": [{"content": ""}], "options": {"labelSpace": LABELS}}]
     answer = call(channel, classifier.methods_by_name["Classify"], bodies)
     details = {detail["@type"]: detail for detail in answer["results"][0]["error"]["details"]}
     assert details["type.googleapis.com/google.rpc.ErrorInfo"]["reason"] == "IMAGE_EMPTY"

@@ -15,7 +15,9 @@ def public_names(package: types.ModuleType) -> list[str]:
     return sorted(
         name
         for name, value in vars(package).items()
-        if not name.startswith("_") and name != "annotations" and not isinstance(value, types.ModuleType)
+        if not name.startswith("_")
+        and name not in ("annotations", "TYPE_CHECKING")
+        and not isinstance(value, types.ModuleType)
     )
 
 
@@ -23,7 +25,8 @@ def public_names(package: types.ModuleType) -> list[str]:
 def test_a_package_exports_what_it_imports(name):
     package = importlib.import_module(name)
     exported = [one for one in package.__all__ if not one.startswith("_")]
-    assert sorted(exported) == public_names(package)
+    assert set(public_names(package)) <= set(exported)
+    assert all(hasattr(package, one) for one in exported)  # some are imported when they are asked for
 
 
 def test_a_forgotten_name_is_noticed():

@@ -205,7 +205,7 @@ def test_a_probe_tells_colours_apart(tmp_path, capsys):
     assert {path: path.stat().st_mtime_ns for path in cache.iterdir()} == files, "embedded anew"
     (test / "green").rename(test / "violet")
     assert main(options) == 1
-    assert "test has 1 classes that train lacks, such as 'violet'" in capsys.readouterr().err
+    assert "test images have 1 classes that the training images lack, such as 'violet'" in capsys.readouterr().err
 
 
 def test_a_probe_of_noise_is_at_chance():

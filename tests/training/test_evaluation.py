@@ -201,7 +201,7 @@ def test_what_is_wrong_is_said_in_one_sentence(
 def test_nonsensical_scales_are_refused(scales, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["sr", "--data", ".", "--scales", scales])
-    assert "scales are integers" in capsys.readouterr().err
+    assert "expected a whole number of at least 2" in capsys.readouterr().err
 
 
 def test_a_damaged_image_is_named(checkpoint, image_folder, capsys):

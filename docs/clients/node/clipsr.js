@@ -90,9 +90,9 @@ export async function modelInfo(service) {
 }
 
 /** Classifies one file. Returns {predictions, ...}, or throws ClipsrError, also where only this image is wrong. */
-export async function classify(service, file, question) {
+export async function classify(service, file, options) {
   const images = [{ content: await readFile(file) }];
-  const { results } = await call(service, service.classifier, "classify", { images, ...question });
+  const { results } = await call(service, service.classifier, "classify", { images, options });
   return unwrap(results[0]);
 }
 
@@ -107,7 +107,7 @@ export async function embedTexts(service, texts) {
  *
  * At most `readAhead` files are in memory: read, and not yet answered.
  */
-export async function* classifyStream(service, files, config, { readAhead = 64 } = {}) {
+export async function* classifyStream(service, files, options, { readAhead = 64 } = {}) {
   const stream = service.classifier.classifyStream(service.metadata);
   const underWay = new Map(); // index → file
   let isOver = false;
@@ -115,7 +115,7 @@ export async function* classifyStream(service, files, config, { readAhead = 64 }
   let wake = () => {};
 
   async function send() {
-    stream.write({ config });
+    stream.write({ options });
     let index = 0;
     for await (const file of files) {
       while (underWay.size >= readAhead && !isOver) {

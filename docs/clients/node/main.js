@@ -32,11 +32,11 @@ function printError(file, { code, reason, message, violations }) {
 }
 
 async function run(service) {
-  const question = { labelSpace: { labels: rest.join(",").split(",") }, topK: 1 };
+  const options = { labelSpace: { labels: rest.join(",").split(",") }, topK: 1 };
   if (command === "classify") {
-    print(target, await classify(service, target, question));
+    print(target, await classify(service, target, options));
   } else if (command === "stream") {
-    for await (const { file, classification, error } of classifyStream(service, imagesIn(target), question)) {
+    for await (const { file, classification, error } of classifyStream(service, imagesIn(target), options)) {
       if (error) printError(file, error);
       else print(file, classification);
     }

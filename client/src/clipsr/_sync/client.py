@@ -80,15 +80,13 @@ class Client(ServiceClient):
         """Classify images with the caller's own labels, or with a set that the model publishes.
 
         Images that are too many or too large for one request go in several, one after the other; files are read as
-        they are sent. Without images nothing is asked.
+        they are sent. Without images nothing is asked. ClassifyOptions describes the options from `label_set` on.
 
         Args:
             images: image files: bytes, paths, or open binary files; or Pillow images and arrays of uint8, [height,
                 width] or [height, width, channels] in the order RGB, which are sent as PNG.
             labels: what to choose from, each once; leave empty to use `label_set`.
             options: what is asked as one value, instead of the single arguments that follow.
-            label_set, templates, top_k, fit, route, min_cosine, min_probability, return_embedding,
-                return_encoder_input: see ClassifyOptions.
             timeout_s: deadline of each request, in seconds; None takes the client's.
 
         Returns:
@@ -147,9 +145,8 @@ class Client(ServiceClient):
         Args:
             images: as classify()'s, of any length, such as a generator, also an asynchronous one for AsyncClient. An
                 image for which there is a FailedImage already comes back as it is.
-            labels, options: as in classify().
-            label_set, templates, top_k, fit, route, min_cosine, min_probability, return_embedding,
-                return_encoder_input: see ClassifyOptions.
+            labels: as in classify().
+            options: as in classify().
             read_ahead: images in memory at once, at least 1.
             idle_timeout_s: longest wait for an answer, in seconds; None takes the client's timeout_s.
 

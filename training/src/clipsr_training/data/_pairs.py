@@ -82,7 +82,7 @@ class PairSource:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the images and their texts."""
-        facts = json.dumps([self.image_digest, self.has_classes, self.phrases, list(self.texts)])
+        facts = json.dumps([self.image_digest, self.has_classes, self.phrases, list(self.texts)], allow_nan=False)
         return hashlib.sha256(facts.encode()).hexdigest()
 
 

@@ -96,7 +96,7 @@ def embed_cached(
         OSError: the cache can't be written.
     """
     settings = {"model": backend.describe(), "data": images.digest, "route": route}
-    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
+    key = hashlib.sha256(json.dumps(settings, sort_keys=True, allow_nan=False).encode()).hexdigest()[:32]
     path = cache / f"{images.name}-{key}.npy"
     if path.is_file():
         on_images(len(images))
@@ -120,7 +120,9 @@ def match_classes(train: ImageSet, test: ImageSet) -> np.ndarray:
     index = {name: i for i, name in enumerate(train.classnames)}
     unknown = [name for name in test.classnames if name not in index]
     if unknown:
-        raise ValueError(f"{test.name} has {len(unknown)} classes that {train.name} lacks, such as {unknown[0]!r}")
+        raise ValueError(
+            f"the test images have {len(unknown)} classes that the training images lack, such as {unknown[0]!r}"
+        )
     return np.array([index[name] for name in test.classnames])[test.targets]
 
 

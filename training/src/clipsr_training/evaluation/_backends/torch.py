@@ -55,7 +55,7 @@ class TorchBackend(LocalBackend):
         )
         self._name = name
         # Equal weights behind another resize, or with another scale, are another model.
-        facts = json.dumps([clip.config, self.native_min_side_px], sort_keys=True)
+        facts = json.dumps([clip.config, self.native_min_side_px], sort_keys=True, allow_nan=False)
         self._digest = digest_modules(clip.model, upscaler, facts=facts)
         self._precision = precision
         try:
