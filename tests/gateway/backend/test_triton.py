@@ -122,6 +122,19 @@ async def classify(backend: TritonBackend, image: bytes = b"\x89PNG\0bytes", **o
     )
 
 
+@pytest.fixture
+def dead_proxy(monkeypatch: pytest.MonkeyPatch, unused_port: int) -> None:
+    """A proxy in the environment that nobody runs."""
+    for name in ("no_proxy", "no_grpc_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{unused_port}")
+
+
+async def test_a_proxy_of_the_environment_is_not_for_triton(dead_proxy, connected, triton):
+    await classify(connected)
+    assert len(triton.requests) == 1
+
+
 @pytest.mark.parametrize(("route", "model"), [("upscaled", "classify"), ("native", "classify_native")])
 async def test_tensors_are_those_of_the_contract(connected, triton, route, model):
     scores = await classify(connected, b"\x00\xff\x00", fit="squash", route=route)

@@ -75,7 +75,8 @@ _GROUP_STRINGS = 4096
 _CHANNEL_OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_send_message_length", -1),  # Triton has no limit; the gateway's own limits are checked before
     ("grpc.max_receive_message_length", -1),
-    ("grpc.use_local_subchannel_pool", 1),  # what became of another backend's connection is nothing to this one
+    ("grpc.enable_http_proxy", 0),  # Triton runs beside the gateway; `http_proxy` of the environment is for others
+    ("grpc.use_local_subchannel_pool", 1),  # another backend's failed connection is nothing to this one
     ("grpc.keepalive_time_ms", 20_000),  # notices a Triton that died without closing the connection
     ("grpc.keepalive_timeout_ms", 10_000),
     # gRPC's default backs off up to two minutes: far too long after a restart of Triton beside us.
