@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
 from clipsr_training.clip import load_clip, save_clip
 from clipsr_training.clip._errors import UnknownModelError, WeightsMismatchError
 from tests.export.families import write_tokenizer
-
-transformers = pytest.importorskip("transformers")
 
 SAME = 1e-5  # two orders of summation in fp32 over towers of two layers
 TEXT = {"hidden_size": 32, "intermediate_size": 72, "num_hidden_layers": 2, "num_attention_heads": 2}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -182,6 +183,22 @@ class TestSimilarity:
             )
             reasons = [reason_of(response) for response in responses]
             assert reasons == ["clipsr:LABELS_INDISTINGUISHABLE", "clipsr:TEMPLATE_TOO_LONG", "OK"]
+
+    def test_a_published_set_that_the_encoder_cannot_tell_apart_is_said_and_hides_no_other_labels(
+        self, load, repository, encode, sizes, monkeypatch, caplog
+    ):
+        from clipsr_serving.models import similarity
+
+        begin = "a very long beginning " * sizes.L
+        document = json.loads((repository / "manifest.json").read_text(encoding="utf-8"))
+        document["label_sets"] = {"alike": [f"{begin}red", f"{begin}blue"]}
+        manifest = similarity.Manifest.model_validate_json(json.dumps(document))
+        monkeypatch.setattr(similarity, "read_manifest", lambda root: manifest)
+        model = load("similarity", "SimilarityModel", "similarity")
+        assert "The label set alike cannot be used" in caplog.text
+        alike = [label.encode() for label in document["label_sets"]["alike"]]
+        responses = model.execute([similarity_request(sizes, alike), similarity_request(sizes, (b"cat", b"dog"))])
+        assert [reason_of(response) for response in responses] == ["clipsr:LABELS_INDISTINGUISHABLE", "OK"]
 
     def test_a_text_encoder_that_is_down_is_unavailable(self, load, triton, sizes):
         def fail(tokens):

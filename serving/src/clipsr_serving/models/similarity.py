@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from clipsr_serving.errors import ArtifactError, InputError
+from clipsr_serving.errors import InputError
 from clipsr_serving.manifest import Manifest, read_manifest
 from clipsr_serving.models import _triton
 from clipsr_serving.models._text import CountedEncoder, make_embedder, read_integer_parameter, read_tokenizer
@@ -18,6 +19,8 @@ from clipsr_serving.text.prompts import LabelSpace, RawLabelSpace, parse_label_s
 from clipsr_serving.zero_shot import Similarities, SimilarityRequest, ZeroShotClassifier
 
 __all__ = ["SimilarityModel"]
+
+_log = logging.getLogger(__name__)
 
 
 class SimilarityModel:
@@ -64,12 +67,12 @@ class SimilarityModel:
         return parsed
 
     def _check_label_sets(self) -> None:
-        """Refuse to load a checkpoint whose own sets would be refused in every request."""
+        """Say which published sets will be refused in every request; the caller's own labels can still be served."""
         for name, labels in self._manifest.label_sets.items():
             try:
                 self._parse((tuple(label.encode() for label in labels), ()))
             except InputError as error:
-                raise ArtifactError(f"label_sets.{name}: {error.message} Export it again.") from error
+                _log.warning("The label set %s cannot be used with this text encoder: %s", name, error.message)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer a batch of requests with at most one round of encoder calls."""
