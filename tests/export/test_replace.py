@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -55,7 +57,7 @@ def test_a_repository_that_was_not_there(tmp_path):
     assert content(tmp_path / "deep" / "repository") == NEW
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError()])
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), KeyboardInterrupt(), ValueError()])
 def test_a_failure_leaves_the_old_one_and_nothing_else(old, error):
     def change() -> None:
         with replaced(old) as copy:
@@ -66,6 +68,17 @@ def test_a_failure_leaves_the_old_one_and_nothing_else(old, error):
         change()
     assert content(old) == OLD
     assert [path.name for path in old.parent.iterdir()] == ["repository"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_file_that_can_not_be_written_is_said_with_the_repository(old, number):
+    def change() -> None:
+        with replaced(old):
+            raise OSError(number, os.strerror(number))
+
+    with pytest.raises(ExportError, match=rf"{re.escape(str(old))} can't be written: {os.strerror(number)}"):
+        change()
+    assert content(old) == OLD
 
 
 def test_a_failed_switch_puts_the_old_one_back(old, monkeypatch):

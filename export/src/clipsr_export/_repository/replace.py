@@ -8,6 +8,7 @@ which puts it back.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -18,6 +19,9 @@ from clipsr_export._errors import ExportError
 
 # Graphs are shared with the copy, not written again; anything smaller may be changed in place, and so is copied.
 _LINKED_BYTES = 1 << 20
+
+# A full disk or quota, a file beyond the limit of the file system or the process, a broken disk.
+_UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 Ignore = Callable[[str, list[str]], set[str]]
 
@@ -55,8 +59,7 @@ def replaced(repository: Path, *, ignore: Ignore | None = None) -> Generator[Pat
         ignore: what is not copied, as for `shutil.copytree`.
 
     Raises:
-        ExportError: it can't be written.
-        OSError: a file can't be written, for instance on a full disk; the repository is as it was.
+        ExportError: it, or a file in it, can't be written, for instance on a full disk; the repository is as it was.
     """
     repository = repository.resolve()
     check_output(repository)
@@ -67,7 +70,13 @@ def replaced(repository: Path, *, ignore: Ignore | None = None) -> Generator[Pat
             shutil.copytree(repository, staging, ignore=ignore, copy_function=_share)
         else:
             staging.mkdir()
-        yield staging
+        try:
+            yield staging
+        except OSError as error:
+            if error.errno not in _UNWRITABLE:
+                raise
+            # The libraries that write graphs say the reason without the file.
+            raise ExportError(f"{repository} can't be written: {os.strerror(error.errno)}") from error
         _switch(staging, repository)
 
 
