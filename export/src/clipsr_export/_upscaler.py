@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from clipsr_export._errors import ExportError
 from clipsr_export._graphs.check import check_graph
 from clipsr_export._graphs.onnx import write_onnx
+from clipsr_export._repository.replace import named_when_unwritable
 from clipsr_training.liif import Upscaler, describe_upscaler
 
 InputType = Literal["uint8", "float32"]
@@ -110,7 +111,8 @@ def export_upscaler(plan: UpscalerPlan) -> float:
     graph = DynamicUpscaleGraph(plan.upscaler)
     axes = {"lr": {0: "batch", 2: "height", 3: "width"}, "size_hw": {}}
     # In the output's folder, so that the last step is a renaming.
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=plan.output.resolve().parent) as folder:
+    beside = plan.output.resolve().parent
+    with named_when_unwritable(plan.output), tempfile.TemporaryDirectory(prefix=".export-", dir=beside) as folder:
         path = Path(folder) / "upscaler.onnx"
         example = {name: torch.from_numpy(array) for name, array in next(_inputs(plan)).items()}
         write_onnx(graph, example, "sr", path, axes)

@@ -51,6 +51,21 @@ def check_output(repository: Path) -> None:
 
 
 @contextlib.contextmanager
+def named_when_unwritable(output: Path) -> Generator[None]:
+    """Name the output where there is no room for it: the libraries that write graphs say the reason alone.
+
+    Raises:
+        ExportError: a file can't be written, for instance on a full disk.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        raise ExportError(f"{output} can't be written: {os.strerror(error.errno)}") from error
+
+
+@contextlib.contextmanager
 def replaced(repository: Path, *, ignore: Ignore | None = None) -> Generator[Path]:
     """Give a copy of a repository to change; it takes the repository's place when the block ends without an error.
 
@@ -70,13 +85,8 @@ def replaced(repository: Path, *, ignore: Ignore | None = None) -> Generator[Pat
             shutil.copytree(repository, staging, ignore=ignore, copy_function=_share)
         else:
             staging.mkdir()
-        try:
+        with named_when_unwritable(repository):
             yield staging
-        except OSError as error:
-            if error.errno not in _UNWRITABLE:
-                raise
-            # The libraries that write graphs say the reason without the file.
-            raise ExportError(f"{repository} can't be written: {os.strerror(error.errno)}") from error
         _switch(staging, repository)
 
 
