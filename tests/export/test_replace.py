@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from clipsr_export._commands import clip as clip_command
 from clipsr_export._errors import ExportError
 from clipsr_export._repository.replace import check_output, replaced
 from clipsr_export._repository.running import find_service
@@ -143,12 +142,21 @@ def test_an_output_that_can_not_be_is_said_in_one_sentence(old, capsys):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_export_ends_with_one_line(monkeypatch, capsys, number):
-    monkeypatch.setattr(clip_command, "load_clip", lambda _: os.kill(os.getpid(), number))
-    handler = signal.getsignal(signal.SIGTERM)
-    assert main([]) == 130
-    assert capsys.readouterr().err == "clipsr-export: interrupted; nothing was changed\n"
-    assert signal.getsignal(signal.SIGTERM) == handler
+def test_an_interrupted_export_ends_with_one_line(number):
+    """In a process of its own: a signal that came late would end the tests' process."""
+    script = f"""
+import os, signal
+from clipsr_export import cli
+from clipsr_export._commands import clip
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a shell
+clip.load_clip = lambda _: os.kill(os.getpid(), {int(number)})
+handler = signal.getsignal(signal.SIGTERM)
+code = cli.main([])
+assert signal.getsignal(signal.SIGTERM) == handler
+raise SystemExit(code)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (130, "clipsr-export: interrupted; nothing was changed\n")
 
 
 def test_a_service_on_the_repository_is_named(old, tmp_path, monkeypatch, capsys):
