@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
 
+from clipsr_training._cli import draw
 from clipsr_training._cli.arguments import (
     PREPROCESS_HELP,
     HelpFormatter,
@@ -70,6 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_liif(commands)
     _add_clip(commands)
     _add_average(commands)
+    draw.add(commands)
     return parser
 
 

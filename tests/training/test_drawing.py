@@ -1,0 +1,178 @@
+"""Drawings: strokes that a model agrees with, the same in every program that shows them, and the same again."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Generator
+
+from clipsr_training._cli import draw as draw_command
+from clipsr_training._cli.train import main
+from clipsr_training.clip import load_clip
+from clipsr_training.drawing._draw import DrawOptions, draw, embed_pictures, embed_texts
+from clipsr_training.drawing._strokes import Strokes
+from clipsr_training.drawing._views import draw_views
+from tests.browser import chromium
+
+TRUCK = "a photo of a truck."
+
+
+@pytest.fixture(scope="module")
+def clip(repo_root):
+    return load_clip(repo_root / "checkpoints/clipsr-small")
+
+
+def one_stroke(**changes) -> Strokes:
+    stroke = Strokes(
+        points=torch.tensor([[[0.1, 0.5], [0.3, 0.5], [0.6, 0.5], [0.9, 0.5]]]),
+        widths=torch.tensor([0.2]),
+        colors=torch.tensor([[1.0, 0.0, 0.0, 1.0]]),
+    )
+    return stroke.map(changes)
+
+
+def test_a_straight_stroke_is_a_band_with_round_ends():
+    picture = one_stroke().render(100)
+    red, white = torch.tensor([1.0, 0.0, 0.0]), torch.ones(3)
+    assert torch.equal(picture[:, 50, 50], red)
+    assert torch.equal(picture[:, 42, 50], red)
+    assert torch.equal(picture[:, 38, 50], white)
+    assert torch.equal(picture[:, 50, 2], red), "the end is round, half a width beyond its point"
+    assert torch.equal(picture[:, 42, 2], white)
+
+
+def test_opacity_shows_what_is_below():
+    picture = one_stroke(colors=torch.tensor([[0.0, 0.0, 0.0, 0.25]])).render(10)
+    torch.testing.assert_close(picture[:, 5, 5], torch.full((3,), 0.75))
+    below = torch.zeros(3, 10, 10)
+    assert torch.equal(one_stroke().render(10, below)[:, 0, 0], torch.zeros(3))
+
+
+def test_every_parameter_has_a_gradient():
+    values = {name: value.clone().requires_grad_() for name, value in vars(one_stroke()).items()}
+    # From a corner: a straight line's inner points move along it without any effect.
+    one_stroke(**values).render(32)[:, 14:, 20:].sum().backward()
+    for name, value in values.items():
+        assert value.grad is not None, name
+        assert torch.isfinite(value.grad).all(), name
+        assert value.grad.abs().sum() > 0, name
+
+
+def test_views_are_white_outside_and_show_the_middle():
+    picture = torch.zeros(3, 64, 64)
+    views = draw_views(picture, 32, 32, Generator().manual_seed(3))
+    assert views.shape == (32, 3, 32, 32)
+    assert views[:, :, 16, 16].abs().max() < 1e-5
+    assert torch.equal(draw_views(torch.ones(3, 64, 64), 4, 32, Generator().manual_seed(3)), torch.ones(4, 3, 32, 32))
+    assert len({round(float(view.mean()), 4) for view in views}) > 20, "each from another place"
+
+
+def test_a_drawing_comes_to_look_like_its_text_to_the_model(clip):
+    drawings = list(draw(clip, DrawOptions(text=TRUCK, n_strokes=12, n_steps=25, n_views=2)))
+    assert [drawing.step for drawing in drawings] == [10, 20, 25]
+    assert drawings[-1].score > drawings[0].score
+    start = Strokes.scattered(12, Generator().manual_seed(0))
+    texts = embed_texts(clip, [TRUCK])
+    with torch.no_grad():
+        before, after = (
+            (embed_pictures(clip, s.render(64)[None]) @ texts.T).item() for s in (start, drawings[-1].strokes)
+        )
+    assert after > before + 0.1
+
+
+def test_what_it_must_not_be_counts(clip):
+    free, bound = (
+        list(
+            draw(clip, DrawOptions(text=TRUCK, not_texts=others, negative_weight=2, n_strokes=8, n_steps=15, n_views=2))
+        )
+        for others in ((), ("a photo of a automobile.",))
+    )
+    other = embed_texts(clip, ["a photo of a automobile."])
+    with torch.no_grad():
+        of_free, of_bound = (
+            (embed_pictures(clip, d[-1].strokes.render(64)[None]) @ other.T).item() for d in (free, bound)
+        )
+    assert of_bound < of_free
+
+
+def test_the_command_writes_drawing_picture_strip_and_cosines(clip, repo_root, tmp_path, capsys):
+    output = tmp_path / "made" / "truck.svg"
+    command = ["draw", TRUCK, "--model", str(repo_root / "checkpoints/clipsr-small"), "--strokes", "6", "--steps", "12"]
+    assert main([*command, "--output", str(output)]) == 0
+    assert capsys.readouterr().out == f"{output}\n"
+    assert {path.name for path in output.parent.iterdir()} == {
+        "truck.svg", "truck.png", "truck-progress.png", "truck.json"
+    }  # fmt: skip
+    report = json.loads(output.with_suffix(".json").read_text())
+    assert report["text"] == TRUCK
+    assert {"cat", "truck", "bottle"} < set(report["cosines"])
+    assert report["cosines"][TRUCK] == pytest.approx(report["cosines"]["truck"], abs=1e-4)
+    with Image.open(output.with_name("truck-progress.png")) as strip:
+        assert strip.size == (2 * 128, 128)
+    assert main([*command, "--output", str(tmp_path / "again.svg")]) == 0
+    assert (tmp_path / "again.svg").read_bytes() == output.read_bytes(), "one seed, one drawing"
+    assert main([*command, "--output", str(tmp_path / "other.svg"), "--seed", "1"]) == 0
+    assert (tmp_path / "other.svg").read_bytes() != output.read_bytes()
+
+
+def test_a_browser_shows_the_same_picture(tmp_path):
+    generator = Generator().manual_seed(5)
+    strokes = Strokes.scattered(24, generator)
+    strokes = strokes.map({"widths": torch.rand(24, generator=generator) * 0.1 + 1 / 224})
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)).resize((512, 512))
+    for start in (None, photo):
+        background = None if start is None else draw_command._to_address(start)
+        (tmp_path / "drawing.svg").write_text(strokes.to_svg(512, background))
+        with chromium() as browser:
+            page = browser.new_page(viewport={"width": 512, "height": 512})
+            page.goto((tmp_path / "drawing.svg").as_uri())
+            shown = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB"), np.float64)
+        own = np.asarray(Image.open(io.BytesIO(draw_command._to_png(draw_command._render(strokes, 512, start)))))
+        psnr = 10 * np.log10(255**2 / np.mean((shown - own) ** 2))
+        assert psnr > 30
+
+
+def test_an_interrupted_drawing_keeps_the_best_so_far(repo_root, tmp_path):
+    """In a process of its own: a signal that came late would end the tests' process."""
+    script = f"""
+import os, signal
+from clipsr_training._cli import draw, train
+signal.signal(signal.SIGINT, signal.default_int_handler)
+plain = draw.draw
+def interrupted(*arguments):
+    for drawing in plain(*arguments):
+        yield drawing
+        os.kill(os.getpid(), signal.SIGINT)
+draw.draw = interrupted
+raise SystemExit(train.main(["draw", "a truck", "--strokes", "4", "--steps", "40",
+    "--model", {str(repo_root / "checkpoints/clipsr-small")!r}, "--output", {str(tmp_path / "x.svg")!r}]))
+"""
+    ended = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    assert ended.returncode == 130
+    assert ended.stderr.endswith(f"stopped; {tmp_path / 'x.svg'} is the best drawing so far, of step 10\n")
+    assert (tmp_path / "x.svg").read_text().count("<path") == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["", "--output", "x.svg"], "there is no text to draw"),
+        (["cat", "--output", "x.png"], "--output is x.png; name a file that ends in .svg"),
+        (["cat", "--start", "nowhere.png"], "no image at nowhere.png"),
+        (["cat", "--model", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["draw", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,1 @@
+"""Drawings: strokes optimized by gradients through a CLIP model."""
