@@ -1,6 +1,9 @@
-"""Image files: what they are, their header, and their pixels upright. Knows Pillow and nothing of this room.
+"""Image files: what they are, their header, and their pixels upright.
 
 The first bytes decide: a supported format that cannot be opened is damaged, a foreign one is named with the way out.
+
+Gateway and serving read images alike and are installed separately, so each has this file, byte for byte the same
+(tests/contract/test_image_reader.py). It knows Pillow and nothing of either room.
 """
 
 from __future__ import annotations
@@ -12,9 +15,18 @@ from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
-# What the API promises. Pillow knows dozens more, each a parser that strangers could feed.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+# What the API promises, by Pillow's names. Pillow knows dozens more, each a parser that strangers could feed.
+MEDIA_TYPES = {
+    "JPEG": "image/jpeg",
+    "PNG": "image/png",
+    "WEBP": "image/webp",
+    "GIF": "image/gif",
+    "BMP": "image/bmp",
+    "TIFF": "image/tiff",
+}
+FORMATS = tuple(MEDIA_TYPES)
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SUPPORTED = {
@@ -56,12 +68,13 @@ _TRANSPOSE_OF_ORIENTATION = {
 _SUBFILE_TYPE_TAG = 254  # TIFF 6.0, section 8, NewSubfileType: bit 0 marks a reduced-resolution page
 _MAX_TIFF_PAGES = 8
 
-# PNG chunks that an image needs or that turn it upright. Everything else (profiles, text of any size, dates,
-# animation) is left out before Pillow sees it, and with it whatever is wrong there.
-_KEPT_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf")
+# What describes the pixels of a PNG: orientation and profile. Everything else that is not critical (text of any size,
+# dates, animation) is left out before Pillow sees it, and with it whatever is wrong there.
+_DESCRIBING_CHUNKS = (b"eXIf", b"iCCP")
 # Older programs write EXIF as text under this keyword, and XMP as the other.
-_KEPT_TEXTS = (b"Raw profile type exif\x00", b"XML:com.adobe.xmp\x00")
-_MAX_KEPT_TEXT_BYTES = 256 * 1024
+_DESCRIBING_TEXTS = (b"Raw profile type exif", b"XML:com.adobe.xmp")
+_TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
+_MAX_DESCRIBING_BYTES = 1024 * 1024  # unpacked; beyond it Pillow takes the whole image for damaged
 _END_OF_IMAGE = b"\xff\xd9"
 # Entropy-coded data that no encoder ends with: it changes the pixels wherever some are missing.
 _FILLER = b"\x55" * 4096
@@ -147,7 +160,7 @@ def _name_foreign(content: bytes) -> str | None:
 def _open(content: bytes, name: str, max_pixels: int) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(content), formats=(name,))
-        if name == "TIFF":
+        if isinstance(image, TiffImageFile):
             _skip_thumbnails(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_many_pixels("more pixels", max_pixels) from error
@@ -161,7 +174,7 @@ def _open(content: bytes, name: str, max_pixels: int) -> Image.Image:
     return image
 
 
-def _skip_thumbnails(image: Image.Image) -> None:
+def _skip_thumbnails(image: TiffImageFile) -> None:
     """Go to the first page that is not a reduced form of another; to the largest where all say so."""
     largest, largest_px = 0, 0
     for page in range(_MAX_TIFF_PAGES):
@@ -169,7 +182,7 @@ def _skip_thumbnails(image: Image.Image) -> None:
             image.seek(page)
         except EOFError:
             break
-        if not int(image.tag_v2.get(_SUBFILE_TYPE_TAG, 0)) & 1:  # pyright: ignore[reportAttributeAccessIssue]  # a TIFF
+        if not int(image.tag_v2.get(_SUBFILE_TYPE_TAG, 0)) & 1:
             return
         if image.width * image.height > largest_px:
             largest, largest_px = page, image.width * image.height
@@ -204,43 +217,52 @@ def _load_without_end(content: bytes, max_pixels: int) -> Image.Image:
 
 
 def _tidy(content: bytes, name: str) -> bytes:
-    """Leave out of a PNG what is not needed, and put its EXIF before the pixels, where a header's reader finds it."""
+    """Leave out of a PNG what is not needed, and put what describes its pixels before them, as a header's reader needs.
+
+    Source: PNG specification, third edition, section 5.4 (a small first letter marks a chunk that is not critical).
+    """
     if name != "PNG":
         return content
-    chunks = list(_split_png(content))
-    first = [chunk for kind, chunk in chunks if kind == b"eXIf"]
-    kept = [chunk for kind, chunk in chunks if kind not in (b"IHDR", b"eXIf")]
-    head = [chunk for kind, chunk in chunks if kind == b"IHDR"]
-    return b"".join([_PNG_SIGNATURE, *head[:1], *first[:1], *kept])
+    pixels: list[bytes] = []
+    describing: dict[bytes, bytes] = {}
+    for kind, chunk in _split_png(content):
+        if not kind[:1].islower() or (kind == b"tRNS" and _is_sound(kind, chunk)):
+            pixels.append(chunk)
+        elif kind in _DESCRIBING_CHUNKS:
+            describing.setdefault(kind, chunk)
+        elif kind in _TEXT_CHUNKS and (keyword := chunk[8:].partition(b"\0")[0]) in _DESCRIBING_TEXTS:
+            describing.setdefault(keyword, chunk)
+    sound = [chunk for chunk in describing.values() if _is_sound(chunk[4:8], chunk)]
+    return b"".join([_PNG_SIGNATURE, *pixels[:1], *sound, *pixels[1:]])
 
 
 def _split_png(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the chunks that are kept: type and bytes. A chunk that is cut short, and what follows it, comes as it is.
-
-    Source: PNG specification, third edition, sections 5.3 and 5.4 (a small first letter marks what is not critical).
-    """
+    """Yield type and bytes of each chunk up to the end of the image; one that is cut short comes as it is."""
     position = len(_PNG_SIGNATURE)
     while position < len(content):
         kind = content[position + 4 : position + 8]
-        length = int.from_bytes(content[position : position + 4], "big")
-        end = position + 12 + length
-        chunk = content[position:end]
-        is_critical = not kind[:1].islower()
-        if is_critical or (_is_kept(kind, chunk) and _is_sound(chunk)):
-            yield kind, chunk
+        end = position + 12 + int.from_bytes(content[position : position + 4], "big")
+        yield kind, content[position:end]
         if kind == b"IEND":
             return
         position = end
 
 
-def _is_kept(kind: bytes, chunk: bytes) -> bool:
-    if kind in (b"tEXt", b"zTXt", b"iTXt"):
-        return chunk[8:].startswith(_KEPT_TEXTS) and len(chunk) <= _MAX_KEPT_TEXT_BYTES
-    return kind in _KEPT_CHUNKS
-
-
-def _is_sound(chunk: bytes) -> bool:
-    return len(chunk) >= 12 and struct.unpack(">I", chunk[-4:])[0] == zlib.crc32(chunk[4:-4])
+def _is_sound(kind: bytes, chunk: bytes) -> bool:
+    """Say whether the checksum is right, and what is compressed unpacks to a sensible size."""
+    if not 12 <= len(chunk) <= _MAX_DESCRIBING_BYTES or struct.unpack(">I", chunk[-4:])[0] != zlib.crc32(chunk[4:-4]):
+        return False
+    rest = chunk[8:-4].partition(b"\0")[2]
+    if kind == b"iTXt" and rest[:1] == b"\1":
+        rest = rest[1:2] + rest[2:].split(b"\0", 2)[-1]
+    elif kind not in (b"zTXt", b"iCCP"):
+        return True
+    unpacker = zlib.decompressobj()
+    try:
+        unpacker.decompress(rest[1:], _MAX_DESCRIBING_BYTES)
+    except zlib.error:
+        return False
+    return rest[:1] == b"\0" and not unpacker.unconsumed_tail
 
 
 def make_upright(image: Image.Image) -> Image.Image:
