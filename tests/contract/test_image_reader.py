@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clipsr._formats import ENDING_OF_MEDIA_TYPE, IMAGE_ENDINGS
 from clipsr_gateway import ImageRejectedError
 from clipsr_gateway._images.decode import Picture, decode
+from clipsr_gateway._images.file import FORMATS, MEDIA_TYPES
 from clipsr_gateway._images.header import read_header
 from clipsr_serving.errors import InputError
 from clipsr_serving.images import read_image
-from tests.serving.images.test_images import FOREIGN
+from tests.serving.images.test_images import FOREIGN, PHONES
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVING = ROOT / "serving/src/clipsr_serving/images/_file.py"
@@ -104,19 +106,21 @@ READ = {
     "TIFF behind its thumbnail": encode(
         Image.new("RGB", (12, 12), "red"), "TIFF", tiffinfo={254: 1}, save_all=True, append_images=[picture()]
     ),
+    **{f"{name} with alpha": encode(picture("RGBA"), name) for name in ("WEBP", "AVIF", "HEIF")},
     "MPO": encode(picture(), "MPO", save_all=True, append_images=[picture()]),
     **{f"eXIf {n} behind": behind(encode(picture()), chunk(b"eXIf", exif(n)[6:])) for n in range(1, 9)},
     **{f"XMP {n} behind": behind(encode(picture()), xmp(n)) for n in (3, 6)},
     **{f"old EXIF {n} behind": behind(encode(picture()), old_exif(n)) for n in (3, 6)},
     **{
         f"{name} turned {n}": encode(picture(), name, exif=exif(n))
-        for name in ("JPEG", "PNG", "WEBP", "TIFF")
+        for name in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF")
         for n in (2, 3, 6, 7)
     },
 }
 
 REFUSED = {
     **FOREIGN,
+    **PHONES,
     "no image": b"hello",
     "float": encode(Image.new("F", (4, 4), 0.5), "TIFF"),
     **{f"half a {name}": encode(picture(), name)[:-700] for name in ("JPEG", "BMP", "TIFF")},
@@ -128,6 +132,15 @@ REFUSED = {
 
 def test_both_rooms_have_the_same_code():
     assert SERVING.read_bytes() == GATEWAY.read_bytes(), f"cp {SERVING.relative_to(ROOT)} {GATEWAY.relative_to(ROOT)}"
+
+
+def test_the_client_has_an_ending_for_each_format_and_knows_those_of_pillow():
+    assert set(MEDIA_TYPES.values()) <= set(ENDING_OF_MEDIA_TYPE)
+    Image.init()
+    known = {ending for ending, name in Image.registered_extensions().items() if name in (*FORMATS, "MPO")}
+    assert (
+        known - {".dib", ".apng", ".heifs", ".heics", ".avifs"} <= IMAGE_ENDINGS
+    )  # animations; a bitmap without header
 
 
 @pytest.mark.parametrize("name", READ)

@@ -8,6 +8,7 @@ Gateway and serving read images alike and are installed separately, so each has 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import zlib
@@ -17,6 +18,24 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
+
+def _find_optional_types() -> dict[str, str]:
+    """Find what this installation reads besides, each with one thread, as many images are decoded at once."""
+    found: dict[str, str] = {}
+    with contextlib.suppress(ImportError):
+        from PIL import AvifImagePlugin  # Pillow 11.3 and later, where it was built with libavif
+
+        if AvifImagePlugin.SUPPORTED:
+            AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+            found["AVIF"] = "image/avif"
+    with contextlib.suppress(ImportError):
+        from pillow_heif import register_heif_opener  # pyright: ignore[reportUnknownVariableType]  # extra `heif`
+
+        register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
+        found["HEIF"] = "image/heic"
+    return found
+
+
 # What the API promises, by Pillow's names. Pillow knows dozens more, each a parser that strangers could feed.
 MEDIA_TYPES = {
     "JPEG": "image/jpeg",
@@ -25,11 +44,13 @@ MEDIA_TYPES = {
     "GIF": "image/gif",
     "BMP": "image/bmp",
     "TIFF": "image/tiff",
+    **_find_optional_types(),
 }
 FORMATS = tuple(MEDIA_TYPES)
+_TITLES = {name: name for name in FORMATS} | {"WEBP": "WebP", "HEIF": "HEIC"}
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_SUPPORTED = {
+_SIGNATURES = {
     b"\xff\xd8\xff": "JPEG",
     _PNG_SIGNATURE: "PNG",
     b"GIF87a": "GIF",
@@ -37,21 +58,21 @@ _SUPPORTED = {
     b"BM": "BMP",
     b"II*\x00": "TIFF",
     b"MM\x00*": "TIFF",
+    b"\xff\x0a": "a JPEG XL image",
+    b"\x00\x00\x00\x0cJXL ": "a JPEG XL image",
+    b"\x00\x00\x00\x0cjP  ": "a JPEG 2000 image",
+    b"II+\x00": "a BigTIFF image",
+    b"MM\x00+": "a BigTIFF image",
+    b"8BPS": "a Photoshop document",
+    b"%PDF-": "a PDF document",
+    b"PK\x03\x04": "a ZIP archive or office document",
 }
-_FOREIGN = {
-    b"\xff\x0a": "JPEG XL image",
-    b"\x00\x00\x00\x0cJXL ": "JPEG XL image",
-    b"\x00\x00\x00\x0cjP  ": "JPEG 2000 image",
-    b"II+\x00": "BigTIFF image",
-    b"MM\x00+": "BigTIFF image",
-    b"8BPS": "Photoshop document",
-    b"%PDF-": "PDF document",
-    b"PK\x03\x04": "ZIP archive or office document",
-}
-# Major brands of ISO media files, ISO/IEC 23008-12 and the AVIF specification; any other is a video.
-_BRANDS = {b"avif": "AVIF image", b"avis": "AVIF image"} | dict.fromkeys(
-    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIC image"
-)
+# Brands of ISO media files that hold images (ISO/IEC 23008-12, sections B.4 and 10; AVIF, section 3). The last two say
+# nothing of the coding; what the file is compatible with does.
+_AVIF_BRANDS = (b"avif", b"avis")
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
+_GENERAL_BRANDS = (b"mif1", b"msf1")
+_FOREIGN = {"AVIF": "an AVIF image", "HEIF": "a HEIC image"}
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _SNIFFED_BYTES = 1024
 
@@ -112,12 +133,15 @@ def load_image(content: bytes, *, max_pixels: int) -> Image.Image:
     name = find_format(content)
     content = _tidy(content, name)
     image = _open(content, name, max_pixels)
+    size = image.size
     try:
         image.load()
     except Exception as error:  # plugins raise whatever damaged bytes provoke
         if name != "JPEG" or _END_OF_IMAGE in content[-64:]:
             raise _damaged(name) from error
         return _load_without_end(content, max_pixels)
+    if image.size != size:  # HEIC: what is coded contradicts the header
+        raise _damaged(name)
     return image
 
 
@@ -127,33 +151,43 @@ def find_format(content: bytes) -> str:
     Raises:
         ImageFileError: IMAGE_UNRECOGNIZED, naming what it is where that is known.
     """
-    for signature, name in _SUPPORTED.items():
-        if content.startswith(signature):
-            return name
+    name = next((name for signature, name in _SIGNATURES.items() if content.startswith(signature)), None)
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
-        return "WEBP"
-    foreign = _name_foreign(content)
-    what = "The bytes are not an image in a supported format" if foreign is None else f"This is a {foreign}"
-    if foreign == "Git LFS pointer":
+        name = "WEBP"
+    elif content[4:8] == b"ftyp":
+        name = _find_coding(content)
+    if name in MEDIA_TYPES:
+        return name
+    foreign = _name_foreign(content) if name is None else _FOREIGN.get(name, name)
+    what = "The bytes are not an image in a supported format" if foreign is None else f"This is {foreign}"
+    if foreign == "a Git LFS pointer":
         cure = "run `git lfs pull` and send the file that it stands for"
     else:
-        cure = "send a JPEG, PNG, WebP, GIF, BMP or TIFF file"
+        *titles, last = (_TITLES[name] for name in FORMATS)
+        cure = f"send a {', '.join(titles)} or {last} file"
     raise ImageFileError("IMAGE_UNRECOGNIZED", f"{what}; {cure}.")
 
 
+def _find_coding(content: bytes) -> str:
+    """Name the format of an ISO media file. Source: ISO/IEC 14496-12, section 4.3."""
+    brand = content[8:12].lower()
+    end = min(int.from_bytes(content[:4], "big"), _SNIFFED_BYTES)
+    if brand in _AVIF_BRANDS:
+        return "AVIF"
+    if brand in _GENERAL_BRANDS:
+        is_avif = any(content[start : start + 4] in _AVIF_BRANDS for start in range(16, end, 4))
+        return "AVIF" if is_avif else "HEIF"
+    return "HEIF" if brand in _HEIC_BRANDS else "a video or other ISO media file"
+
+
 def _name_foreign(content: bytes) -> str | None:
-    for signature, name in _FOREIGN.items():
-        if content.startswith(signature):
-            return name
-    if content[4:8] == b"ftyp":
-        return _BRANDS.get(content[8:12].lower(), "video or other ISO media file")
     if content.startswith(_LFS_POINTER):
-        return "Git LFS pointer"
+        return "a Git LFS pointer"
     text = content[:_SNIFFED_BYTES].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith((b"<!doctype html", b"<html")):
-        return "HTML page"
+        return "an HTML page"
     if text.startswith((b"<svg", b"<?xml", b"<!doctype svg")) and b"<svg" in text:
-        return "SVG drawing"
+        return "an SVG drawing"
     return None
 
 
@@ -190,7 +224,7 @@ def _skip_thumbnails(image: TiffImageFile) -> None:
 
 
 def _damaged(name: str) -> ImageFileError:
-    message = f"The {name} file is damaged or cut short and cannot be decoded; send it again in full."
+    message = f"The {_TITLES[name]} file is damaged or cut short and cannot be decoded; send it again in full."
     return ImageFileError("IMAGE_TRUNCATED", message)
 
 
