@@ -30,10 +30,10 @@ cd -- "$root"
 
 case $role in
     container) wanted=(./client './gateway[library,otel]' ./serving) ;;
-    serve) wanted=(-e ./client -e './gateway[library,otel]' -e './serving[triton]') ;;
-    ui) wanted=(-e './client[ui]' -e './gateway[library,otel]' -e './serving[triton]') ;;
+    serve) wanted=(-e ./client -e './gateway[heif,library,otel]' -e './serving[heif,triton]') ;;
+    ui) wanted=(-e './client[ui]' -e './gateway[heif,library,otel]' -e './serving[heif,triton]') ;;
     export) wanted=(-e ./training -e ./export) ;;
-    dev) wanted=(-e './client[export,ui]' -e './gateway[library,otel]' -e ./serving -e ./training -e ./export -r requirements-dev.txt) ;;
+    dev) wanted=(-e './client[export,ui]' -e './gateway[heif,library,otel]' -e './serving[heif]' -e ./training -e ./export -r requirements-dev.txt) ;;
     gpu) wanted=('onnxruntime-gpu[cuda,cudnn]') ;;
     *) fail "unknown role '$role'; use: install.sh container|serve|ui|export|dev|gpu FOLDER" ;;
 esac

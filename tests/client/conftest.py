@@ -127,6 +127,7 @@ class FakeService(
         health: status by service; others are NOT_FOUND.
         delay_s: waited before every answer.
         answer: replaces the answer to Classify.
+        warnings: of every call, and of the first answer of a stream.
     """
 
     url: str = ""
@@ -147,6 +148,7 @@ class FakeService(
     )
     delay_s: float = 0.0
     answer: Callable[[classifier_pb2.ClassifyRequest], classifier_pb2.ClassifyResponse] | None = None
+    warnings: list[types_pb2.Warning] = field(default_factory=list)
     _failures: dict[bytes, status_pb2.Status] = field(default_factory=dict)
     _abort: status_pb2.Status | None = None
     _aborts_left: int | None = None
@@ -207,7 +209,8 @@ class FakeService(
             return self.answer(request)
         labels = self._labels(request.options.label_space)
         return classifier_pb2.ClassifyResponse(
-            results=[self._result(image.content, labels, request.options) for image in request.images]
+            results=[self._result(image.content, labels, request.options) for image in request.images],
+            warnings=self.warnings,
         )
 
     def ClassifyStream(self, request_iterator, context):  # noqa: N802 - the name in the proto
@@ -229,11 +232,11 @@ class FakeService(
                 continue
             while held:
                 self._before_answer(answered, context)
-                yield held.pop()
+                yield self._warn(held.pop(), answered)
                 answered += 1
         while held:
             self._before_answer(answered, context)
-            yield held.pop()
+            yield self._warn(held.pop(), answered)
             answered += 1
 
     def EmbedImages(self, request, context):  # noqa: N802 - the name in the proto
@@ -253,11 +256,17 @@ class FakeService(
             results.append(embedding_pb2.EmbedImageResult(embedding=embedding))
         return embedding_pb2.EmbedImagesResponse(results=results, model_digest=self.info.digest)
 
+    def _warn(self, response, answered):
+        response.warnings.extend([] if answered else self.warnings)
+        return response
+
     def EmbedTexts(self, request, context):  # noqa: N802 - the name in the proto
         self.embeds.append(request)
         self._wait_or_abort(context)
         embeddings = [embedding_pb2.TextEmbedding(values=[len(text), -0.5]) for text in request.texts]
-        return embedding_pb2.EmbedTextsResponse(embeddings=embeddings, model_digest=self.info.digest)
+        return embedding_pb2.EmbedTextsResponse(
+            embeddings=embeddings, model_digest=self.info.digest, warnings=self.warnings
+        )
 
     def Upscale(self, request, context):  # noqa: N802 - the name in the proto
         self.upscales.append(request)

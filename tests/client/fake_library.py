@@ -108,7 +108,7 @@ class FakeLibraryService(library_pb2_grpc.LibraryServiceServicer):
         warnings = []
         if not request.text.isascii():
             message = "The model knows no word of it; ask in English."
-            warnings.append(library_pb2.QueryWarning(reason="QUERY_WITHOUT_KNOWN_TOKEN", message=message))
+            warnings.append(types_pb2.Warning(reason="QUERY_WITHOUT_KNOWN_TOKEN", message=message))
         return library_pb2.SearchByTextResponse(
             hits=self._hits(found, request.options),
             warnings=warnings,

@@ -18,6 +18,7 @@ import clipsr
 from clipsr import (
     AddedImage,
     AlreadyExistsError,
+    AnswerWarning,
     FailedImage,
     ImageFilter,
     InvalidRequestError,
@@ -26,7 +27,6 @@ from clipsr import (
     NewImage,
     NotFoundError,
     PresentImage,
-    QueryWarning,
     ReembedProgress,
     ServiceError,
     ServiceUnavailableError,
@@ -238,7 +238,7 @@ class TestSearching:
 
     def test_a_query_that_the_model_does_not_know(self, filled):
         [warning] = filled.search_text("草地上的狗").warnings
-        assert warning == QueryWarning(
+        assert warning == AnswerWarning(
             reason="QUERY_WITHOUT_KNOWN_TOKEN", message="The model knows no word of it; ask in English."
         )
 
@@ -433,7 +433,7 @@ def test_every_field_of_the_wire_has_its_attribute():
         (library_pb2.StoredImage, clipsr.StoredImage),
         (library_pb2.ImageFilter, clipsr.ImageFilter),
         (library_pb2.SearchHit, clipsr.SearchHit),
-        (library_pb2.QueryWarning, clipsr.QueryWarning),
+        (types_pb2.Warning, clipsr.AnswerWarning),
         (library_pb2.ListImagesResponse, clipsr.ImagePage),
         (library_pb2.ReembedLibraryResponse, clipsr.ReembedProgress),
         (types_pb2.LibraryLimits, clipsr.LibraryLimits),

@@ -14,7 +14,13 @@ from tritonclient.grpc import model_config_pb2 as config_pb2
 from clipsr_export._repository.dims import fill_dims
 
 # KServe names in the docs, Triton's in the configurations, ONNX's in the graphs.
-_TRITON_TYPES = {"BYTES": "TYPE_STRING", "UINT8": "TYPE_UINT8", "FP32": "TYPE_FP32", "INT64": "TYPE_INT64"}
+_TRITON_TYPES = {
+    "BYTES": "TYPE_STRING",
+    "BOOL": "TYPE_BOOL",
+    "UINT8": "TYPE_UINT8",
+    "FP32": "TYPE_FP32",
+    "INT64": "TYPE_INT64",
+}
 _ONNX_TYPES = {
     onnx.TensorProto.UINT8: "TYPE_UINT8",
     onnx.TensorProto.FLOAT: "TYPE_FP32",

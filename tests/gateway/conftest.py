@@ -30,10 +30,12 @@ from clipsr.v1 import (
     upscaler_pb2_grpc,
 )
 from clipsr_gateway import Gateway, GatewayConfig, HealthSchedule, Similarities, load_manifest
+from clipsr_gateway._backend.protocol import TextEmbeddings
 
 IMAGENET_TEMPLATES = 80
 TILE_PX = 64
 EMBED_DIM = 256
+CONTEXT_LENGTH = 32
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +64,7 @@ def document() -> dict[str, Any]:
             "std": [0.25, 0.25, 0.25],
             "interpolation": "bicubic",
         },
-        "text_encoder": {"context_length": 32, "vocab_size": 49408, "pad_token_id": 0},
+        "text_encoder": {"context_length": CONTEXT_LENGTH, "vocab_size": 49408, "pad_token_id": 0},
         "upscaler": {
             "architecture": "liif-test",
             "canvas_sizes_px": [128, 32, 64],
@@ -132,7 +134,7 @@ class FakeBackend:
 
     def encode_labels(self, *, labels: Sequence[str], templates: Sequence[str]) -> FakeLabels:
         self.prepared.append((tuple(labels), tuple(templates)))
-        return FakeLabels(self, len(labels))
+        return FakeLabels(self, tuple(labels))
 
     async def embed_image(
         self,
@@ -153,12 +155,17 @@ class FakeBackend:
 
     async def embed_texts(
         self, texts: Sequence[str], *, templates: Sequence[str], request_id: str, timeout_s: float | None
-    ) -> np.ndarray:
+    ) -> TextEmbeddings:
         self.embed_calls.append({"texts": tuple(texts), "templates": tuple(templates), "request_id": request_id})
         await self.compute()
         self.raise_error(b"")
         rows = np.stack([embedding_of("|".join([text, *templates])) for text in texts])
-        return self.embed_answer(rows) if self.embed_answer else rows
+        values = self.embed_answer(rows) if self.embed_answer else rows
+        return TextEmbeddings(values=values, is_cut=self.find_cut(texts))
+
+    def find_cut(self, texts: Sequence[str]) -> np.ndarray:
+        """A text of more than as many letters as the context has tokens is cut."""
+        return np.array([len(text) > CONTEXT_LENGTH for text in texts])
 
     def raise_error(self, image: bytes) -> None:
         """Raises what a test wants to go wrong."""
@@ -202,7 +209,11 @@ class FakeBackend:
 @dataclass
 class FakeLabels:
     backend: FakeBackend
-    label_count: int
+    labels: tuple[str, ...]
+
+    @property
+    def label_count(self) -> int:
+        return len(self.labels)
 
     async def classify(
         self,
@@ -215,10 +226,14 @@ class FakeLabels:
         size_hw: tuple[int, int] | None = None,
         wants_embedding: bool = False,
         wants_pixels: bool = False,
+        wants_cut: bool = False,
     ) -> Similarities:
         backend = self.backend
         backend.calls.append(
-            {"image": image, "fit": fit, "route": route, "request_id": request_id, "timeout_s": timeout_s}
+            {
+                **{"image": image, "fit": fit, "route": route, "request_id": request_id, "timeout_s": timeout_s},
+                "wants_cut": wants_cut,
+            }
         )
         if request_id.startswith("canary"):
             return even_scores(self.label_count)
@@ -229,6 +244,7 @@ class FakeLabels:
             scores,
             image_embedding=embedding_of(image) if wants_embedding else None,
             pixels=backend.pixels if wants_pixels else None,
+            label_is_cut=backend.find_cut(self.labels) if wants_cut else None,
         )
 
     async def warm(self, *, embed_dim: int, request_id: str, timeout_s: float | None) -> None:

@@ -24,7 +24,6 @@ from clipsr._library_types import (
     LibraryInfo,
     NewImage,
     PresentImage,
-    QueryWarning,
     ReembedProgress,
     SearchHit,
     SearchResult,
@@ -33,6 +32,7 @@ from clipsr._library_types import (
 from clipsr._sync.client import Client
 from clipsr._sync.library import Library
 from clipsr._types import (
+    AnswerWarning,
     Artifact,
     CallerLimits,
     Classification,
@@ -55,6 +55,7 @@ from clipsr._types import (
 __all__ = [
     "AddedImage",
     "AlreadyExistsError",
+    "AnswerWarning",
     "Artifact",
     "AsyncClient",
     "AsyncLibrary",
@@ -83,7 +84,6 @@ __all__ = [
     "NotFoundError",
     "Prediction",
     "PresentImage",
-    "QueryWarning",
     "RateLimitedError",
     "ReembedProgress",
     "Route",

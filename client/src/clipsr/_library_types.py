@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from clipsr._types import FailedImage, ImageSource, RouteTaken
+from clipsr._types import AnswerWarning, FailedImage, ImageSource, RouteTaken
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,19 +170,6 @@ class SearchHit:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class QueryWarning:
-    """Something doubtful about a query; the hits are what the model makes of it all the same.
-
-    Attributes:
-        reason: for programs; "QUERY_WITHOUT_KNOWN_TOKEN" says that the model knows no word of the text.
-        message: for people: what is doubtful and what to do.
-    """
-
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class SearchResult:
     """What a search found.
 
@@ -196,7 +183,7 @@ class SearchResult:
     """
 
     hits: tuple[SearchHit, ...]
-    warnings: tuple[QueryWarning, ...]
+    warnings: tuple[AnswerWarning, ...]
     queue_ms: float
     inference_ms: float
     search_ms: float

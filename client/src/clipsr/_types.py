@@ -81,6 +81,22 @@ class Prediction:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AnswerWarning:
+    """Something doubtful about what was asked; the answer is what the model makes of it all the same.
+
+    Attributes:
+        reason: for programs: "TEXT_CUT" says that a text is longer than the model reads,
+            "QUERY_WITHOUT_KNOWN_TOKEN" that the model knows no word of it. There may be more.
+        message: for people: what is doubtful and what to do.
+        field: path in the request, such as "options.label_space.labels[3]".
+    """
+
+    reason: str
+    message: str
+    field: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Classification:
     """What is known about one image.
 
@@ -95,6 +111,8 @@ class Classification:
             the same.
         embedding: the image's, L2-normalized; None unless asked for.
         encoder_input: a PNG of what the image encoder saw; None unless asked for.
+        warnings: what is doubtful about the labels and templates; the same for all images that were asked about at
+            once.
     """
 
     predictions: tuple[Prediction, ...]
@@ -106,6 +124,7 @@ class Classification:
     none_of_these: bool = False
     embedding: tuple[float, ...] | None = None
     encoder_input: bytes | None = None
+    warnings: tuple[AnswerWarning, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,10 +155,12 @@ class TextEmbedding:
     Attributes:
         values: L2-normalized; the mean over the templates, where there are any.
         model_digest: of the model that answered; embeddings of different digests cannot be compared.
+        warnings: what is doubtful about the texts that were sent with this one, and about the templates.
     """
 
     values: tuple[float, ...]
     model_digest: str
+    warnings: tuple[AnswerWarning, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -28,6 +28,7 @@ class Manifest:
         native_min_side_px: images whose shorter side is at least this take the native route.
         image_size_px: R, side of what `upscale` renders.
         embed_dim: D, width of an embedding.
+        context_length: tokens that the text encoder reads.
         receptive_field_px: pixels around a box that `upscale` sees; None where an older export does not say.
         default_templates: "@" and the name of a template set.
         label_sets: labels by name.
@@ -40,6 +41,7 @@ class Manifest:
     native_min_side_px: int
     image_size_px: int
     embed_dim: int
+    context_length: int
     receptive_field_px: int | None
     default_templates: str
     label_sets: Mapping[str, tuple[str, ...]]
@@ -84,6 +86,7 @@ def load_manifest(repository: Path, *, limits: Limits | None = None) -> Manifest
         native_min_side_px=document.native_min_side_px,
         image_size_px=document.image_encoder.image_size_px,
         embed_dim=document.image_encoder.embed_dim,
+        context_length=document.text_encoder.context_length,
         receptive_field_px=document.upscaler.receptive_field_px,
         default_templates=document.default_templates,
         label_sets=document.label_sets,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from clipsr_serving.errors import InputError, ServingError
 from clipsr_serving.manifest import Scoring
 from clipsr_serving.similarity import compute_cosine, compute_probability
-from clipsr_serving.text.cache import LabelSpaceCache, TextEmbeddingCache
+from clipsr_serving.text.cache import KnownLabels, LabelSpaceCache, TextEmbeddingCache
 from clipsr_serving.text.prompts import LabelSpace, RawLabelSpace
 
 __all__ = ["ParseLabelSpace", "Similarities", "SimilarityRequest", "ZeroShotClassifier"]
@@ -20,6 +20,9 @@ Float32 = NDArray[np.float32]
 
 ParseLabelSpace = Callable[[RawLabelSpace], LabelSpace]
 """Checks and expands a row's labels and templates; raises InputError."""
+
+FindCut = Callable[[LabelSpace], NDArray[np.bool_]]
+"""Says of each label whether it is cut at the context length."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +40,17 @@ class SimilarityRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Similarities:
-    """FP32 [N, labels] each, in the order of the request's labels."""
+    """[N, labels] each, in the order of the request's labels.
+
+    Attributes:
+        cosine: FP32.
+        probability: FP32.
+        label_is_cut: BOOL, whether the text encoder does not see all of the label in its templates.
+    """
 
     cosine: Float32
     probability: Float32
+    label_is_cut: NDArray[np.bool_]
 
 
 class ZeroShotClassifier:
@@ -52,65 +62,71 @@ class ZeroShotClassifier:
         cache: TextEmbeddingCache,
         label_spaces: LabelSpaceCache,
         parse: ParseLabelSpace,
+        find_cut: FindCut,
         scoring: Scoring,
     ) -> None:
         self._cache = cache
         self._label_spaces = label_spaces
         self._parse = parse
+        self._find_cut = find_cut
         self._scoring = scoring
 
     def score(self, requests: Sequence[SimilarityRequest]) -> list[Similarities | ServingError]:
         """Score a batch; a request that fails has its error as answer and leaves the others alone."""
-        class_embeddings = self._find_class_embeddings([space for request in requests for space in request.spaces])
+        known = self._find_labels([space for request in requests for space in request.spaces])
         rows: dict[RawLabelSpace, list[tuple[int, int]]] = {}
         for number, request in enumerate(requests):
             for row, space in enumerate(request.spaces):
                 rows.setdefault(space, []).append((number, row))
         scored: dict[tuple[int, int], tuple[Float32, Float32]] = {}
         for space, members in rows.items():
-            matrix = class_embeddings[space]
-            if isinstance(matrix, ServingError):
+            labels = known[space]
+            if isinstance(labels, ServingError):
                 continue
             images = np.stack([requests[number].image_embedding[row] for number, row in members])
-            cosine = compute_cosine(images, matrix)
+            cosine = compute_cosine(images, labels.embeddings)
             probability = compute_probability(cosine, self._scoring)
             scored.update(zip(members, zip(cosine, probability, strict=True), strict=True))
-        return [self._answer(number, request, class_embeddings, scored) for number, request in enumerate(requests)]
+        return [self._answer(number, request, known, scored) for number, request in enumerate(requests)]
 
-    def _find_class_embeddings(self, spaces: Sequence[RawLabelSpace]) -> dict[RawLabelSpace, Float32 | ServingError]:
-        class_embeddings: dict[RawLabelSpace, Float32 | ServingError] = {}
+    def _find_labels(self, spaces: Sequence[RawLabelSpace]) -> dict[RawLabelSpace, KnownLabels | ServingError]:
+        found: dict[RawLabelSpace, KnownLabels | ServingError] = {}
         wanted: dict[RawLabelSpace, LabelSpace] = {}
         for space in spaces:
-            known = class_embeddings.get(space)
-            if known is None:
-                known = self._label_spaces.find_embeddings(space)
+            known = found.get(space) or self._label_spaces.find_labels(space)
             if known is not None:
-                class_embeddings[space] = known
-                self._cache.counters.hits += 0 if isinstance(known, ServingError) else len(known)
+                found[space] = known
+                self._cache.counters.hits += 0 if isinstance(known, ServingError) else len(known.embeddings)
             elif space not in wanted:
                 try:
                     wanted[space] = self._parse(space)
                 except InputError as error:
-                    class_embeddings[space] = error
+                    found[space] = error
         for space, matrix in zip(wanted, self._cache.look_up(list(wanted.values())), strict=True):
-            class_embeddings[space] = matrix
-            if not isinstance(matrix, ServingError):
-                self._label_spaces.put_embeddings(space, matrix)
-        return class_embeddings
+            if isinstance(matrix, ServingError):
+                found[space] = matrix
+            else:
+                labels = KnownLabels(embeddings=matrix, is_cut=self._find_cut(wanted[space]))
+                found[space] = labels
+                self._label_spaces.put_labels(space, labels)
+        return found
 
     @staticmethod
     def _answer(
         number: int,
         request: SimilarityRequest,
-        class_embeddings: dict[RawLabelSpace, Float32 | ServingError],
+        known: dict[RawLabelSpace, KnownLabels | ServingError],
         scored: dict[tuple[int, int], tuple[Float32, Float32]],
     ) -> Similarities | ServingError:
+        is_cut: list[NDArray[np.bool_]] = []
         for space in request.spaces:
-            failure = class_embeddings[space]
-            if isinstance(failure, ServingError):
-                return failure
+            labels = known[space]
+            if isinstance(labels, ServingError):
+                return labels
+            is_cut.append(labels.is_cut)
         pairs = [scored[number, row] for row in range(len(request.spaces))]
         return Similarities(
             cosine=np.stack([cosine for cosine, _ in pairs]),
             probability=np.stack([probability for _, probability in pairs]),
+            label_is_cut=np.stack(is_cut),
         )

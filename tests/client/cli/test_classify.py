@@ -283,7 +283,7 @@ class TestUnreadable:
         ]
 
     def test_what_is_left_out_is_counted_in_one_line(self, run, folder) -> None:
-        for name in ("x.heic", "y.HEIC", "._a.jpg", "plain"):
+        for name in ("x.psd", "y.PSD", "._a.jpg", "plain"):
             (folder / name).write_bytes(b"x")
         (folder / "__MACOSX").mkdir()
         (folder / "__MACOSX" / "a.jpg").write_bytes(b"x")
@@ -291,9 +291,15 @@ class TestUnreadable:
         done = run("classify", str(folder), "--labels", "cat,dog", "--format", "json")
         assert len(done.out.splitlines()) == 3
         assert done.err == (
-            "clipsr-client: left out of folders: hidden 3, .heic 2, __MACOSX 1, .txt 1, without ending 1, "
+            "clipsr-client: left out of folders: hidden 3, .psd 2, __MACOSX 1, .txt 1, without ending 1, "
             "linked folders 1\n"
         )
+
+    def test_photos_of_phones_are_taken_from_folders(self, run, folder) -> None:
+        for name in ("x.heic", "y.HIF", "z.avif", "w.mpo"):
+            (folder / name).write_bytes(b"x")
+        done = run("classify", str(folder), "--labels", "cat,dog", "--format", "json")
+        assert len(done.out.splitlines()) == 3 + 4
 
     def test_a_file_beyond_the_limit_is_not_sent(self, run, folder, fake_service) -> None:
         fake_service.info.limits.max_image_bytes = 5

@@ -543,6 +543,14 @@ class TestExporting:
         image = SimpleNamespace(source=source, sha256="ab" * 32, media_type="image/jpeg")
         assert make_file_name(image, is_thumbnail=False) == (f"{stem}-" if stem else "") + "ab" * 8 + ".jpg"
 
+    @pytest.mark.parametrize(
+        ("media_type", "ending"),
+        [("image/mpo", ".jpg"), ("image/heic", ".heic"), ("image/avif", ".avif"), ("image/tiff", ".tiff")],
+    )
+    def test_every_kind_of_file_has_its_ending(self, media_type, ending):
+        image = SimpleNamespace(source="a", sha256="ab" * 32, media_type=media_type)
+        assert make_file_name(image, is_thumbnail=False).endswith(ending)
+
 
 class TestRemoving:
     def test_by_hash(self, run, filled):

@@ -22,6 +22,7 @@ from clipsr_gateway import (
     ImageRejectedError,
     InvalidRequestError,
 )
+from clipsr_gateway._backend.protocol import TextEmbeddings
 from clipsr_gateway._backend.triton import TritonBackend
 
 LABELS = ("cat", "犬", "🐦")
@@ -158,6 +159,19 @@ async def test_tensors_are_those_of_the_contract(connected, triton, route, model
     assert scores.probability.shape == (3,)
 
 
+async def test_what_is_cut_is_asked_for_only_where_wanted(connected, triton):
+    row = np.zeros((1, 3), np.float32)
+    cut = np.array([[False, False, True]])
+    triton.outputs = [("cosine", "FP32", row), ("probability", "FP32", row), ("label_is_cut", "BOOL", cut)]
+    scores = await classify(connected, wants_cut=True)
+    assert scores.label_is_cut.tolist() == [False, False, True]
+    assert [output.name for output in triton.requests[-1].outputs] == ["cosine", "probability", "label_is_cut"]
+    assert (await classify(connected)).label_is_cut is None
+    triton.outputs = triton.outputs[:2]
+    with pytest.raises(BackendFaultError, match="'label_is_cut' is absent"):
+        await classify(connected, wants_cut=True)
+
+
 async def test_details_are_asked_for_only_where_wanted_and_then_all(connected, triton):
     pixels = np.random.default_rng(0).integers(0, 256, (1, 3, 4, 4), dtype=np.uint8)
     embedding = np.linspace(0, 1, 5, dtype=np.float32)[None]
@@ -209,14 +223,16 @@ async def test_images_of_one_call_are_embedded_together(connected, triton):
     assert strings(request.raw_input_contents[0]) == [b"\0", b"\1", b"\2"]
 
 
-async def embed_texts(backend: TritonBackend) -> np.ndarray:
+async def embed_texts(backend: TritonBackend) -> TextEmbeddings:
     return await backend.embed_texts(LABELS, templates=TEMPLATES, request_id="id-1", timeout_s=5.0)
 
 
 async def test_texts_are_embedded_by_the_contract(connected, triton):
     rows = np.random.default_rng(0).normal(size=(1, 3, 5)).astype(np.float32)
-    triton.outputs = [("text_embedding", "FP32", rows)]
-    np.testing.assert_array_equal(await embed_texts(connected), rows[0])
+    triton.outputs = [("text_embedding", "FP32", rows), ("text_is_cut", "BOOL", np.array([[False, True, False]]))]
+    embedded = await embed_texts(connected)
+    np.testing.assert_array_equal(embedded.values, rows[0])
+    assert embedded.is_cut.tolist() == [False, True, False]
     (request,) = triton.requests
     assert (request.model_name, request.id) == ("embed_text", "id-1")
     assert [(t.name, t.datatype, list(t.shape)) for t in request.inputs] == [

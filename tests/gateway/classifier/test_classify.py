@@ -233,7 +233,7 @@ async def test_a_message_beyond_the_limit_is_refused_by_grpc(start, request_of):
 BAD_IMAGES = {
     "empty": (b"", "IMAGE_EMPTY"),
     "text": (b"I am a text file named .jpg", "IMAGE_UNRECOGNIZED"),
-    "header cut": (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "IMAGE_UNRECOGNIZED"),
+    "header cut": (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "IMAGE_TRUNCATED"),
     "too many bytes": (bytes(16 * 1024 * 1024 + 1), "IMAGE_TOO_LARGE"),
 }
 

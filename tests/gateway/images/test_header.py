@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageOps
 
 from clipsr_gateway import ImageRejectedError
-from clipsr_gateway._images.header import FORMATS, read_header
+from clipsr_gateway._images.file import FORMATS
+from clipsr_gateway._images.header import read_header
 
 MANY = 10**9
 
@@ -42,11 +43,18 @@ def png_of_size(width: int, height: int) -> bytes:
 def test_size_of_every_format(image_format):
     header = read_header(encode(Image.new("RGB", (7, 5)), image_format), max_pixels=MANY)
     assert (header.format, header.size_hw) == (image_format, (5, 7))
-    assert header.media_type == f"image/{image_format.lower()}"
+    assert header.media_type == ("image/heic" if image_format == "HEIF" else f"image/{image_format.lower()}")
+
+
+def test_photos_of_many_phones_are_jpegs():
+    """MPO: a JPEG that holds another picture behind the first."""
+    pictures = [Image.new("RGB", (7, 5), color) for color in ("red", "blue")]
+    header = read_header(encode(pictures[0], "MPO", save_all=True, append_images=pictures[1:]), max_pixels=MANY)
+    assert (header.media_type, header.size_hw) == ("image/jpeg", (5, 7))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"])
 def test_size_is_that_of_the_upright_image(image_format, orientation):
     content = encode(Image.new("RGB", (7, 5)), image_format, orientation)
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
@@ -126,4 +134,4 @@ def test_any_bytes_give_a_size_or_a_refusal(seed, cut, flips):
     else:
         assert min(header.size_hw) >= 1
         assert header.size_hw[0] * header.size_hw[1] <= MANY
-    assert reason in (None, "IMAGE_UNRECOGNIZED", "IMAGE_TOO_MANY_PIXELS")
+    assert reason in (None, "IMAGE_UNRECOGNIZED", "IMAGE_TRUNCATED", "IMAGE_TOO_MANY_PIXELS")

@@ -484,6 +484,14 @@ async def test_the_server_drains_with_what_was_read_written(start, library_uri):
     assert {image.sha256 for image in await list_all(again.library)} >= {answer.added.sha256 for answer in answers}
 
 
+async def test_a_query_that_is_cut_is_warned_of_also_when_it_is_remembered(start, library_uri):
+    running = await start(library_uri=library_uri)
+    await running.library.CreateLibrary(library_pb2.CreateLibraryRequest(name="pets"))
+    for _ in range(2):
+        [warning] = (await running.library.SearchByText(search("a dog " * 50))).warnings
+        assert (warning.reason, warning.field) == ("TEXT_CUT", "text")
+
+
 async def test_an_unknown_script_is_warned_of(start, library_uri, repository):
     (repository / "text_encoder").mkdir()
     tokenizer = {"model": {"vocab": {"dog</w>": 0, "Ã©e</w>": 1, "æĹ¥</w>": 2}, "end_of_word_suffix": "</w>"}}

@@ -215,8 +215,36 @@ async def test_cmyk_animations_orientation_and_profiles(start):
     response = await one.upscaler.Upscale(request_of(turned, scale=2))
     np.testing.assert_array_equal(np.asarray(opened(response)), nearest(np.asarray(frame), (40, 48)))
     assert (response.input_size.height, response.input_size.width) == (20, 24)
-    profiled = opened(await one.upscaler.Upscale(request_of(file_of(frame, icc_profile=b"a profile"), scale=2)))
-    assert profiled.info["icc_profile"] == b"a profile"
+
+
+def profile(space: bytes, size: int = 400) -> bytes:
+    """A colour profile of which only the header is there."""
+    return bytes(16) + space + bytes(16) + b"acsp" + bytes(size - 40)
+
+
+GREY = Image.fromarray(noise(20, 24)).convert("L")
+
+
+@pytest.mark.parametrize(
+    ("image", "given", "format_", "is_kept"),
+    [
+        (GREY.convert("RGB"), profile(b"RGB "), "PNG", True),
+        (GREY.convert("P"), profile(b"RGB "), "PNG", True),
+        (GREY.convert("RGB"), profile(b"GRAY"), "PNG", False),
+        (GREY.convert("RGB"), b"a profile", "PNG", False),
+        (GREY.convert("RGB"), profile(b"RGB ", size=2_000_000), "PNG", False),
+        (GREY.convert("LA"), profile(b"GRAY"), "PNG", True),
+        (GREY.convert("LA"), profile(b"GRAY"), "WEBP", False),
+        (GREY.convert("LA"), profile(b"RGB "), "PNG", False),
+        (Image.fromarray(np.asarray(GREY).astype(np.uint16) * 257), profile(b"GRAY"), "PNG", True),
+        (GREY.convert("CMYK"), profile(b"CMYK"), "PNG", False),
+    ],
+)
+async def test_a_profile_stays_with_the_colours_that_it_describes(start, image, given, format_, is_kept):
+    one = await start()
+    content = file_of(image, "TIFF" if image.mode == "CMYK" else "PNG", icc_profile=given)
+    request = request_of(content, scale=2, format=f"IMAGE_FORMAT_{format_}")
+    assert opened(await one.upscaler.Upscale(request)).info.get("icc_profile") == (given if is_kept else None)
 
 
 JPEG = file_of(Image.linear_gradient("L").resize((64, 64)), "JPEG")

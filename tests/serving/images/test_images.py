@@ -6,6 +6,9 @@ import functools
 import importlib
 import io
 import struct
+import subprocess
+import sys
+import textwrap
 import zlib
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from clipsr_serving.errors import InputError
 from clipsr_serving.images import (
     FIT_OF_RESIZE_MODE,
     FITS,
+    FORMATS,
     make_canvas,
     make_native_pixels,
     pad_to_canvas,
@@ -118,7 +122,7 @@ class TestRead:
         assert read_image(content).getpixel((0, 0)) == (255, 0, 0)
 
     @pytest.mark.parametrize("orientation", range(1, 9))
-    @pytest.mark.parametrize("file_format", ["PNG", "TIFF", "WEBP"])
+    @pytest.mark.parametrize("file_format", ["PNG", "TIFF", "WEBP", "AVIF", "HEIF"])
     def test_exif_orientation_is_applied(self, orientation, file_format):
         upright = gradient()
         undo = {
@@ -133,8 +137,11 @@ class TestRead:
         stored = upright if orientation == 1 else upright.transpose(undo[orientation])
         exif = Image.Exif()
         exif[0x0112] = orientation
-        options = {"lossless": True} if file_format == "WEBP" else {}
-        assert np.array_equal(read_image(encode(stored, file_format, exif=exif, **options)), upright)
+        options = {"WEBP": {"lossless": True}, "HEIF": {"quality": 95}, "AVIF": {"quality": 95}}.get(file_format, {})
+        read = read_image(encode(stored, file_format, exif=exif.tobytes(), **options))
+        assert read.size == upright.size
+        # A wrong turn is off by 80 levels and more; these codecs are lossy, and halve the resolution of colours.
+        assert np.abs(np.asarray(read).astype(int) - np.asarray(upright)).mean() <= (4 if "quality" in options else 0)
 
     def test_damaged_exif_is_ignored(self):
         content = encode(gradient(), "JPEG", exif=b"Exif\x00\x00garbage that is no TIFF header")
@@ -220,8 +227,6 @@ class TestWhatIsNotNeeded:
 
 
 FOREIGN = {
-    "HEIC": b"\0\0\0\x18ftypheic\0\0\0\0heicmif1" + bytes(200),
-    "AVIF": b"\0\0\0\x1cftypavif\0\0\0\0avifmif1" + bytes(200),
     "video": b"\0\0\0\x18ftypisom\0\0\0\0isommp42",
     "JPEG XL": b"\xff\x0a" + bytes(50),
     "JPEG 2000": b"\0\0\0\x0cjP  \r\n\x87\n",
@@ -229,6 +234,14 @@ FOREIGN = {
     "SVG": b'\xef\xbb\xbf<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>',
     "HTML": b"\n<!DOCTYPE html><html>not found",
     "Git LFS pointer; run `git lfs pull`": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+}
+
+
+PHONES = {
+    "HEIC": b"\0\0\0\x18ftypheic\0\0\0\0heicmif1" + bytes(200),
+    "AVIF": b"\0\0\0\x1cftypavif\0\0\0\0avifmif1" + bytes(200),
+    "HEIC of a general brand": b"\0\0\0\x18ftypmif1\0\0\0\0heicmif1" + bytes(200),
+    "AVIF of a general brand": b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif" + bytes(200),
 }
 
 
@@ -242,8 +255,36 @@ class TestRefuse:
 
     @pytest.mark.parametrize("name", FOREIGN)
     def test_foreign_files_are_named(self, name):
-        with pytest.raises(InputError, match=f"clipsr:IMAGE_UNRECOGNIZED: This is a .*{name}"):
+        with pytest.raises(InputError, match=f"clipsr:IMAGE_UNRECOGNIZED: This is an? .*{name}"):
             read_image(FOREIGN[name])
+
+    @pytest.mark.parametrize("name", PHONES)
+    def test_damaged_files_of_phones_are_named(self, name):
+        with pytest.raises(InputError, match=f"clipsr:IMAGE_TRUNCATED: The {name.split()[0]} file is damaged"):
+            read_image(PHONES[name])
+
+    def test_what_an_installation_lacks_is_named_and_refused(self, tmp_path):
+        """Without Pillow's AVIF and without the extra `heif`."""
+        for name, content in PHONES.items():
+            (tmp_path / name).write_bytes(content)
+        script = textwrap.dedent("""
+            import pathlib, sys
+            sys.modules["pillow_heif"] = sys.modules["PIL.AvifImagePlugin"] = None
+            from clipsr_serving.images._file import FORMATS, ImageFileError, find_format
+            print(*FORMATS)
+            for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
+                try:
+                    find_format(path.read_bytes())
+                except ImageFileError as error:
+                    print(error.reason, error.message)
+        """)
+        done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
+        formats, *refusals = done.stdout.splitlines()
+        assert formats == "JPEG PNG WEBP GIF BMP TIFF"
+        cure = "send a JPEG, PNG, WebP, GIF, BMP or TIFF file."
+        assert refusals == [
+            f"IMAGE_UNRECOGNIZED This is {what} image; {cure}" for what in ["an AVIF"] * 2 + ["a HEIC"] * 2
+        ]
 
     @pytest.mark.parametrize("content", [b"\xff\xd8\xff", b"BM", b"GIF89a", b"\x89PNG\r\n\x1a\n", b"II*\0"])
     def test_a_supported_file_that_ends_after_its_signature_is_cut_short(self, content):
@@ -260,7 +301,7 @@ class TestRefuse:
     def test_formats_that_the_api_does_not_name(self, file_format):
         assert reason_of(encode(gradient(), file_format)) == "IMAGE_UNRECOGNIZED"
 
-    @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
+    @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF", "HEIF"])
     def test_files_cut_short(self, file_format):
         content = encode(gradient(200, 200), file_format)
         for rest in (len(content) * 2 // 3, len(content) // 2, 20):
@@ -297,7 +338,7 @@ class TestRefuse:
     @settings(max_examples=150)
     @given(st.data())
     def test_damage_gives_an_image_or_a_reason_and_nothing_else(self, data):
-        file_format = data.draw(st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]))
+        file_format = data.draw(st.sampled_from(FORMATS))
         content = bytearray(encode_small(file_format))
         for _ in range(data.draw(st.integers(1, 8))):
             content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))

@@ -170,6 +170,14 @@ class TestSimilarity:
         assert response.outputs["cosine"].shape == (1, 130)
         assert triton.batches == [64, 64, 2]
 
+    def test_labels_that_are_cut_are_named(self, load, triton, encode, sizes):
+        model = load("similarity", "SimilarityModel", "similarity")
+        long, template = "red " + "x" * sizes.L, b"{}"
+        for _ in range(2):
+            (response,) = model.execute([similarity_request(sizes, (b"cat", long.encode()), (template,))])
+            assert response.outputs["label_is_cut"].dtype == bool
+            assert response.outputs["label_is_cut"].tolist() == [[False, True]]
+
     def test_what_the_encoder_cannot_tell_apart_is_refused(self, load, triton, encode, sizes):
         model = load("similarity", "SimilarityModel", "similarity")
         begin = "a very long beginning " * sizes.L
@@ -231,8 +239,15 @@ class TestEmbedText:
         embedding = responses[0].outputs["text_embedding"]
         assert embedding.shape == (2, 2, sizes.D)
         np.testing.assert_array_equal(embedding[1, 0], embedding[1, 1])
+        assert responses[0].outputs["text_is_cut"].tolist() == [[False, False], [False, False]]
         np.testing.assert_allclose(np.linalg.norm(embedding, axis=-1), 1, atol=1e-5)
         assert reason_of(responses[1]) == "clipsr:TEXT_EMPTY"
+
+    def test_texts_that_are_cut_are_named(self, load, triton, encode, sizes):
+        model = load("embed_text", "EmbedTextModel", "embed_text")
+        texts = rows((b"cat", b"x" * sizes.L))
+        (response,) = model.execute([{"texts": texts, "templates": rows((b"{}",))}])
+        assert response.outputs["text_is_cut"].tolist() == [[False, True]]
 
     def test_a_template_must_leave_the_text_inside_the_context(self, load, triton, encode, sizes):
         model = load("embed_text", "EmbedTextModel", "embed_text")

@@ -15,7 +15,8 @@ from clipsr_serving.errors import ArtifactError, InputError, TextEncoderError
 from clipsr_serving.manifest import Scoring, read_manifest
 from clipsr_serving.similarity import compute_cosine, compute_probability, l2_normalize
 from clipsr_serving.text.banks import TEXT_ENCODER_ARTIFACT, read_text_banks
-from clipsr_serving.text.cache import LabelSpaceCache, TextEmbeddingCache
+from clipsr_serving.text.cache import KnownLabels, LabelSpaceCache, TextEmbeddingCache
+from clipsr_serving.text.cut import find_cut_labels
 from clipsr_serving.text.embedder import TextEmbedder
 from clipsr_serving.text.prompts import LabelSpace
 from clipsr_serving.text.tokenizer import Tokenizer
@@ -101,16 +102,16 @@ class TestLabelSpaces:
 
     def test_the_bound_in_bytes_is_shared_by_all(self):
         cache = LabelSpaceCache(1000)
-        matrix = np.zeros((2, 100), np.float32)  # 800 bytes
-        cache.put_embeddings(self.SPACE, matrix)
-        assert cache.find_embeddings(self.SPACE) is matrix
+        labels = KnownLabels(embeddings=np.zeros((2, 99), np.float32), is_cut=np.zeros(8, bool))  # 800 bytes
+        cache.put_labels(self.SPACE, labels)
+        assert cache.find_labels(self.SPACE) is labels
         cache.find_strings(b"x", lambda encoded: np.array([b"x" * 300], dtype=object))
-        assert cache.find_embeddings(self.SPACE) is None
+        assert cache.find_labels(self.SPACE) is None
 
     def test_what_is_larger_than_the_bound_is_left_out(self):
         cache = LabelSpaceCache(799)
-        cache.put_embeddings(self.SPACE, np.zeros((2, 100), np.float32))
-        assert cache.find_embeddings(self.SPACE) is None
+        cache.put_labels(self.SPACE, KnownLabels(embeddings=np.zeros((2, 99), np.float32), is_cut=np.zeros(8, bool)))
+        assert cache.find_labels(self.SPACE) is None
 
 
 def make_cache(max_entries=100):
@@ -220,7 +221,15 @@ def make_scorer():
             raise InputError("LABEL_EMPTY", "bad.")
         return LabelSpace(labels=labels, templates=tuple(template.decode() for template in raw[1]))
 
-    scorer = ZeroShotClassifier(cache=cache, label_spaces=LabelSpaceCache(1 << 20), parse=parse, scoring=SOFTMAX)
+    def find_cut(space):
+        looked_at.append(space.labels)
+        return np.array([len(label) > 3 for label in space.labels])
+
+    looked_at = []
+    scorer = ZeroShotClassifier(
+        cache=cache, label_spaces=LabelSpaceCache(1 << 20), parse=parse, find_cut=find_cut, scoring=SOFTMAX
+    )
+    scorer.looked_at = looked_at
     return scorer, cache, encoder
 
 
@@ -230,6 +239,13 @@ def request(*rows, templates=(b"a {}",)):
 
 
 class TestScorer:
+    def test_cut_labels_are_named_and_looked_for_once(self):
+        scorer, _, _ = make_scorer()
+        for _ in range(2):
+            (answer,) = scorer.score([request((b"cat", b"horse"), (b"zebra", b"dog"))])
+            assert answer.label_is_cut.tolist() == [[False, True], [True, False]]
+        assert scorer.looked_at == [("cat", "horse"), ("zebra", "dog")]
+
     def test_scores_every_row_with_its_own_labels(self):
         scorer, _, encoder = make_scorer()
         mixed = request((b"cat", b"dog"), (b"dog", b"fox"))
@@ -299,6 +315,18 @@ class TestBanks:
 
 
 class TestTokenizer:
+    def test_what_is_longer_than_the_context_is_cut(self, repository, sizes):
+        tokenizer = Tokenizer(repository / "text_encoder" / "tokenizer.json", context_length=sizes.L)
+        fits = "x" * (sizes.L - 1)  # a token a byte, and the end
+        assert tokenizer.find_cut(["x", fits, f"{fits}x"]).tolist() == [False, False, True]
+        assert tokenizer.measure(["x", fits, f"{fits}x"]).tolist() == [2, sizes.L, sizes.L]
+
+    def test_a_label_counts_in_the_longest_of_its_templates(self, repository, sizes):
+        tokenizer = Tokenizer(repository / "text_encoder" / "tokenizer.json", context_length=sizes.L)
+        labels = ["x" * (sizes.L - 5), "x" * (sizes.L - 4)]
+        assert find_cut_labels(labels, ("{}", "an {}!"), tokenizer).tolist() == [False, True]
+        assert find_cut_labels(labels, ("{}",), tokenizer).tolist() == [False, False]
+
     def test_cuts_and_pads_to_the_context_length(self, repository, sizes):
         tokenizer = Tokenizer(repository / "text_encoder" / "tokenizer.json", context_length=sizes.L)
         ids = tokenizer(["a", "猫 🐱", "long " * 100])

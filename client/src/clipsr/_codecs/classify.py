@@ -11,6 +11,7 @@ from clipsr._codecs.arguments import as_count, as_number, as_text, as_texts, inv
 from clipsr._codecs.status_details import parse_details
 from clipsr._errors import ServiceError
 from clipsr._types import (
+    AnswerWarning,
     Artifact,
     CallerLimits,
     Classification,
@@ -176,7 +177,13 @@ def decode_results(
     """
     if len(response.results) != image_count:
         raise unreadable(f"{len(response.results)} results for {image_count} images")
-    return [decode_result(result) for result in response.results]
+    warnings = decode_warnings(response.warnings)
+    return [decode_result(result, warnings=warnings) for result in response.results]
+
+
+def decode_warnings(warnings: Iterable[types_pb2.Warning]) -> tuple[AnswerWarning, ...]:
+    """Return what is doubtful about a request."""
+    return tuple(AnswerWarning(reason=each.reason, message=each.message, field=each.field) for each in warnings)
 
 
 def decode_model_info(response: classifier_pb2.GetModelInfoResponse) -> ModelInfo:
@@ -222,8 +229,14 @@ def decode_model_info(response: classifier_pb2.GetModelInfoResponse) -> ModelInf
     )
 
 
-def decode_result(result: classifier_pb2.ClassifyResult) -> Classification | FailedImage:
+def decode_result(
+    result: classifier_pb2.ClassifyResult, *, warnings: tuple[AnswerWarning, ...]
+) -> Classification | FailedImage:
     """Return the outcome for one image.
+
+    Args:
+        result: of the image.
+        warnings: of its request.
 
     Raises:
         ServiceError: it says something that this version does not know.
@@ -247,6 +260,7 @@ def decode_result(result: classifier_pb2.ClassifyResult) -> Classification | Fai
         none_of_these=found.none_of_these,
         embedding=tuple(found.embedding) or None,
         encoder_input=found.encoder_input or None,
+        warnings=warnings,
     )
 
 

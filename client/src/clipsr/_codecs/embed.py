@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from clipsr._codecs.arguments import as_texts
-from clipsr._codecs.classify import decode_failure, decode_route, encode_fit, encode_route, unreadable
+from clipsr._codecs.classify import decode_failure, decode_route, decode_warnings, encode_fit, encode_route, unreadable
 from clipsr._types import FailedImage, Fit, ImageEmbedding, Route, TextEmbedding
 from clipsr.v1 import embedding_pb2
 
@@ -57,8 +57,9 @@ def decode_text_embeddings(response: embedding_pb2.EmbedTextsResponse, *, text_c
     """
     if len(response.embeddings) != text_count:
         raise unreadable(f"{len(response.embeddings)} embeddings for {text_count} texts")
+    warnings = decode_warnings(response.warnings)
     return [
-        TextEmbedding(values=tuple(embedding.values), model_digest=response.model_digest)
+        TextEmbedding(values=tuple(embedding.values), model_digest=response.model_digest, warnings=warnings)
         for embedding in response.embeddings
     ]
 

@@ -6,12 +6,11 @@ from datetime import datetime, timezone
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from clipsr._codecs.classify import decode_route
+from clipsr._codecs.classify import decode_route, decode_warnings
 from clipsr._errors import NotFoundError
 from clipsr._library_types import (
     ImagePage,
     LibraryInfo,
-    QueryWarning,
     ReembedProgress,
     SearchHit,
     SearchResult,
@@ -87,7 +86,7 @@ def decode_found(response: library_pb2.SearchByTextResponse | library_pb2.Search
     warnings = response.warnings if isinstance(response, library_pb2.SearchByTextResponse) else ()
     return SearchResult(
         hits=tuple(SearchHit(image=decode_image(hit.image), cosine=hit.cosine) for hit in response.hits),
-        warnings=tuple(QueryWarning(reason=each.reason, message=each.message) for each in warnings),
+        warnings=decode_warnings(warnings),
         queue_ms=response.timing.queue_ms,
         inference_ms=response.timing.inference_ms,
         search_ms=response.search_ms,

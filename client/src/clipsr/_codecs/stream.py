@@ -9,8 +9,8 @@ from typing import Any, Generic, TypeVar
 from google.protobuf.message import Message
 
 from clipsr import _images
-from clipsr._codecs.classify import decode_result, message_bytes
-from clipsr._types import Classification, FailedImage, ImageSource
+from clipsr._codecs.classify import decode_result, decode_warnings, message_bytes
+from clipsr._types import AnswerWarning, Classification, FailedImage, ImageSource
 from clipsr.v1 import classifier_pb2, types_pb2
 
 MESSAGE_OVERHEAD_BYTES = 32
@@ -53,7 +53,7 @@ def classify_stream_codec(options: classifier_pb2.ClassifyOptions) -> StreamCode
         content_bytes=len,
         measure=lambda content: message_bytes(len(content)) + MESSAGE_OVERHEAD_BYTES,
         encode=_encode_image,
-        decode=_decode_answer,
+        decode=_Answers().decode,
     )
 
 
@@ -62,5 +62,12 @@ def _encode_image(index: int, content: bytes) -> classifier_pb2.ClassifyStreamRe
     return classifier_pb2.ClassifyStreamRequest(image=classifier_pb2.StreamImage(index=index, image=image))
 
 
-def _decode_answer(response: classifier_pb2.ClassifyStreamResponse) -> Outcome:
-    return response.index, decode_result(response.result)
+class _Answers:
+    """Decodes the answers of one run: warnings come with one of them and hold for those that follow, too."""
+
+    def __init__(self) -> None:
+        self._warnings: tuple[AnswerWarning, ...] = ()
+
+    def decode(self, response: classifier_pb2.ClassifyStreamResponse) -> Outcome:
+        self._warnings = decode_warnings(response.warnings) or self._warnings
+        return response.index, decode_result(response.result, warnings=self._warnings)

@@ -13,15 +13,12 @@ from pathlib import Path
 import click
 
 from clipsr import FailedImage
+from clipsr._formats import IMAGE_ENDINGS
 from clipsr._images import describe_unreadable
 from clipsr.cli._exits import report
 from clipsr.cli._text import escape_controls
 
 STDIN = "-"
-
-IMAGE_ENDINGS = frozenset({".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-"""What is taken from a folder: the formats that the service decodes (types.proto, Image). A file that is named on the
-command line is sent whatever its name is; the service judges by content."""
 
 _ARCHIVE_FOLDER = "__MACOSX"  # what macOS adds to archives: no images, though their names end like some
 _ENDING_LETTERS = 8  # longer ones are no kind of file but a part of a name

@@ -75,6 +75,7 @@ def _show_classification(content: bytes, outcome: Classification) -> str:
     if outcome.encoder_input is not None:
         pictures.append(_markup.picture(outcome.encoder_input, caption=f"As the model saw it, after {took}"))
     return _markup.panel(
+        *(_markup.caution(warning.message) for warning in outcome.warnings),
         f'<div class="cs-pictures">{"".join(pictures)}</div>',
         _markup.bars(outcome.predictions, caption=f"Most likely: {best.label}, {best.probability:.1%}"),
         _markup.quiet(

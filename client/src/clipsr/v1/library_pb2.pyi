@@ -264,19 +264,11 @@ class SearchByTextResponse(_message.Message):
     SEARCH_MS_FIELD_NUMBER: _ClassVar[int]
     MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
     hits: _containers.RepeatedCompositeFieldContainer[SearchHit]
-    warnings: _containers.RepeatedCompositeFieldContainer[QueryWarning]
+    warnings: _containers.RepeatedCompositeFieldContainer[_types_pb2.Warning]
     timing: _types_pb2.Timing
     search_ms: float
     model_digest: str
-    def __init__(self, hits: _Optional[_Iterable[_Union[SearchHit, _Mapping]]] = ..., warnings: _Optional[_Iterable[_Union[QueryWarning, _Mapping]]] = ..., timing: _Optional[_Union[_types_pb2.Timing, _Mapping]] = ..., search_ms: _Optional[float] = ..., model_digest: _Optional[str] = ...) -> None: ...
-
-class QueryWarning(_message.Message):
-    __slots__ = ("reason", "message")
-    REASON_FIELD_NUMBER: _ClassVar[int]
-    MESSAGE_FIELD_NUMBER: _ClassVar[int]
-    reason: str
-    message: str
-    def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
+    def __init__(self, hits: _Optional[_Iterable[_Union[SearchHit, _Mapping]]] = ..., warnings: _Optional[_Iterable[_Union[_types_pb2.Warning, _Mapping]]] = ..., timing: _Optional[_Union[_types_pb2.Timing, _Mapping]] = ..., search_ms: _Optional[float] = ..., model_digest: _Optional[str] = ...) -> None: ...
 
 class SearchByImageRequest(_message.Message):
     __slots__ = ("library", "image", "sha256", "fit", "route", "options", "exclude_query")

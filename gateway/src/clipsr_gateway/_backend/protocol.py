@@ -23,12 +23,14 @@ class Similarities:
         probability: [K] float32 in [0, 1], in the order of the labels.
         image_embedding: [D] float32, L2-normalized; None unless asked for.
         pixels: [3, R, R] uint8 RGB, what the image encoder received; None unless asked for.
+        label_is_cut: [K] whether the text encoder does not see all of a label; None unless asked for.
     """
 
     cosine: npt.NDArray[np.float32]
     probability: npt.NDArray[np.float32]
     image_embedding: npt.NDArray[np.float32] | None = None
     pixels: npt.NDArray[np.uint8] | None = None
+    label_is_cut: npt.NDArray[np.bool_] | None = None
 
     def validate(self, *, label_count: int, embed_dim: int | None = None, side_px: int | None = None) -> str | None:
         """Return what makes these similarities unusable, or None if they are sound.
@@ -43,6 +45,8 @@ class Similarities:
                 f"{label_count} labels were sent, but cosine has shape {self.cosine.shape} "
                 f"and probability {self.probability.shape}"
             )
+        if self.label_is_cut is not None and self.label_is_cut.shape != (label_count,):
+            return f"{label_count} labels were sent, but label_is_cut has shape {self.label_is_cut.shape}"
         if not (np.isfinite(self.cosine).all() and np.isfinite(self.probability).all()):
             return "cosine or probability is not finite"
         if embed_dim is not None and (fault := embedding_fault(self.image_embedding, (embed_dim,))):
@@ -51,6 +55,19 @@ class Similarities:
             shape = None if self.pixels is None else self.pixels.shape
             return f"pixels of shape (3, {side_px}, {side_px}) were expected, {shape} came"
         return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextEmbeddings:
+    """What the models make of texts.
+
+    Attributes:
+        values: [N, D] float32, L2-normalized.
+        is_cut: [N] whether the text encoder does not see all of a text.
+    """
+
+    values: npt.NDArray[np.float32]
+    is_cut: npt.NDArray[np.bool_]
 
 
 def embedding_fault(values: npt.NDArray[np.float32] | None, shape: tuple[int, ...]) -> str | None:
@@ -74,6 +91,7 @@ class EncodedLabels(Protocol):
         size_hw: tuple[int, int] | None = None,
         wants_embedding: bool = False,
         wants_pixels: bool = False,
+        wants_cut: bool = False,
     ) -> Similarities:
         """Classify one image.
 
@@ -87,6 +105,7 @@ class EncodedLabels(Protocol):
                 None sends the image alone.
             wants_embedding: whether `Similarities.image_embedding` is needed.
             wants_pixels: whether `Similarities.pixels` is needed.
+            wants_cut: whether `Similarities.label_is_cut` is needed.
 
         Raises:
             BackendUnavailableError: the backend does not answer or has not loaded the ensemble.
@@ -146,7 +165,7 @@ class InferenceBackend(Protocol):
 
     async def embed_texts(
         self, texts: Sequence[str], *, templates: Sequence[str], request_id: str, timeout_s: float | None
-    ) -> npt.NDArray[np.float32]:
+    ) -> TextEmbeddings:
         """Embed texts, each as the mean over the templates.
 
         Args:
@@ -154,9 +173,6 @@ class InferenceBackend(Protocol):
             templates: each with exactly one "{}".
             request_id: shown in the backend's own log.
             timeout_s: seconds until the caller stops waiting; None waits forever.
-
-        Returns:
-            [N, D] L2-normalized.
 
         Raises:
             BackendError, DeadlineExceededError: as EncodedLabels.classify.

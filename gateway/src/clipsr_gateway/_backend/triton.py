@@ -19,7 +19,7 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from clipsr_gateway._backend.coalescer import RequestCoalescer
-from clipsr_gateway._backend.protocol import Fit, Route, Similarities
+from clipsr_gateway._backend.protocol import Fit, Route, Similarities, TextEmbeddings
 from clipsr_gateway._tracing import outgoing_headers
 from clipsr_gateway.errors import (
     BackendFaultError,
@@ -184,16 +184,17 @@ class TritonBackend:
 
     async def embed_texts(
         self, texts: Sequence[str], *, templates: Sequence[str], request_id: str, timeout_s: float | None
-    ) -> npt.NDArray[np.float32]:
+    ) -> TextEmbeddings:
         """Embed texts; see InferenceBackend.embed_texts. Cancelling the caller cancels the request in Triton."""
         result = await self._connection.infer(
             EMBED_TEXT_MODEL,
             inputs=[_bytes_input("texts", [texts]), _bytes_input("templates", [templates])],
-            outputs=["text_embedding"],
+            outputs=["text_embedding", "text_is_cut"],
             request_id=request_id,
             timeout_s=timeout_s,
         )
-        return _float_output(result, "text_embedding", rank=2)[0]
+        values = _float_output(result, "text_embedding", rank=2)[0]
+        return TextEmbeddings(values=values, is_cut=_bool_output(result, "text_is_cut")[0])
 
     async def max_tiles(self, *, timeout_s: float | None) -> int:
         """Return `max_batch_size` of `upscale`, as it is configured now.
@@ -261,6 +262,7 @@ class TritonLabels:
         size_hw: tuple[int, int] | None = None,
         wants_embedding: bool = False,
         wants_pixels: bool = False,
+        wants_cut: bool = False,
     ) -> Similarities:
         """Run one ensemble on one image; see EncodedLabels.classify."""
         is_detailed = wants_embedding or wants_pixels
@@ -270,7 +272,11 @@ class TritonLabels:
             result = await self._connection.infer(
                 DETAILED_MODELS[route] if is_detailed else MODELS[route],
                 inputs=[*_image_inputs(images, fit), *self._make_inputs(count)],
-                outputs=["cosine", "probability", *(("image_embedding", "pixels") if is_detailed else ())],
+                outputs=[
+                    *("cosine", "probability"),
+                    *(("label_is_cut",) if wants_cut else ()),
+                    *(("image_embedding", "pixels") if is_detailed else ()),
+                ],
                 request_id=request_id,
                 timeout_s=timeout_s,
             )
@@ -278,19 +284,21 @@ class TritonLabels:
             probability = _float_output(result, "probability", rank=1, count=count)
             embedding = _float_output(result, "image_embedding", rank=1, count=count) if wants_embedding else None
             pixels = _pixel_output(result, count=count) if wants_pixels else None
+            is_cut = _bool_output(result, "label_is_cut", count=count) if wants_cut else None
             return [
                 Similarities(
                     cosine=cosine[row],
                     probability=probability[row],
                     image_embedding=None if embedding is None else embedding[row],
                     pixels=None if pixels is None else pixels[row],
+                    label_is_cut=None if is_cut is None else is_cut[row],
                 )
                 for row in range(count)
             ]
 
         if not _may_share(size_hw):
             return (await send([image]))[0]
-        key = (request_id, route, fit, size_hw, wants_embedding, wants_pixels)
+        key = (request_id, route, fit, size_hw, wants_embedding, wants_pixels, wants_cut)
         return await self._coalescer.submit(key, image, send, max_items=self._max_group)
 
     def _make_inputs(self, count: int) -> list[InferInput]:
@@ -352,6 +360,19 @@ def _float_output(result: Any, name: str, *, rank: int, count: int = 1) -> npt.N
     if tensor.dtype != np.float32 or tensor.ndim != 1 + rank or tensor.shape[0] != count:
         expected = f"float32 ({count}{', N' * rank})"
         raise BackendFaultError(f"Triton's output {name!r} is {tensor.dtype} {tensor.shape}, expected {expected}")
+    return tensor
+
+
+def _bool_output(result: Any, name: str, *, count: int = 1) -> npt.NDArray[np.bool_]:
+    """Return an output of one dimension with its batch dimension.
+
+    Raises:
+        BackendFaultError: the output is absent or is not BOOL with a batch of `count`.
+    """
+    tensor: npt.NDArray[Any] | None = result.as_numpy(name)
+    if tensor is None or tensor.dtype != np.bool_ or tensor.ndim != 2 or tensor.shape[0] != count:
+        found = "absent" if tensor is None else f"{tensor.dtype} {tensor.shape}"
+        raise BackendFaultError(f"Triton's output {name!r} is {found}, expected bool ({count}, N)")
     return tensor
 
 

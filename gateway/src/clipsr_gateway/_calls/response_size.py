@@ -13,6 +13,9 @@ _PREDICTION_OVERHEAD_BYTES = 20
 _RESULT_OVERHEAD_BYTES = 192
 _FLOAT_BYTES = 4
 
+# More than what is doubtful about labels or texts takes in an answer, see _texts/warnings.py.
+WARNINGS_BYTES = 8 * 1024
+
 
 def check_classify_response(
     *,
@@ -47,7 +50,8 @@ def check_classify_response(
     parts += [f"a picture of {encoder_side_px} x {encoder_side_px} pixels"] if encoder_side_px else []
     which = f"each of {image_count:,} images" if image_count > 1 else "one image"
     hint = "Set a smaller top_k or send fewer images" if image_count > 1 else "Set a smaller top_k"
-    _check(image_count * image_bytes, f"{' and '.join(parts)} for {which}", hint, field, limits)
+    total_bytes = image_count * image_bytes + WARNINGS_BYTES
+    _check(total_bytes, f"{' and '.join(parts)} for {which}", hint, field, limits)
 
 
 def check_embedding_response(*, count: int, embed_dim: int, field: str, limits: Limits) -> None:
@@ -56,7 +60,7 @@ def check_embedding_response(*, count: int, embed_dim: int, field: str, limits: 
     Raises:
         InvalidRequestError: they would not fit one message.
     """
-    response_bytes = count * (_RESULT_OVERHEAD_BYTES + embed_dim * _FLOAT_BYTES)
+    response_bytes = count * (_RESULT_OVERHEAD_BYTES + embed_dim * _FLOAT_BYTES) + WARNINGS_BYTES
     _check(response_bytes, f"{count:,} embeddings", f"Send fewer {field} in one request", field, limits)
 
 

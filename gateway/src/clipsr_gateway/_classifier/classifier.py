@@ -21,6 +21,7 @@ from clipsr_gateway._offload import run_off_loop
 from clipsr_gateway._texts.label_cache import LabelCache
 from clipsr_gateway._texts.labels import CHECKING_BYTES
 from clipsr_gateway._texts.warming import LabelWarmer
+from clipsr_gateway._texts.warnings import cut_warnings
 from clipsr_gateway.errors import BackendFaultError, BackendUnavailableError, Violation
 
 
@@ -77,7 +78,8 @@ class ImageClassifier:
         return classifier_pb2.ClassifyResult(classification=await self._describe(turn, similarities, options))
 
     async def _infer(self, image: PlannedImage, options: PreparedOptions, call: Call) -> Similarities:
-        similarities = await options.known.encoded.classify(
+        known = options.known
+        similarities = await known.encoded.classify(
             image.content,
             fit=options.fit,
             route=image.route,
@@ -86,6 +88,7 @@ class ImageClassifier:
             size_hw=image.size_hw,
             wants_embedding=options.wants_embedding,
             wants_pixels=options.wants_encoder_input,
+            wants_cut=known.warnings is None,
         )
         fault = similarities.validate(
             label_count=len(options.labels),
@@ -94,6 +97,14 @@ class ImageClassifier:
         )
         if fault:
             raise BackendFaultError(fault)
+        if known.warnings is None and similarities.label_is_cut is not None:
+            known.warnings = cut_warnings(
+                options.labels,
+                similarities.label_is_cut,
+                noun="label",
+                field=known.field,
+                context_length=self._core.manifest.context_length,
+            )
         return similarities
 
     async def _describe(

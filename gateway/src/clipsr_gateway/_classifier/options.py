@@ -116,9 +116,11 @@ def prepare_options(
 
 
 def _encode_labels(space: types_pb2.LabelSpace, core: Core) -> KnownLabels:
-    query = resolve_label_space(space, path=f"{_PATH}label_space", manifest=core.manifest, limits=core.limits)
+    path = f"{_PATH}label_space"
+    query = resolve_label_space(space, path=path, manifest=core.manifest, limits=core.limits)
     encoded = core.backend.encode_labels(labels=query.labels, templates=query.templates)
-    return KnownLabels(query=query, encoded=encoded, wire_bytes=space.ByteSize())
+    field = f"{path}.label_set" if space.label_set else f"{path}.labels[{{}}]"
+    return KnownLabels(query=query, encoded=encoded, wire_bytes=space.ByteSize(), field=field)
 
 
 def _threshold_violations(options: classifier_pb2.ClassifyOptions) -> Iterator[Violation]:

@@ -45,7 +45,7 @@ class ClassifierService(classifier_pb2_grpc.ClassifierServiceServicer):
         )
         call.fields["failed"] = sum(result.HasField("error") for result in results)
         call.fields["routes"] = Counter(image.route for image in images if isinstance(image, PlannedImage))
-        return classifier_pb2.ClassifyResponse(results=results)
+        return classifier_pb2.ClassifyResponse(results=results, warnings=options.known.warnings or ())
 
     async def ClassifyStream(  # noqa: N802 - the name in the proto
         self, request_iterator: AsyncIterator[classifier_pb2.ClassifyStreamRequest], context: _Context
@@ -56,11 +56,13 @@ class ClassifierService(classifier_pb2_grpc.ClassifierServiceServicer):
         routes: Counter[str] = Counter()
         async with ImageStream(request_iterator, call=call, max_age_s=self._core.max_stream_age_s) as stream:
             options = await self._classifier.resolve_options((await stream.read_first()).options, call)
+            is_warned = False
 
             async def classify(
                 message: classifier_pb2.ClassifyStreamRequest,
             ) -> classifier_pb2.ClassifyStreamResponse:
                 index, content = message.image.index, message.image.image.content
+                nonlocal is_warned
                 image = await plan_image(content, field="image.image.content", forced=options.route, core=self._core)
                 if isinstance(image, PlannedImage):
                     await call.admit_next(units=image.units(labels=len(options.labels)))
@@ -68,7 +70,9 @@ class ClassifierService(classifier_pb2_grpc.ClassifierServiceServicer):
                 counts.update(images=1, failed=int(result.HasField("error")))
                 routes.update([image.route] if isinstance(image, PlannedImage) else ())
                 call.fields.update(counts, routes=routes)
-                return classifier_pb2.ClassifyStreamResponse(index=index, result=result)
+                warnings = () if is_warned else options.known.warnings or ()
+                is_warned = is_warned or bool(warnings)
+                return classifier_pb2.ClassifyStreamResponse(index=index, result=result, warnings=warnings)
 
             await stream.answer_images(
                 classify, write=context.write, max_items=limits.max_stream_images, max_bytes=limits.max_message_bytes

@@ -8,7 +8,6 @@ from typing import Any
 
 import grpc.aio
 import numpy as np
-import numpy.typing as npt
 
 from clipsr.v1 import embedding_pb2, embedding_pb2_grpc
 from clipsr_gateway._admission.controller import text_units
@@ -28,8 +27,9 @@ from clipsr_gateway._images.plan import (
 )
 from clipsr_gateway._images.turn import IMAGE_ERRORS, ROUTE_NUMBERS, size_message
 from clipsr_gateway._offload import run_off_loop
-from clipsr_gateway._texts.embed import embed_texts
+from clipsr_gateway._texts.embed import EmbeddedTexts, embed_texts
 from clipsr_gateway._texts.labels import CHECKING_BYTES, TextQuery, resolve_texts
+from clipsr_gateway._texts.warnings import cut_warnings
 from clipsr_gateway.errors import InvalidRequestError, Violation
 
 # Passes through the text encoder in one request to the backend: a full batch of `text_encoder`. Portions of other calls
@@ -79,20 +79,29 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         call.admit(items=len(query.texts), units=text_units(len(query.texts) * len(query.templates)))
         size = max(1, _PASSES_PER_REQUEST // len(query.templates))
         starts = range(0, len(query.texts), size)
-        portions: dict[int, npt.NDArray[np.float32]] = {}
+        portions: dict[int, EmbeddedTexts] = {}
         queue = iter(starts)
 
         async def work() -> None:
             for start in queue:  # shared: each worker takes the next one
                 portion = replace(query, texts=query.texts[start : start + size])
-                portions[start] = (await embed_texts(portion, core=self._core, call=call)).embeddings
+                portions[start] = await embed_texts(portion, core=self._core, call=call)
 
         await gather_or_cancel(work() for _ in range(_REQUESTS_IN_FLIGHT))
         return embedding_pb2.EmbedTextsResponse(
             embeddings=[
-                embedding_pb2.TextEmbedding(values=row) for start in starts for row in portions[start].tolist()
+                embedding_pb2.TextEmbedding(values=row)
+                for start in starts
+                for row in portions[start].embeddings.tolist()
             ],
             model_digest=self._core.manifest.digest,
+            warnings=cut_warnings(
+                query.texts,
+                np.concatenate([portions[start].is_cut for start in starts]),
+                noun="text",
+                field="texts[{}]",
+                context_length=self._core.manifest.context_length,
+            ),
         )
 
     async def _embed_image(

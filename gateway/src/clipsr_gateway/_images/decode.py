@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import io
+import sys
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 
-from clipsr_gateway._images.header import FORMATS
+from clipsr_gateway._images.file import ImageFileError, load_image, make_upright, to_eight_bits
 from clipsr_gateway.errors import ImageRejectedError
 
 # Pixels around what is visible that take on its colours. Interpolation reaches two pixels; the encoder looks further,
 # but its result fades with distance.
 _BLEED_PX = 8
 
-# Modes whose embedded colour profile still describes the pixels after conversion to grey or RGB.
-_PROFILED_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
+_GREY_MODES = ("1", "L", "LA", "La")
+
+# ICC.1:2022, section 7.2: the header of a profile, its signature, and the colour space of what it describes.
+_PROFILE_HEADER_BYTES = 128
+_PROFILE_SIGNATURE = slice(36, 40)
+_PROFILE_COLOR_SPACE = slice(16, 20)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,11 @@ class Picture:
         return self.color.shape[1], self.color.shape[2]
 
     @property
+    def is_grey(self) -> bool:
+        """Whether `color` is one plane."""
+        return self.color.shape[0] == 1
+
+    @property
     def is_opaque(self) -> bool:
         """Whether nothing is lost without the alpha."""
         return self.alpha is None or bool((self.alpha == 255).all())
@@ -56,11 +65,11 @@ def decode(content: bytes) -> Picture:
     Raises:
         ImageRejectedError: IMAGE_TRUNCATED or IMAGE_UNRECOGNIZED.
     """
-    image = _upright(_load(content))
-    profile = image.info.get("icc_profile") if image.mode in _PROFILED_MODES else None
+    image = _load(content)
     try:
-        image = _from_16_bit(image) if image.mode.startswith("I") else image
-        has_alpha, is_grey = image.has_transparency_data, image.mode in ("1", "L", "LA", "La")
+        profile = _find_profile(image)
+        image = to_eight_bits(image) if image.mode.startswith("I") else image
+        has_alpha, is_grey = image.has_transparency_data, image.mode in _GREY_MODES
         if image.mode == "F":
             raise ValueError("floating-point pixels have no defined range")
         planes = np.asarray(image.convert("RGBA" if has_alpha else "RGB"), dtype=np.uint8).transpose(2, 0, 1)
@@ -74,37 +83,20 @@ def decode(content: bytes) -> Picture:
 
 
 def _load(content: bytes) -> Image.Image:
-    image = Image.open(io.BytesIO(content), formats=FORMATS)
     try:
-        image.load()
-    except Exception as cause:  # plugins raise whatever damaged bytes provoke
-        message = f"The {image.format} file is damaged or cut short and cannot be decoded; send it again in full."
-        raise ImageRejectedError("IMAGE_TRUNCATED", message) from cause
-    return image
+        return make_upright(load_image(content, max_pixels=sys.maxsize))
+    except ImageFileError as cause:
+        raise ImageRejectedError(cause.reason, cause.message) from cause
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # damaged metadata says nothing of the pixels, which decoded well
-        return image
-
-
-def _from_16_bit(image: Image.Image) -> Image.Image:
-    """Return 8 bits a channel, with an alpha channel where the file names one grey value as transparent.
-
-    Raises:
-        ValueError: the values are not those of 16 bits.
-    """
-    values: npt.NDArray[Any] = np.asarray(image)
-    if values.size and (int(values.min()) < 0 or int(values.max()) > 65535):
-        raise ValueError("32-bit values have no defined range")
-    # 65535 / 257 = 255 exactly; 128 rounds to the nearest.
-    grey = Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
-    transparent = cast("int | None", image.info.get("transparency"))
-    if transparent is not None:
-        grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
-    return grey
+def _find_profile(image: Image.Image) -> bytes | None:
+    """Return the colour profile if it is sound and describes what the pixels become, grey or RGB."""
+    profile: object = image.info.get("icc_profile")
+    if not isinstance(profile, bytes) or len(profile) <= _PROFILE_HEADER_BYTES:
+        return None
+    space = b"GRAY" if image.mode in _GREY_MODES or image.mode.startswith("I") else b"RGB "
+    is_sound = profile[_PROFILE_SIGNATURE] == b"acsp"
+    return profile if is_sound and profile[_PROFILE_COLOR_SPACE] == space else None
 
 
 def _bleed(color: npt.NDArray[np.uint8], alpha: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

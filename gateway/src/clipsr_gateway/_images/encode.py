@@ -22,6 +22,7 @@ class OutputFormat:
         pillow_name: how Pillow calls it.
         title: how people call it.
         holds_alpha: whether it can be transparent.
+        holds_grey: whether it has pixels of one channel; grey becomes RGB where it has none.
         max_side_px: rows or columns that its header can count; None for more than any output has.
         options: given to Pillow.
     """
@@ -29,6 +30,7 @@ class OutputFormat:
     pillow_name: str
     title: str
     holds_alpha: bool
+    holds_grey: bool = True
     max_side_px: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
@@ -49,6 +51,7 @@ OUTPUT_FORMATS: Mapping[int, OutputFormat] = {
         pillow_name="WEBP",
         title="WebP",
         holds_alpha=True,
+        holds_grey=False,
         max_side_px=16_383,  # RFC 9649, section 3.4: 14 bits
         # Exact keeps the colours below transparent pixels.
         options={"lossless": True, "exact": True, "method": 2},
@@ -70,7 +73,7 @@ def encode(picture: Picture, output: OutputFormat) -> bytes:
     # One channel is grey, two grey with alpha, three RGB, four RGBA; Pillow takes grey without its axis.
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     options = dict(output.options)
-    if picture.icc_profile is not None:
+    if picture.icc_profile is not None and (output.holds_grey or not picture.is_grey):
         options["icc_profile"] = picture.icc_profile
     buffer = io.BytesIO()
     image.save(buffer, output.pillow_name, **options)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 from PIL import ExifTags, Image
 
+from clipsr_gateway._images.file import MEDIA_TYPES, ImageFileError, find_format, open_image
 from clipsr_gateway._limits import Limits
 from clipsr_gateway.errors import ImageRejectedError
-
-# Formats that are opened, by Pillow's names; the decoder behind the gateway accepts the same.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 # EXIF orientations that exchange rows and columns (EXIF 2.32, tag 0x0112).
 _TRANSPOSED = (5, 6, 7, 8)
@@ -22,7 +19,7 @@ class ImageHeader:
     """What the header says.
 
     Attributes:
-        format: Pillow's name, for example "JPEG".
+        format: one of FORMATS, for example "JPEG".
         size_hw: rows and columns, after EXIF orientation.
     """
 
@@ -32,14 +29,14 @@ class ImageHeader:
     @property
     def media_type(self) -> str:
         """Such as "image/jpeg"."""
-        return Image.MIME.get(self.format, "application/octet-stream")
+        return MEDIA_TYPES[self.format]
 
 
 def check_image(content: bytes, *, limits: Limits) -> ImageHeader:
     """Check all that can be known of an image file without decoding it.
 
     Raises:
-        ImageRejectedError: IMAGE_EMPTY, IMAGE_TOO_LARGE, IMAGE_UNRECOGNIZED or IMAGE_TOO_MANY_PIXELS.
+        ImageRejectedError: IMAGE_EMPTY, IMAGE_TOO_LARGE, IMAGE_UNRECOGNIZED, IMAGE_TRUNCATED or IMAGE_TOO_MANY_PIXELS.
     """
     if not content:
         raise ImageRejectedError("IMAGE_EMPTY", "The image is empty; send the bytes of an image file.")
@@ -52,9 +49,6 @@ def check_image(content: bytes, *, limits: Limits) -> ImageHeader:
 def read_header(content: bytes, *, max_pixels: int) -> ImageHeader:
     """Read format and size of an encoded image.
 
-    Pillow guards against decompression bombs by a global limit that warns; here the limit is exact and an error.
-    Pillow's own error and warning both mean more pixels than any sensible `max_pixels`.
-
     Args:
         content: the file.
         max_pixels: rows times columns allowed.
@@ -63,22 +57,15 @@ def read_header(content: bytes, *, max_pixels: int) -> ImageHeader:
         The header, which promises nothing about the data that follows it.
 
     Raises:
-        ImageRejectedError: IMAGE_UNRECOGNIZED or IMAGE_TOO_MANY_PIXELS.
+        ImageRejectedError: IMAGE_UNRECOGNIZED, IMAGE_TRUNCATED or IMAGE_TOO_MANY_PIXELS.
     """
     try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
-        width, height = image.size
-        if _is_transposed(image):
-            width, height = height, width
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as cause:
-        raise _too_many_pixels("", max_pixels) from cause
-    except Exception as cause:  # plugins raise whatever damaged bytes provoke: OSError, ValueError, struct.error …
-        raise _unrecognized() from cause
-    if width * height > max_pixels:
-        raise _too_many_pixels(f" ({width} x {height})", max_pixels)
-    if width < 1 or height < 1:
-        raise _unrecognized()
-    return ImageHeader(format=image.format or "unknown", size_hw=(height, width))
+        name = find_format(content)
+        image = open_image(content, max_pixels=max_pixels)
+    except ImageFileError as cause:
+        raise ImageRejectedError(cause.reason, cause.message) from cause
+    width, height = image.size
+    return ImageHeader(format=name, size_hw=(width, height) if _is_transposed(image) else (height, width))
 
 
 def _is_transposed(image: Image.Image) -> bool:
@@ -91,17 +78,3 @@ def _is_transposed(image: Image.Image) -> bool:
     except Exception:  # damaged metadata does not make an image unreadable
         return False
     return exif.get(ExifTags.Base.Orientation) in _TRANSPOSED
-
-
-def _unrecognized() -> ImageRejectedError:
-    return ImageRejectedError(
-        "IMAGE_UNRECOGNIZED",
-        "This is not an image that can be read; send the bytes of a JPEG, PNG, WebP, GIF, BMP or TIFF file.",
-    )
-
-
-def _too_many_pixels(size: str, max_pixels: int) -> ImageRejectedError:
-    return ImageRejectedError(
-        "IMAGE_TOO_MANY_PIXELS",
-        f"The image has more than {max_pixels:,} pixels{size}; reduce it before sending.",
-    )

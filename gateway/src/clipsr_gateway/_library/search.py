@@ -48,7 +48,7 @@ class Searches:
         hits, search_ms = await self._find(table, text.embeddings[0], plan, call)
         return library_pb2.SearchByTextResponse(
             hits=hits,
-            warnings=self._texts.warnings(request.text),
+            warnings=self._texts.warnings(query, text),
             timing=text.timing,
             search_ms=search_ms,
             model_digest=self._core.manifest.digest,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
-import numpy as np
-import numpy.typing as npt
 from cachetools import LRUCache
 
 from clipsr.v1 import library_pb2, types_pb2
@@ -16,12 +14,13 @@ from clipsr_gateway._calls.call import Call
 from clipsr_gateway._library.vocabulary import Vocabulary
 from clipsr_gateway._texts.embed import EmbeddedTexts, embed_texts
 from clipsr_gateway._texts.labels import TextQuery, resolve_texts
+from clipsr_gateway._texts.warnings import cut_warnings
 from clipsr_gateway.errors import InvalidRequestError
 
 # 8 MiB of embeddings of 512 dimensions: people repeat their searches, with other filters or page after page.
 _MAX_REMEMBERED = 4_096
 
-# For programs; see QueryWarning in library.proto.
+# For programs; see Warning in types.proto.
 _NO_KNOWN_TOKEN = "QUERY_WITHOUT_KNOWN_TOKEN"
 
 
@@ -36,7 +35,7 @@ class TextQueries:
     def __init__(self, core: Core, *, vocabulary: Vocabulary | None) -> None:
         self._core = core
         self._vocabulary = vocabulary
-        self._remembered: LRUCache[bytes, npt.NDArray[np.float32]] = LRUCache(_MAX_REMEMBERED)
+        self._remembered: LRUCache[bytes, EmbeddedTexts] = LRUCache(_MAX_REMEMBERED)
 
     def plan(self, request: library_pb2.SearchByTextRequest) -> TextQuery:
         """Check the text and the templates of a search.
@@ -65,21 +64,32 @@ class TextQueries:
         known = self._remembered.get(key)
         if known is not None:
             call.admit(items=1, units=0)
-            return EmbeddedTexts(embeddings=known, timing=types_pb2.Timing())
+            return known
         call.admit(items=1, units=text_units(len(query.templates)))
         embedded = await embed_texts(query, core=self._core, call=call)
-        self._remembered[key] = embedded.embeddings.copy()
+        self._remembered[key] = replace(
+            embedded, embeddings=embedded.embeddings.copy(), is_cut=embedded.is_cut.copy(), timing=types_pb2.Timing()
+        )
         return embedded
 
-    def warnings(self, text: str) -> list[library_pb2.QueryWarning]:
+    def warnings(self, query: TextQuery, embedded: EmbeddedTexts) -> list[types_pb2.Warning]:
         """Return what is doubtful about a text."""
-        if self._vocabulary is None or self._vocabulary.knows(text):
-            return []
+        warnings = [
+            *cut_warnings(
+                query.texts,
+                embedded.is_cut,
+                noun="query",
+                field="text",
+                context_length=self._core.manifest.context_length,
+            )
+        ]
+        if self._vocabulary is None or self._vocabulary.knows(query.texts[0]):
+            return warnings
         message = (
             "This model's vocabulary has not a word of this text, only the bytes that it is written with, so what is "
             "found means little. Ask in English, or serve a multilingual checkpoint."
         )
-        return [library_pb2.QueryWarning(reason=_NO_KNOWN_TOKEN, message=message)]
+        return [*warnings, types_pb2.Warning(reason=_NO_KNOWN_TOKEN, message=message, field="text")]
 
 
 def _digest(query: TextQuery) -> bytes:

@@ -33,12 +33,13 @@ def make_thumbnail(content: bytes, *, side_px: int) -> bytes:
         ImageRejectedError: the file is damaged.
     """
     picture = decode(content)
-    planes = picture.color if picture.alpha is None else np.concatenate([picture.color, picture.alpha])
-    if planes.shape[0] < 3:  # WebP has no grey
-        planes = np.concatenate([np.repeat(picture.color, 3, axis=0), planes[1:]])
+    color, profile = picture.color, picture.icc_profile or b""
+    if picture.is_grey:  # WebP has no grey
+        color, profile = np.repeat(color, 3, axis=0), b""
+    planes = color if picture.alpha is None else np.concatenate([color, picture.alpha])
     image = Image.fromarray(np.ascontiguousarray(planes.transpose(1, 2, 0)))
     image.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     options = _LOSSLESS_EFFORT if max(image.size) <= _LOSSLESS_SIDE_PX else _LOSSY
-    image.save(buffer, format="WEBP", icc_profile=picture.icc_profile or b"", **options)
+    image.save(buffer, format="WEBP", icc_profile=profile, **options)
     return buffer.getvalue()

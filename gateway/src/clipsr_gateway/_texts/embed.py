@@ -22,10 +22,12 @@ class EmbeddedTexts:
 
     Attributes:
         embeddings: [N, D] float32, L2-normalized.
+        is_cut: [N] whether the text encoder does not see all of a text.
         timing: waiting and computing.
     """
 
     embeddings: npt.NDArray[np.float32]
+    is_cut: npt.NDArray[np.bool_]
     timing: types_pb2.Timing
 
 
@@ -37,9 +39,13 @@ async def embed_texts(query: TextQuery, *, core: Core, call: Call) -> EmbeddedTe
     """
     units = text_units(len(query.texts) * len(query.templates))
     async with call.infer_in_turn(units, nouns="texts", is_bounded=True) as timing:
-        embeddings = await core.backend.embed_texts(
+        embedded = await core.backend.embed_texts(
             query.texts, templates=query.templates, request_id=call.request_id, timeout_s=call.time_remaining_s()
         )
-    if fault := embedding_fault(embeddings, (len(query.texts), core.manifest.embed_dim)):
+    if fault := embedding_fault(embedded.values, (len(query.texts), core.manifest.embed_dim)):
         raise BackendFaultError(fault)
-    return EmbeddedTexts(embeddings=embeddings, timing=timing)
+    if embedded.is_cut.shape != (len(query.texts),):
+        raise BackendFaultError(
+            f"{len(query.texts)} texts were sent, but text_is_cut has shape {embedded.is_cut.shape}"
+        )
+    return EmbeddedTexts(embeddings=embedded.values, is_cut=embedded.is_cut, timing=timing)

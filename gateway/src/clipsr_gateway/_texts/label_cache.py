@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from cachetools import LRUCache
 
+from clipsr.v1 import types_pb2
 from clipsr_gateway._backend.protocol import EncodedLabels
 from clipsr_gateway._texts.labels import LabelQuery
 
@@ -25,13 +26,17 @@ class KnownLabels:
         query: as the models take them.
         encoded: as the backend takes them.
         wire_bytes: size of the label space on the wire.
+        field: path of a label in the request, with {} for its place; of the set where one was named.
         warmed_s: when the backend was last made to know them, by the clock of LabelWarmer.
+        warnings: what is doubtful about them; None until the backend has said so with the answer for an image.
     """
 
     query: LabelQuery
     encoded: EncodedLabels
     wire_bytes: int
+    field: str
     warmed_s: float = -math.inf
+    warnings: tuple[types_pb2.Warning, ...] | None = None
 
 
 class LabelCache(LRUCache[bytes, KnownLabels]):

@@ -134,7 +134,7 @@ def _resolve_label_set(
     if labels is not None:
         return labels, []
     hint = " Write the name without '@'." if space.label_set.startswith("@") else ""
-    message = f"There is no label set {_quote(space.label_set)}; the model has {_names(manifest.label_sets)}.{hint}"
+    message = f"There is no label set {quote(space.label_set)}; the model has {_names(manifest.label_sets)}.{hint}"
     return (), [Violation(field=f"{path}.label_set", reason="LABEL_SET_UNKNOWN", message=message)]
 
 
@@ -147,7 +147,7 @@ def _string_violations(values: Sequence[str], path: str, noun: str, limits: Limi
             yield Violation(field=field, reason=f"{noun.upper()}_EMPTY", message=message)
         elif (size := len(value.encode())) > limits.max_label_bytes:
             message = (
-                f"{noun.capitalize()} {index} ({_quote(value)}) has {size:,} bytes; at most "
+                f"{noun.capitalize()} {index} ({quote(value)}) has {size:,} bytes; at most "
                 f"{limits.max_label_bytes:,} are allowed."
             )
             yield Violation(field=field, reason=f"{noun.upper()}_TOO_LONG", message=message)
@@ -158,7 +158,7 @@ def _duplicate_violations(labels: Sequence[str], path: str) -> Iterator[Violatio
     for index, label in enumerate(labels):
         first = first_index.setdefault(label, index)
         if first != index and label.strip():
-            message = f"Label {index} ({_quote(label)}) is the same as label {first}; labels must be unique."
+            message = f"Label {index} ({quote(label)}) is the same as label {first}; labels must be unique."
             yield Violation(field=f"{path}[{index}]", reason="LABEL_DUPLICATE", message=message)
 
 
@@ -174,7 +174,7 @@ def _resolve_templates(
             return members, []
         if PLACEHOLDER not in templates[0]:
             names = _names(manifest.template_sets, prefix="@")
-            message = f"There is no template set {_quote(templates[0])}; the model has {names}."
+            message = f"There is no template set {quote(templates[0])}; the model has {names}."
             return (), [Violation(field=f"{path}[0]", reason="TEMPLATE_SET_UNKNOWN", message=message)]
     return templates, list(_template_violations(templates, path, limits))
 
@@ -189,13 +189,14 @@ def _template_violations(templates: Sequence[str], path: str, limits: Limits) ->
         elif placeholders != 1:
             hint = " A set's name must stand alone." if template.startswith("@") else ""
             message = (
-                f"Template {index} ({_quote(template)}) has {placeholders} placeholders; write exactly one {{}} "
+                f"Template {index} ({quote(template)}) has {placeholders} placeholders; write exactly one {{}} "
                 f'where the label goes, as in "a photo of a {{}}.".{hint}'
             )
             yield Violation(field=field, reason="TEMPLATE_WITHOUT_PLACEHOLDER", message=message)
 
 
-def _quote(text: str) -> str:
+def quote(text: str) -> str:
+    """Return enough of a label or text to find it, in quotes."""
     shown = text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
     return f'"{shown}"'
 

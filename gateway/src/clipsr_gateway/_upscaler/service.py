@@ -19,7 +19,7 @@ from clipsr_gateway._calls.call import Call, current_call, gather_or_cancel
 from clipsr_gateway._images.decode import Picture, decode
 from clipsr_gateway._images.encode import encode
 from clipsr_gateway._images.turn import size_message
-from clipsr_gateway._upscaler.plan import CONTENT_FIELD, UpscalePlan, lacks_alpha, plan_upscale, resolve_target
+from clipsr_gateway._upscaler.plan import CONTENT_FIELD, UpscalePlan, lacks_alpha, plan_upscale
 from clipsr_gateway._upscaler.tiles import Tile, TilePlan, plan_tiles
 from clipsr_gateway.errors import BackendFaultError, ImageRejectedError, InvalidRequestError, Violation
 
@@ -102,7 +102,7 @@ class UpscalerService(upscaler_pb2_grpc.UpscalerServiceServicer):
             async with self._room:
                 clock.proceed()
                 with call.stage("decode"):
-                    picture, plan = await asyncio.to_thread(self._decode, request, plan)
+                    picture = await asyncio.to_thread(_decode, request, plan)
                 call.fields["input_hw"], call.fields["output_hw"] = picture.size_hw, plan.target_hw
                 rendered = await self._render(picture, plan.target_hw, call, clock)
                 with call.stage("encode"):
@@ -117,16 +117,6 @@ class UpscalerService(upscaler_pb2_grpc.UpscalerServiceServicer):
             timing=clock.timing(),
             model_digest=self._core.manifest.digest,
         )
-
-    def _decode(self, request: upscaler_pb2.UpscaleRequest, plan: UpscalePlan) -> tuple[Picture, UpscalePlan]:
-        """Decode, and refuse what only the pixels tell."""
-        picture = decode(request.image.content)
-        if not picture.is_opaque and not plan.output.holds_alpha:
-            raise lacks_alpha(plan.output)
-        if picture.size_hw != plan.source_hw:  # metadata behind the pixels turned it
-            target_hw = resolve_target(request, picture.size_hw, limits=self._core.limits)
-            plan = replace(plan, source_hw=picture.size_hw, target_hw=target_hw)
-        return picture, plan
 
     def _encode(self, picture: Picture, plan: UpscalePlan) -> bytes:
         content = encode(picture, plan.output)
@@ -191,6 +181,14 @@ class UpscalerService(upscaler_pb2_grpc.UpscalerServiceServicer):
             raise BackendFaultError(f"tiles of shape {expected} were expected, {pixels.shape} came")
         for (layer, tile), rendered in zip(group, pixels, strict=True):
             tiles.paste(layer.target, tile, rendered if len(layer.target) == 3 else _mean(rendered))
+
+
+def _decode(request: upscaler_pb2.UpscaleRequest, plan: UpscalePlan) -> Picture:
+    """Decode, and refuse what only the pixels tell."""
+    picture = decode(request.image.content)
+    if not picture.is_opaque and not plan.output.holds_alpha:
+        raise lacks_alpha(plan.output)
+    return picture
 
 
 def _check_window(tiles: TilePlan) -> None:

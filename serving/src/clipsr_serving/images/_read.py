@@ -20,7 +20,7 @@ def read_image(content: bytes, *, limits: Limits = DEFAULT_LIMITS) -> Image.Imag
     alpha composited over white. Colour profiles are ignored, as CLIP's training did.
 
     Args:
-        content: the file's bytes; JPEG, PNG, WebP, GIF, BMP or TIFF.
+        content: the file's bytes, in one of FORMATS.
         limits: bounds; pixels are checked on the header, before anything is decoded.
 
     Returns:

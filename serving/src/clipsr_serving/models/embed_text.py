@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from clipsr_serving.manifest import Manifest, read_manifest
 from clipsr_serving.models import _triton
 from clipsr_serving.models._text import CountedEncoder, make_embedder, read_tokenizer
+from clipsr_serving.text.cut import find_cut_labels
 from clipsr_serving.text.distinct import require_visible_labels
 from clipsr_serving.text.prompts import parse_label_space
 
@@ -15,7 +18,7 @@ __all__ = ["EmbedTextModel"]
 
 
 class EmbedTextModel:
-    """`texts`, `templates` to `text_embedding`."""
+    """`texts`, `templates` to `text_embedding`, `text_is_cut`."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Read manifest and tokenizer."""
@@ -45,4 +48,8 @@ class EmbedTextModel:
         for templates in {space.templates for space in spaces}:
             require_visible_labels(templates, self._tokenizer)
         embedding = self._embedder.embed([key for space in spaces for key in space.keys])
-        return {"text_embedding": embedding.reshape(len(spaces), -1, embedding.shape[1])}
+        is_cut = [find_cut_labels(space.labels, space.templates, self._tokenizer) for space in spaces]
+        return {
+            "text_embedding": embedding.reshape(len(spaces), -1, embedding.shape[1]),
+            "text_is_cut": np.stack(is_cut),
+        }

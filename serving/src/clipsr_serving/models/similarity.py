@@ -14,6 +14,7 @@ from clipsr_serving.models import _triton
 from clipsr_serving.models._text import CountedEncoder, make_embedder, read_integer_parameter, read_tokenizer
 from clipsr_serving.text.banks import read_text_banks
 from clipsr_serving.text.cache import LabelSpaceCache, TextEmbeddingCache
+from clipsr_serving.text.cut import find_cut_labels
 from clipsr_serving.text.distinct import require_distinct_labels, require_visible_labels
 from clipsr_serving.text.prompts import LabelSpace, RawLabelSpace, parse_label_space
 from clipsr_serving.zero_shot import Similarities, SimilarityRequest, ZeroShotClassifier
@@ -24,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 class SimilarityModel:
-    """`image_embedding`, `labels`, `templates` to `cosine`, `probability`."""
+    """`image_embedding`, `labels`, `templates` to `cosine`, `probability`, `label_is_cut`."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Read manifest, tokenizer and text banks; text_encoder itself may still be loading."""
@@ -47,6 +48,7 @@ class SimilarityModel:
             cache=self._cache,
             label_spaces=label_spaces,
             parse=self._parse,
+            find_cut=lambda space: find_cut_labels(space.labels, space.templates, self._tokenizer),
             scoring=self._manifest.scoring,
         )
         self._hits = _triton.Counter("clipsr_text_cache_hits_total", "Labels found in the text-embedding cache")
@@ -100,4 +102,4 @@ class SimilarityModel:
 def _tensors(answer: Similarities | Exception) -> _triton.Answer:
     if isinstance(answer, Exception):
         return answer
-    return {"cosine": answer.cosine, "probability": answer.probability}
+    return {"cosine": answer.cosine, "probability": answer.probability, "label_is_cut": answer.label_is_cut}

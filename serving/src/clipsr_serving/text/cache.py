@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from clipsr_serving.errors import TextEncoderError
 from clipsr_serving.text.prompts import LabelSpace, RawLabelSpace, TextKey
 
-__all__ = ["CacheCounters", "LabelSpaceCache", "TextEmbeddingCache"]
+__all__ = ["CacheCounters", "KnownLabels", "LabelSpaceCache", "TextEmbeddingCache"]
 
 Float32 = NDArray[np.float32]
 
@@ -35,6 +35,19 @@ class CacheCounters:
     evictions: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class KnownLabels:
+    """What is kept of a whole label list.
+
+    Attributes:
+        embeddings: FP32 [labels, D].
+        is_cut: BOOL [labels], whether the text encoder does not see all of the label.
+    """
+
+    embeddings: Float32
+    is_cut: NDArray[np.bool_]
+
+
 class LabelSpaceCache:
     """What is kept of whole label lists: callers send the same one with every image.
 
@@ -43,8 +56,8 @@ class LabelSpaceCache:
         labels and templates as Triton holds them, bytes
           │  `find_strings`: taken apart once, where Triton's Python backend lets us (see `models._triton`)
         RawLabelSpace, tuples of UTF-8 strings
-          │  `find_embeddings`: checked, expanded and embedded once
-        class embeddings, FP32 [labels, D]
+          │  `find_labels`: checked, expanded and embedded once
+        class embeddings, FP32 [labels, D], and which labels are cut
           │  rows come from TextEmbeddingCache: one a (label, templates), shared between lists, banks for good
         cosines
 
@@ -53,7 +66,7 @@ class LabelSpaceCache:
     """
 
     def __init__(self, max_bytes: int) -> None:
-        self._entries: LRUCache[bytes | RawLabelSpace, NDArray[Any]] = LRUCache(max_bytes, getsizeof=_size_bytes)
+        self._entries: LRUCache[bytes | RawLabelSpace, Any] = LRUCache(max_bytes, getsizeof=_size_bytes)
 
     def find_strings(self, encoded: bytes, decode: Callable[[bytes], NDArray[np.object_]]) -> NDArray[np.object_]:
         """Return a BYTES tensor's strings, by `decode` where they are not known."""
@@ -63,20 +76,22 @@ class LabelSpaceCache:
             self._put(encoded, strings)
         return strings
 
-    def find_embeddings(self, space: RawLabelSpace) -> Float32 | None:
-        """Return FP32 [labels, D] of a label space as it came; None if it is not known."""
+    def find_labels(self, space: RawLabelSpace) -> KnownLabels | None:
+        """Return what is known of a label space as it came; None if nothing is."""
         return self._entries.get(space)
 
-    def put_embeddings(self, space: RawLabelSpace, embeddings: Float32) -> None:
+    def put_labels(self, space: RawLabelSpace, labels: KnownLabels) -> None:
         """Keep them, unless they alone are over the bound."""
-        self._put(space, embeddings)
+        self._put(space, labels)
 
-    def _put(self, key: bytes | RawLabelSpace, value: NDArray[Any]) -> None:
+    def _put(self, key: bytes | RawLabelSpace, value: NDArray[Any] | KnownLabels) -> None:
         with contextlib.suppress(ValueError):  # larger than the bound
             self._entries[key] = value
 
 
-def _size_bytes(value: NDArray[Any]) -> int:
+def _size_bytes(value: NDArray[Any] | KnownLabels) -> int:
+    if isinstance(value, KnownLabels):
+        return value.embeddings.nbytes + value.is_cut.nbytes
     if value.dtype == np.object_:
         return value.nbytes + sum(map(sys.getsizeof, value.flat))
     return value.nbytes

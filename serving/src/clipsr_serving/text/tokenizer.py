@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Encoding
 from tokenizers import Tokenizer as _TokenizersFile
 
 from clipsr_serving.errors import ArtifactError
@@ -42,4 +43,15 @@ class Tokenizer:
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Tokenize; returns INT64 [texts, context_length], cut or padded."""
-        return np.array([encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))], dtype=np.int64)
+        return np.array([encoding.ids for encoding in self._encode(texts)], dtype=np.int64)
+
+    def find_cut(self, texts: Sequence[str]) -> NDArray[np.bool_]:
+        """Say of each text whether it has more tokens than the context; returns BOOL [texts]."""
+        return np.array([bool(encoding.overflowing) for encoding in self._encode(texts)], dtype=np.bool_)
+
+    def measure(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """Count the tokens that are left of each text in the context, the marks around it too; INT64 [texts]."""
+        return np.array([sum(encoding.attention_mask) for encoding in self._encode(texts)], dtype=np.int64)
+
+    def _encode(self, texts: Sequence[str]) -> list[Encoding]:
+        return self._tokenizer.encode_batch(list(texts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any, TextIO
 
 from clipsr import Classification, FailedImage
@@ -52,6 +53,8 @@ def make_record(path: str, outcome: Classification | FailedImage) -> Record:
         "input_hw": list(outcome.input_hw),
         "model": outcome.model_digest,
     }
+    if outcome.warnings:
+        record["warnings"] = [asdict(warning) for warning in outcome.warnings]
     if outcome.embedding is not None:
         record["embedding"] = [shorten_float(value) for value in outcome.embedding]
     return record

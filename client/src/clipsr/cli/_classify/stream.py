@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from clipsr import Classification, ClassifyOptions, Client, FailedImage, ModelInfo
+from clipsr import AnswerWarning, Classification, ClassifyOptions, Client, FailedImage, ModelInfo
+from clipsr.cli._exits import report
 from clipsr.cli._inputs import read_item, report_left_out, walk_images
+from clipsr.cli._text import escape_controls
 
 Outcome = Classification | FailedImage
 
@@ -41,12 +43,13 @@ class Job:
 
 
 def classify_into(sink: Sink, client: Client, job: Job, info: ModelInfo) -> None:
-    """Classify the images that the sink claims, and report what folders hold besides.
+    """Classify the images that the sink claims; report what the service warns of, and what folders hold besides.
 
     Raises:
         ClipsrError: the service could not be asked, or refused the request as a whole.
     """
     under_way: dict[int, str] = {}
+    warned: set[AnswerWarning] = set()
     left_out: Counter[str] = Counter()
 
     def read() -> Iterator[bytes | FailedImage]:
@@ -59,4 +62,8 @@ def classify_into(sink: Sink, client: Client, job: Job, info: ModelInfo) -> None
 
     for index, outcome in client.classify_stream(read(), options=job.options, read_ahead=job.read_ahead):
         sink.put(index, under_way.pop(index), outcome)
+        for warning in outcome.warnings if isinstance(outcome, Classification) else ():
+            if warning not in warned:
+                warned.add(warning)
+                report(escape_controls(warning.message))
     report_left_out(left_out)

@@ -14,6 +14,7 @@ from rich.progress import Progress, TaskID
 
 from clipsr import Client, ImageFilter, StoredImage
 from clipsr._files import describe_unwritable, open_text_atomically, write_atomically
+from clipsr._formats import ENDING_OF_MEDIA_TYPE
 from clipsr.cli._csv import CsvWriter
 from clipsr.cli._exits import ExitCode, report
 from clipsr.cli._library.rows import IMAGE_COLUMNS, to_record
@@ -22,15 +23,6 @@ from clipsr.cli._progress import make_progress
 _PAGE_SIZE = 64  # with files: at most about 64 MiB at once, as the service keeps none above a MiB
 _HASH_LETTERS = 16  # in file names: 64 bits
 _STEM_LETTERS = 50  # of up to four bytes, so that a name stays below the 255 bytes that file systems allow
-
-_ENDINGS = {
-    "image/bmp": ".bmp",
-    "image/gif": ".gif",
-    "image/jpeg": ".jpg",
-    "image/png": ".png",
-    "image/tiff": ".tif",
-    "image/webp": ".webp",
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,5 +128,5 @@ def make_file_name(image: StoredImage, *, is_thumbnail: bool) -> str:
     """Return a name for an image's file: what its source calls it, as far as any system allows, and its hash."""
     last = PureWindowsPath(PurePosixPath(image.source).name).name
     stem = re.sub(r"[^\w.-]+", "_", PurePosixPath(last).stem)[:_STEM_LETTERS].strip("._-")
-    ending = ".webp" if is_thumbnail else _ENDINGS.get(image.media_type, "")
+    ending = ".webp" if is_thumbnail else ENDING_OF_MEDIA_TYPE.get(image.media_type, "")
     return f"{stem}-{image.sha256[:_HASH_LETTERS]}{ending}" if stem else f"{image.sha256[:_HASH_LETTERS]}{ending}"

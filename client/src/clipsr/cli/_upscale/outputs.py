@@ -11,31 +11,11 @@ from pathlib import Path
 import click
 
 from clipsr import FailedImage, UpscaleFormat
+from clipsr._formats import ENDING_OF_OUTPUT, OUTPUT_OF_ENDING
 from clipsr.cli._inputs import STDIN, Item
-
-FORMAT_OF_ENDING: dict[str, UpscaleFormat] = {
-    ".bmp": "bmp",
-    ".jfif": "jpeg",
-    ".jpe": "jpeg",
-    ".jpeg": "jpeg",
-    ".jpg": "jpeg",
-    ".png": "png",
-    ".tif": "tiff",
-    ".tiff": "tiff",
-    ".webp": "webp",
-}
-"""What an ending stands for, in lower case."""
 
 STDOUT = Path("/dev/stdout")
 """The output of `-`."""
-
-_ENDING_OF_FORMAT: dict[UpscaleFormat, str] = {
-    "bmp": ".bmp",
-    "jpeg": ".jpg",
-    "png": ".png",
-    "tiff": ".tiff",
-    "webp": ".webp",
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,12 +94,12 @@ def _plan_job(item: Item, output: Path, output_format: UpscaleFormat | None) -> 
         return Job(item=item, output=output, output_format="png")
     if output_format is not None:
         ending = output.suffix
-        if FORMAT_OF_ENDING.get(ending.lower()) != output_format:
-            output = output.with_suffix(_ENDING_OF_FORMAT[output_format])
+        if OUTPUT_OF_ENDING.get(ending.lower()) != output_format:
+            output = output.with_suffix(ENDING_OF_OUTPUT[output_format])
         return Job(item=item, output=output, output_format=output_format)
-    found = FORMAT_OF_ENDING.get(output.suffix.lower())
+    found = OUTPUT_OF_ENDING.get(output.suffix.lower())
     if found is None:
-        known = ", ".join(ending.removeprefix(".") for ending in FORMAT_OF_ENDING)
+        known = ", ".join(ending.removeprefix(".") for ending in sorted(OUTPUT_OF_ENDING))
         message = f"{str(output)!r} does not end in {known}: use one of these, or --format for a folder."
         item = replace(item, failure=_refuse("INVALID_ARGUMENT", message))
     return Job(item=item, output=output, output_format=found or "png")
