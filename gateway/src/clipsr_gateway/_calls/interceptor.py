@@ -139,9 +139,13 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
             raise
         if caller is not None:
             call.caller, call.fields["key"] = caller, caller.name
-        with caller.call() if caller else nullcontext(), self._admission.call(), self._admission.ledger() as ledger:
+        with (
+            caller.call() if caller else nullcontext(),
+            self._admission.call(),
+            self._admission.ledger(caller) as ledger,
+        ):
             if call.method not in _FREE_METHODS:
-                self._admission.check(time_remaining_s=call.time_remaining_s())
+                self._admission.check(caller=caller, time_remaining_s=call.time_remaining_s())
             call.ledger = ledger
             yield
 

@@ -36,10 +36,10 @@ async def embed_texts(query: TextQuery, *, core: Core, call: Call) -> EmbeddedTe
         BackendError, DeadlineExceededError: none of the texts is embedded.
     """
     units = text_units(len(query.texts) * len(query.templates))
-    async with call.infer_in_turn(units, nouns="texts", is_bounded=True) as timing:
+    async with call.infer_in_turn(units, nouns="texts", is_bounded=True) as turn:
         embeddings = await core.backend.embed_texts(
-            query.texts, templates=query.templates, request_id=call.request_id, timeout_s=call.time_remaining_s()
+            query.texts, templates=query.templates, request_id=call.request_id, timeout_s=turn.timeout_s
         )
     if fault := embedding_fault(embeddings, (len(query.texts), core.manifest.embed_dim)):
         raise BackendFaultError(fault)
-    return EmbeddedTexts(embeddings=embeddings, timing=timing)
+    return EmbeddedTexts(embeddings=embeddings, timing=turn.timing)
