@@ -217,17 +217,17 @@ def _directory_parts(block: bytes, *, pages: int) -> Iterator[object]:
     Source: TIFF 6.0, section 2.
     """
     block = block.removeprefix(_EXIF_PREFIX)
-    order = "<" if block[:2] == b"II" else ">"
+    order = "little" if block[:2] == b"II" else "big"
+    entry = struct.Struct("<HHI" if order == "little" else ">HHI")
     at = 4
     for _ in range(pages):
-        start = int.from_bytes(block[at : at + 4], "little" if order == "<" else "big")
+        start = int.from_bytes(block[at : at + 4], order)
         if not start or start + 2 > len(block):
             return
         value_bytes = 0
-        (entries,) = struct.unpack_from(f"{order}H", block, start)
-        at = start + 2 + 12 * entries
+        at = start + 2 + 12 * int.from_bytes(block[start : start + 2], order)
         for position in range(start + 2, min(at, len(block) - 11), 12):
-            tag, kind, count = struct.unpack_from(f"{order}HHI", block, position)
+            tag, kind, count = entry.unpack_from(block, position)
             value_bytes += min(len(block), count * (_TIFF_VALUE_BYTES[kind] if kind < len(_TIFF_VALUE_BYTES) else 1))
             yield from range(count) if tag in (_STRIP_OFFSETS, _TILE_OFFSETS) else (None,)
         if value_bytes > _MAX_VALUE_BYTES:
