@@ -30,6 +30,7 @@ from dataclasses import dataclass
 
 from clipsr_gateway._admission.fair_slots import FairSlots
 from clipsr_gateway._admission.hold import Hold, hold_until_done
+from clipsr_gateway._admission.receiving import ReceivingPlaces
 from clipsr_gateway.errors import DeadlineExceededError, OverloadedError
 
 _MIB = 1024 * 1024
@@ -150,6 +151,7 @@ class Admission:
 
     Attributes:
         slots: for requests in Triton, shared fairly between callers and their calls.
+        receiving: places for messages that are being received.
     """
 
     def __init__(
@@ -157,6 +159,7 @@ class Admission:
     ) -> None:
         self._config = config
         self.slots = FairSlots(max_concurrent)
+        self.receiving = ReceivingPlaces(config.max_reading, clock=clock)
         self._ledgers: set[WorkLedger] = set()
         self._calls = 0
         self._queued_bytes = 0

@@ -34,7 +34,13 @@ _REQUEST_ID_KEY = "x-request-id"
 # A caller's id goes into logs as it is, so it must be short and plain.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
-_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+# A caller's clock runs out before ours does, which began when the call had arrived: its cancellation comes first.
+_DEADLINE_SLACK_S = 0.25
+
+# Between the two events of one cancelled call, which gRPC's poller hands over one after the other.
+_CANCELLATION_S = 0.01
+
+CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,18 +275,24 @@ class CallRunner:
                     yield call
                 except GatewayError as error:
                     failure = call.status_from_error(error)
+                except asyncio.CancelledError:
+                    left_s = call.time_remaining_s()
+                    is_late = left_s is not None and left_s <= _DEADLINE_SLACK_S
+                    call.code = "DEADLINE_EXCEEDED" if is_late else "CANCELLED"
+                    span.ends(call.code)
+                    raise
                 except Exception as error:
                     log_event("fault", {"request_id": call.request_id}, level=logging.ERROR, error=error)
                     failure = status.internal(call.request_id)
                 if failure is not None:
-                    call.code, call.reason = _CODES[failure.code].name, status.read_reason(failure)
+                    call.code, call.reason = CODES[failure.code].name, status.read_reason(failure)
                 span.ends(call.code)
         request_id = (_REQUEST_ID_KEY, call.request_id)
         if failure is None:
             context.set_trailing_metadata((request_id,))
         else:
             metadata = (request_id, *status.trailing_metadata(failure))
-            await context.abort(_CODES[failure.code], failure.message, metadata)
+            await context.abort(CODES[failure.code], failure.message, metadata)
 
     @contextmanager
     def _observed(self, call: Call) -> Generator[None]:
@@ -293,9 +305,6 @@ class CallRunner:
         self._idle.clear()
         try:
             yield
-        except asyncio.CancelledError:
-            call.code = "DEADLINE_EXCEEDED" if call.time_remaining_s() == 0 else "CANCELLED"
-            raise
         finally:
             latency_s = time.perf_counter() - started_s
             log_event("call", _log_fields(call, latency_s))
@@ -318,6 +327,11 @@ class CallRunner:
         except asyncio.TimeoutError:
             return False
         return True
+
+
+async def let_cancellation_come() -> None:
+    """Be cancelled here if the call was: gRPC reports the end of its messages as well, and often first."""
+    await asyncio.sleep(_CANCELLATION_S)
 
 
 async def gather_or_cancel(work: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:

@@ -69,6 +69,10 @@ class Metrics:
         self._in_flight = Gauge(f"{_PREFIX}_calls_in_flight", "Calls in progress.", ["method"], registry=self.registry)
         self._gauge("queue_length", "Requests that wait for a slot in Triton.", lambda: admission.slots.waiting)
         self._gauge("triton_requests_in_flight", "Requests in Triton.", lambda: admission.slots.in_use)
+        self._gauge("messages_receiving", "Messages that are being received.", lambda: admission.receiving.in_use)
+        self._gauge(
+            "messages_waiting", "Calls that wait for their message to be received.", lambda: admission.receiving.waiting
+        )
         self._gauge("queued_bytes", "Bytes of the messages of calls in progress.", lambda: admission.queued_bytes)
         self._gauge("work_units", "Work that was taken on and is not done, in small images.", lambda: admission.units)
         self._gauge("work_units_per_second", "How fast Triton works, as measured.", lambda: admission.units_per_second)

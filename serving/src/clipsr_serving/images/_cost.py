@@ -13,14 +13,15 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import cast
 
 MAX_PARTS = 32_768
 """Pieces that are parsed one by one, at 1 to 5 microseconds: 16 MiB of PNG in chunks of 512 bytes, or a TIFF with a
 strip for each of 8,192 rows in three planes."""
 
-MAX_WORK_PIXELS = 4 * 8192 * 8192
-"""Pixels that decoding may go over, see `count_work_pixels`; two to three seconds of one core. The largest image that
-is accepted, as a progressive JPEG, has half of it."""
+MAX_WORK_PIXELS = 3 * 8192 * 8192
+"""Pixels that decoding may go over, see `count_work_pixels`; some two seconds of one core. The largest image that is
+accepted, as a progressive JPEG of ten scans, needs two thirds of it."""
 
 # A further scan of a progressive JPEG takes a tenth of what decoding the image takes (0.8 of 8 ns a pixel).
 _SCANS_PER_DECODING = 10
@@ -227,7 +228,7 @@ def _directory_parts(block: bytes, *, pages: int) -> Iterator[object]:
         value_bytes = 0
         at = start + 2 + 12 * int.from_bytes(block[start : start + 2], order)
         for position in range(start + 2, min(at, len(block) - 11), 12):
-            tag, kind, count = entry.unpack_from(block, position)
+            tag, kind, count = cast("tuple[int, int, int]", entry.unpack_from(block, position))
             value_bytes += min(len(block), count * (_TIFF_VALUE_BYTES[kind] if kind < len(_TIFF_VALUE_BYTES) else 1))
             yield from range(count) if tag in (_STRIP_OFFSETS, _TILE_OFFSETS) else (None,)
         if value_bytes > _MAX_VALUE_BYTES:
