@@ -10,6 +10,7 @@ from clipsr_gateway._manifest import Manifest, load_manifest
 from clipsr_gateway._server.gateway import Gateway, GatewayConfig, serve
 from clipsr_gateway._server.health import HealthSchedule
 from clipsr_gateway._server.operations import OperationsConfig
+from clipsr_gateway._tracing import TracingConfig
 from clipsr_gateway.errors import (
     BackendError,
     BackendFaultError,
@@ -80,6 +81,7 @@ __all__ = [
     "StreamExpiredError",
     "TlsConfig",
     "TooManyCallsError",
+    "TracingConfig",
     "UnauthenticatedError",
     "Violation",
     "load_manifest",
