@@ -12,7 +12,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from tests.gateway.collector import Collector, attributes, collect
 
 from clipsr_gateway import BackendUnavailableError, ConfigurationError, OperationsConfig
-from clipsr_gateway._tracing import OpenTelemetry, outgoing_headers
+from clipsr_gateway._tracing import OpenTelemetry, TracingConfig, outgoing_headers, read_tracing_config
 
 TRACE_ID, PARENT_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE_ID}-{PARENT_ID}-01"
@@ -39,7 +39,7 @@ def headers(backend) -> list[Any]:
 
 
 async def traced(start: Any, collector: Collector) -> Any:
-    return await start(operations=OperationsConfig(otlp_endpoint=collector.url))
+    return await start(operations=OperationsConfig(tracing=TracingConfig(endpoint=collector.url)))
 
 
 async def test_a_call_joins_its_callers_trace_and_goes_on_into_the_backend(start, collector, headers, request_of, png):
@@ -94,14 +94,74 @@ async def test_traces_are_off_unless_asked_for(start, headers, request_of):
     assert headers == [None]
 
 
+ENDPOINT, PROTOCOL = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_PROTOCOL"
+
+
+@pytest.mark.parametrize(
+    ("environment", "endpoint"),
+    [
+        ({}, None),
+        ({ENDPOINT: ""}, None),
+        ({ENDPOINT: "http://all:4317"}, "http://all:4317"),
+        ({ENDPOINT: "collector:4317"}, "collector:4317"),
+        ({ENDPOINT: "http://all:4317", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://t:1"}, "http://t:1"),
+        ({ENDPOINT: "http://all:4317", PROTOCOL: "grpc"}, "http://all:4317"),
+        (
+            {ENDPOINT: "http://a:1", PROTOCOL: "http/json", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"},
+            "http://a:1",
+        ),
+        ({ENDPOINT: "http://all:4317", "OTEL_TRACES_EXPORTER": "none"}, None),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, "http://localhost:4317"),
+        ({ENDPOINT: "http://all:4317", "OTEL_SDK_DISABLED": "TRUE", "OTEL_LOGS_EXPORTER": "otlp"}, None),
+        ({PROTOCOL: "http/protobuf"}, None),
+    ],
+)
+def test_the_standard_variables_are_followed(environment, endpoint):
+    config = read_tracing_config(None, environment)
+    assert (config.endpoint, config.objections) == (endpoint, ())
+    assert config.is_optional or "OTEL_SDK_DISABLED" in environment
+
+
+@pytest.mark.parametrize(
+    ("environment", "endpoint", "word"),
+    [
+        ({ENDPOINT: "http://all:4318", PROTOCOL: "http/protobuf"}, None, "http/protobuf"),
+        ({ENDPOINT: "http://all:4317", "OTEL_TRACES_EXPORTER": "console"}, None, "console"),
+        ({ENDPOINT: "http://all:4317", "OTEL_METRICS_EXPORTER": "otlp"}, "http://all:4317", "OTEL_METRICS_EXPORTER"),
+        ({"OTEL_LOGS_EXPORTER": "console"}, None, "OTEL_LOGS_EXPORTER"),
+    ],
+)
+async def test_what_is_not_supported_is_said_and_stops_nothing(start, request_of, caplog, environment, endpoint, word):
+    config = read_tracing_config(None, environment)
+    assert config.endpoint == endpoint
+    one = await start(operations=OperationsConfig(tracing=config))
+    assert (await one.stub.Classify(request_of())).results
+    one.gateway.operations.warn("127.0.0.1:1")
+    (line,) = [record.fields["cause"] for record in caplog.records if record.getMessage() == "no_traces"]
+    assert word in line
+
+
+async def test_variables_that_opentelemetry_refuses_stop_the_start_only_where_the_option_asks(
+    start, request_of, caplog, monkeypatch
+):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd")
+    with pytest.raises(ConfigurationError, match="zstd"):
+        await start(operations=OperationsConfig(tracing=read_tracing_config("http://127.0.0.1:1", {})))
+    config = read_tracing_config(None, {ENDPOINT: "http://127.0.0.1:1"})
+    one = await start(operations=OperationsConfig(tracing=config))
+    assert (await one.stub.Classify(request_of())).results
+    one.gateway.operations.warn("127.0.0.1:1")
+    assert [record for record in caplog.records if record.getMessage() == "no_traces"]
+
+
 async def test_a_collector_that_is_away_holds_nothing_up(start, request_of):
-    one = await start(operations=OperationsConfig(otlp_endpoint="http://127.0.0.1:1"))
+    one = await start(operations=OperationsConfig(tracing=TracingConfig(endpoint="http://127.0.0.1:1")))
     await asyncio.wait_for(one.stub.Classify(request_of()), 10)
 
 
 def test_a_wrong_endpoint_and_a_missing_extra_say_what_to_do(monkeypatch):
     with pytest.raises(ConfigurationError, match="--otlp-endpoint"):
-        OpenTelemetry("127.0.0.1:4317")
+        read_tracing_config("127.0.0.1:4317", {})
     real = builtins.__import__
 
     def without(name: str, *arguments: Any, **options: Any) -> Any:

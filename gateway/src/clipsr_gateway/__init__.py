@@ -10,6 +10,7 @@ from clipsr_gateway._manifest import Manifest, load_manifest
 from clipsr_gateway._server.gateway import Gateway, GatewayConfig, serve
 from clipsr_gateway._server.health import HealthSchedule
 from clipsr_gateway._server.operations import OperationsConfig
+from clipsr_gateway._tracing import TracingConfig
 from clipsr_gateway.errors import (
     BackendError,
     BackendFaultError,
@@ -32,6 +33,7 @@ from clipsr_gateway.errors import (
     OverloadedError,
     RateExceededError,
     ShuttingDownError,
+    SlowMessageError,
     StorageFullError,
     StorageUnavailableError,
     StreamExpiredError,
@@ -73,11 +75,13 @@ __all__ = [
     "RateExceededError",
     "ShuttingDownError",
     "Similarities",
+    "SlowMessageError",
     "StorageFullError",
     "StorageUnavailableError",
     "StreamExpiredError",
     "TlsConfig",
     "TooManyCallsError",
+    "TracingConfig",
     "UnauthenticatedError",
     "Violation",
     "load_manifest",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextvars
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Protocol, cast
 
@@ -17,15 +18,21 @@ from clipsr_gateway.errors import ConfigurationError
 
 _SERVICE_NAME = "clipsr-gateway"
 
-# What the caller sends of a trace. Source: W3C Trace Context, sections 3.2 and 3.3.
-_HEADERS = ("traceparent", "tracestate")
-
 # The server's faults; what the caller did wrong is no error of the server. Source: OpenTelemetry's semantic conventions
 # for gRPC, span status.
 _FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 
 # For one batch to reach the collector, also when the gateway stops; a collector that is away holds up no longer.
 _EXPORT_TIMEOUT_S = 2
+
+# OpenTelemetry's own default. Source: OpenTelemetry Protocol Exporter specification, configuration options.
+_DEFAULT_ENDPOINT = "http://localhost:4317"
+_EXPORTER = "OTEL_TRACES_EXPORTER"
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_TIMEOUTS = ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
+# This gateway has a Prometheus page and logs to standard error, and is configured by variables.
+_UNSUPPORTED = ("OTEL_METRICS_EXPORTER", "OTEL_LOGS_EXPORTER", "OTEL_CONFIG_FILE", "OTEL_EXPERIMENTAL_CONFIG_FILE")
 
 _Metadata = Iterable[tuple[str, Any]]
 
@@ -35,6 +42,70 @@ _outgoing: contextvars.ContextVar[Mapping[str, str] | None] = contextvars.Contex
 def outgoing_headers() -> Mapping[str, str] | None:
     """Return what a request sent now must carry for its spans to join the trace; None outside of one."""
     return _outgoing.get()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TracingConfig:
+    """Where spans go. All else is read from the environment by OpenTelemetry itself.
+
+    Attributes:
+        endpoint: of an OTLP collector, over gRPC; None sends none.
+        is_optional: whether traces that cannot be sent are a warning and no error: the environment asked for them, and
+            may speak to all programs of a machine.
+        has_own_timeout: whether the environment says how long an export may take.
+        objections: what the environment asks for and this gateway does not do, as sentences.
+    """
+
+    endpoint: str | None = None
+    is_optional: bool = False
+    has_own_timeout: bool = False
+    objections: tuple[str, ...] = ()
+
+
+def read_tracing_config(option: str | None, environment: Mapping[str, str]) -> TracingConfig:
+    """Return what `--otlp-endpoint` and OpenTelemetry's standard variables ask for; the option wins.
+
+    Raises:
+        ConfigurationError: the option is no URL.
+
+    Source: OpenTelemetry specification, environment variables; empty values are as none.
+    """
+    values = {name: value.strip() for name, value in environment.items() if name.startswith("OTEL_") and value.strip()}
+    objections = [
+        f"{name}={values[name]} is not supported: only traces are exported, as environment variables say."
+        for name in _UNSUPPORTED
+        if values.get(name, "none") != "none"
+    ]
+    endpoint = option
+    if option is not None and not option.startswith(("http://", "https://")):
+        raise ConfigurationError(f"--otlp-endpoint must be a URL such as http://127.0.0.1:4317; it is {option!r}.")
+    if option is None:
+        endpoint, objection = _find_endpoint(values)
+        objections += [objection] if objection else []
+    if values.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return TracingConfig()
+    return TracingConfig(
+        endpoint=endpoint,
+        is_optional=option is None,
+        has_own_timeout=any(name in values for name in _TIMEOUTS),
+        objections=tuple(objections),
+    )
+
+
+def _find_endpoint(values: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """Return the endpoint that the environment names, and why there are no traces where it asks for others."""
+    exporter = values.get(_EXPORTER, "")
+    default = _DEFAULT_ENDPOINT if exporter == "otlp" else None
+    endpoint = next((values[name] for name in _ENDPOINTS if name in values), default)
+    protocol = next((values[name] for name in _PROTOCOLS if name in values), "grpc")
+    if exporter == "none":
+        return None, None
+    if exporter not in ("", "otlp"):
+        return None, f"{_EXPORTER}={exporter} is not supported; set it to otlp or none."
+    if endpoint is not None and protocol != "grpc":
+        how = "name the collector's gRPC port (often 4317) and set OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=grpc"
+        return None, f"Traces go out by OTLP over gRPC, and {protocol} is asked for; {how}."
+    return endpoint, None
 
 
 class CallSpan(Protocol):
@@ -86,42 +157,46 @@ class OpenTelemetry:
     """Sends spans to an OTLP collector, in the background.
 
     Args:
-        endpoint: URL of the collector's gRPC endpoint, for example `http://127.0.0.1:4317`; https means TLS.
+        endpoint: the collector's gRPC endpoint, for example `http://127.0.0.1:4317`; https means TLS.
+        has_own_timeout: whether OpenTelemetry reads from the environment how long an export may take.
 
     Raises:
-        ConfigurationError: the extra `otel` is not installed, or the URL is none.
+        ConfigurationError: the extra `otel` is not installed, or OpenTelemetry refuses one of its variables.
     """
 
-    def __init__(self, endpoint: str) -> None:
-        if not endpoint.startswith(("http://", "https://")):
-            raise ConfigurationError(
-                f"--otlp-endpoint must be a URL such as http://127.0.0.1:4317; it is {endpoint!r}."
-            )
+    def __init__(self, endpoint: str, *, has_own_timeout: bool = False) -> None:
         try:
-            from opentelemetry import trace
-            from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-            from opentelemetry.sdk.resources import Resource
-            from opentelemetry.sdk.trace import TracerProvider
-            from opentelemetry.sdk.trace.export import BatchSpanProcessor
-            from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+            self._set_up(endpoint, None if has_own_timeout else _EXPORT_TIMEOUT_S)
         except ImportError as cause:
             message = "Traces need OpenTelemetry; run `pip install 'clipsr-gateway[otel]'`, or set no OTLP endpoint."
             raise ConfigurationError(message) from cause
+        except Exception as cause:  # of each variable another one
+            message = f"OpenTelemetry cannot send traces as its variables (OTEL_…) say: {cause}"
+            raise ConfigurationError(message) from cause
+
+    def _set_up(self, endpoint: str, timeout_s: float | None) -> None:
+        from opentelemetry import propagate, trace
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
         # Resource.create lets OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say it otherwise.
         resource = Resource.create({"service.name": _SERVICE_NAME, "service.version": version(_SERVICE_NAME)})
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        exporter = OTLPSpanExporter(
-            endpoint=endpoint, insecure=endpoint.startswith("http://"), timeout=_EXPORT_TIMEOUT_S
-        )
+        # A scheme decides; without one, OTEL_EXPORTER_OTLP_INSECURE does.
+        is_plain = True if endpoint.startswith("http://") else None
+        exporter = OTLPSpanExporter(endpoint=endpoint, insecure=is_plain, timeout=timeout_s)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("clipsr_gateway")
-        self._propagator = TraceContextTextMapPropagator()
+        self._propagator: Any = propagate.get_global_textmap()  # as OTEL_PROPAGATORS says
+        self._headers = frozenset(self._propagator.fields)
         self._trace = trace
 
     @contextmanager
     def call(self, method: str, request_id: str, metadata: Any) -> Generator[CallSpan]:
         """Return a span for a call; see Tracing."""
-        carrier = {key: str(value) for key, value in cast("_Metadata", metadata or ()) if key in _HEADERS}
+        carrier = {key: str(value) for key, value in cast("_Metadata", metadata or ()) if key in self._headers}
         with self._tracer.start_as_current_span(
             method,
             context=self._propagator.extract(carrier),

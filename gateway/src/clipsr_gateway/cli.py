@@ -17,6 +17,7 @@ from clipsr_gateway._admission.controller import AdmissionConfig
 from clipsr_gateway._logs import LEVELS, configure_logging
 from clipsr_gateway._server.gateway import GatewayConfig, serve
 from clipsr_gateway._server.operations import OperationsConfig
+from clipsr_gateway._tracing import read_tracing_config
 from clipsr_gateway.errors import ConfigurationError, GatewayError
 
 __all__ = ["main"]
@@ -115,7 +116,7 @@ def _add_observers(parser: argparse.ArgumentParser) -> None:
     observers.add_argument(
         "--otlp-endpoint",
         metavar="URL",
-        help="OpenTelemetry collector for traces, over gRPC (default: OTEL_EXPORTER_OTLP_ENDPOINT; none: no traces)",
+        help="OpenTelemetry collector for traces, over gRPC (default: as the OTEL_… variables say; none: no traces)",
     )
 
 
@@ -140,7 +141,7 @@ def _read_operations(options: argparse.Namespace) -> OperationsConfig:
         tls=tls,
         metrics=None if options.metrics == "off" else options.metrics or _DEFAULT_METRICS,
         is_metrics_optional=options.metrics is None,
-        otlp_endpoint=options.otlp_endpoint or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or None,
+        tracing=read_tracing_config(options.otlp_endpoint or None, os.environ),
         admission=admission,
     )
 

@@ -11,6 +11,7 @@ GatewayError
 ├── LimitedError                  answer RESOURCE_EXHAUSTED with RetryInfo
 │   ├── RateExceededError         … this key has sent too many items
 │   ├── TooManyCallsError         … this key has too many calls in progress
+│   ├── SlowMessageError          … the message did not arrive while others waited
 │   └── OverloadedError           … the whole gateway has too much to do
 ├── DeadlineExceededError         answer DEADLINE_EXCEEDED
 ├── ShuttingDownError             answer UNAVAILABLE, the caller may retry elsewhere
@@ -56,6 +57,7 @@ __all__ = [
     "OverloadedError",
     "RateExceededError",
     "ShuttingDownError",
+    "SlowMessageError",
     "StorageFullError",
     "StorageUnavailableError",
     "StreamExpiredError",
@@ -186,6 +188,12 @@ class TooManyCallsError(LimitedError):
     """The caller's key has as many calls in progress as it may."""
 
     reason = "TOO_MANY_CALLS"
+
+
+class SlowMessageError(LimitedError):
+    """The message of the call did not arrive in the time that others can wait for its place."""
+
+    reason = "MESSAGE_SLOW"
 
 
 class OverloadedError(LimitedError):

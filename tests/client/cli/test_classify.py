@@ -455,6 +455,15 @@ class TestHealth:
         done = run("health")
         assert (done.code, done.out, done.err) == (0, "SERVING\n", "")
 
+    def test_a_server_that_says_so_of_everything_is_no_gateway(self, run, fake_service) -> None:
+        """Triton answers the same health service."""
+        fake_service.health["clipsr.v1.NoService"] = 1
+        done = run("health")
+        assert (done.code, done.out) == (3, "")
+        assert done.err.count("\n") == 1
+        assert "Triton" in done.err
+        assert fake_service.url in done.err
+
     def test_not_serving(self, run, fake_service) -> None:
         fake_service.health[""] = 2
         done = run("health")

@@ -150,7 +150,7 @@ async def test_heavy_requests_go_one_at_a_time_and_light_ones_pass():
     entered = asyncio.Event()
 
     async def heavy() -> None:
-        async with admission.heavy_slot(image_units(pixels=60_000_000)):
+        async with admission.acquire_slot("heavy", image_units(pixels=60_000_000)):
             entered.set()
             await asyncio.sleep(60)
 
@@ -158,7 +158,7 @@ async def test_heavy_requests_go_one_at_a_time_and_light_ones_pass():
     await entered.wait()
     entered.clear()
     second = asyncio.create_task(heavy())
-    async with admission.heavy_slot(image_units(pixels=64 * 64)):
+    async with admission.acquire_slot("light", image_units(pixels=64 * 64)):
         pass
     assert not entered.is_set()
     first.cancel()
@@ -173,7 +173,43 @@ def test_units_grow_with_what_costs():
     assert image_units(pixels=32 * 32, labels=10_000) > 10
     assert text_units(1) == 0.25
     assert text_units(400) == 100
-    assert upscale_units((64, 64), (1024, 1024)) > 10
+    assert upscale_units(pixels=64 * 64, target_hw=(1024, 1024)) > 10
+
+
+async def test_heavy_requests_of_callers_take_turns():
+    """A caller with many heavy requests under way does not come before another's first."""
+    admission = Admission(AdmissionConfig())
+    order: list[str] = []
+    leave = asyncio.Semaphore(0)
+
+    async def heavy(caller: str) -> None:
+        async with admission.acquire_slot(object(), 100.0, caller=caller):
+            order.append(caller)
+            await leave.acquire()
+
+    tasks = [asyncio.create_task(heavy(caller)) for caller in ("many", "many", "many", "one")]
+    for _ in range(4):
+        await settle()
+        leave.release()
+    await asyncio.gather(*tasks)
+    assert order == ["many", "many", "one", "many"]
+
+
+def test_a_callers_many_calls_make_only_its_own_wait_longer(clock):
+    """Fifty calls of one key: another key's call is estimated as if there were one of them."""
+    admission = measured(clock)
+    with ExitStack() as stack:
+        for _ in range(50):
+            stack.enter_context(admission.ledger("many")).units = 1.0
+        assert admission.estimate_s(1.0, caller="one") == pytest.approx(2 * 0.02)
+        assert admission.estimate_s(1.0, caller="many") == pytest.approx(51 * 0.02)
+        assert admission.estimate_s(1.0) == pytest.approx(2 * 0.02)
+        admission.check(caller="one")
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("option", ["max_slowdown", "min_calls", "max_calls", "max_queued_bytes", "max_reading"])

@@ -14,15 +14,15 @@ from clipsr_gateway._admission.fair_slots import FairSlots
 class Crowd:
     """Requests of several calls that hold a place until told to go."""
 
-    def __init__(self, count: int) -> None:
-        self.slots = FairSlots(count)
+    def __init__(self, count: int, *, most_each: int | None = None) -> None:
+        self.slots = FairSlots(count, most_each=most_each)
         self.served: list[str] = []
         self.tasks: list[asyncio.Task[None]] = []
         self._leave = asyncio.Semaphore(0)
 
-    async def enter(self, call: str, times: int = 1) -> list[asyncio.Task[None]]:
+    async def enter(self, call: str, times: int = 1, *, caller: str | None = None) -> list[asyncio.Task[None]]:
         """Adds requests of a call, which ask at once."""
-        new = [asyncio.create_task(self._hold(call)) for _ in range(times)]
+        new = [asyncio.create_task(self._hold(call, caller)) for _ in range(times)]
         self.tasks += new
         await settle()
         return new
@@ -33,8 +33,8 @@ class Crowd:
             self._leave.release()
             await settle()
 
-    async def _hold(self, call: str) -> None:
-        async with self.slots.acquire(call):
+    async def _hold(self, call: str, caller: str | None) -> None:
+        async with self.slots.acquire(call, caller=caller):
             self.served.append(call)
             await self._leave.acquire()
 
@@ -62,6 +62,31 @@ async def test_equal_calls_take_turns():
         await crowd.enter(call, 4)
     await crowd.leave(12)
     assert "".join(crowd.served) == "a" + "abc" * 3 + "bc"  # a's first request found a free place
+
+
+async def test_a_caller_gets_no_larger_share_by_more_calls():
+    crowd = Crowd(1)
+    for number in range(4):
+        await crowd.enter(f"a{number}", 2, caller="a")
+    await crowd.enter("b", 4, caller="b")
+    await crowd.leave(12)
+    await asyncio.gather(*crowd.tasks)
+    assert "".join(call[0] for call in crowd.served) == "a" + "ab" * 4 + "aaa"
+    assert crowd.served[1:8:2] == ["a0", "a1", "a2", "a3"]  # and its calls take turns
+
+
+async def test_a_caller_leaves_places_that_it_may_not_have():
+    crowd = Crowd(4, most_each=3)
+    for number in range(5):
+        await crowd.enter(f"a{number}", caller="a")
+    assert (crowd.slots.held_by("a"), crowd.slots.waiting) == (3, 2)
+    await crowd.enter("b", caller="b")
+    assert crowd.served[-1] == "b"
+    await crowd.leave(2)
+    assert (crowd.slots.held_by("a"), crowd.slots.waiting) == (3, 0)
+    await crowd.leave(4)
+    await asyncio.gather(*crowd.tasks)
+    assert (crowd.slots.in_use, crowd.slots.waiting) == (0, 0)
 
 
 async def test_places_are_shared_evenly_however_long_each_is_held():

@@ -104,6 +104,36 @@ async def test_heavy_images_leave_places_for_others(start, backend, request_of, 
     assert await heavy is None
 
 
+async def test_a_heavy_image_keeps_its_lane_when_its_caller_gives_up(start, backend, request_of, png, until):
+    """Triton goes on with what it has begun; callers who give up and come back must not keep all instances busy."""
+    backend.hold = asyncio.Event()
+    one = await start(max_concurrent=4)
+    heavy = request_of(png(3000, 3000, mode="1"))
+    for timeout_s in (None, 0.2):
+        given_up = asyncio.ensure_future(outcome(one, heavy, timeout_s))
+        await until(lambda: backend.in_flight == 1)
+        if timeout_s is None:
+            given_up.cancel()
+        await asyncio.gather(given_up, return_exceptions=True)
+        await until(lambda: one.gateway.operations.runner.in_flight == 0)
+    assert (backend.in_flight, backend.cancelled) == (1, 0)
+    waiting = asyncio.ensure_future(outcome(one, heavy))
+    await until(lambda: one.gateway.operations.runner.in_flight == 1)
+    assert await outcome_of_light(one, backend, request_of, until) is None
+    assert len(backend.user_calls()) == 2
+    backend.hold.set()
+    assert await waiting is None
+    await until(lambda: one.gateway.operations.admission.slots.in_use == 0)
+
+
+async def outcome_of_light(one: Any, backend: Any, request_of: Any, until: Any) -> grpc.aio.AioRpcError | None:
+    """What a small image gets while heavy ones are held; it is not held itself."""
+    hold, backend.hold = backend.hold, None
+    error = await outcome(one, request_of())
+    backend.hold = hold
+    return error
+
+
 @pytest.mark.parametrize("method", ["GetModelInfo"])
 async def test_what_computes_nothing_is_always_answered(start, backend, request_of, method, until):
     backend.hold = asyncio.Event()

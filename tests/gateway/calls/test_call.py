@@ -8,8 +8,11 @@ import logging
 
 import grpc
 import pytest
+from tests.gateway.conftest import ask
 
+from clipsr.v1 import classifier_pb2, types_pb2
 from clipsr_gateway import BackendFaultError, BackendUnavailableError, DeadlineExceededError
+from clipsr_gateway._calls import interceptor
 
 
 async def test_a_backend_fault_tells_the_log_and_not_the_caller(start, backend, request_of, detailed, caplog):
@@ -150,3 +153,59 @@ async def test_an_odd_request_id_is_replaced(start, request_of, given):
     answered = dict(await call.trailing_metadata())["x-request-id"]
     assert answered != given
     assert len(answered) == 32
+
+
+class EndsAsCancelled:
+    """The messages of a call whose caller went away: gRPC reports their end, and cancels the task some turns later."""
+
+    def __init__(self, turns: int) -> None:
+        self.turns = turns
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        self.later(asyncio.current_task(), self.turns)
+        raise StopAsyncIteration
+
+    def later(self, task, turns):
+        loop = asyncio.get_running_loop()
+        loop.call_soon(self.later, task, turns - 1) if turns else task.cancel()
+
+
+@pytest.mark.parametrize("turns", [0, 1, 5])
+async def test_messages_that_end_by_a_cancellation_are_not_malformed(turns):
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.create_task(interceptor._next(EndsAsCancelled(turns), timeout_s=None))
+
+
+@pytest.mark.parametrize(("timeout_s", "code"), [(None, "CANCELLED"), (3600, "CANCELLED"), (0.3, "DEADLINE_EXCEEDED")])
+async def test_calls_that_are_given_up_are_counted_as_that(start, backend, request_of, until, caplog, timeout_s, code):
+    """Also with the few milliseconds that a caller's deadline comes before the server's."""
+    backend.hold = asyncio.Event()
+    one = await start()
+    with caplog.at_level(logging.INFO, logger="clipsr_gateway"):
+        given_up = one.stub.Classify(request_of(), timeout=timeout_s)
+        await until(lambda: one.gateway.operations.runner.in_flight == 1)
+        if code == "CANCELLED":
+            given_up.cancel()
+        await until(lambda: one.gateway.operations.runner.in_flight == 0)
+    (line,) = [record.fields for record in caplog.records if record.getMessage() == "call"]
+    assert (line["code"], line.get("reason")) == (code, None)
+    registry = one.gateway.operations.metrics.registry
+    labels = {"method": "Classify", "code": code, "key": ""}
+    assert registry.get_sample_value("clipsr_gateway_calls_total", labels) == 1
+
+
+async def test_a_stream_that_is_given_up_between_images_is_not_ok(start, png, until, caplog):
+    one = await start()
+    labels = types_pb2.LabelSpace(labels=["cat", "dog"])
+    options = classifier_pb2.ClassifyStreamRequest(options=classifier_pb2.ClassifyOptions(label_space=labels))
+    image = classifier_pb2.StreamImage(index=0, image=types_pb2.Image(content=png()))
+    with caplog.at_level(logging.INFO, logger="clipsr_gateway"):
+        call = await ask(one.stub.ClassifyStream, [options, classifier_pb2.ClassifyStreamRequest(image=image)])
+        assert (await call.read()).result.HasField("classification")
+        call.cancel()
+        await until(lambda: one.gateway.operations.runner.in_flight == 0)
+    (line,) = [record.fields for record in caplog.records if record.getMessage() == "call"]
+    assert line["code"] == "CANCELLED"

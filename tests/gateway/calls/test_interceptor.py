@@ -275,6 +275,75 @@ async def test_bytes_of_waiting_requests_are_bounded(start, backend, request_of,
     assert one.gateway.operations.admission.queued_bytes == 0
 
 
+async def test_senders_of_nothing_lose_their_places_to_those_who_send(start, request_of, detailed, until):
+    """Also where all come from one address and have no key."""
+    one = await start(operations=OperationsConfig(admission=AdmissionConfig(max_reading=4)))
+    receiving = one.gateway.operations.admission.receiving
+    silent = [silent_call(one) for _ in range(6)]
+    await until(lambda: (receiving.in_use, receiving.waiting) == (3, 3))
+    answers = await asyncio.wait_for(asyncio.gather(*(classify(one, request_of()) for _ in range(4))), 40)
+    assert all(answer.results for answer in answers)
+    error = await refused(silent[0])
+    assert (error.code(), detailed(error).reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "MESSAGE_SLOW")
+    assert detailed(error).retry_s == 1
+    registry = one.gateway.operations.metrics.registry
+    count = registry.get_sample_value("clipsr_gateway_rejections_total", {"reason": "MESSAGE_SLOW", "key": ""})
+    assert count is not None
+    assert count >= 1
+    assert registry.get_sample_value("clipsr_gateway_messages_receiving") == receiving.in_use
+    assert registry.get_sample_value("clipsr_gateway_messages_waiting") == receiving.waiting
+    for call in silent:
+        call.cancel()
+    await until(lambda: (receiving.in_use, receiving.waiting) == (0, 0))
+
+
+async def test_senders_of_nothing_leave_places_to_other_keys_and_spend_their_rate(start, keys, request_of, until):
+    slow = add_key(keys, "slow", limits=KeyLimits(items_per_second=0.01, burst=3))
+    other = add_key(keys, "other", limits=None)
+    one = await start(
+        operations=OperationsConfig(api_keys=keys, admission=AdmissionConfig(max_reading=4, read_timeout_s=1.5))
+    )
+    receiving = one.gateway.operations.admission.receiving
+    silent = [silent_call(one, metadata=bearer(slow)) for _ in range(3)]
+    await until(lambda: receiving.in_use == 3)
+    assert (await _classify(one, request_of(), other)).results  # nobody had to go for it
+    codes = [(await refused(call)).code() for call in silent]
+    assert codes == [grpc.StatusCode.DEADLINE_EXCEEDED] * 3
+    error = await refused(one.stub.Classify(request_of(), metadata=bearer(slow)))
+    assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def classify(one: Any, request: Any) -> Any:
+    return await one.stub.Classify(request)
+
+
+def silent_call(one: Any, **options: Any) -> Any:
+    """A call that is open and never sends its message."""
+    return one.channel.stream_unary(
+        "/clipsr.v1.ClassifierService/Classify", request_serializer=empty_pb2.Empty.SerializeToString
+    )(**options)
+
+
+async def test_health_takes_no_more_than_a_name(start, detailed):
+    one = await start()
+    check = one.channel.unary_unary("/grpc.health.v1.Health/Check")
+    for size in (2_000, 30 * 1024 * 1024):
+        error = await refused(check(b"\x0a" + b"\0" * size))
+        assert (error.code(), detailed(error).reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_MALFORMED")
+    with pytest.raises(grpc.aio.AioRpcError):
+        await one.channel.unary_stream("/grpc.health.v1.Health/Watch")(b"\x0a" + b"\0" * 2_000).read()
+    assert await one.health.Check(health_pb2.HealthCheckRequest())
+
+
+async def test_health_answers_beside_senders_of_nothing(start):
+    one = await start()
+    silent = [one.channel.stream_unary("/grpc.health.v1.Health/Check")() for _ in range(8)]
+    await asyncio.gather(*(call.wait_for_connection() for call in silent))
+    assert await asyncio.wait_for(one.health.Check(health_pb2.HealthCheckRequest()), 60)
+    for call in silent:
+        call.cancel()
+
+
 async def test_a_message_that_never_comes_ends_the_call(start, detailed):
     one = await start(operations=OperationsConfig(admission=AdmissionConfig(read_timeout_s=0.1)))
     call = one.channel.stream_unary(

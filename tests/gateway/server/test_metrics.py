@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import socket
+import threading
 import urllib.request
 from typing import Any
 
@@ -112,6 +114,18 @@ async def test_callers_cannot_make_labels(start, request_of):
     assert len(samples) == series
     assert {name for name, _ in samples} == before
     assert not re.search("made-up", str(samples))
+
+
+async def test_connections_that_never_ask_keep_no_scraper_out(start, until):
+    """Half-open ones would otherwise take a thread and a descriptor each, for ever."""
+    one = await start(operations=OperationsConfig(metrics="127.0.0.1:0"))
+    host, _, port = one.gateway.operations.metrics_address.rpartition(":")
+    threads = threading.active_count()
+    with contextlib.ExitStack() as held:
+        for _ in range(100):
+            held.enter_context(socket.create_connection((host, int(port)), timeout=30)).send(b"GET /metr")
+        assert await scrape(one)
+        await until(lambda: threading.active_count() - threads <= 20)
 
 
 async def test_a_taken_port_is_an_error_or_a_warning(start, caplog):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -64,6 +67,31 @@ class TestDecode:
             [{"image": rows([png(300, 200)]), "fit": rows([b"squash"])}]
         )
         assert response.outputs["pixels"].shape == (1, 3, sizes.R, sizes.R)
+
+    @pytest.mark.parametrize(("name", "model"), [("DecodeModel", "decode"), ("DecodeNativeModel", "decode_native")])
+    def test_decoding_has_a_limit_that_the_kernel_enforces(self, load, name, model, monkeypatch):
+        instance, left_s = load("decode", name, model), []
+
+        def read(content):
+            left_s.append(signal.getitimer(signal.ITIMER_PROF)[0])
+            return Image.new("RGB", (8, 8))
+
+        monkeypatch.setattr("clipsr_serving.models.decode.read_image", read)
+        instance.execute([{"image": rows([b"x"], [b"y"]), "fit": rows([b""], [b""])}])
+        assert len(left_s) == 2
+        assert all(0 < seconds <= 31 for seconds in left_s)
+        assert signal.getitimer(signal.ITIMER_PROF)[0] == 0
+
+    def test_what_exceeds_its_processor_time_is_killed(self, triton):
+        """Also in native code, which heeds nothing of Python."""
+        code = (
+            "import sys, types; sys.modules['triton_python_backend_utils'] = types.ModuleType('stub')\n"
+            "from clipsr_serving.models._triton import limit_cpu\n"
+            "with limit_cpu(30): pass\n"
+            "with limit_cpu(0.05): sum(range(10**12))\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], timeout=300, check=False)
+        assert done.returncode == -signal.SIGPROF
 
     @pytest.mark.parametrize(("name", "model"), [("DecodeModel", "decode"), ("DecodeNativeModel", "decode_native")])
     def test_a_bad_image_fails_alone(self, load, name, model):

@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 from rich.console import Console
 
-from clipsr import UpscaleFormat
+from clipsr import ServiceUnavailableError, UpscaleFormat
 from clipsr._rpc.window import READ_AHEAD
 from clipsr.cli._classify.bulk import Output, classify_to_file
 from clipsr.cli._classify.screen import classify_to_screen
@@ -26,6 +26,9 @@ from clipsr.cli._options import chosen_classify_options, classify_options, given
 from clipsr.cli._streams import configure_stream, open_missing_streams
 from clipsr.cli._ui import parse_listen, serve_pages
 from clipsr.cli._upscale.upscale import UpscaleOptions, parse_size, upscale_images
+
+_NO_SERVICE = "clipsr.v1.NoService"
+"""A gateway does not know it; Triton says of every name that it is SERVING."""
 
 _HEALTH_TIMEOUT_S = 5.0  # short enough for the health check of a container
 _CALL_TIMEOUT_S = 30.0  # the library's default
@@ -233,6 +236,12 @@ def health() -> ExitCode:
     """Print the service's state; exit with 0 if it is SERVING, and with 3 otherwise."""
     with connect() as client:
         state = client.health()
+        if state == "SERVING" and client.health(service=_NO_SERVICE) == state:
+            message = (
+                f"What listens at {client.url} says SERVING of any service, also of those that it lacks: it is Triton "
+                "or another server, and no clipsr gateway; give the gateway's address."
+            )
+            raise ServiceUnavailableError(message, url=client.url)
     click.echo(state)
     return ExitCode.OK if state == "SERVING" else ExitCode.UNREACHABLE
 

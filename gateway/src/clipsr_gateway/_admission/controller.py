@@ -1,9 +1,13 @@
 """Decides which calls to take on, so that those taken are answered in time and the rest is told so at once.
 
-Work is counted in units: what a small image with a few labels costs. Calls share the places in Triton fairly, each
-getting a turn (FairSlots), so a call of c units waits for at most c units of every other call:
+Work is counted in units: what a small image with a few labels costs. Callers share the places in Triton fairly, and so
+do the calls of each (FairSlots). So a call of c units waits for at most c units of every other call of its caller, and
+meanwhile for at most as much of every other caller:
 
-    estimate_s(c) = (sum over calls of min(units left, c) + c) / units per second
+    own(c) = sum over calls of the same caller of min(units left, c) + c
+    estimate_s(c) = (sum over other callers of min(units left, own(c)) + own(c)) / units per second
+
+Without API keys, each call counts as a caller of its own.
 
 A call is taken on if that is at most `max_slowdown` times what it would take on an idle service,
 
@@ -16,16 +20,17 @@ Source: processor sharing, Kleinrock 1976, Queueing Systems volume 2, section 4.
 
 from __future__ import annotations
 
-import asyncio
 import random
 import statistics
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, Callable, Generator, Hashable
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from clipsr_gateway._admission.fair_slots import FairSlots
+from clipsr_gateway._admission.hold import Hold, hold_until_done
+from clipsr_gateway._admission.receiving import ReceivingPlaces
 from clipsr_gateway.errors import DeadlineExceededError, OverloadedError
 
 _MIB = 1024 * 1024
@@ -51,7 +56,7 @@ _ALONE_SAMPLES = 32
 # Least that Triton is believed to do, as a share of what it does with one request at a time.
 _LEAST_RATE = 0.25
 
-# A request of more units is heavy: it keeps one of a model's two or so instances busy for a long time.
+# A request of more units is heavy.
 _HEAVY_UNITS = 8.0
 
 # Heavy requests in Triton at once; one leaves the other instances to everybody else.
@@ -68,14 +73,19 @@ def image_units(*, pixels: int, labels: int = 0) -> float:
     return 1 + pixels / _PIXELS_PER_UNIT + labels / _LABELS_PER_UNIT
 
 
-def upscale_units(source_hw: tuple[int, int], target_hw: tuple[int, int]) -> float:
-    """Return what it costs to upscale an image, in units."""
-    return source_hw[0] * source_hw[1] / _PIXELS_PER_UNIT + target_hw[0] * target_hw[1] / _RENDERED_PIXELS_PER_UNIT
+def upscale_units(*, pixels: int, target_hw: tuple[int, int]) -> float:
+    """Return what it costs to decode so many pixels and to render an image, in units."""
+    return pixels / _PIXELS_PER_UNIT + target_hw[0] * target_hw[1] / _RENDERED_PIXELS_PER_UNIT
 
 
 def text_units(texts: int) -> float:
     """Return what so many passes through the text encoder cost, in units."""
     return texts / _TEXTS_PER_UNIT
+
+
+def is_heavy(units: float) -> bool:
+    """Say whether a request keeps one of a model's two or so instances busy for a long time."""
+    return units > _HEAVY_UNITS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,10 +126,12 @@ class WorkLedger:
     """One call that was taken on.
 
     Attributes:
+        caller: whose call it is; None where callers have no names.
         units: work of the call that is not done yet.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, caller: Hashable = None) -> None:
+        self.caller = caller
         self.units = 0.0
 
     def done(self, units: float) -> None:
@@ -138,7 +150,8 @@ class Admission:
         clock: seconds, monotonic.
 
     Attributes:
-        slots: for requests in Triton, shared fairly between calls.
+        slots: for requests in Triton, shared fairly between callers and their calls.
+        receiving: places for messages that are being received.
     """
 
     def __init__(
@@ -146,11 +159,12 @@ class Admission:
     ) -> None:
         self._config = config
         self.slots = FairSlots(max_concurrent)
+        self.receiving = ReceivingPlaces(config.max_reading, clock=clock)
         self._ledgers: set[WorkLedger] = set()
         self._calls = 0
         self._queued_bytes = 0
         self._speed = _Speed(clock)
-        self._heavy = asyncio.Semaphore(_HEAVY_AT_ONCE)
+        self._heavy = FairSlots(_HEAVY_AT_ONCE)
 
     @property
     def calls(self) -> int:
@@ -177,10 +191,16 @@ class Admission:
         """How long one unit takes on an idle service, as measured."""
         return self._speed.alone_s
 
-    def estimate_s(self, units: float) -> float:
+    def estimate_s(self, units: float, *, caller: Hashable = None) -> float:
         """Return how long a call of so many units would take if it came now."""
-        ahead = sum(min(ledger.units, units) for ledger in self._ledgers)
-        return (ahead + units) / self._speed.units_per_second
+        own = units
+        others: defaultdict[Hashable, float] = defaultdict(float)
+        for ledger in self._ledgers:
+            if caller is not None and ledger.caller == caller:
+                own += min(ledger.units, units)
+            else:
+                others[ledger if ledger.caller is None else ledger.caller] += ledger.units
+        return (own + sum(min(ahead, own) for ahead in others.values())) / self._speed.units_per_second
 
     @contextmanager
     def call(self) -> Generator[None]:
@@ -214,7 +234,7 @@ class Admission:
         finally:
             self._queued_bytes -= size_bytes
 
-    def check(self, units: float = 1.0, *, time_remaining_s: float | None = None) -> None:
+    def check(self, units: float = 1.0, *, caller: Hashable = None, time_remaining_s: float | None = None) -> None:
         """Refuse a call of so many units if it would come too late; takes nothing on.
 
         Raises:
@@ -223,7 +243,7 @@ class Admission:
         waiting = sum(1 for ledger in self._ledgers if ledger.units)
         if waiting < self._config.min_calls:
             return
-        estimate_s = self.estimate_s(units)
+        estimate_s = self.estimate_s(units, caller=caller)
         allowed_s = self._config.max_slowdown * max(self._speed.alone_s, units / self._speed.units_per_second)
         if estimate_s > allowed_s:
             message = f"This service is busy: an answer would take about {estimate_s:.2f} s; try again later."
@@ -236,9 +256,9 @@ class Admission:
             raise OverloadedError(message, retry_s=_spread(estimate_s - time_remaining_s))
 
     @contextmanager
-    def ledger(self) -> Generator[WorkLedger]:
+    def ledger(self, caller: Hashable = None) -> Generator[WorkLedger]:
         """Track the work of one call, none at first; what is left at the end is forgotten."""
-        ledger = WorkLedger()
+        ledger = WorkLedger(caller)
         self._ledgers.add(ledger)
         try:
             yield ledger
@@ -255,27 +275,28 @@ class Admission:
         if time_remaining_s is not None and time_remaining_s <= 0:
             raise DeadlineExceededError("The deadline passed before the request was read.")
         if not ledger.units:  # a call is refused as a whole or not at all
-            self.check(units, time_remaining_s=time_remaining_s)
+            self.check(units, caller=ledger.caller, time_remaining_s=time_remaining_s)
         ledger.units += units
 
-    @asynccontextmanager
-    async def heavy_slot(self, units: float) -> AsyncGenerator[None]:
-        """Let one heavy request through at a time; to be entered before a slot is acquired."""
-        if units <= _HEAVY_UNITS:
-            yield
-            return
-        async with self._heavy:
-            yield
-
-    @asynccontextmanager
-    async def acquire_slot(self, call: Hashable, units: float) -> AsyncGenerator[None]:
-        """Wait for a slot in Triton and hold it.
+    def acquire_slot(
+        self, call: Hashable, units: float, *, caller: Hashable = None
+    ) -> AbstractAsyncContextManager[Hold]:
+        """Wait for a slot in Triton and hold it, until all that `Hold.finish` was given is over.
 
         Args:
             call: whose turn it takes; one object for all requests of a call.
-            units: what the request costs.
+            units: what the request costs; of heavy ones one at a time gets through.
+            caller: whose call it is; None where callers have no names.
         """
-        async with self.heavy_slot(units), self.slots.acquire(call):
+        return hold_until_done(self._slot(call, units, caller))
+
+    @asynccontextmanager
+    async def _slot(self, call: Hashable, units: float, caller: Hashable) -> AsyncGenerator[None]:
+        if not is_heavy(units):
+            async with self.slots.acquire(call, caller=caller):
+                yield
+            return
+        async with self._heavy.acquire(call, caller=caller), self.slots.acquire(call, caller=caller):
             yield
 
     @contextmanager

@@ -11,6 +11,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Coroutine, Generator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
 import grpc
@@ -19,7 +20,8 @@ from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs] - i
 
 from clipsr.v1 import types_pb2
 from clipsr_gateway._access.callers import Caller
-from clipsr_gateway._admission.controller import Admission, WorkLedger
+from clipsr_gateway._admission.controller import Admission, WorkLedger, is_heavy
+from clipsr_gateway._admission.hold import Hold
 from clipsr_gateway._calls import status
 from clipsr_gateway._logs import log_event
 from clipsr_gateway._tracing import NO_TRACING, Tracing
@@ -32,7 +34,36 @@ _REQUEST_ID_KEY = "x-request-id"
 # A caller's id goes into logs as it is, so it must be short and plain.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
-_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+# A caller's clock runs out before ours does, which began when the call had arrived: its cancellation comes first.
+_DEADLINE_SLACK_S = 0.25
+
+# Between the two events of one cancelled call, which gRPC's poller hands over one after the other.
+_CANCELLATION_S = 0.01
+
+CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """A slot in Triton.
+
+    Attributes:
+        timing: waiting and computing; complete when the turn has ended.
+        timeout_s: for the request; None where its call may end before it does.
+        hold: keeps the slot of a heavy request until Triton is done with it; None for others, which take no time.
+    """
+
+    timing: types_pb2.Timing
+    timeout_s: float | None
+    hold: Hold | None
+
+    async def infer(self, request: Coroutine[Any, Any, _T]) -> _T:
+        """Await a request to Triton.
+
+        Triton cannot interrupt a model. Where a request is heavy, its call may be cancelled, and the slot stays taken
+        until the answer is there, so that callers who give up and come back do not keep all instances busy.
+        """
+        return await (request if self.hold is None else self.hold.finish(request))
 
 
 class Call:
@@ -114,7 +145,7 @@ class Call:
                 self.stages_s[name].append(time.perf_counter() - began_s)
 
     @asynccontextmanager
-    async def acquire_slot(self, units: float = 1.0, *, nouns: str) -> AsyncGenerator[None]:
+    async def acquire_slot(self, units: float = 1.0, *, nouns: str) -> AsyncGenerator[Turn]:
         """Wait for one of Triton's slots and hold it; a request of many units lets others pass.
 
         Args:
@@ -126,10 +157,13 @@ class Call:
         """
         async with AsyncExitStack() as held:
             with self.stage("queue"):
-                await held.enter_async_context(self._admission.acquire_slot(self, units))
-            if self.time_remaining_s() == 0:
+                slot = self._admission.acquire_slot(self, units, caller=self.caller)
+                hold = await held.enter_async_context(slot)
+            left_s = self.time_remaining_s()
+            if left_s == 0:
                 raise DeadlineExceededError(f"The deadline passed before all {nouns} were sent to Triton.")
-            yield
+            is_held = is_heavy(units)
+            yield Turn(timing=types_pb2.Timing(), timeout_s=None if is_held else left_s, hold=hold if is_held else None)
 
     @contextmanager
     def inference(self, units: float) -> Generator[None]:
@@ -138,10 +172,8 @@ class Call:
             yield
 
     @asynccontextmanager
-    async def infer_in_turn(
-        self, units: float, *, nouns: str, is_bounded: bool = False
-    ) -> AsyncGenerator[types_pb2.Timing]:
-        """Hold a slot around one request in Triton; yield the timing, complete at the end.
+    async def infer_in_turn(self, units: float, *, nouns: str, is_bounded: bool = False) -> AsyncGenerator[Turn]:
+        """Hold a slot around one request in Triton, and measure it.
 
         Args:
             units: what the request costs.
@@ -151,14 +183,13 @@ class Call:
         Raises:
             DeadlineExceededError: the slot came too late.
         """
-        timing = types_pb2.Timing()
         queued_s = time.perf_counter()
-        async with self.acquire_slot(1.0 if is_bounded else units, nouns=nouns):
+        async with self.acquire_slot(1.0 if is_bounded else units, nouns=nouns) as turn:
             sent_s = time.perf_counter()
             with self.inference(units):
-                yield timing
+                yield turn
             answered_s = time.perf_counter()
-        timing.queue_ms, timing.inference_ms = (sent_s - queued_s) * 1000, (answered_s - sent_s) * 1000
+        turn.timing.queue_ms, turn.timing.inference_ms = (sent_s - queued_s) * 1000, (answered_s - sent_s) * 1000
 
     def status_from_error(self, error: GatewayError, **fields: object) -> status_pb2.Status:
         """Return the status of an error; log a fault of the backend with `fields`, for the status hides its cause."""
@@ -244,18 +275,24 @@ class CallRunner:
                     yield call
                 except GatewayError as error:
                     failure = call.status_from_error(error)
+                except asyncio.CancelledError:
+                    left_s = call.time_remaining_s()
+                    is_late = left_s is not None and left_s <= _DEADLINE_SLACK_S
+                    call.code = "DEADLINE_EXCEEDED" if is_late else "CANCELLED"
+                    span.ends(call.code)
+                    raise
                 except Exception as error:
                     log_event("fault", {"request_id": call.request_id}, level=logging.ERROR, error=error)
                     failure = status.internal(call.request_id)
                 if failure is not None:
-                    call.code, call.reason = _CODES[failure.code].name, status.read_reason(failure)
+                    call.code, call.reason = CODES[failure.code].name, status.read_reason(failure)
                 span.ends(call.code)
         request_id = (_REQUEST_ID_KEY, call.request_id)
         if failure is None:
             context.set_trailing_metadata((request_id,))
         else:
             metadata = (request_id, *status.trailing_metadata(failure))
-            await context.abort(_CODES[failure.code], failure.message, metadata)
+            await context.abort(CODES[failure.code], failure.message, metadata)
 
     @contextmanager
     def _observed(self, call: Call) -> Generator[None]:
@@ -268,9 +305,6 @@ class CallRunner:
         self._idle.clear()
         try:
             yield
-        except asyncio.CancelledError:
-            call.code = "DEADLINE_EXCEEDED" if call.time_remaining_s() == 0 else "CANCELLED"
-            raise
         finally:
             latency_s = time.perf_counter() - started_s
             log_event("call", _log_fields(call, latency_s))
@@ -293,6 +327,11 @@ class CallRunner:
         except asyncio.TimeoutError:
             return False
         return True
+
+
+async def let_cancellation_come() -> None:
+    """Be cancelled here if the call was: gRPC reports the end of its messages as well, and often first."""
+    await asyncio.sleep(_CANCELLATION_S)
 
 
 async def gather_or_cancel(work: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:

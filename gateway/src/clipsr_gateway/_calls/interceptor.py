@@ -19,12 +19,26 @@ from google.protobuf.message import DecodeError
 
 from clipsr_gateway._access.authentication import Authenticator
 from clipsr_gateway._admission.controller import Admission, AdmissionConfig
-from clipsr_gateway._calls.call import Call, CallRunner
+from clipsr_gateway._admission.receiving import ReceivingPlaces
+from clipsr_gateway._calls.call import CODES, Call, CallRunner, let_cancellation_come
+from clipsr_gateway._calls.status import status_from_error, trailing_metadata
 from clipsr_gateway._offload import run_off_loop
-from clipsr_gateway.errors import DeadlineExceededError, InvalidRequestError, UnauthenticatedError, Violation
+from clipsr_gateway.errors import (
+    DeadlineExceededError,
+    GatewayError,
+    InvalidRequestError,
+    SlowMessageError,
+    UnauthenticatedError,
+    Violation,
+)
 
 # Load balancers and orchestrators ask for health, and have no key.
 _OPEN_SERVICES = ("/grpc.health.v1.Health/",)
+
+# Anybody may ask, so the memory for their questions is small: a question is the name of a service.
+_HEALTH_RECEIVING = 4
+_HEALTH_QUESTION_BYTES = 1024
+_HEALTH_TIMEOUT_S = 5.0
 
 # Streams that wait for questions for as long as the caller likes; a drain does not wait for them.
 _REFLECTION_SERVICES = ("/grpc.reflection.",)
@@ -60,7 +74,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
         self._authenticator = authenticator
         self._admission = admission
         self._read_timeout_s = config.read_timeout_s
-        self._reading = asyncio.Semaphore(config.max_reading)
+        self._health_receiving = ReceivingPlaces(_HEALTH_RECEIVING)
 
     async def intercept_service(
         self,
@@ -70,9 +84,11 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
         """Return a handler that stands before the method's own; None, as gRPC wants it, for an unknown method."""
         found = cast("Any", await continuation(handler_call_details))
         path = str(cast("Any", handler_call_details).method)  # annotated as bytes by some releases' stubs, never bytes
-        if found is None or path.startswith(_OPEN_SERVICES):
+        if found is None:
             return found
         method = path.rpartition("/")[2]
+        if path.startswith(_OPEN_SERVICES):
+            return self._guard_health(found)
         if path.startswith(_REFLECTION_SERVICES):
             return self._guard_reflection(method, found)
         if found.request_streaming:
@@ -85,13 +101,34 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
         async def serve(messages: AsyncIterator[bytes], context: _Context) -> Any:
             async with self._runner.run(method, context) as call:
                 with self._admitted(call, context):
-                    raw = await self._receive(messages, time_remaining_s=call.time_remaining_s())
+                    raw = await self._receive(messages, call, context)
                     with self._admission.message(len(raw)):
                         request = await run_off_loop(len(raw), _parse, raw, found.request_deserializer)
                         del raw
                         return await behavior(request, context)
 
         # A method that streams its answers writes them itself.
+        guarded = (
+            grpc.stream_stream_rpc_method_handler if found.response_streaming else grpc.stream_unary_rpc_method_handler
+        )
+        return guarded(serve, response_serializer=found.response_serializer)
+
+    def _guard_health(self, found: Any) -> grpc.RpcMethodHandler[Any, Any]:
+        """Bound the memory of a service that asks for no key, is not logged, and answers in the worst overload."""
+        behavior = found.unary_stream if found.response_streaming else found.unary_unary
+
+        async def serve(messages: AsyncIterator[bytes], context: _Context) -> Any:
+            try:
+                async with self._health_receiving.acquire(_host(context)):
+                    raw = await _next(messages, timeout_s=_HEALTH_TIMEOUT_S)
+                    if len(raw) > _HEALTH_QUESTION_BYTES:
+                        raise _malformed(f"A health check has at most {_HEALTH_QUESTION_BYTES:,} bytes.")
+                request = _parse(raw, found.request_deserializer)
+            except GatewayError as error:
+                refusal = status_from_error(error, "")
+                await context.abort(CODES[refusal.code], refusal.message, tuple(trailing_metadata(refusal)))
+            return await behavior(request, context)
+
         guarded = (
             grpc.stream_stream_rpc_method_handler if found.response_streaming else grpc.stream_unary_rpc_method_handler
         )
@@ -139,30 +176,56 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
             raise
         if caller is not None:
             call.caller, call.fields["key"] = caller, caller.name
-        with caller.call() if caller else nullcontext(), self._admission.call(), self._admission.ledger() as ledger:
+        with (
+            caller.call() if caller else nullcontext(),
+            self._admission.call(),
+            self._admission.ledger(caller) as ledger,
+        ):
             if call.method not in _FREE_METHODS:
-                self._admission.check(time_remaining_s=call.time_remaining_s())
+                self._admission.check(caller=caller, time_remaining_s=call.time_remaining_s())
             call.ledger = ledger
             yield
 
-    async def _receive(self, messages: AsyncIterator[bytes], *, time_remaining_s: float | None) -> bytes:
-        """Return the one message of a call.
+    async def _receive(self, messages: AsyncIterator[bytes], call: Call, context: _Context) -> bytes:
+        """Return the one message of a call; one that does not come counts against the rate of its caller.
 
         Raises:
             DeadlineExceededError: it takes longer to arrive than any sensible sender needs.
+            SlowMessageError: it takes longer than others can wait for its place.
             InvalidRequestError: there is none.
         """
+        left_s = call.time_remaining_s()
         # A call with a nearer deadline is ended by gRPC; a clock of ours would cost it a task and a timer.
-        is_bounded = time_remaining_s is not None and time_remaining_s <= self._read_timeout_s
-        async with self._reading:
-            message = anext(aiter(messages))
-            try:
-                return await (message if is_bounded else asyncio.wait_for(message, self._read_timeout_s))
-            except asyncio.TimeoutError as cause:
-                text = f"The request did not arrive within {self._read_timeout_s:g} s."
-                raise DeadlineExceededError(text) from cause
-            except StopAsyncIteration as cause:
-                raise _malformed("The call holds no request message.") from cause
+        timeout_s = self._read_timeout_s if left_s is None or left_s > self._read_timeout_s else None
+        try:
+            async with self._admission.receiving.acquire(call.caller or _host(context)):
+                return await _next(messages, timeout_s=timeout_s)
+        except (DeadlineExceededError, SlowMessageError):
+            if call.caller is not None:
+                call.caller.time_until(1)
+            raise
+
+
+async def _next(messages: AsyncIterator[bytes], *, timeout_s: float | None) -> bytes:
+    """Return the one message of a call.
+
+    Raises:
+        DeadlineExceededError: it did not arrive in time.
+        InvalidRequestError: there is none.
+    """
+    message = anext(aiter(messages))
+    try:
+        return await (message if timeout_s is None else asyncio.wait_for(message, timeout_s))
+    except asyncio.TimeoutError as cause:
+        raise DeadlineExceededError(f"The request did not arrive within {timeout_s:g} s.") from cause
+    except StopAsyncIteration as cause:
+        await let_cancellation_come()
+        raise _malformed("The call holds no request message.") from cause
+
+
+def _host(context: _Context) -> str:
+    """Return the caller's address without its port: all that is known of a caller without a key."""
+    return str(context.peer()).rpartition(":")[0]
 
 
 def _parse(raw: bytes, deserialize: Callable[[bytes], Any]) -> Any:

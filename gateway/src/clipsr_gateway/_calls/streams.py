@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 from clipsr.v1 import classifier_pb2, library_pb2
-from clipsr_gateway._calls.call import Call
+from clipsr_gateway._calls.call import Call, let_cancellation_come
 from clipsr_gateway.errors import InvalidRequestError, ShuttingDownError, StreamExpiredError, Violation
 
 _T = TypeVar("_T")
@@ -128,6 +128,7 @@ class ImageStream(Generic[_M]):
         try:
             return await anext(self._source)
         except StopAsyncIteration:
+            await let_cancellation_come()
             return None
 
 

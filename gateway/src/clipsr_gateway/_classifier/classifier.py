@@ -68,28 +68,29 @@ class ImageClassifier:
             BackendUnavailableError, DeadlineExceededError: fails the whole call.
         """
         try:
-            async with image_turn(image, call, labels=len(options.labels)) as turn:
-                similarities = await self._infer(turn.image, options, call)
+            async with image_turn(image, call, labels=len(options.labels)) as held:
+                similarities = await self._infer(held, options, call)
         except IMAGE_ERRORS as error:
             return classifier_pb2.ClassifyResult(error=call.status_from_error(error, image=number))
         except BackendUnavailableError:
             self._warmer.forget()
             raise
-        return classifier_pb2.ClassifyResult(classification=await self._describe(turn, similarities, options))
+        return classifier_pb2.ClassifyResult(classification=await self._describe(held, similarities, options))
 
-    async def _infer(self, image: PlannedImage, options: PreparedOptions, call: Call) -> Similarities:
+    async def _infer(self, held: ImageTurn, options: PreparedOptions, call: Call) -> Similarities:
         known = options.known
-        similarities = await known.encoded.classify(
-            image.content,
+        request = known.encoded.classify(
+            held.image.content,
             fit=options.fit,
-            route=image.route,
+            route=held.image.route,
             request_id=call.request_id,
-            timeout_s=call.time_remaining_s(),
-            size_hw=image.size_hw,
+            timeout_s=held.turn.timeout_s,
+            size_hw=held.image.size_hw,
             wants_embedding=options.wants_embedding,
             wants_pixels=options.wants_encoder_input,
             wants_cut=known.warnings is None,
         )
+        similarities = await held.turn.infer(request)
         fault = similarities.validate(
             label_count=len(options.labels),
             embed_dim=self._core.manifest.embed_dim if options.wants_embedding else None,
@@ -108,15 +109,15 @@ class ImageClassifier:
         return similarities
 
     async def _describe(
-        self, turn: ImageTurn, similarities: Similarities, options: PreparedOptions
+        self, held: ImageTurn, similarities: Similarities, options: PreparedOptions
     ) -> classifier_pb2.Classification:
         predictions = rank(similarities, options.labels, options.top_k)
         best, threshold = predictions[0], options.rejection_threshold
         classification = classifier_pb2.Classification(
             predictions=predictions,
-            input_size=size_message(turn.image.size_hw),
-            route=ROUTE_NUMBERS[turn.image.route],
-            timing=turn.timing,
+            input_size=size_message(held.image.size_hw),
+            route=ROUTE_NUMBERS[held.image.route],
+            timing=held.turn.timing,
             model_digest=self._core.manifest.digest,
             none_of_these=threshold is not None and threshold.applies(cosine=best.cosine, probability=best.probability),
         )

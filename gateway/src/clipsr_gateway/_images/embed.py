@@ -37,15 +37,16 @@ async def embed_image(image: PlannedImage | Violation, *, fit: Fit, core: Core, 
     Raises:
         GatewayError: as `image_turn`.
     """
-    async with image_turn(image, call) as turn:
-        embedding = await core.backend.embed_image(
-            turn.image.content,
+    async with image_turn(image, call) as held:
+        request = core.backend.embed_image(
+            held.image.content,
             fit=fit,
-            route=turn.image.route,
+            route=held.image.route,
             request_id=call.request_id,
-            timeout_s=call.time_remaining_s(),
-            size_hw=turn.image.size_hw,
+            timeout_s=held.turn.timeout_s,
+            size_hw=held.image.size_hw,
         )
+        embedding = await held.turn.infer(request)
         if fault := embedding_fault(embedding, (core.manifest.embed_dim,)):
             raise BackendFaultError(fault)
-    return EmbeddedImage(image=turn.image, embedding=embedding, timing=turn.timing)
+    return EmbeddedImage(image=held.image, embedding=embedding, timing=held.turn.timing)

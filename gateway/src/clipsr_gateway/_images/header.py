@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PIL import ExifTags, Image
 
+from clipsr_gateway._images.cost import ImageCostError, check_parts, count_work_pixels
 from clipsr_gateway._images.file import MEDIA_TYPES, ImageFileError, find_format, open_image
 from clipsr_gateway._limits import Limits
 from clipsr_gateway.errors import ImageRejectedError
@@ -21,10 +22,12 @@ class ImageHeader:
     Attributes:
         format: one of FORMATS, for example "JPEG".
         size_hw: rows and columns, after EXIF orientation.
+        work_pixels: that decoding goes over, all passes counted; `check_image` alone counts them.
     """
 
     format: str
     size_hw: tuple[int, int]
+    work_pixels: int = 0
 
     @property
     def media_type(self) -> str:
@@ -36,14 +39,20 @@ def check_image(content: bytes, *, limits: Limits) -> ImageHeader:
     """Check all that can be known of an image file without decoding it.
 
     Raises:
-        ImageRejectedError: IMAGE_EMPTY, IMAGE_TOO_LARGE, IMAGE_UNRECOGNIZED, IMAGE_TRUNCATED or IMAGE_TOO_MANY_PIXELS.
+        ImageRejectedError: IMAGE_EMPTY, IMAGE_TOO_LARGE, IMAGE_UNRECOGNIZED, IMAGE_TRUNCATED, IMAGE_TOO_MANY_PIXELS or
+            IMAGE_TOO_COMPLEX.
     """
     if not content:
         raise ImageRejectedError("IMAGE_EMPTY", "The image is empty; send the bytes of an image file.")
     if len(content) > limits.max_image_bytes:
         message = f"The image has {len(content):,} bytes; at most {limits.max_image_bytes:,} are allowed."
         raise ImageRejectedError("IMAGE_TOO_LARGE", message)
-    return read_header(content, max_pixels=limits.max_image_pixels)
+    try:
+        check_parts(content)
+        header = read_header(content, max_pixels=limits.max_image_pixels)
+        return replace(header, work_pixels=count_work_pixels(content, header.size_hw))
+    except ImageCostError as cause:
+        raise ImageRejectedError(cause.reason, cause.message) from cause
 
 
 def read_header(content: bytes, *, max_pixels: int) -> ImageHeader:

@@ -45,6 +45,7 @@ class PlannedImage:
         content: the file.
         media_type: of the file, such as "image/jpeg".
         size_hw: rows and columns after EXIF orientation.
+        work_pixels: that decoding goes over, all passes counted.
         route: the ensemble to run.
     """
 
@@ -52,11 +53,12 @@ class PlannedImage:
     content: bytes
     media_type: str
     size_hw: tuple[int, int]
+    work_pixels: int
     route: Route
 
     def units(self, *, labels: int = 0) -> float:
         """Return what one inference about it costs, as admission control counts."""
-        return image_units(pixels=self.size_hw[0] * self.size_hw[1], labels=labels)
+        return image_units(pixels=self.work_pixels, labels=labels)
 
 
 def parse_image_options(request: _ImageOptions, *, path: str) -> tuple[Fit, Route | None]:
@@ -95,7 +97,14 @@ def _plan_image(content: bytes, field: str, forced: Route | None, core: Core) ->
         return Violation(field=field, reason=error.reason, message=error.message)
     is_native = min(header.size_hw) >= core.manifest.native_min_side_px
     route: Route = forced or ("native" if is_native else "upscaled")
-    return PlannedImage(field=field, content=content, media_type=header.media_type, size_hw=header.size_hw, route=route)
+    return PlannedImage(
+        field=field,
+        content=content,
+        media_type=header.media_type,
+        size_hw=header.size_hw,
+        work_pixels=header.work_pixels,
+        route=route,
+    )
 
 
 def total_units(images: Sequence[PlannedImage | Violation], *, labels: int = 0) -> float:

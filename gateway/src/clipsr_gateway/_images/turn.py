@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from clipsr.v1 import types_pb2
 from clipsr_gateway._backend.protocol import Route
-from clipsr_gateway._calls.call import Call
+from clipsr_gateway._calls.call import Call, Turn
 from clipsr_gateway._images.plan import PlannedImage
 from clipsr_gateway.errors import BackendFaultError, ImageRejectedError, InvalidRequestError, Violation
 
@@ -27,11 +27,11 @@ class ImageTurn:
 
     Attributes:
         image: as planned.
-        timing: waiting and computing; complete when the turn has ended.
+        turn: its slot.
     """
 
     image: PlannedImage
-    timing: types_pb2.Timing
+    turn: Turn
 
 
 @asynccontextmanager
@@ -50,8 +50,8 @@ async def image_turn(image: PlannedImage | Violation, call: Call, *, labels: int
     if isinstance(image, Violation):
         raise InvalidRequestError([image])
     try:
-        async with call.infer_in_turn(image.units(labels=labels), nouns="images") as timing:
-            yield ImageTurn(image=image, timing=timing)
+        async with call.infer_in_turn(image.units(labels=labels), nouns="images") as turn:
+            yield ImageTurn(image=image, turn=turn)
     except ImageRejectedError as error:
         violation = Violation(field=image.field, reason=error.reason, message=error.message)
         raise InvalidRequestError([violation]) from error

@@ -6,8 +6,12 @@ names of the key file. Nothing that a caller can choose becomes a label.
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
+from http.server import ThreadingHTTPServer
 from typing import Any
 
 from prometheus_client import (
@@ -16,9 +20,9 @@ from prometheus_client import (
     Gauge,
     Histogram,
     Info,
+    MetricsHandler,
     PlatformCollector,
     ProcessCollector,
-    start_http_server,
 )
 
 from clipsr_gateway._address import parse_address
@@ -69,6 +73,10 @@ class Metrics:
         self._in_flight = Gauge(f"{_PREFIX}_calls_in_flight", "Calls in progress.", ["method"], registry=self.registry)
         self._gauge("queue_length", "Requests that wait for a slot in Triton.", lambda: admission.slots.waiting)
         self._gauge("triton_requests_in_flight", "Requests in Triton.", lambda: admission.slots.in_use)
+        self._gauge("messages_receiving", "Messages that are being received.", lambda: admission.receiving.in_use)
+        self._gauge(
+            "messages_waiting", "Calls that wait for their message to be received.", lambda: admission.receiving.waiting
+        )
         self._gauge("queued_bytes", "Bytes of the messages of calls in progress.", lambda: admission.queued_bytes)
         self._gauge("work_units", "Work that was taken on and is not done, in small images.", lambda: admission.units)
         self._gauge("work_units_per_second", "How fast Triton works, as measured.", lambda: admission.units_per_second)
@@ -114,6 +122,41 @@ class Metrics:
         Gauge(f"{_PREFIX}_{name}", text, registry=self.registry).set_function(read)
 
 
+# A scraper or two, and whoever looks: each has a thread and a descriptor, and an idle one ends by itself.
+_CONNECTIONS = 16
+_IDLE_S = 10
+
+
+class _BoundedServer(ThreadingHTTPServer):
+    """Closes the oldest connection where a further one would be too many, so that no crowd keeps a scraper out."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], registry: CollectorRegistry) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self._open: deque[socket.socket] = deque()
+        self._lock = threading.Lock()
+        handler = MetricsHandler.factory(registry)
+        handler.timeout = _IDLE_S
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            if len(self._open) >= _CONNECTIONS:
+                with contextlib.suppress(OSError):
+                    self._open.popleft().shutdown(socket.SHUT_RDWR)
+            self._open.append(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock, contextlib.suppress(ValueError):
+            self._open.remove(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: a connection that broke is no news, and the page has no other errors."""
+
+
 class MetricsServer:
     """Serves /metrics over HTTP from a thread, until closed.
 
@@ -128,11 +171,11 @@ class MetricsServer:
     def __init__(self, address: str, metrics: Metrics) -> None:
         host, port = parse_address("--metrics", address)
         try:
-            self._server: Any
-            self._thread: threading.Thread
-            self._server, self._thread = start_http_server(port, addr=host.strip("[]"), registry=metrics.registry)
+            self._server = _BoundedServer((host.strip("[]"), port), metrics.registry)
         except OSError as cause:
             raise ListenError(address, option="--metrics") from cause
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
         self.address = f"{host}:{self._server.server_port}"
 
     def close(self) -> None:

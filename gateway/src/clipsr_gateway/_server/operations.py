@@ -18,8 +18,8 @@ from clipsr_gateway._logs import log_event
 from clipsr_gateway._manifest import Manifest
 from clipsr_gateway._server.health import HealthService
 from clipsr_gateway._server.metrics import Metrics, MetricsServer
-from clipsr_gateway._tracing import NO_TRACING, OpenTelemetry
-from clipsr_gateway.errors import ListenError
+from clipsr_gateway._tracing import NO_TRACING, OpenTelemetry, Tracing, TracingConfig
+from clipsr_gateway.errors import ConfigurationError, ListenError
 
 _LOOPBACK = ("127.", "[::1]", "localhost", "unix:")
 
@@ -33,7 +33,7 @@ class OperationsConfig:
         tls: certificates; None serves without TLS.
         metrics: HOST:PORT of the Prometheus page, port 0 takes a free one; None has none.
         is_metrics_optional: whether a metrics port that is taken is a warning and no error.
-        otlp_endpoint: URL of an OpenTelemetry collector; None has no traces.
+        tracing: where spans go.
         admission: how much is admitted at once.
     """
 
@@ -41,7 +41,7 @@ class OperationsConfig:
     tls: TlsConfig | None = None
     metrics: str | None = None
     is_metrics_optional: bool = False
-    otlp_endpoint: str | None = None
+    tracing: TracingConfig = field(default_factory=TracingConfig)
     admission: AdmissionConfig = field(default_factory=AdmissionConfig)
 
     def __post_init__(self) -> None:
@@ -86,7 +86,8 @@ class Operations:
     ) -> None:
         self._config = config
         self._authenticator = Authenticator(config.api_keys)
-        self._tracing = OpenTelemetry(config.otlp_endpoint) if config.otlp_endpoint else NO_TRACING
+        self._objections = list(config.tracing.objections)
+        self._tracing = self._make_tracing(config.tracing)
         self.admission = Admission(config.admission, max_concurrent=max_concurrent)
         self.metrics = Metrics(
             info={"version": gateway_version, "model": manifest.name, "digest": manifest.digest},
@@ -100,6 +101,17 @@ class Operations:
             runner=self.runner, authenticator=self._authenticator, admission=self.admission, config=config.admission
         )
         self._watch: asyncio.Task[None] | None = None
+
+    def _make_tracing(self, config: TracingConfig) -> Tracing:
+        """Raise ConfigurationError for traces that cannot be sent, unless they are optional."""
+        try:
+            if config.endpoint is not None:
+                return OpenTelemetry(config.endpoint, has_own_timeout=config.has_own_timeout)
+        except ConfigurationError as error:
+            if not config.is_optional:
+                raise
+            self._objections.append(str(error))
+        return NO_TRACING
 
     @property
     def metrics_address(self) -> str | None:
@@ -122,7 +134,9 @@ class Operations:
         self._watch = asyncio.create_task(self._authenticator.watch())
 
     def warn(self, address: str) -> None:
-        """Say in the log what an operator may not expect: no metrics, or that anybody on the network may call."""
+        """Say in the log what an operator may not expect: no metrics or traces, or that anybody may call."""
+        for objection in self._objections:
+            log_event("no_traces", {"cause": objection}, level=logging.WARNING)
         if self._no_metrics is not None:
             log_event("no_metrics", {"cause": self._no_metrics}, level=logging.WARNING)
         if address.startswith(_LOOPBACK):

@@ -38,9 +38,9 @@ async def embed_texts(query: TextQuery, *, core: Core, call: Call) -> EmbeddedTe
         BackendError, DeadlineExceededError: none of the texts is embedded.
     """
     units = text_units(len(query.texts) * len(query.templates))
-    async with call.infer_in_turn(units, nouns="texts", is_bounded=True) as timing:
+    async with call.infer_in_turn(units, nouns="texts", is_bounded=True) as turn:
         embedded = await core.backend.embed_texts(
-            query.texts, templates=query.templates, request_id=call.request_id, timeout_s=call.time_remaining_s()
+            query.texts, templates=query.templates, request_id=call.request_id, timeout_s=turn.timeout_s
         )
     if fault := embedding_fault(embedded.values, (len(query.texts), core.manifest.embed_dim)):
         raise BackendFaultError(fault)
@@ -48,4 +48,4 @@ async def embed_texts(query: TextQuery, *, core: Core, call: Call) -> EmbeddedTe
         raise BackendFaultError(
             f"{len(query.texts)} texts were sent, but text_is_cut has shape {embedded.is_cut.shape}"
         )
-    return EmbeddedTexts(embeddings=embedded.values, is_cut=embedded.is_cut, timing=timing)
+    return EmbeddedTexts(embeddings=embedded.values, is_cut=embedded.is_cut, timing=turn.timing)

@@ -23,12 +23,14 @@ class UpscalePlan:
         format_number: what is written, as the wire calls it; never unspecified.
         output: the same, as the encoder knows it.
         source_hw: rows and columns of the image by its header, after EXIF orientation.
+        work_pixels: that decoding goes over, all passes counted.
         target_hw: rows and columns of the output.
     """
 
     format_number: upscaler_pb2.ImageFormat
     output: OutputFormat
     source_hw: tuple[int, int]
+    work_pixels: int
     target_hw: tuple[int, int]
 
 
@@ -47,20 +49,26 @@ def plan_upscale(request: upscaler_pb2.UpscaleRequest, *, limits: Limits) -> Ups
     if target is None:
         message = "Nothing says how large the output is; set scale or size."
         violations.append(Violation(field="scale", reason="TARGET_MISSING", message=message))
-    source_hw = target_hw = (0, 0)
+    header, target_hw = None, (0, 0)
     try:
-        source_hw = check_image(request.image.content, limits=limits).size_hw
+        header = check_image(request.image.content, limits=limits)
         if target is not None:
-            target_hw = resolve_target(request, source_hw, limits=limits)
+            target_hw = resolve_target(request, header.size_hw, limits=limits)
     except ImageRejectedError as error:
         violations.append(Violation(field=CONTENT_FIELD, reason=error.reason, message=error.message))
     except InvalidRequestError as error:
         violations += error.violations
-    if output is None or violations:
+    if output is None or header is None or violations:
         raise InvalidRequestError(violations)
     _check_sides(target_hw, output)
     number = request.format or upscaler_pb2.IMAGE_FORMAT_PNG
-    return UpscalePlan(format_number=number, output=output, source_hw=source_hw, target_hw=target_hw)
+    return UpscalePlan(
+        format_number=number,
+        output=output,
+        source_hw=header.size_hw,
+        work_pixels=header.work_pixels,
+        target_hw=target_hw,
+    )
 
 
 def resolve_target(

@@ -14,11 +14,13 @@ import numpy.typing as npt
 
 from clipsr.v1 import types_pb2, upscaler_pb2, upscaler_pb2_grpc
 from clipsr_gateway._admission.controller import upscale_units
+from clipsr_gateway._admission.hold import hold_until_done
 from clipsr_gateway._backend.core import Core
 from clipsr_gateway._calls.call import Call, current_call, gather_or_cancel
 from clipsr_gateway._images.decode import Picture, decode
 from clipsr_gateway._images.encode import encode
 from clipsr_gateway._images.turn import size_message
+from clipsr_gateway._offload import run_in_own_thread
 from clipsr_gateway._upscaler.plan import CONTENT_FIELD, UpscalePlan, lacks_alpha, plan_upscale
 from clipsr_gateway._upscaler.tiles import Tile, TilePlan, plan_tiles
 from clipsr_gateway.errors import BackendFaultError, ImageRejectedError, InvalidRequestError, Violation
@@ -96,17 +98,17 @@ class UpscalerService(upscaler_pb2_grpc.UpscalerServiceServicer):
         """Upscale one image; see upscaler.proto."""
         call = current_call()
         plan = await asyncio.to_thread(plan_upscale, request, limits=self._core.limits)
-        call.admit(items=1, units=upscale_units(plan.source_hw, plan.target_hw))
+        call.admit(items=1, units=upscale_units(pixels=plan.work_pixels, target_hw=plan.target_hw))
         clock = _Clock()
         try:
-            async with self._room:
+            async with hold_until_done(self._room) as room:
                 clock.proceed()
                 with call.stage("decode"):
-                    picture = await asyncio.to_thread(_decode, request, plan)
+                    picture = await room.finish(run_in_own_thread(_decode, request, plan))
                 call.fields["input_hw"], call.fields["output_hw"] = picture.size_hw, plan.target_hw
                 rendered = await self._render(picture, plan.target_hw, call, clock)
                 with call.stage("encode"):
-                    content = await asyncio.to_thread(self._encode, rendered, plan)
+                    content = await room.finish(run_in_own_thread(self._encode, rendered, plan))
         except ImageRejectedError as error:
             raise _refuse(CONTENT_FIELD, error.reason, error.message) from error
         return upscaler_pb2.UpscaleResponse(
@@ -165,16 +167,17 @@ class UpscalerService(upscaler_pb2_grpc.UpscalerServiceServicer):
     async def _render_group(
         self, group: Sequence[tuple[_Layer, Tile]], tiles: TilePlan, call: Call, clock: _Clock
     ) -> None:
-        units = len(group) * upscale_units((0, 0), (tiles.tile_px, tiles.tile_px))
-        async with call.acquire_slot(units, nouns="tiles"):
+        units = len(group) * upscale_units(pixels=0, target_hw=(tiles.tile_px, tiles.tile_px))
+        async with call.acquire_slot(units, nouns="tiles") as turn:
             clock.send()
             with call.inference(units):
-                pixels = await self._core.backend.upscale(
+                request = self._core.backend.upscale(
                     np.stack([tiles.window(layer.source, tile) for layer, tile in group]),
                     np.array([tiles.box(tile) for _, tile in group], dtype=np.float32),
                     request_id=call.request_id,
-                    timeout_s=call.time_remaining_s(),
+                    timeout_s=turn.timeout_s,
                 )
+                pixels = await turn.infer(request)
             clock.receive()
         expected = (len(group), 3, tiles.tile_px, tiles.tile_px)
         if pixels.shape != expected:

@@ -7,7 +7,8 @@ import warnings
 from PIL import Image
 
 from clipsr_serving.errors import InputError
-from clipsr_serving.images._file import FORMATS, ImageFileError, load_image, make_upright, to_eight_bits
+from clipsr_serving.images._cost import ImageCostError, check_parts, count_work_pixels
+from clipsr_serving.images._file import FORMATS, ImageFileError, load_image, make_upright, open_image, to_eight_bits
 from clipsr_serving.limits import DEFAULT_LIMITS, Limits
 
 __all__ = ["FORMATS", "read_image"]
@@ -27,7 +28,8 @@ def read_image(content: bytes, *, limits: Limits = DEFAULT_LIMITS) -> Image.Imag
         An image of mode RGB, at least 1x1.
 
     Raises:
-        InputError: IMAGE_EMPTY, IMAGE_TOO_LARGE, IMAGE_UNRECOGNIZED, IMAGE_TOO_MANY_PIXELS or IMAGE_TRUNCATED.
+        InputError: IMAGE_EMPTY, IMAGE_TOO_LARGE, IMAGE_UNRECOGNIZED, IMAGE_TOO_MANY_PIXELS, IMAGE_TOO_COMPLEX or
+            IMAGE_TRUNCATED.
     """
     if not content:
         raise InputError("IMAGE_EMPTY", "The image holds no bytes; send the content of an image file.")
@@ -41,8 +43,11 @@ def read_image(content: bytes, *, limits: Limits = DEFAULT_LIMITS) -> Image.Imag
         # Pillow warns of oddities (odd EXIF, large sizes) that are either harmless here or checked below.
         warnings.simplefilter("ignore")
         try:
+            check_parts(content)
+            width, height = open_image(content, max_pixels=limits.max_image_pixels).size
+            count_work_pixels(content, (height, width))
             image = load_image(content, max_pixels=limits.max_image_pixels)
-        except ImageFileError as error:
+        except (ImageCostError, ImageFileError) as error:
             raise InputError(error.reason, error.message) from error
         return _to_rgb(make_upright(image))
 

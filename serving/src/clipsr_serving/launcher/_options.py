@@ -11,6 +11,7 @@ from pathlib import Path
 from clipsr_serving.errors import LaunchError
 from clipsr_serving.launcher._supervisor.probes import ProbePolicy
 from clipsr_serving.launcher._supervisor.restarts import RestartPolicy
+from clipsr_serving.launcher._triton.tls import TlsFiles
 
 _GATEWAY_GRACE_S = 20.0  # clipsr-gateway --grace, its default
 _PICKED_PORTS = range(10_000, 30_000)
@@ -115,6 +116,15 @@ class UpOptions:
     def has_tls(self) -> bool:
         """True if the gateway speaks TLS only."""
         return self._find_gateway_option("--tls-cert") is not None
+
+    @property
+    def gateway_tls(self) -> TlsFiles | None:
+        """The gateway's certificate and key; None without TLS."""
+        certificate, key = (self._find_gateway_option(name) for name in ("--tls-cert", "--tls-key"))
+        if not (certificate and key):
+            return None
+        has_client_ca = self._find_gateway_option("--tls-client-ca") is not None
+        return TlsFiles(certificate=Path(certificate), key=Path(key), has_client_ca=has_client_ca)
 
     @property
     def gateway_grace_s(self) -> float:

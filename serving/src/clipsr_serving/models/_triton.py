@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import signal
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,20 @@ def _catch(answer: Callable[[Any], Answer], request: Any) -> Answer:
         return answer(request)
     except Exception as error:
         return error
+
+
+@contextmanager
+def limit_cpu(seconds: float) -> Generator[None]:
+    """Let the kernel end this process (SIGPROF) if what runs inside takes more processor time.
+
+    A native decoder heeds no exception and no signal handler of Python. The launcher notices that the process is gone
+    and restarts Triton, and callers hear UNAVAILABLE meanwhile. Time in which other processes run does not count.
+    """
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def call_text_encoder(tokens: NDArray[np.int64]) -> NDArray[np.float32]:

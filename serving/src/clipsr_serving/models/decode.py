@@ -22,15 +22,21 @@ from clipsr_serving.models import _triton
 
 __all__ = ["DecodeModel", "DecodeNativeModel"]
 
+# The most expensive image that `read_image` accepts takes 2 to 6 s; what exceeds this was not foreseen.
+_DECODE_CPU_S = 30.0
+
 
 def _read_images(request: Any, encoder: ImageEncoder) -> list[tuple[Image.Image, str]]:
     """Each row's image and fit; a row without a fit takes the checkpoint's own."""
     own = FIT_OF_RESIZE_MODE[encoder.resize_mode]
     contents = _triton.read_byte_rows(request, "image")
     fits = _triton.read_byte_rows(request, "fit")
-    return [
-        (read_image(content), parse_fit(fit, default=own)) for (content,), (fit,) in zip(contents, fits, strict=True)
-    ]
+    return [(_read(content), parse_fit(fit, default=own)) for (content,), (fit,) in zip(contents, fits, strict=True)]
+
+
+def _read(content: bytes) -> Image.Image:
+    with _triton.limit_cpu(_DECODE_CPU_S):
+        return read_image(content)
 
 
 class DecodeModel:

@@ -249,7 +249,8 @@ class InstanceWatch:
             self._next_look = now + _INSTANCE_POLL_S
             found = list_model_instances(triton.pid)
             if lost := self._instances - found.keys():
-                return f"lost its model process {', '.join(sorted(lost))} (killed, perhaps for lack of memory)"
+                names = ", ".join(sorted(lost))
+                return f"lost its model process {names} (killed, perhaps for lack of memory or for an endless image)"
             stopped = [name for name, is_stopped in found.items() if is_stopped]
             self._stopped_since = {name: self._stopped_since.get(name, now) for name in stopped}
             hung = [name for name, since in self._stopped_since.items() if now - since >= self._patience_s]

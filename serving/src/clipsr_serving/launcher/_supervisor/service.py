@@ -144,12 +144,12 @@ class _Service:
         # Looked for now: to find out after Triton's start that one is missing would waste the user's time.
         argv = make_gateway_argv(find_gateway(), self._options, listen=listen, triton=self._addresses["grpc"])
         environment = without_proxy(os.environ, self._addresses["grpc"])
-        timeout_s, has_tls = self._options.probe.timeout_s, self._options.has_tls
+        timeout_s, tls = self._options.probe.timeout_s, self._options.gateway_tls
         return Unit(
             "gateway",
             spawn=lambda: self._spawn("gateway", argv, environment),
             is_ready=make_gateway_check(self._options, url=url, log=self._state_dir.log("gateway")),
-            is_alive=lambda: is_gateway_alive(url, timeout_s=timeout_s, has_tls=has_tls),
+            is_alive=lambda: is_gateway_alive(url, timeout_s=timeout_s, tls=tls),
             find_fault=lambda process: None,
             explain_end=lambda process: _explain(process, explain_gateway_log),
             clean=lambda: None,

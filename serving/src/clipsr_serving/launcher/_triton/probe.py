@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
-import ssl
 import struct
 import sys
 import urllib.request
@@ -15,6 +13,7 @@ from pathlib import Path
 import grpc
 
 from clipsr_serving.errors import LaunchError
+from clipsr_serving.launcher._triton.tls import TlsFiles, is_answering
 from clipsr_serving.launcher._triton.wire import decode_infer_response, encode_infer_request
 
 _TIMEOUT_S = 5
@@ -67,30 +66,15 @@ def is_gateway_serving(address: str) -> bool:
         return False
 
 
-def is_gateway_alive(address: str, *, timeout_s: float, has_tls: bool) -> bool:
-    """Return True if the gateway answers at all, NOT_SERVING included.
-
-    With TLS this process has no certificate that the gateway would have to accept, and is content with a handshake.
-    """
-    if has_tls:
-        return _can_shake_hands(address, timeout_s)
+def is_gateway_alive(address: str, *, timeout_s: float, tls: TlsFiles | None) -> bool:
+    """Return True if the gateway answers at all, NOT_SERVING included."""
+    if tls is not None:
+        return is_answering(address, _HEALTH, tls, timeout_s=timeout_s)
     try:
         _call(address, _HEALTH, b"", timeout_s=timeout_s)
     except grpc.RpcError as error:
         return error.code() not in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
     return True
-
-
-def _can_shake_hands(address: str, timeout_s: float) -> bool:
-    host, _, port = address.rpartition(":")
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.set_alpn_protocols(["h2"])
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout_s) as plain, context.wrap_socket(plain):
-            return True
-    except OSError:
-        return False
 
 
 def make_canary_inputs() -> dict[str, tuple[bytes, ...]]:
