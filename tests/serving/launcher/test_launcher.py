@@ -102,11 +102,14 @@ class TestLife:
         assert not any(child.is_alive for child in state.children)
 
     def test_a_stale_state_file_is_no_obstacle(self, serve):
-        serve.state_dir.path.mkdir()
-        gone = Child(name="triton", pid=os.getpid(), start_ticks=1)
-        state = dict(phase="ready", url=None, triton={}, triton_kind="path", profile=None, repository="")
-        serve.state_dir.write(State(pid=1, children=(gone,), **state))
-        assert serve.run("up", "--detach").returncode == 0
+        """Its process is gone, and another one that has its number by now is left alone."""
+        with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as bystander:
+            serve.state_dir.path.mkdir()
+            gone = Child(name="triton", pid=bystander.pid, start_ticks=1)
+            state = dict(phase="ready", url=None, triton={}, triton_kind="path", profile=None, repository="")
+            serve.state_dir.write(State(pid=1, children=(gone,), **state))
+            assert serve.run("up", "--detach").returncode == 0
+            assert bystander.poll() is None
 
 
 class TestRestart:
