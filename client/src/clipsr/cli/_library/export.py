@@ -27,6 +27,7 @@ _ENDINGS = {
     "image/bmp": ".bmp",
     "image/gif": ".gif",
     "image/jpeg": ".jpg",
+    "image/mpo": ".jpg",  # a JPEG with more pictures behind it, as many phones write them
     "image/png": ".png",
     "image/tiff": ".tif",
     "image/webp": ".webp",
