@@ -215,6 +215,20 @@ class TestRestart:
         assert f"{name} runs but does not answer: 3 probes in a row failed" in process.stderr.read()
         process.stderr.close()
 
+    def test_a_gateway_that_hangs_while_triton_is_away_is_replaced(self, serve):
+        process = serve.start("--probe-interval", "0.2", "--probe-timeout", "2")
+        triton, gateway = serve.state_dir.read().children
+        serve.order("hangs")
+        os.kill(triton.pid, signal.SIGKILL)
+        wait_until(lambda: serve.state_dir.read().restarts["triton"] == 1, process)
+        os.kill(gateway.pid, signal.SIGSTOP)
+        wait_until(lambda: serve.state_dir.read().restarts["gateway"] == 1, process)
+        assert not gateway.is_alive
+        process.terminate()
+        assert process.wait(60) == 0
+        assert "gateway runs but does not answer: 3 probes in a row failed" in process.stderr.read()
+        process.stderr.close()
+
     def test_a_triton_whose_model_is_stuck_is_replaced(self, serve):
         process = serve.start("--probe-interval", "0.2", "--probe-timeout", "1")
         serve.order("stuck")
