@@ -46,6 +46,8 @@ async def measure_hang(
         callers: how many send images meanwhile.
     """
     request = make_request([make_image(32)], _LABELS)
+    while service.status()["phase"] != "ready":  # after the fault before
+        await asyncio.sleep(0.5)
     async with connect(target, connections=callers) as stubs:
         expected = await call(stubs[0].Classify, request, target, timeout_s=60)
         asks: list[Caller] = [
@@ -139,7 +141,9 @@ async def _add(target: Target, number: int) -> Outcome:
     stub = library_pb2_grpc.LibraryServiceStub(channel)
     messages = [
         library_pb2.AddImagesRequest(options=library_pb2.AddImagesOptions(library=_LIBRARY)),
-        library_pb2.AddImagesRequest(image=library_pb2.NewImage(image=types_pb2.Image(content=make_image(64, seed=number)))),
+        library_pb2.AddImagesRequest(
+            image=library_pb2.NewImage(image=types_pb2.Image(content=make_image(64, seed=number)))
+        ),
     ]
 
     async def add(_: None, **options: Any) -> Any:

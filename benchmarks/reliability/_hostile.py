@@ -29,7 +29,14 @@ from benchmarks.reliability._load import (
 from benchmarks.reliability._verdict import Verdict
 from clipsr.v1 import types_pb2
 
-__all__ = ["judge_beside", "judge_ready", "make_scan_bomb", "measure_chunks", "measure_scans", "measure_silent"]
+__all__ = [
+    "judge_beside",
+    "judge_ready",
+    "make_scan_bomb",
+    "measure_chunks",
+    "measure_scans",
+    "measure_silent",
+]
 
 _LABELS = [f"thing {number}" for number in range(10)]
 _TIMEOUT_S = 20.0
@@ -144,14 +151,14 @@ async def measure_chunks(target: Target, addresses: Mapping[str, str], *, second
         end_s, ended = clock() + for_s, dict[str, int]()
         while clock() < end_s:
             for name, address in addresses.items():
-                outcome = f"{name}: {await _flood(address)}"
+                outcome = f"{name}: {await send_chunks(address)}"
                 ended[outcome] = ended.get(outcome, 0) + 1
         return ended
 
     return await _measure(target, "chunk floods", attack, seconds=seconds, patience_s=60)
 
 
-async def _flood(address: str) -> str:
+async def send_chunks(address: str, *, chunks: int = _CHUNKS) -> str:
     """Send one body; return the first line of the answer, or that there was none."""
     host, _, port = address.rpartition(":")
     with suppress(OSError):
@@ -160,14 +167,15 @@ async def _flood(address: str) -> str:
             path = "/v2/models/similarity/infer"
             writer.write(f"POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
             with suppress(OSError):  # an answer may come before all is sent
-                for _ in range(_CHUNKS // _BLOCK):
+                for _ in range(chunks // _BLOCK):
                     writer.write(b"1\r\nA\r\n" * _BLOCK)
                     await writer.drain()
                 writer.write(b"0\r\n\r\n")
-            with suppress(TimeoutError):
+            try:
                 line = await asyncio.wait_for(reader.readline(), _TIMEOUT_S)
-                return line.decode("latin-1").strip() or "closed without an answer"
-            return "no answer"
+            except TimeoutError:
+                return "no answer"
+            return line.decode("latin-1").strip() or "closed without an answer"
         finally:
             writer.close()
     return "closed"
