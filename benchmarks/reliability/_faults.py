@@ -46,8 +46,7 @@ async def measure_hang(
         callers: how many send images meanwhile.
     """
     request = make_request([make_image(32)], _LABELS)
-    while service.status()["phase"] != "ready":  # after the fault before
-        await asyncio.sleep(0.5)
+    await _wait_until_ready(service)  # after the fault before
     async with connect(target, connections=callers) as stubs:
         expected = await call(stubs[0].Classify, request, target, timeout_s=60)
         asks: list[Caller] = [
@@ -92,6 +91,7 @@ async def measure_full_disk(
             began_s = time.monotonic()
             os.kill(service.pids()["triton"], signal.SIGKILL)
             killed = await load
+        await _wait_until_ready(service)
         after = await _add(target, 3)
     failed = [outcome for outcome in filled if not outcome.is_ok]
     return [
@@ -108,6 +108,12 @@ async def measure_full_disk(
             holds=service.status().get("phase") == "ready",
         ),
     ]
+
+
+async def _wait_until_ready(service: Service) -> None:
+    """Wait while the launcher says that it restarts something."""
+    while service.status().get("phase") not in ("ready", None):
+        await asyncio.sleep(0.5)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from clipsr_training._cli.arguments import devices, real, seed, whole
 from clipsr_training._cli.evaluate import main as eval_main
@@ -57,14 +58,26 @@ def test_a_run_is_resumed_with_its_own_settings_only(tmp_path, capsys):
     assert "the content of data.colours has changed" in one_line(capsys)
 
 
-@pytest.mark.parametrize("content", [b"junk", b"", b"PK\3\4 and then nothing"])
-def test_a_damaged_checkpoint_is_named(content, tmp_path, parquet, capsys):
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"junk", "it is no PyTorch checkpoint, or is damaged"),
+        (b"", "it is no PyTorch checkpoint, or is damaged"),
+        (b"PK\3\4 and then nothing", "it is no PyTorch checkpoint, or is damaged"),
+        ({"state_dict": {}}, "another program wrote it; choose another --output"),
+        ([1], "another program wrote it; choose another --output"),
+    ],
+)
+def test_a_checkpoint_that_is_none_of_ours_is_named(content, sentence, tmp_path, parquet, capsys):
     run = tmp_path / "run"
     run.mkdir()
-    (run / "last.ckpt").write_bytes(content)
+    if isinstance(content, bytes):
+        (run / "last.ckpt").write_bytes(content)
+    else:
+        torch.save(content, run / "last.ckpt")
     command = ["clip", "--data", str(parquet), "--batch-size", "4", "--output", str(run), "--resume"]
     assert train_main(command) == 1
-    assert "last.ckpt can't be resumed: it is damaged, or of another program (" in one_line(capsys)
+    assert one_line(capsys).endswith(f"last.ckpt can't be resumed: {sentence}")
 
 
 def test_a_folder_takes_one_run_at_a_time(tmp_path, image_folder, capsys):
