@@ -15,7 +15,16 @@ from typing import Any
 
 from benchmarks.load.images import make_image
 from benchmarks.load.plan import Target
-from benchmarks.reliability._load import Caller, Outcome, call, connect, count_codes, keep_calling, make_request
+from benchmarks.reliability._load import (
+    Caller,
+    Outcome,
+    call,
+    connect,
+    count_codes,
+    first_answer,
+    keep_calling,
+    make_request,
+)
 from benchmarks.reliability._processes import best, judge_calls, judge_recovery
 from benchmarks.reliability._service import Service
 from benchmarks.reliability._verdict import Verdict
@@ -28,6 +37,7 @@ _LIBRARY = "reliability"
 _TIMEOUT_S = 5.0
 _ADD_TIMEOUT_S = 30.0
 _RECOVERY_S = 15.0
+_PATIENCE_S = 300.0  # clipsr-serve's own, for a restarted process
 # What is filled is filled for everybody on it: only a file system that was made for this.
 _LARGEST_DISK_BYTES = 1 << 30
 
@@ -46,12 +56,11 @@ async def measure_hang(
         callers: how many send images meanwhile.
     """
     request = make_request([make_image(32)], _LABELS)
-    await _wait_until_ready(service)  # after the fault before
     async with connect(target, connections=callers) as stubs:
-        expected = await call(stubs[0].Classify, request, target, timeout_s=60)
         asks: list[Caller] = [
             lambda stub=stub: call(stub.Classify, request, target, timeout_s=_TIMEOUT_S) for stub in stubs
         ]
+        expected = await _expect(asks[0])
         load = asyncio.create_task(keep_calling(asks, seconds=within_s + 10))
         await asyncio.sleep(3)
         began_s = time.monotonic()
@@ -78,10 +87,10 @@ async def measure_full_disk(
     """
     request = make_request([make_image(32)], _LABELS)
     async with connect(target, connections=callers) as stubs:
-        expected = await call(stubs[0].Classify, request, target, timeout_s=60)
         asks: list[Caller] = [
             lambda stub=stub: call(stub.Classify, request, target, timeout_s=_TIMEOUT_S) for stub in stubs
         ]
+        expected = await _expect(asks[0])
         before = await _add(target, 1)
         with fill(service.state_dir):
             filled = await keep_calling(asks, seconds=seconds)
@@ -91,7 +100,7 @@ async def measure_full_disk(
             began_s = time.monotonic()
             os.kill(service.pids()["triton"], signal.SIGKILL)
             killed = await load
-        await _wait_until_ready(service)
+        await _expect(asks[0])
         after = await _add(target, 3)
     failed = [outcome for outcome in filled if not outcome.is_ok]
     return [
@@ -110,10 +119,11 @@ async def measure_full_disk(
     ]
 
 
-async def _wait_until_ready(service: Service) -> None:
-    """Wait while the launcher says that it restarts something."""
-    while service.status().get("phase") not in ("ready", None):
-        await asyncio.sleep(0.5)
+async def _expect(ask: Caller) -> Outcome:
+    """Wait for an answer, where a fault of before is not over yet."""
+    if (outcome := await first_answer(ask, patience_s=_PATIENCE_S)) is None:
+        raise SystemExit(f"the service gave no answer for {_PATIENCE_S:g} s")
+    return outcome
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -21,6 +22,7 @@ from benchmarks.reliability._load import (
     call,
     connect,
     count_codes,
+    first_answer,
     keep_calling,
     make_request,
     metadata,
@@ -83,12 +85,8 @@ async def _measure(target: Target, what: str, attack: Attack, *, seconds: float,
         await keep_calling(callers, seconds=min(5.0, seconds))
         alone = await keep_calling(callers, seconds=seconds)
         beside, ended = await asyncio.gather(keep_calling(callers, seconds=seconds), attack(seconds))
-        clock = asyncio.get_running_loop().time
-        ended_s, first = clock(), None
-        while first is None and clock() < ended_s + patience_s:
-            outcome = await callers[0]()
-            first = outcome if outcome.is_ok else None
-            await asyncio.sleep(0 if first else 0.1)
+        ended_s = time.monotonic()
+        first = await first_answer(callers[0], patience_s=patience_s)
     return [judge_beside(what, alone, beside, ended), judge_ready(first, ended_s=ended_s)]
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "call",
     "connect",
     "count_codes",
+    "first_answer",
     "keep_calling",
     "make_request",
     "metadata",
@@ -162,6 +163,16 @@ async def send_at_rate(callers: Sequence[Caller], *, rate: float, seconds: float
     times_s = arrivals(rate, seconds, seed)
     await open_loop(_recorded(callers, outcomes), times_s, start_s=time.monotonic())
     return outcomes
+
+
+async def first_answer(caller: Caller, *, patience_s: float) -> Outcome | None:
+    """Call until a call succeeds; None if none does in time."""
+    end_s = time.monotonic() + patience_s
+    while not (outcome := await caller()).is_ok:
+        if time.monotonic() > end_s:
+            return None
+        await asyncio.sleep(0.1)
+    return outcome
 
 
 def count_codes(outcomes: Sequence[Outcome]) -> dict[str, int]:
