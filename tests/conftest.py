@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.crashes import keep_faulthandler as keep_faulthandler
 from tests.ports import hold_port
 
 REPO_ROOT = Path(__file__).resolve().parents[1]

@@ -21,7 +21,9 @@ from pathlib import Path
 
 from benchmarks.load.access import Access
 from benchmarks.load.plan import Target
+from benchmarks.reliability._faults import measure_full_disk, measure_hang
 from benchmarks.reliability._fuzz import fuzz_images, fuzz_requests
+from benchmarks.reliability._hostile import measure_chunks, measure_scans, measure_silent
 from benchmarks.reliability._overload import measure_mixed, measure_overload
 from benchmarks.reliability._processes import measure_drain, measure_kill, measure_soak
 from benchmarks.reliability._service import Service
@@ -45,6 +47,11 @@ def make_parser() -> argparse.ArgumentParser:
         ("kill", "SIGKILL of Triton, then of the gateway, under load", {"callers": 16}),
         ("drain", "SIGTERM under load; the service is gone afterwards", {"callers": 16}),
         ("soak", "many different requests, and the memory of every process", {"callers": 8, "count": 50_000}),
+        ("scans", "JPEGs that take long to decode for their pixels", {"callers": 2, "seconds": 30.0}),
+        ("silent", "calls that never send their message", {"callers": 32, "seconds": 30.0}),
+        ("chunks", "bodies of a million one-byte chunks for Triton's HTTP ports", {"seconds": 30.0}),
+        ("hang", "SIGSTOP of a model's process, then of the gateway, under load", {"callers": 4}),
+        ("full-disk", "no room for state, logs and libraries", {"callers": 4, "seconds": 10.0}),
         ("fuzz-images", "damaged images", {"count": 10_000}),
         ("fuzz-requests", "requests of every shape, and bytes that are none", {"count": 10_000}),
     ):
@@ -69,6 +76,20 @@ def make_parser() -> argparse.ArgumentParser:
         if name == "kill":
             command.add_argument(
                 "--victim", choices=("triton", "gateway"), action="append", help="may be given twice (default: both)"
+            )
+        if name == "hang":
+            command.add_argument(
+                "--victim",
+                action="append",
+                metavar="NAME",
+                help="gateway, triton, or a model; may be given twice (default: image_encoder, then gateway)",
+            )
+            command.add_argument(
+                "--within",
+                type=float,
+                default=105.0,
+                metavar="S",
+                help="until it answers again: 15, and 3 x (interval + timeout) of the probes of `up` (%(default)g)",
             )
     return parser
 
@@ -119,6 +140,44 @@ def _soak(options: argparse.Namespace) -> Sequence[Verdict]:
     )
 
 
+def _scans(options: argparse.Namespace) -> Sequence[Verdict]:
+    return asyncio.run(measure_scans(_target(options), callers=options.callers, seconds=options.seconds))
+
+
+def _silent(options: argparse.Namespace) -> Sequence[Verdict]:
+    return asyncio.run(measure_silent(_target(options), callers=options.callers, seconds=options.seconds))
+
+
+def _chunks(options: argparse.Namespace) -> Sequence[Verdict]:
+    ports = _service(options).http_ports()
+    return asyncio.run(measure_chunks(_target(options), ports, seconds=options.seconds))
+
+
+def _hang(options: argparse.Namespace) -> Sequence[Verdict]:
+    service, target, verdicts = _service(options), _target(options), []
+    documented = documented_reasons(_ERRORS_PAGE)
+    for victim in options.victim or ("image_encoder", "gateway"):
+        verdicts += asyncio.run(
+            measure_hang(
+                service, target, victim, within_s=options.within, documented=documented, callers=options.callers
+            )
+        )
+    return verdicts
+
+
+def _full_disk(options: argparse.Namespace) -> Sequence[Verdict]:
+    documented = documented_reasons(_ERRORS_PAGE)
+    return asyncio.run(
+        measure_full_disk(
+            _service(options),
+            _target(options),
+            documented=documented,
+            callers=options.callers,
+            seconds=options.seconds,
+        )
+    )
+
+
 def _fuzz(options: argparse.Namespace) -> Sequence[Verdict]:
     fuzz = fuzz_images if options.command == "fuzz-images" else fuzz_requests
     before = _service(options).process_tree() if options.state_dir else {}
@@ -141,6 +200,11 @@ _COMMANDS: dict[str, _Measure] = {
     "kill": _kill,
     "drain": _drain,
     "soak": _soak,
+    "scans": _scans,
+    "silent": _silent,
+    "chunks": _chunks,
+    "hang": _hang,
+    "full-disk": _full_disk,
     "fuzz-images": _fuzz,
     "fuzz-requests": _fuzz,
 }

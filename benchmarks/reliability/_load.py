@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,7 +23,19 @@ from benchmarks.load.plan import Target
 from benchmarks.load.summary import percentile
 from clipsr.v1 import classifier_pb2, classifier_pb2_grpc, types_pb2
 
-__all__ = ["Caller", "Outcome", "call", "connect", "keep_calling", "make_request", "metadata", "p99_ms", "send_at_rate"]
+__all__ = [
+    "Caller",
+    "Outcome",
+    "call",
+    "connect",
+    "count_codes",
+    "first_answer",
+    "keep_calling",
+    "make_request",
+    "metadata",
+    "p99_ms",
+    "send_at_rate",
+]
 
 _DETAILS_KEY = "grpc-status-details-bin"
 
@@ -150,6 +163,21 @@ async def send_at_rate(callers: Sequence[Caller], *, rate: float, seconds: float
     times_s = arrivals(rate, seconds, seed)
     await open_loop(_recorded(callers, outcomes), times_s, start_s=time.monotonic())
     return outcomes
+
+
+async def first_answer(caller: Caller, *, patience_s: float) -> Outcome | None:
+    """Call until a call succeeds; None if none does in time."""
+    end_s = time.monotonic() + patience_s
+    while not (outcome := await caller()).is_ok:
+        if time.monotonic() > end_s:
+            return None
+        await asyncio.sleep(0.1)
+    return outcome
+
+
+def count_codes(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """Return how often each status came, with its reason."""
+    return dict(Counter(f"{outcome.code}/{outcome.reason}" for outcome in outcomes))
 
 
 def p99_ms(latencies_s: Sequence[float]) -> float:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from benchmarks.load.images import make_image
 from benchmarks.load.plan import Target
+from benchmarks.reliability._hostile import judge_beside
 from benchmarks.reliability._load import (
     Caller,
     Outcome,
     call,
     connect,
+    count_codes,
     keep_calling,
     make_request,
     p99_ms,
@@ -57,7 +58,7 @@ async def measure_overload(
         good = [outcome.latency_s for outcome in filled if outcome.is_ok]
         capacity, unloaded_ms = len(good) / seconds, p99_ms(good)
         if not good:
-            return [Verdict(claim="the service answers", measured=str(_codes(filled)), holds=False)]
+            return [Verdict(claim="the service answers", measured=str(count_codes(filled)), holds=False)]
         flood = await send_at_rate(_askers(stubs, target, requests, 64), rate=factor * capacity, seconds=seconds)
     return judge_overload(flood, capacity=capacity, unloaded_ms=unloaded_ms, seconds=seconds, factor=factor)
 
@@ -82,7 +83,7 @@ def judge_overload(
         ),
         Verdict(
             claim="the rest gets RESOURCE_EXHAUSTED with RetryInfo",
-            measured=f"{len(refused)} of {len(flood)} calls refused, {len(odd)} otherwise {_codes(odd)}",
+            measured=f"{len(refused)} of {len(flood)} calls refused, {len(odd)} otherwise {count_codes(odd)}",
             holds=bool(refused) and not odd,
         ),
         Verdict(
@@ -96,10 +97,6 @@ def judge_overload(
             holds=rate >= 0.9 * capacity,
         ),
     ]
-
-
-def _codes(outcomes: Sequence[Outcome]) -> dict[str, int]:
-    return dict(Counter(f"{outcome.code}/{outcome.reason}" for outcome in outcomes))
 
 
 async def measure_mixed(target: Target, *, seconds: float, megapixels: float, labels: int) -> list[Verdict]:
@@ -119,21 +116,13 @@ async def measure_mixed(target: Target, *, seconds: float, megapixels: float, la
     async with connect(target, connections=2) as (one, other):
         await keep_calling(_askers([one], target, small, 2), seconds=min(5.0, seconds))
         alone = await keep_calling(_askers([one], target, small, 2), seconds=seconds)
-        alone_ms = p99_ms([outcome.latency_s for outcome in alone if outcome.is_ok])
         for what, make in others:
             numbers = itertools.count()
             beside, hindered = await asyncio.gather(
                 keep_calling(_askers([one], target, small, 2), seconds=seconds),
                 keep_calling([_in_turn(other, target, make, numbers) for _ in range(4)], seconds=seconds),
             )
-            good = [outcome.latency_s for outcome in beside if outcome.is_ok]
-            verdicts.append(
-                Verdict(
-                    claim=f"another caller's {what} raise a caller's p99 by no more than 3 x",
-                    measured=f"{alone_ms:.0f} ms alone, {p99_ms(good):.0f} ms beside {_codes(hindered)}",
-                    holds=len(good) == len(beside) and p99_ms(good) <= 3 * alone_ms,
-                )
-            )
+            verdicts.append(judge_beside(what, alone, beside, count_codes(hindered)))
     return verdicts
 
 

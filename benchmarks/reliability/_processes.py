@@ -8,7 +8,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.load.images import make_image
@@ -17,7 +17,17 @@ from benchmarks.reliability._load import Caller, Outcome, call, connect, keep_ca
 from benchmarks.reliability._service import Service
 from benchmarks.reliability._verdict import Verdict
 
-__all__ = ["judge_drain", "measure_drain", "measure_kill", "measure_soak"]
+__all__ = [
+    "best",
+    "judge_calls",
+    "judge_drain",
+    "judge_kill",
+    "judge_recovery",
+    "judge_soak",
+    "measure_drain",
+    "measure_kill",
+    "measure_soak",
+]
 
 _LABELS = ["a cat", "a dog", "a boat", "a tree"]
 
@@ -53,6 +63,20 @@ def judge_kill(
     documented: dict[str, str],
 ) -> list[Verdict]:
     """Look at every call around a SIGKILL."""
+    away = [outcome.latency_s for outcome in outcomes if outcome.code == "UNAVAILABLE"]
+    return [
+        judge_calls(f"SIGKILL of {victim}", outcomes, timeout_s=timeout_s, documented=documented),
+        judge_recovery(outcomes, expected=expected, began_s=killed_s, within_s=15),
+        Verdict(
+            claim="meanwhile UNAVAILABLE at once, not a timeout",
+            measured=f"p99 {p99_ms(away):.0f} ms of {len(away)} calls",
+            holds=p99_ms(away) < 1000 * timeout_s / 2,
+        ),
+    ]
+
+
+def judge_calls(what: str, outcomes: Sequence[Outcome], *, timeout_s: float, documented: Mapping[str, str]) -> Verdict:
+    """Look at how every call around a fault ended."""
     late = [outcome for outcome in outcomes if outcome.latency_s > timeout_s + _SLACK_S]
     # A connection that breaks is UNAVAILABLE of gRPC's own making, without a reason.
     strange = [
@@ -62,36 +86,33 @@ def judge_kill(
         and documented.get(outcome.reason) != outcome.code
         and (outcome.reason or outcome.code not in ("UNAVAILABLE", "DEADLINE_EXCEEDED"))
     ]
-    failures = [outcome for outcome in outcomes if not outcome.is_ok]
-    last_failure_s = max((outcome.began_s + outcome.latency_s for outcome in failures), default=killed_s)
-    recovered = [outcome for outcome in outcomes if outcome.is_ok and outcome.began_s > last_failure_s]
-    wrong = [outcome for outcome in recovered if _best(outcome) != _best(expected)]
-    away = [outcome.latency_s for outcome in failures if outcome.code == "UNAVAILABLE"]
     codes = dict(Counter(outcome.code for outcome in outcomes))
-    return [
-        Verdict(
-            claim=f"SIGKILL of {victim} under load: every call ends in a result or a documented status in its deadline",
-            measured=f"{codes}; {len(late)} late, {len(strange)} undocumented",
-            holds=not late and not strange and bool(failures),
-        ),
-        Verdict(
-            claim="correct again within 15 s",
-            measured=f"{last_failure_s - killed_s:.1f} s; {len(recovered)} answers since, {len(wrong)} wrong",
-            holds=last_failure_s - killed_s <= 15 and bool(recovered) and not wrong,
-        ),
-        Verdict(
-            claim="meanwhile UNAVAILABLE at once, not a timeout",
-            measured=f"p99 {p99_ms(away):.0f} ms of {len(away)} calls",
-            holds=p99_ms(away) < 1000 * timeout_s / 2,
-        ),
-    ]
+    return Verdict(
+        claim=f"{what} under load: every call ends in a result or a documented status in its deadline",
+        measured=f"{codes}; {len(late)} late, {len(strange)} undocumented",
+        holds=not late and not strange and any(not outcome.is_ok for outcome in outcomes),
+    )
+
+
+def judge_recovery(outcomes: Sequence[Outcome], *, expected: Outcome, began_s: float, within_s: float) -> Verdict:
+    """Look for the last failure after a fault, and compare the answers since with one of before."""
+    failures = [outcome for outcome in outcomes if not outcome.is_ok]
+    last_failure_s = max((outcome.began_s + outcome.latency_s for outcome in failures), default=began_s)
+    recovered = [outcome for outcome in outcomes if outcome.is_ok and outcome.began_s > last_failure_s]
+    wrong = [outcome for outcome in recovered if best(outcome) != best(expected)]
+    return Verdict(
+        claim=f"correct again within {within_s:g} s",
+        measured=f"{last_failure_s - began_s:.1f} s; {len(recovered)} answers since, {len(wrong)} wrong",
+        holds=last_failure_s - began_s <= within_s and bool(recovered) and not wrong,
+    )
 
 
 def _asker(stub: Any, request: Any, target: Target, timeout_s: float) -> Caller:
     return lambda: call(stub.Classify, request, target, timeout_s=timeout_s)
 
 
-def _best(outcome: Outcome) -> object:
+def best(outcome: Outcome) -> object:
+    """Return label and cosine of each image's first prediction."""
     results = outcome.answer.results if outcome.answer else ()
     return [(one.classification.predictions[0].label, round(one.classification.predictions[0].cosine, 2))
             for one in results if one.classification.predictions]  # fmt: skip

@@ -34,6 +34,11 @@ class Service:
         """HOST:PORT of the gateway."""
         return str(self.status()["url"])
 
+    def http_ports(self) -> dict[str, str]:
+        """HOST:PORT of Triton's ports that speak HTTP, by name: metrics, and http where it is open."""
+        ports: dict[str, str] = self.status()["triton"]  # type: ignore[assignment]
+        return {name: address for name, address in ports.items() if name != "grpc"}
+
     def pids(self) -> dict[str, int]:
         """Process ids by name: serve, triton, gateway."""
         status = self.status()

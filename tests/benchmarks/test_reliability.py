@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import random
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from benchmarks.load.images import make_image
 from benchmarks.load.loops import arrivals
+from benchmarks.reliability import _faults as faults
+from benchmarks.reliability._faults import fill, judge_add
 from benchmarks.reliability._fuzz import FORMATS, messages, mutate, mutated_images
+from benchmarks.reliability._hostile import judge_beside, judge_ready, make_scan_bomb, send_chunks
 from benchmarks.reliability._load import Outcome, keep_calling, p99_ms, send_at_rate
 from benchmarks.reliability._overload import judge_overload
 from benchmarks.reliability._processes import judge_drain, judge_kill, judge_soak
@@ -17,7 +23,7 @@ from benchmarks.reliability._verdict import Verdict, documented_reasons, render
 from hypothesis import given, settings
 from PIL import Image
 
-from clipsr.v1 import classifier_pb2, embedding_pb2, upscaler_pb2
+from clipsr.v1 import classifier_pb2, embedding_pb2, library_pb2, upscaler_pb2
 
 
 def outcome(
@@ -101,6 +107,91 @@ def test_kill(during, after, expected):
         outcomes, expected=outcome(), victim="triton", killed_s=10, timeout_s=5, documented=DOCUMENTED
     )
     assert holds(verdicts) == expected
+
+
+@pytest.mark.parametrize(
+    ("alone", "beside", "expected"),
+    [
+        ([outcome()], [outcome(latency_s=0.29)], True),
+        ([outcome()], [outcome(latency_s=0.31)], False),
+        ([outcome()], [outcome(), refused()], False),
+        ([outcome()], [], False),
+    ],
+    ids=["good", "slow", "refused", "no call came back"],
+)
+def test_beside_another_caller(alone, beside, expected):
+    assert judge_beside("scan bombs", alone, beside, {"DEADLINE_EXCEEDED/": 9}).holds == expected
+
+
+def test_ready_after_an_attack():
+    assert judge_ready(outcome(began_s=14.8), ended_s=10).holds
+    assert not judge_ready(outcome(began_s=15), ended_s=10).holds
+    assert not judge_ready(None, ended_s=10).holds
+
+
+def test_a_scan_bomb_is_an_image_that_is_small_to_send():
+    content = make_scan_bomb(64, 300)
+    assert len(content) < 10_000
+    assert content.count(b"\xff\xda") >= 300
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.convert("RGB").getpixel((63, 63)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("answer", "expected"), [(b"HTTP/1.1 400 Bad\r\n\r\n", "HTTP/1.1 400 Bad"), (b"", "closed")])
+async def test_a_flood_comes_in_chunks_of_one_byte_and_says_how_it_ended(answer, expected):
+    received = bytearray()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while answer and not received.endswith(b"\r\n0\r\n\r\n"):
+            received.extend(await reader.read(1 << 20))
+        writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        assert (await send_chunks(f"{host}:{port}", chunks=5000)).startswith(expected)
+    assert received.count(b"1\r\nA\r\n") == (5000 if answer else 0)
+    assert await send_chunks(f"{host}:{port}", chunks=5000) == "closed"
+
+
+def added(error: int = 0) -> Outcome:
+    answer = library_pb2.AddImagesResponse()
+    if error:
+        answer.error.code = error
+    else:
+        answer.added.SetInParent()
+    return replace(outcome(), answer=answer)
+
+
+FULL = outcome("RESOURCE_EXHAUSTED", reason="LIBRARY_STORAGE_FULL")
+
+
+@pytest.mark.parametrize(
+    ("during", "after", "expected"),
+    [
+        (FULL, added(), True),
+        (added(), added(), True),
+        (outcome("INTERNAL", reason="INTERNAL"), added(), False),
+        (outcome("UNKNOWN"), added(), False),
+        (added(13), added(), False),
+        (FULL, FULL, False),
+    ],
+    ids=["refused", "there was room", "INTERNAL", "undocumented", "of the image", "never again"],
+)
+def test_adding_to_a_full_disk(during, after, expected):
+    documented = DOCUMENTED | {"LIBRARY_STORAGE_FULL": "RESOURCE_EXHAUSTED"}
+    assert judge_add(added(), during, after, documented=documented).holds == expected
+
+
+def test_only_a_small_disk_is_filled(tmp_path, monkeypatch):
+    monkeypatch.setattr(faults.shutil, "disk_usage", lambda _: SimpleNamespace(total=2 << 30))
+    with pytest.raises(SystemExit, match="2,048 MiB; give the service a small one"), fill(tmp_path):
+        pass
+    monkeypatch.setattr(faults.shutil, "disk_usage", lambda _: SimpleNamespace(total=1 << 20))
+    monkeypatch.setattr(faults, "_write_until_full", lambda file, block: file.write(block))
+    with fill(tmp_path):
+        assert (tmp_path / ".filler").stat().st_size == (1 << 20) + (1 << 12) + 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def line(request_id: str, code: str = "OK", reason: str = "") -> dict[str, object]:

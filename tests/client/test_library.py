@@ -168,7 +168,7 @@ class TestAdding:
         assert (outcomes[1].code, outcomes[1].reason) == ("INVALID_ARGUMENT", "IMAGE_TRUNCATED")
         assert outcomes[2].code == "NOT_FOUND"
         assert outcomes[3] is known
-        assert "surrogate" in outcomes[4].message
+        assert "is not UTF-8" in outcomes[4].message
         assert outcomes[5].reason == "IMAGE_TOO_LARGE"
         assert len(kept.added[0]) == 2
 
@@ -284,9 +284,9 @@ class TestSearching:
             library.search_text("cat", where=ImageFilter(added_from=datetime(2026, 1, 1)))
 
     def test_texts_that_utf8_cannot_write(self, library):
-        with pytest.raises(InvalidRequestError, match="surrogate"):
+        with pytest.raises(InvalidRequestError, match="is not UTF-8"):
             library.search_text("\ud800")
-        with pytest.raises(InvalidRequestError, match="surrogate"):
+        with pytest.raises(InvalidRequestError, match="is not UTF-8"):
             library.search_text("cat", where=ImageFilter(all_tags=["\ud800"]))
 
     def test_a_library_of_another_model(self, filled, kept):

@@ -10,12 +10,13 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from clipsr_export._errors import ExportError
-from clipsr_export._repository.replace import check_output, replaced
+from clipsr_export._repository.replace import check_output, replaced, staging_folder
 from clipsr_export._repository.running import find_service
 from clipsr_export.cli import main
 
@@ -84,7 +85,7 @@ def test_a_failed_switch_puts_the_old_one_back(old, monkeypatch):
     rename = Path.rename
 
     def fail(self: Path, target: Path) -> Path:
-        if self.parent.name.startswith(".export-"):
+        if self.parent.name.startswith(".clipsr-export-"):
             raise OSError(5, "Input/output error")
         return rename(self, target)
 
@@ -121,7 +122,35 @@ with replace.replaced(Path({str(old)!r})) as copy:
     with replaced(old) as copy:
         fill(copy, NEW)
     assert content(old) == NEW
-    assert not (old.parent / ".repository.before").exists()
+    assert [path.name for path in old.parent.iterdir()] == ["repository"], "nothing is left of the killed one"
+
+
+def test_only_folders_that_nobody_uses_are_leftovers(tmp_path):
+    (tmp_path / ".clipsr-export-left").mkdir()
+    (tmp_path / ".clipsr-export-file").write_text("of somebody else")
+    with staging_folder(tmp_path) as first, staging_folder(tmp_path) as second:
+        assert {path.name for path in tmp_path.iterdir()} == {first.name, second.name, ".clipsr-export-file"}
+    assert [path.name for path in tmp_path.iterdir()] == [".clipsr-export-file"]
+
+
+def test_a_folder_that_is_taken_for_a_leftover_is_made_again(tmp_path, monkeypatch):
+    """By an export that starts between the making of the folder and its lock."""
+    make = tempfile.mkdtemp
+    lost: list[Path] = []
+
+    def make_and_lose(**options) -> str:
+        folder = make(**options)
+        if not lost:
+            lost.append(Path(folder))
+            with staging_folder(tmp_path):
+                pass
+        return folder
+
+    monkeypatch.setattr(tempfile, "mkdtemp", make_and_lose)
+    with staging_folder(tmp_path) as folder:
+        assert folder.is_dir()
+        assert folder not in lost
+    assert not lost[0].exists()
 
 
 def test_large_files_are_not_written_again(old):

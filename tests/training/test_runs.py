@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import resource
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,8 +15,8 @@ from clipsr_training._cli.arguments import devices, real, seed, whole
 from clipsr_training._cli.evaluate import main as eval_main
 from clipsr_training._cli.train import build_parser
 from clipsr_training._cli.train import main as train_main
-from clipsr_training._files import lock_folder, write_atomically
-from clipsr_training._fit import AtomicCheckpointIO, FitOptions, open_run
+from clipsr_training._files import lock_folder, write_array, write_atomically
+from clipsr_training._fit import FitOptions, open_run
 from clipsr_training.clip._recipes import ClipRecipe
 from clipsr_training.evaluation._log import RunLog
 from clipsr_training.liif._recipes import LiifRecipe
@@ -55,14 +58,26 @@ def test_a_run_is_resumed_with_its_own_settings_only(tmp_path, capsys):
     assert "the content of data.colours has changed" in one_line(capsys)
 
 
-@pytest.mark.parametrize("content", [b"junk", b"", b"PK\3\4 and then nothing"])
-def test_a_damaged_checkpoint_is_named(content, tmp_path, parquet, capsys):
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"junk", "it is no PyTorch checkpoint, or is damaged"),
+        (b"", "it is no PyTorch checkpoint, or is damaged"),
+        (b"PK\3\4 and then nothing", "it is no PyTorch checkpoint, or is damaged"),
+        ({"state_dict": {}}, "another program wrote it; choose another --output"),
+        ([1], "another program wrote it; choose another --output"),
+    ],
+)
+def test_a_checkpoint_that_is_none_of_ours_is_named(content, sentence, tmp_path, parquet, capsys):
     run = tmp_path / "run"
     run.mkdir()
-    (run / "last.ckpt").write_bytes(content)
+    if isinstance(content, bytes):
+        (run / "last.ckpt").write_bytes(content)
+    else:
+        torch.save(content, run / "last.ckpt")
     command = ["clip", "--data", str(parquet), "--batch-size", "4", "--output", str(run), "--resume"]
     assert train_main(command) == 1
-    assert "last.ckpt can't be resumed: it is damaged, or of another program (" in one_line(capsys)
+    assert one_line(capsys).endswith(f"last.ckpt can't be resumed: {sentence}")
 
 
 def test_a_folder_takes_one_run_at_a_time(tmp_path, image_folder, capsys):
@@ -95,25 +110,64 @@ def test_an_output_below_a_file_is_refused_before_the_images_are_rendered(tmp_pa
         assert f"cannot write into {tmp_path / 'file' / 'x'}: Not a directory" in one_line(capsys)
 
 
-@pytest.fixture
-def _small_files():
-    """As on a full disk: no file may grow beyond 10 kB."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-@pytest.mark.usefixtures("_small_files")
 def test_a_full_disk_is_named_with_the_file_and_leaves_nothing(tmp_path):
-    with pytest.raises(OSError, match=r"cannot write .*last\.ckpt"):
-        AtomicCheckpointIO().save_checkpoint({"x": torch.zeros(100_000)}, tmp_path / "last.ckpt")
-    with pytest.raises(OSError, match=r"cannot write .*report\.json: File too large"):
-        write_atomically(tmp_path / "report.json", bytes(20_000))
-    assert list(tmp_path.iterdir()) == []
-    log = RunLog(tmp_path / "log.jsonl", {}, resume=False)
-    with log, pytest.raises(OSError, match=r"cannot write .*log\.jsonl: File too large"):
-        log.append({"x": "y" * 20_000})
+    """Here no file may grow beyond 10 kB: in a process of its own, for the tests' files grow as well."""
+    script = f"""
+import resource
+import numpy as np, torch
+from clipsr_training._files import write_array, write_atomically
+from clipsr_training._fit import AtomicCheckpointIO
+from clipsr_training.evaluation._log import RunLog
+from pathlib import Path
+
+folder = Path({str(tmp_path)!r})
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+def said(action):
+    try:
+        action()
+    except OSError as error:
+        print(error)
+said(lambda: AtomicCheckpointIO().save_checkpoint({{"x": torch.zeros(100_000)}}, folder / "last.ckpt"))
+said(lambda: write_atomically(folder / "report.json", bytes(20_000)))
+said(lambda: write_array(folder / "a.npy", 3, (np.zeros((1, 500)) for _ in range(3))))
+print([path.name for path in folder.iterdir()])
+with RunLog(folder / "log.jsonl", {{}}, resume=False) as log:
+    said(lambda: log.append({{"x": "y" * 20_000}}))
+"""
+    ran = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert ran.stdout.splitlines() == [
+        f"cannot write {tmp_path / 'last.ckpt'}: the disk is full, or the file too large",
+        f"cannot write {tmp_path / 'report.json'}: File too large",
+        f"cannot write {tmp_path / 'a.npy'}: File too large",
+        "[]",
+        f"cannot write {tmp_path / 'log.jsonl'}: File too large",
+    ]
+
+
+def test_what_killed_runs_left_is_removed_by_the_next_writing(tmp_path):
+    """What another run still writes is not, nor a file that only has a like name."""
+    script = f"""
+import os, signal
+import numpy as np
+from clipsr_training._files import write_array
+from pathlib import Path
+def parts():
+    yield np.zeros((1, 500))
+    os.kill(os.getpid(), signal.SIGKILL)
+write_array(Path({str(tmp_path)!r}) / "cache.npy", 2, parts())
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    (tmp_path / ".cache.npy.tmp").touch()
+
+    def parts():
+        yield np.zeros(1)
+        assert not left.exists()
+        write_atomically(tmp_path / "report.json", b"{}")
+        yield np.ones(1)
+
+    assert write_array(tmp_path / "other.npy", 2, parts()).tolist() == [0, 1]
+    assert {path.name for path in tmp_path.iterdir()} == {".cache.npy.tmp", "report.json", "other.npy"}
 
 
 @pytest.mark.parametrize("options", [["--precision", "12-bit"], ["--devices", "4096"]])

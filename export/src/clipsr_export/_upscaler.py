@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from clipsr_export._errors import ExportError
 from clipsr_export._graphs.check import check_graph
 from clipsr_export._graphs.onnx import write_onnx
-from clipsr_export._repository.replace import named_when_unwritable
+from clipsr_export._repository.replace import named_when_unwritable, staging_folder
 from clipsr_training.liif import Upscaler, describe_upscaler
 
 InputType = Literal["uint8", "float32"]
@@ -112,8 +111,8 @@ def export_upscaler(plan: UpscalerPlan) -> float:
     axes = {"lr": {0: "batch", 2: "height", 3: "width"}, "size_hw": {}}
     # In the output's folder, so that the last step is a renaming.
     beside = plan.output.resolve().parent
-    with named_when_unwritable(plan.output), tempfile.TemporaryDirectory(prefix=".export-", dir=beside) as folder:
-        path = Path(folder) / "upscaler.onnx"
+    with named_when_unwritable(plan.output), staging_folder(beside) as folder:
+        path = folder / "upscaler.onnx"
         example = {name: torch.from_numpy(array) for name, array in next(_inputs(plan)).items()}
         write_onnx(graph, example, "sr", path, axes)
         _describe(path, plan.upscaler)

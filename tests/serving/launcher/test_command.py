@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -177,6 +179,23 @@ class TestTritonCommand:
             "openvino/model.py",
         }
         assert not any(path.is_symlink() for path in target.rglob("*"))
+
+    def test_a_restart_needs_no_room_for_the_backends(self, wheel, tmp_path, monkeypatch):
+        def fail(*_: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        target = tmp_path / "backends"
+        with monkeypatch.context() as full:
+            full.setattr(shutil, "copy2", fail)
+            with pytest.raises(LaunchError, match="backends cannot be written: No space left on device"):
+                build_backend_directory(wheel, target)
+        build_backend_directory(wheel, target)
+        with monkeypatch.context() as full:
+            full.setattr(shutil, "copy2", fail)
+            build_backend_directory(wheel, target)
+        (wheel / "backends" / "python" / "libtriton_python.so").write_text("of another version")
+        build_backend_directory(wheel, target)
+        assert (target / "python" / "libtriton_python.so").read_text() == "of another version"
 
     def test_a_python_without_a_stub(self, wheel, tmp_path):
         stubs = wheel / "python_backend_stubs"

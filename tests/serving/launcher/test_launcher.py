@@ -102,11 +102,14 @@ class TestLife:
         assert not any(child.is_alive for child in state.children)
 
     def test_a_stale_state_file_is_no_obstacle(self, serve):
-        serve.state_dir.path.mkdir()
-        gone = Child(name="triton", pid=os.getpid(), start_ticks=1)
-        state = dict(phase="ready", url=None, triton={}, triton_kind="path", profile=None, repository="")
-        serve.state_dir.write(State(pid=1, children=(gone,), **state))
-        assert serve.run("up", "--detach").returncode == 0
+        """Its process is gone, and another one that has its number by now is left alone."""
+        with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as bystander:
+            serve.state_dir.path.mkdir()
+            gone = Child(name="triton", pid=bystander.pid, start_ticks=1)
+            state = dict(phase="ready", url=None, triton={}, triton_kind="path", profile=None, repository="")
+            serve.state_dir.write(State(pid=1, children=(gone,), **state))
+            assert serve.run("up", "--detach").returncode == 0
+            assert bystander.poll() is None
 
 
 class TestRestart:
@@ -210,6 +213,20 @@ class TestRestart:
         process.terminate()
         assert process.wait(60) == 0
         assert f"{name} runs but does not answer: 3 probes in a row failed" in process.stderr.read()
+        process.stderr.close()
+
+    def test_a_gateway_that_hangs_while_triton_is_away_is_replaced(self, serve):
+        process = serve.start("--probe-interval", "0.2", "--probe-timeout", "2")
+        triton, gateway = serve.state_dir.read().children
+        serve.order("hangs")
+        os.kill(triton.pid, signal.SIGKILL)
+        wait_until(lambda: serve.state_dir.read().restarts["triton"] == 1, process)
+        os.kill(gateway.pid, signal.SIGSTOP)
+        wait_until(lambda: serve.state_dir.read().restarts["gateway"] == 1, process)
+        assert not gateway.is_alive
+        process.terminate()
+        assert process.wait(60) == 0
+        assert "gateway runs but does not answer: 3 probes in a row failed" in process.stderr.read()
         process.stderr.close()
 
     def test_a_triton_whose_model_is_stuck_is_replaced(self, serve):

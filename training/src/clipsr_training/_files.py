@@ -5,13 +5,16 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
+
+_TEMPORARY = ".clipsr-tmp"
 
 
 def make_output_folder(folder: Path) -> None:
@@ -64,21 +67,13 @@ def write_array(path: Path, n: int, parts: Iterable[np.ndarray]) -> np.ndarray:
     Raises:
         OSError: it cannot be written; the message names the file and the reason.
     """
-    temporary = _temporary(path)
-    try:
-        with writing(path):
-            file = temporary.open("wb")
-        with file:
-            for part in parts:
-                with writing(path):
-                    if file.tell() == 0:
-                        header = {"descr": part.dtype.str, "fortran_order": False, "shape": (n, *part.shape[1:])}
-                        np.lib.format.write_array_header_1_0(file, header)
-                    file.write(np.ascontiguousarray(part).data)
-        with writing(path):
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _replacing(path) as file:
+        for part in parts:
+            with writing(path):
+                if file.tell() == 0:
+                    header = {"descr": part.dtype.str, "fortran_order": False, "shape": (n, *part.shape[1:])}
+                    np.lib.format.write_array_header_1_0(file, header)
+                file.write(np.ascontiguousarray(part).data)
     return cast("np.ndarray", np.load(path, mmap_mode="r"))
 
 
@@ -88,18 +83,48 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OSError: it cannot be written; the message names the file and the reason.
     """
-    temporary = _temporary(path)
+    with _replacing(path) as file, writing(path):
+        file.write(content)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of `path` when the block ends without an error.
+
+    It lies beside its target, for a rename is atomic only within one file system. Those that killed processes left
+    there are removed first; a lock, which the system drops with its process, tells them from those in use.
+    """
+    for left in path.parent.glob(f".*{_TEMPORARY}"):
+        _remove_unused(left)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_TEMPORARY}")
+    with writing(path):
+        file = _open_locked(temporary)
     try:
+        yield file
         with writing(path):
-            temporary.write_bytes(content)
+            file.flush()
+            os.fsync(file.fileno())  # where a file system says only now that it is full
             temporary.replace(path)
     finally:
+        with suppress(OSError):  # of what an error left in the buffer
+            file.close()
         temporary.unlink(missing_ok=True)
 
 
-def _temporary(path: Path) -> Path:
-    # Beside the target: a rename is atomic only within one file system.
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def _remove_unused(temporary: Path) -> None:
+    with suppress(OSError), temporary.open("rb+") as file:  # in use, without locks, or removed by another process
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        temporary.unlink()
+
+
+def _open_locked(temporary: Path) -> BinaryIO:
+    while True:
+        file = temporary.open("wb")
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if temporary.exists():
+            return file
+        file.close()  # taken for a leftover before it was locked
 
 
 @contextmanager

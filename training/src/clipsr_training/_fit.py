@@ -26,6 +26,7 @@ from torch import Tensor
 
 from clipsr_training._files import lock_folder, make_output_folder, to_json, writing
 from clipsr_training._identity import first_difference
+from clipsr_training._pickles import load_pickle
 
 LAST_CHECKPOINT = "last.ckpt"
 _SETTINGS_KEY = "clipsr_settings"
@@ -189,12 +190,12 @@ def fit(
 def _require_same_run(last: Path, settings: Mapping[str, Any]) -> None:
     """Check that a checkpoint is whole and of a run with these settings."""
     try:
-        stored = torch.load(last, map_location="cpu", mmap=True, weights_only=True)[_SETTINGS_KEY]
-    # torch.load raises whatever its parsers trip over.
-    except Exception as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else str(error).strip().splitlines()[0]
-        raise ValueError(f"{last} can't be resumed: it is damaged, or of another program ({reason})") from error
-    if (difference := first_difference(json.loads(stored), settings)) is not None:
+        stored = load_pickle(last, is_mapped=True)
+    except ValueError as error:
+        raise ValueError(f"{last} can't be resumed: {error}") from error
+    if not isinstance(stored, Mapping) or _SETTINGS_KEY not in stored:
+        raise ValueError(f"{last} can't be resumed: another program wrote it; choose another --output")
+    if (difference := first_difference(json.loads(stored[_SETTINGS_KEY]), settings)) is not None:
         raise ValueError(f"{last} can't be resumed: it is of another run, {difference}; choose another --output")
 
 

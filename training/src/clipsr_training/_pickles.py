@@ -22,8 +22,12 @@ _COUNTERS = frozenset({"n_averaged"})
 _GLOBAL = re.compile(r"(?:GLOBAL|Unsupported global:(?: GLOBAL)?|Unsupported class) ([\w.]+)")
 
 
-def load_pickle(path: Path) -> Any:
+def load_pickle(path: Path, *, is_mapped: bool = False) -> Any:
     """Read a file that `torch.save` wrote; only tensors, plain values and options are taken.
+
+    Args:
+        path: the file.
+        is_mapped: leave the tensors on disk until they are used.
 
     Raises:
         ValueError: it is no such file, is damaged, or holds objects that would have to be executed; the message is for
@@ -32,7 +36,7 @@ def load_pickle(path: Path) -> Any:
     """
     try:
         with torch.serialization.safe_globals(_HARMLESS):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_mapped)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, TypeError, AttributeError) as error:
         # Not torch's message: it advises to run the file.
         match = _GLOBAL.search(str(error))

@@ -31,7 +31,7 @@ def as_text(name: str, value: object) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        message = f"{name} holds half a surrogate pair, which UTF-8 cannot write, in {value!r}; remove it."
+        message = f"{name} is not UTF-8: {value!r}; give it in that encoding, or leave the character out."
         raise invalid(name, message) from error
     return value
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from clipsr_export._errors import AgreementError
 from clipsr_export._graphs.check import COSINE_TOLERANCE, PIXEL_TOLERANCE
 from clipsr_export._graphs.half import write_half
 from clipsr_export._repository.manifest import describe_file, graph_file, read_manifest, sha256
-from clipsr_export._repository.replace import replaced
+from clipsr_export._repository.replace import replaced, staging_folder
 from clipsr_export._tensorrt.build import PlanBuilder, reference
 from clipsr_export._tensorrt.plans import (
     HALF_MODELS,
@@ -121,7 +120,7 @@ def build_plans(job: PlanJob, builder: Builder) -> None:
     manifest = read_manifest(job.repository)
     configurations = {model: read_configuration(job.repository, model) for model in MODELS}
     plans: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=job.repository.resolve().parent) as folder:
+    with staging_folder(job.repository.resolve().parent) as folder:
         staged: dict[str, Path] = {}
         for model in MODELS:
             source = graph_file(job.repository, manifest, model)
@@ -134,8 +133,8 @@ def build_plans(job: PlanJob, builder: Builder) -> None:
                 compute_capability=builder.compute_capability,
                 is_half=is_half,
             )
-            staged[model] = Path(folder) / name
-            builder.build(_typed(source, Path(folder), is_half=is_half), staged[model], profiles)
+            staged[model] = folder / name
+            builder.build(_typed(source, folder, is_half=is_half), staged[model], profiles)
             difference = _compare(builder, model, source, staged[model], profiles, is_half=is_half)
             file = f"{model}/1/{name}"
             plans[f"{model}/1/{source.name}"] = {

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -28,7 +27,7 @@ from clipsr_export._graphs.onnx import write_onnx
 from clipsr_export._graphs.receptive_field import measure_receptive_field
 from clipsr_export._repository.dims import fill_dims
 from clipsr_export._repository.manifest import Manifest, describe_file, make_manifest, sha256, write_manifest
-from clipsr_export._repository.replace import check_output, named_when_unwritable, replaced
+from clipsr_export._repository.replace import check_output, named_when_unwritable, replaced, staging_folder
 from clipsr_export._tokenizer.build import build_tokenizer, pad_token_id
 from clipsr_training import prompts
 from clipsr_training.clip import ClipCheckpoint
@@ -100,8 +99,7 @@ def export_repository(plan: ExportPlan) -> Manifest:
     configurations = _configurations(plan)
     check_output(plan.output)
     beside = plan.output.resolve().parent
-    with named_when_unwritable(plan.output), tempfile.TemporaryDirectory(prefix=".export-", dir=beside) as folder:
-        made = Path(folder)
+    with named_when_unwritable(plan.output), staging_folder(beside) as made:
         _write_graphs(plan, made)
         tokenizer = _write_tokenizer(plan, made)
         banks = _write_text_banks(plan, made) if plan.has_text_banks else []

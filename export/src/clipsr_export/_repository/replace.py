@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 import tempfile
@@ -19,6 +20,9 @@ from clipsr_export._errors import ExportError
 
 # Graphs are shared with the copy, not written again; anything smaller may be changed in place, and so is copied.
 _LINKED_BYTES = 1 << 20
+
+# Folders of exports in progress, beside what they will replace: inside a repository, Triton would take them for models.
+_STAGING_PREFIX = ".clipsr-export-"
 
 # A full disk or quota, a file beyond the limit of the file system or the process, a broken disk.
 _UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
@@ -66,6 +70,45 @@ def named_when_unwritable(output: Path) -> Generator[None]:
 
 
 @contextlib.contextmanager
+def staging_folder(parent: Path) -> Generator[Path]:
+    """Make a folder for the files of an export until they are complete; it is removed in any case.
+
+    Folders that killed exports left in `parent` are removed first. A lock, which the system drops with its process,
+    tells them from those in use; a file system without locks keeps them.
+    """
+    for left in parent.glob(f"{_STAGING_PREFIX}*"):
+        _remove_unused(left)
+    folder, descriptor = _make_locked(parent)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _remove_unused(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # in use, removed by another process, or another user's
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder)
+        finally:
+            os.close(descriptor)
+
+
+def _make_locked(parent: Path) -> tuple[Path, int]:
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=parent))
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(folder, os.O_RDONLY)
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if folder.exists():
+                return folder, descriptor
+            os.close(descriptor)  # taken for a leftover before it was locked
+
+
+@contextlib.contextmanager
 def replaced(repository: Path, *, ignore: Ignore | None = None) -> Generator[Path]:
     """Give a copy of a repository to change; it takes the repository's place when the block ends without an error.
 
@@ -78,9 +121,8 @@ def replaced(repository: Path, *, ignore: Ignore | None = None) -> Generator[Pat
     """
     repository = repository.resolve()
     check_output(repository)
-    # Inside the repository, Triton would take the folder for a model.
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=repository.parent) as folder:
-        staging = Path(folder) / repository.name
+    with staging_folder(repository.parent) as folder:
+        staging = folder / repository.name
         if repository.exists():
             shutil.copytree(repository, staging, ignore=ignore, copy_function=_share)
         else:

@@ -53,7 +53,7 @@ def plan_upscale(request: upscaler_pb2.UpscaleRequest, *, limits: Limits) -> Ups
     try:
         header = check_image(request.image.content, limits=limits)
         if target is not None:
-            target_hw = resolve_target(request, header.size_hw, limits=limits)
+            target_hw = _resolve_target(request, header.size_hw, limits=limits)
     except ImageRejectedError as error:
         violations.append(Violation(field=CONTENT_FIELD, reason=error.reason, message=error.message))
     except InvalidRequestError as error:
@@ -71,7 +71,7 @@ def plan_upscale(request: upscaler_pb2.UpscaleRequest, *, limits: Limits) -> Ups
     )
 
 
-def resolve_target(
+def _resolve_target(
     request: upscaler_pb2.UpscaleRequest, source_hw: tuple[int, int], *, limits: Limits
 ) -> tuple[int, int]:
     """Return rows and columns of the output for an image of `source_hw`.

@@ -65,6 +65,7 @@ class Unit:
         self._say = say
         self._process: ManagedProcess | None = None
         self._ready_since: float | None = None
+        self._has_worked = False  # since its start: from then on it answers, also while it has to wait for another
         self._deadline = 0.0
         self._next_start = 0.0
 
@@ -99,6 +100,7 @@ class Unit:
             LaunchError: the executable cannot be run.
         """
         self._process = self._spawn()
+        self._has_worked = False
         self.mark_unready()
 
     def probe(self) -> bool:
@@ -108,6 +110,7 @@ class Unit:
     def mark_ready(self) -> None:
         """Take it for working: something else has proven it."""
         self._ready_since = time.monotonic()
+        self._has_worked = True
         self._liveness.reset()
 
     def mark_unready(self) -> None:
@@ -145,7 +148,7 @@ class Unit:
         """Do what is due: notice its end, start it again, ask whether it works.
 
         Args:
-            can_work: False while what it depends on is unavailable: it is not probed, and its timeout does not run.
+            can_work: False while what it depends on is unavailable: it need not work, and its timeout does not run.
 
         Raises:
             LaunchError: it has been restarted too often.
@@ -157,12 +160,12 @@ class Unit:
                 self._start_again()
         elif process.exit_code is not None:
             self._fail(self._explain_end(process), process)
+        elif self._has_worked and (fault := self._find_fault(process) or self._liveness.find_fault()):
+            self._fail(fault, process)
         elif not can_work:
             self.mark_unready()
         elif self._ready_since is not None:
             self._backoff.record_health(now - self._ready_since)
-            if fault := self._find_fault(process) or self._liveness.find_fault():
-                self._fail(fault, process)
         elif self._check.poll():
             self.mark_ready()
         elif now > self._deadline:

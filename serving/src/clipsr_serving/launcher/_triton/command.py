@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import hashlib
 import importlib.util
 import os
@@ -248,10 +249,11 @@ def _embedded_command(package: Path, options: UpOptions, ports: Ports, state_dir
 def build_backend_directory(package: Path, target: Path) -> Path:
     """Put together what `--backend-directory` needs: Triton's Python backend, and our Python-based ones beside it.
 
-    Files are copied: Triton refuses a backend library that is a link to somewhere else.
+    Files are copied: Triton refuses a backend library that is a link to somewhere else. Those that are there already
+    stay, for a restart must not depend on free space.
 
     Raises:
-        LaunchError: the wheel carries no stub for the running Python version.
+        LaunchError: the wheel carries no stub for the running Python version, or a file can't be written.
     """
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     stub = package / "python_backend_stubs" / version / _STUB
@@ -261,17 +263,23 @@ def build_backend_directory(package: Path, target: Path) -> Path:
             f"The embedded Triton has no stub for Python {version}, only for {have}; "
             "make the virtual environment with one of these."
         )
-    python = target / "python"
-    shutil.rmtree(target, ignore_errors=True)
-    python.mkdir(parents=True)
-    for name in _PYTHON_BACKEND_FILES:
-        shutil.copy2(package / "backends" / "python" / name, python / name)
-    shutil.copy2(stub, python / _STUB)
     ours = Path(__file__).parents[2] / "triton_backends"
-    for name in _OUR_BACKENDS:
-        (target / name).mkdir()
-        shutil.copy2(ours / name / "model.py", target / name / "model.py")
+    files = {f"python/{name}": package / "backends" / "python" / name for name in _PYTHON_BACKEND_FILES}
+    files |= {f"python/{_STUB}": stub} | {f"{name}/model.py": ours / name / "model.py" for name in _OUR_BACKENDS}
+    try:
+        for name, source in files.items():
+            _copy_unless_there(source, target / name)
+    except OSError as error:
+        raise LaunchError(f"{target} cannot be written: {error.strerror or error}") from error
     return target
+
+
+def _copy_unless_there(source: Path, target: Path) -> None:
+    if target.is_file() and filecmp.cmp(source, target):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)  # a process may run from it
+    shutil.copy2(source, target)
 
 
 def find_libpython(variables: Mapping[str, object] | None = None) -> Path:
