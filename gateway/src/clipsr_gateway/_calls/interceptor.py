@@ -37,6 +37,7 @@ _FREE_METHODS = (
     "ListLibraries",
     "ListImages",
     "GetImage",
+    "UpdateImages",
     "DeleteImages",
 )
 
