@@ -104,8 +104,8 @@ def _add_up_flags(up: argparse.ArgumentParser) -> None:
         "--profile",
         metavar="NAME",
         help="engine and processor: cpu (openvino, in the fastest type that was exported and this one has), cpu-int8, "
-        "cpu-bf16, cpu-onnx, gpu-onnx, gpu-tensorrt, or another NAME of configs/NAME.pbtxt (cpu; cpu-onnx with "
-        "NVIDIA's own Triton)",
+        "cpu-bf16, cpu-onnx, gpu-onnx, gpu-tensorrt, or another NAME of configs/NAME.pbtxt (the variable "
+        "CLIPSR_PROFILE, or else cpu; cpu-onnx with NVIDIA's own Triton)",
     )
     up.add_argument(
         "--triton",
@@ -242,7 +242,7 @@ def _up(options: argparse.Namespace, arguments: list[str], state_dir: StateDir) 
         triton_http_port=options.triton_http_port,
         triton_grpc_port=options.triton_grpc_port,
         triton_metrics_port=options.triton_metrics_port,
-        profile=options.profile,
+        profile=options.profile or os.environ.get("CLIPSR_PROFILE") or None,
         has_gateway=not options.no_gateway,
         timeout_s=options.timeout,
         verbose=options.verbose,
