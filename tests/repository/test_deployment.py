@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 import yaml
 
-from clipsr_gateway.cli import build_parser, complete_guards
+from clipsr_gateway.cli import build_parser
 from clipsr_serving.launcher import make_parser
+from clipsr_serving.launcher._gateway import find_guard_options
 from clipsr_serving.launcher._options import _GATEWAY_GRACE_S
 from clipsr_serving.launcher._supervisor.service import _STOP_MARGIN_S, _TRITON_STOP_TIMEOUT_S
 
@@ -268,21 +269,16 @@ class TestAgreement:
     def test_compose_files_add_up_in_any_order(self, names):
         """Of several files Docker takes the last command, and all variables."""
         merged = merge_compose(*(read(DOCKER / name)["services"]["clipsr"] for name in (COMPOSE_FILES[0], *names)))
-        up, gateway = options_of(merged["command"])
+        guards = find_guard_options(merged["command"], merged["environment"])
+        up, gateway = options_of([*merged["command"], *guards])
         assert up.library_uri == "/var/lib/clipsr/libraries"
         assert merged["environment"]["CLIPSR_PROFILE"] == "${CLIPSR_PROFILE:-gpu-onnx}"
-        complete_guards(gateway, merged["environment"])
         secrets = {Path(volume["target"]) for volume in merged["volumes"] if isinstance(volume, dict)}
         for file in (gateway.api_keys, gateway.tls_cert, gateway.tls_key, gateway.tls_client_ca):
             assert file is not None
             assert file.parent in secrets
         assert merged["healthcheck"]["test"] == ["CMD", "clipsr-serve", "status", "--ready"]
         assert merged["deploy"]["resources"].keys() == {"limits", "reservations"}
-
-    def test_an_option_outweighs_its_variable(self):
-        _, gateway = options_of(["--", "--api-keys=mine.json"])
-        complete_guards(gateway, {"CLIPSR_API_KEYS": "theirs.json", "CLIPSR_TLS_CERT": "", "CLIPSR_TLS_KEY": "k"})
-        assert (gateway.api_keys, gateway.tls_cert, gateway.tls_key) == (Path("mine.json"), None, Path("k"))
 
     def test_ports_agree(self, container, compose):
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}

@@ -7,14 +7,15 @@ import asyncio
 import os
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import NoReturn
 
 from clipsr_gateway._access.keys_cli import run_keys
 from clipsr_gateway._access.tls import TlsConfig
 from clipsr_gateway._admission.controller import AdmissionConfig
-from clipsr_gateway._logs import LEVELS, configure_logging
+from clipsr_gateway._logs import LEVELS, configure_logging, report_failure
 from clipsr_gateway._server.gateway import GatewayConfig, serve
 from clipsr_gateway._server.operations import OperationsConfig
 from clipsr_gateway.errors import ConfigurationError, GatewayError
@@ -27,15 +28,23 @@ EXIT_USAGE = 2
 # The port that OpenTelemetry reserves for Prometheus pages.
 _DEFAULT_METRICS = "127.0.0.1:9464"
 
-_GUARD_FILES = ("api_keys", "tls_cert", "tls_key", "tls_client_ca")
-
 _MIB = 1024 * 1024
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with an option as the program says everything else."""
+
+    def error(self, message: str) -> NoReturn:
+        if sys.stderr.isatty():
+            super().error(message)
+        report_failure(f"{message}; see clipsr-gateway --help")
+        self.exit(EXIT_USAGE)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser; its defaults are those of GatewayConfig."""
     defaults = GatewayConfig()
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="clipsr-gateway",
         description="The typed gRPC services of clipsr.v1 in front of a Triton server.",
         epilog="Stops on SIGTERM or SIGINT after the calls in flight; SIGHUP reads the key file again. "
@@ -80,22 +89,15 @@ def _add_guards(parser: argparse.ArgumentParser) -> None:
         "--api-keys",
         metavar="FILE",
         type=Path,
-        help="file of API keys, read again whenever it changes; without one anybody may call (env: CLIPSR_API_KEYS)",
+        help="file of API keys, read again whenever it changes; without one anybody may call",
     )
-    guards.add_argument(
-        "--tls-cert",
-        metavar="FILE",
-        type=Path,
-        help="certificate chain in PEM; needs --tls-key (env: CLIPSR_TLS_CERT)",
-    )
-    guards.add_argument(
-        "--tls-key", metavar="FILE", type=Path, help="its private key in PEM, not encrypted (env: CLIPSR_TLS_KEY)"
-    )
+    guards.add_argument("--tls-cert", metavar="FILE", type=Path, help="certificate chain in PEM; needs --tls-key")
+    guards.add_argument("--tls-key", metavar="FILE", type=Path, help="its private key in PEM, not encrypted")
     guards.add_argument(
         "--tls-client-ca",
         metavar="FILE",
         type=Path,
-        help="callers must show a certificate of these authorities (env: CLIPSR_TLS_CLIENT_CA)",
+        help="callers must show a certificate of these authorities",
     )
     defaults = AdmissionConfig()
     guards.add_argument(
@@ -131,26 +133,13 @@ def _add_observers(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def complete_guards(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
-    """Take the files of keys and TLS that no option names from the environment.
-
-    Files of containers add variables up, where each replaces the command of the one before.
-    """
-    for name in _GUARD_FILES:
-        value = environment.get(f"CLIPSR_{name.upper()}")
-        if getattr(options, name) is None and value:
-            setattr(options, name, Path(value))
-
-
 def _read_operations(options: argparse.Namespace) -> OperationsConfig:
     """Raise ConfigurationError for options that contradict each other."""
     tls = None
     if options.tls_cert and options.tls_key:
         tls = TlsConfig(certificate=options.tls_cert, key=options.tls_key, client_ca=options.tls_client_ca)
     elif options.tls_cert or options.tls_key or options.tls_client_ca:
-        raise ConfigurationError(
-            "--tls-cert and --tls-key belong together, and --tls-client-ca needs both (or their variables)."
-        )
+        raise ConfigurationError("--tls-cert and --tls-key belong together, and --tls-client-ca needs both.")
     try:
         admission = AdmissionConfig(
             max_slowdown=options.max_slowdown,
@@ -182,7 +171,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             run_keys(arguments[1:])
             return 0
         options = build_parser().parse_args(arguments)
-        complete_guards(options, os.environ)
         config = GatewayConfig(
             listen=options.listen,
             triton=options.triton,
@@ -197,6 +185,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.filterwarnings("ignore", module=r"PIL\.")
         asyncio.run(serve(config))
     except GatewayError as error:
-        print(f"clipsr-gateway: {error}", file=sys.stderr)
+        report_failure(str(error))
         return EXIT_USAGE if isinstance(error, ConfigurationError) else EXIT_FAILED
     return 0
