@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import sys
@@ -44,8 +43,8 @@ def configure_logging(level: str) -> None:
     That is this package's log, warnings and errors of other packages, Python's warnings, and the tracebacks of
     exceptions that nobody catches.
     """
-    if isinstance(sys.stderr, io.TextIOWrapper):
-        sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace")  # what JSON is, in every locale
+    if (reconfigure := getattr(sys.stderr, "reconfigure", None)) is not None:
+        reconfigure(encoding="utf-8", errors="backslashreplace")  # what JSON is, in every locale
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter())
     root = logging.getLogger()
