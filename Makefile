@@ -123,6 +123,10 @@ docs: $(DEV) ## Build the documentation site into site/
 lint: $(DEV) ## Check format, style, types, imports between rooms, the wire contract, and the pages' links
 	PATH="$(abspath $(VENV))/bin:$$PATH" scripts/lint.sh
 
+.PHONY: audit
+audit: $(DEV) ## Ask whether pinned packages have known vulnerabilities
+	$(VENV)/bin/python scripts/audit.py $(ARGS)
+
 .PHONY: proto
 proto: $(DEV) ## Generate the client's stubs from proto/
 	PATH="$(abspath $(VENV))/bin:$$PATH" proto/generate.sh

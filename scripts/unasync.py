@@ -16,7 +16,7 @@ import tokenize
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[1]
-_FILES = ("client.py", "connection.py", "library.py", "service.py")
+_FILES = ("client.py", "connection.py", "library.py", "searches.py", "service.py")
 _DROPPED = {"async", "await"}
 _NAMES = {
     "_async": "_sync",
@@ -26,6 +26,7 @@ _NAMES = {
     "AsyncIterable": "Iterable",
     "AsyncIterator": "Iterator",
     "AsyncLibrary": "Library",
+    "AsyncSearches": "Searches",
     "AsyncServiceClient": "ServiceClient",
     "TaskStream": "ThreadStream",
     "__aenter__": "__enter__",

@@ -96,7 +96,7 @@ class FakeLibraryService(library_pb2_grpc.LibraryServiceServicer):
         for answered, message in enumerate(request_iterator):
             new = message.image
             came.append(new)
-            response = self._add(images, new)
+            response = self._add(images, new, updates=config.update_present)
             if self.on_add is not None:
                 self.on_add(answered, context)
             yield response
@@ -147,13 +147,16 @@ class FakeLibraryService(library_pb2_grpc.LibraryServiceServicer):
             refuse(context, code_pb2.NOT_FOUND, "IMAGE_NOT_FOUND", "The library has no such image.")
         return library_pb2.GetImageResponse(image=take_parts(images[request.sha256], request.parts))
 
+    def UpdateImages(self, request, context):  # noqa: N802
+        self._note(request, context)
+        chosen = select(self._find(request.library, context), request)
+        changed = sum(change(image, request.changes) for image in chosen.values())
+        return library_pb2.UpdateImagesResponse(matched_count=len(chosen), changed_count=changed)
+
     def DeleteImages(self, request, context):  # noqa: N802
         self._note(request, context)
         images = self._find(request.library, context)
-        if request.WhichOneof("selection") == "hashes":
-            names = [name for name in request.hashes.sha256 if name in images]
-        else:
-            names = [name for name, image in images.items() if passes(image, request.filter)]
+        names = list(select(images, request))
         for name in names:
             del images[name]
         return library_pb2.DeleteImagesResponse(deleted_count=len(names))
@@ -194,14 +197,20 @@ class FakeLibraryService(library_pb2_grpc.LibraryServiceServicer):
         return library
 
     def _add(
-        self, images: dict[str, library_pb2.StoredImage], new: library_pb2.NewImage
+        self, images: dict[str, library_pb2.StoredImage], new: library_pb2.NewImage, *, updates: bool
     ) -> library_pb2.AddImagesResponse:
         content = new.image.content
         name = hashlib.sha256(content).hexdigest()
         if content in self.failures:
             return library_pb2.AddImagesResponse(index=new.index, error=self.failures[content])
         if name in images:
-            return library_pb2.AddImagesResponse(index=new.index, already_present=library_pb2.PresentImage(sha256=name))
+            said = library_pb2.ImageChanges(source=new.source or None, add_tags=new.tags, set_metadata=new.metadata)
+            image = images[name] if updates else library_pb2.StoredImage.FromString(images[name].SerializeToString())
+            differs = change(image, said)
+            present = library_pb2.PresentImage(
+                sha256=name, differs=differs and not updates, updated=differs and updates
+            )
+            return library_pb2.AddImagesResponse(index=new.index, already_present=present)
         size, timing = types_pb2.Size(height=32, width=48), types_pb2.Timing(queue_ms=0.5, inference_ms=12.25)
         images[name] = library_pb2.StoredImage(
             sha256=name,
@@ -232,6 +241,26 @@ class FakeLibraryService(library_pb2_grpc.LibraryServiceServicer):
             cosine = 0.5 - rank / 16
             if not options.HasField("min_cosine") or cosine >= options.min_cosine:
                 yield library_pb2.SearchHit(image=take_parts(image, options.parts), cosine=cosine)
+
+
+def select(images: dict[str, library_pb2.StoredImage], request) -> dict[str, library_pb2.StoredImage]:
+    """The images that a request means."""
+    if request.WhichOneof("selection") == "hashes":
+        return {name: images[name] for name in request.hashes.sha256 if name in images}
+    return {name: image for name, image in images.items() if passes(image, request.filter)}
+
+
+def change(image: library_pb2.StoredImage, changes: library_pb2.ImageChanges) -> bool:
+    """Change what is said of an image; whether that made a difference."""
+    before = image.SerializeToString(deterministic=True)
+    if changes.HasField("source"):
+        image.source = changes.source
+    kept = [] if changes.clear_tags else [tag for tag in image.tags if tag not in changes.remove_tags]
+    image.tags[:] = dict.fromkeys([*kept, *changes.add_tags])
+    for key in list(image.metadata) if changes.clear_metadata else changes.remove_metadata:
+        image.metadata.pop(key, None)
+    image.metadata.update(changes.set_metadata)
+    return image.SerializeToString(deterministic=True) != before
 
 
 def passes(image: library_pb2.StoredImage, wanted: library_pb2.ImageFilter) -> bool:

@@ -32,6 +32,7 @@ LIBRARY_AWAITED = {
     "list_page",
     "search_image",
     "search_text",
+    "update_images",
 }
 LIBRARY_ITERATED = {"add", "list_images", "reembed"}
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from clipsr import ImageFilter, InvalidRequestError, NewImage
+from clipsr import ImageChanges, ImageFilter, InvalidRequestError, NewImage
 
 NAN = math.nan
 
@@ -138,6 +138,11 @@ def test_labels_come_from_any_iterable(client, fake_service):
         ),
         (lambda client: client.library("x").list_page(NAN), TypeError, "page_token is nan"),
         (lambda client: client.library("x").delete_images([NAN]), TypeError, r"hashes\[0\] is nan"),
+        (
+            lambda client: client.library("x").update_images(["0" * 64], changes=ImageChanges(add_tags="cat")),
+            TypeError,
+            "add_tags is",
+        ),
         (
             lambda client: client.library("x").list_page(where=ImageFilter(metadata={"camera": 7})),
             TypeError,

@@ -20,6 +20,7 @@ from clipsr import (
     AlreadyExistsError,
     AnswerWarning,
     FailedImage,
+    ImageChanges,
     ImageFilter,
     InvalidRequestError,
     LibraryInfo,
@@ -31,6 +32,7 @@ from clipsr import (
     ServiceError,
     ServiceUnavailableError,
     StoredImage,
+    UpdateResult,
 )
 from clipsr._codecs.library_requests import encode_deletions
 from clipsr.v1 import library_pb2, types_pb2
@@ -340,6 +342,30 @@ class TestImages:
             filled.delete_images(["00"], where=ImageFilter(all_tags=["a"]))
         with pytest.raises(TypeError, match="hashes"):
             filled.delete_images("00")
+
+    def test_what_is_said_of_them_changes(self, filled, kept):
+        names = [sha256(b"image 0"), "0" * 64]
+        changes = ImageChanges(source="moved", add_tags=["b", "a"], set_metadata={"k": "v"})
+        assert filled.update_images(names, changes=changes) == UpdateResult(matched_count=1, changed_count=1)
+        assert filled.update_images(names, changes=changes) == UpdateResult(matched_count=1, changed_count=0)
+        image = filled.get_image(names[0])
+        assert (image.source, image.tags[-2:], image.metadata["k"]) == ("moved", ("b", "a"), "v")
+        everything = filled.update_images(where=ImageFilter(), changes=ImageChanges(clear_tags=True))
+        assert everything.matched_count == len(kept.images["photos"])
+        assert not any(image.tags for image in filled.list_images())
+
+    def test_changes_name_images_one_way(self, filled):
+        with pytest.raises(InvalidRequestError, match="either hashes or a filter"):
+            filled.update_images(["0" * 64], where=ImageFilter(), changes=ImageChanges(source="x"))
+        with pytest.raises(TypeError, match="give ImageChanges"):
+            filled.update_images(["0" * 64], changes={"source": "x"})
+
+    def test_added_again_they_say_what_differs_or_take_it(self, library):
+        list(library.add([NewImage(content=b"1", tags=["a"])]))
+        again = [NewImage(content=b"1", tags=["b"])]
+        assert list(library.add(again)) == [(0, PresentImage(sha256=sha256(b"1"), differs=True))]
+        assert list(library.add(again, update_present=True)) == [(0, PresentImage(sha256=sha256(b"1"), updated=True))]
+        assert library.get_image(sha256(b"1")).tags == ("a", "b")
 
     def test_many_are_deleted_in_parts(self):
         requests = list(encode_deletions("photos", [f"{index:064x}" for index in range(2_500)], where=None))

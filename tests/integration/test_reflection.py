@@ -57,6 +57,9 @@ def requests_of(image: str) -> dict[str, list[dict[str, Any]]]:
         "clipsr.v1.LibraryService.SearchByText": [{"library": LIBRARY, "text": "cat", "options": {"topK": 1}}],
         "clipsr.v1.LibraryService.SearchByImage": [{"library": LIBRARY, "image": picture}],
         "clipsr.v1.LibraryService.ReembedLibrary": [{"library": LIBRARY}],
+        "clipsr.v1.LibraryService.UpdateImages": [
+            {"library": LIBRARY, "hashes": {"sha256": [sha256]}, "changes": {"addTags": ["seen"]}}
+        ],
         "clipsr.v1.LibraryService.DeleteImages": [{"library": LIBRARY, "hashes": {"sha256": [sha256]}}],
         "clipsr.v1.LibraryService.DropLibrary": [{"library": LIBRARY}],
         "clipsr.v1.UpscalerService.Upscale": [{"image": picture, "scale": 2}],
@@ -104,6 +107,7 @@ def test_every_call_can_be_made_from_reflection_alone(channel, services, repo_ro
     assert answers[f"{library}.GetImage"]["image"]["thumbnail"]
     assert answers[f"{library}.SearchByText"]["hits"][0]["image"]["metadata"] == {"from": "samples"}
     assert answers[f"{library}.SearchByImage"]["hits"][0]["cosine"] == pytest.approx(1, abs=1e-3)
+    assert answers[f"{library}.UpdateImages"] == {"matchedCount": "1", "changedCount": "1"}
     assert answers[f"{library}.DeleteImages"] == {"deletedCount": "1"}
     assert answers["clipsr.v1.UpscalerService.Upscale"]["content"]
     assert answers["grpc.health.v1.Health.Check"] == answers["grpc.health.v1.Health.Watch"] == {"status": "SERVING"}

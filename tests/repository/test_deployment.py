@@ -6,6 +6,8 @@ Neither Docker nor a cluster is needed. The schemas come with packages, nothing 
 from __future__ import annotations
 
 import copy
+import functools
+import itertools
 import shutil
 import subprocess
 import sys
@@ -18,6 +20,7 @@ import yaml
 
 from clipsr_gateway.cli import build_parser
 from clipsr_serving.launcher import make_parser
+from clipsr_serving.launcher._gateway import find_guard_options
 from clipsr_serving.launcher._options import _GATEWAY_GRACE_S
 from clipsr_serving.launcher._supervisor.service import _STOP_MARGIN_S, _TRITON_STOP_TIMEOUT_S
 
@@ -74,12 +77,20 @@ def built(tmp_path_factory) -> dict[str, Path]:
         pytest.skip("neither kustomize nor kubectl is here: install one to build the overlays")
     folder = tmp_path_factory.mktemp("kustomize")
     made = {}
-    for source in ("base", "overlays/example"):
+    stored = tmp_path_factory.mktemp("overlay") / "with object-storage"
+    shutil.copytree(KUBERNETES, stored.parent / "kubernetes")
+    shutil.copytree(KUBERNETES / "overlays" / "example", stored.parent / "kubernetes" / "overlays" / stored.name)
+    stored = stored.parent / "kubernetes" / "overlays" / stored.name
+    overlay = read(stored / "kustomization.yaml")
+    overlay["components"].append("../../components/object-storage")
+    (stored / "kustomization.yaml").write_text(yaml.safe_dump(overlay), encoding="utf-8")
+    for source in ("base", "overlays/example", stored):
         command = [name, *BUILDERS[name], str(KUBERNETES / source)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        made[source] = folder / f"{Path(source).name}.yaml"
-        made[source].write_text(done.stdout, encoding="utf-8")
+        key = source if isinstance(source, str) else source.name
+        made[key] = folder / f"{Path(source).name}.yaml"
+        made[key].write_text(done.stdout, encoding="utf-8")
     return made
 
 
@@ -99,6 +110,18 @@ def options_of(arguments: list[str]) -> tuple[Any, Any]:
     index = arguments.index("--")
     up = make_parser().parse_args(["up", *arguments[:index]])
     return up, build_parser().parse_args(arguments[index + 1 :])
+
+
+def merge_compose(*services: dict[str, Any]) -> dict[str, Any]:
+    """One service of several files, by the rules of the Compose specification (13, Merge)."""
+
+    def merge(old: Any, new: Any, key: str) -> Any:
+        if isinstance(old, dict) and isinstance(new, dict):
+            both = {name: merge(old[name], new[name], name) for name in old.keys() & new.keys()}
+            return {**old, **new, **both}
+        return [*old, *new] if isinstance(old, list) and key not in ("command", "test") else new
+
+    return functools.reduce(lambda old, new: merge(old, new, ""), services)
 
 
 class TestSchemas:
@@ -178,14 +201,42 @@ class TestKustomize:
         ]
         assert all(selector.items() <= labels.items() for selector in selectors)
 
-    def test_the_patch_of_the_secure_component_fits_the_deployment(self):
-        """Every list that it adds to, and everything that it replaces, is there."""
-        for operation in read(KUBERNETES / "components" / "secure" / "patch.yaml"):
+    @pytest.mark.parametrize("path", sorted(KUBERNETES.glob("components/*/*.yaml")), ids=str)
+    def test_the_patches_of_components_fit_the_base(self, path):
+        """Every list that one adds to, and everything that it replaces, is there."""
+        if path.name == "kustomization.yaml":
+            return
+        target = "network-policy.yaml" if path.name == "network-policy.yaml" else "deployment.yaml"
+        for operation in read(path):
             steps = operation["path"].strip("/").split("/")
-            owner: Any = read(BASE / "deployment.yaml")
+            owner: Any = read(BASE / target)
             for step in steps[:-1]:
                 owner = owner[int(step) if step.isdigit() else step]
-            assert steps[-1] == "-" or steps[-1] in owner, operation["path"]
+            assert operation["op"] == "add" or steps[-1] in owner, operation["path"]
+
+    def test_callers_need_one_label_and_no_more(self, built):
+        """Kustomize adds labels to every selector that it is told to, those of callers among them."""
+        for path in built.values():
+            (policy,) = (each for each in read_all(path) if each["kind"] == "NetworkPolicy")
+            callers, _ = policy["spec"]["ingress"]
+            assert callers["from"] == [{"podSelector": {"matchLabels": {"clipsr.io/client": "true"}}}]
+            (deployment,) = (each for each in read_all(path) if each["kind"] == "Deployment")
+            pods = deployment["spec"]["template"]["metadata"]["labels"]
+            for selector in (policy["spec"]["podSelector"], deployment["spec"]["selector"]):
+                assert selector["matchLabels"] == pods
+                assert "app.kubernetes.io/name" in pods
+
+    def test_libraries_in_an_object_store_are_reachable_through_the_policy(self, built):
+        documents = read_all(built["with object-storage"])
+        (policy,) = (each["spec"] for each in documents if each["kind"] == "NetworkPolicy")
+        ports = {(port["protocol"], port["port"]) for rule in policy["egress"] for port in rule["ports"]}
+        assert ports == {("UDP", 53), ("TCP", 53), ("TCP", 443)}
+        (deployment,) = (each for each in documents if each["kind"] == "Deployment")
+        (only,) = deployment["spec"]["template"]["spec"]["containers"]
+        assert only["envFrom"] == [{"secretRef": {"name": "clipsr-object-storage"}}]
+        up, gateway = options_of(only["args"])
+        assert up.library_uri == "$(CLIPSR_LIBRARY_URI)"
+        assert gateway.api_keys is not None  # beside the component `secure`
 
     def test_the_example_is_complete(self, built):
         documents = read_all(built["overlays/example"])
@@ -203,23 +254,31 @@ class TestAgreement:
         return container["args"] + [one["value"] for one in patch if one["path"].endswith("/args/-")]
 
     def test_the_programs_understand_their_arguments(self, container, compose):
-        secure_compose = read(DOCKER / "compose.secure.yaml")["services"]["clipsr"]["command"]
-        gpu_compose = read(DOCKER / "compose.gpu.yaml")["services"]["clipsr"]["command"]
-        composed = (compose["command"], secure_compose, gpu_compose)
-        for arguments in (container["args"], self.secure_arguments(container), *composed):
+        for arguments in (container["args"], self.secure_arguments(container), compose["command"]):
             up, gateway = options_of(arguments)
             assert str(up.listen) == "0.0.0.0:50051"
             assert (up.triton_address, up.triton_metrics_address) == ("127.0.0.1", "0.0.0.0")
             assert up.max_restarts == 10
             assert gateway.metrics == "0.0.0.0:9464"
 
-    def test_the_secure_variants_ask_for_keys_and_certificates(self, container):
-        secure_compose = read(DOCKER / "compose.secure.yaml")["services"]["clipsr"]
-        for arguments in (self.secure_arguments(container), secure_compose["command"]):
-            _, gateway = options_of(arguments)
-            files = (gateway.api_keys, gateway.tls_cert, gateway.tls_key, gateway.tls_client_ca)
-            assert all(file is not None for file in files)
-        assert secure_compose["healthcheck"]["test"] == ["CMD", "clipsr-serve", "status", "--ready"]
+    def test_the_secure_component_asks_for_keys_and_certificates(self, container):
+        _, gateway = options_of(self.secure_arguments(container))
+        assert all((gateway.api_keys, gateway.tls_cert, gateway.tls_key, gateway.tls_client_ca))
+
+    @pytest.mark.parametrize("names", list(itertools.permutations(COMPOSE_FILES[1:])), ids=str)
+    def test_compose_files_add_up_in_any_order(self, names):
+        """Of several files Docker takes the last command, and all variables."""
+        merged = merge_compose(*(read(DOCKER / name)["services"]["clipsr"] for name in (COMPOSE_FILES[0], *names)))
+        guards = find_guard_options(merged["command"], merged["environment"])
+        up, gateway = options_of([*merged["command"], *guards])
+        assert up.library_uri == "/var/lib/clipsr/libraries"
+        assert merged["environment"]["CLIPSR_PROFILE"] == "${CLIPSR_PROFILE:-gpu-onnx}"
+        secrets = {Path(volume["target"]) for volume in merged["volumes"] if isinstance(volume, dict)}
+        for file in (gateway.api_keys, gateway.tls_cert, gateway.tls_key, gateway.tls_client_ca):
+            assert file is not None
+            assert file.parent in secrets
+        assert merged["healthcheck"]["test"] == ["CMD", "clipsr-serve", "status", "--ready"]
+        assert merged["deploy"]["resources"].keys() == {"limits", "reservations"}
 
     def test_ports_agree(self, container, compose):
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}

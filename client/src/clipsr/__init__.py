@@ -19,6 +19,7 @@ from clipsr._errors import (
 )
 from clipsr._library_types import (
     AddedImage,
+    ImageChanges,
     ImageFilter,
     ImagePage,
     LibraryInfo,
@@ -28,6 +29,7 @@ from clipsr._library_types import (
     SearchHit,
     SearchResult,
     StoredImage,
+    UpdateResult,
 )
 from clipsr._sync.client import Client
 from clipsr._sync.library import Library
@@ -69,6 +71,7 @@ __all__ = [
     "DeadlineError",
     "FailedImage",
     "Fit",
+    "ImageChanges",
     "ImageEmbedding",
     "ImageFilter",
     "ImagePage",
@@ -94,6 +97,7 @@ __all__ = [
     "ServiceUnavailableError",
     "StoredImage",
     "TextEmbedding",
+    "UpdateResult",
     "UpscaleFormat",
     "UpscaledImage",
 ]

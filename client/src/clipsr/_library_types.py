@@ -85,13 +85,17 @@ class AddedImage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PresentImage:
-    """An image whose bytes the library had already; it keeps its source, tags, metadata and time.
+    """An image whose bytes the library had already; it keeps its time, and what was said of it unless that was updated.
 
     Attributes:
         sha256: of its bytes, lower-case hexadecimal.
+        differs: it lacks a tag or value that it was added with now, or has another source, and stays like that.
+        updated: it has taken the source, tags and values that it was added with now.
     """
 
     sha256: str
+    differs: bool = False
+    updated: bool = False
 
 
 AddOutcome = tuple[int, AddedImage | PresentImage | FailedImage]
@@ -154,6 +158,42 @@ class ImageFilter:
     added_from: datetime | None = None
     added_before: datetime | None = None
     source_prefix: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageChanges:
+    """What changes of images that are kept. Removals come first: clearing and adding together replace what there was.
+
+    Attributes:
+        source: the new source; None leaves the old one.
+        add_tags: tags to add, where an image does not have them.
+        remove_tags: tags to remove, where an image has them.
+        clear_tags: removes all tags.
+        set_metadata: values by key.
+        remove_metadata: keys of values to remove.
+        clear_metadata: removes all values.
+    """
+
+    source: str | None = None
+    add_tags: Sequence[str] = ()
+    remove_tags: Sequence[str] = ()
+    clear_tags: bool = False
+    set_metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+    remove_metadata: Sequence[str] = ()
+    clear_metadata: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UpdateResult:
+    """What a change of images did.
+
+    Attributes:
+        matched_count: images that were meant and that the library has.
+        changed_count: of these, images that are no longer as they were.
+    """
+
+    matched_count: int
+    changed_count: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

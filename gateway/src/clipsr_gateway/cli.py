@@ -10,11 +10,12 @@ import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import NoReturn
 
 from clipsr_gateway._access.keys_cli import run_keys
 from clipsr_gateway._access.tls import TlsConfig
 from clipsr_gateway._admission.controller import AdmissionConfig
-from clipsr_gateway._logs import LEVELS, configure_logging
+from clipsr_gateway._logs import LEVELS, configure_logging, report_failure
 from clipsr_gateway._server.gateway import GatewayConfig, serve
 from clipsr_gateway._server.operations import OperationsConfig
 from clipsr_gateway._tracing import read_tracing_config
@@ -31,10 +32,20 @@ _DEFAULT_METRICS = "127.0.0.1:9464"
 _MIB = 1024 * 1024
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with an option as the program says everything else."""
+
+    def error(self, message: str) -> NoReturn:
+        if sys.stderr.isatty():
+            super().error(message)
+        report_failure(f"{message}; see clipsr-gateway --help")
+        self.exit(EXIT_USAGE)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser; its defaults are those of GatewayConfig."""
     defaults = GatewayConfig()
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="clipsr-gateway",
         description="The typed gRPC services of clipsr.v1 in front of a Triton server.",
         epilog="Stops on SIGTERM or SIGINT after the calls in flight; SIGHUP reads the key file again. "
@@ -84,7 +95,10 @@ def _add_guards(parser: argparse.ArgumentParser) -> None:
     guards.add_argument("--tls-cert", metavar="FILE", type=Path, help="certificate chain in PEM; needs --tls-key")
     guards.add_argument("--tls-key", metavar="FILE", type=Path, help="its private key in PEM, not encrypted")
     guards.add_argument(
-        "--tls-client-ca", metavar="FILE", type=Path, help="callers must show a certificate of these authorities"
+        "--tls-client-ca",
+        metavar="FILE",
+        type=Path,
+        help="callers must show a certificate of these authorities",
     )
     defaults = AdmissionConfig()
     guards.add_argument(
@@ -172,6 +186,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.filterwarnings("ignore", module=r"PIL\.")
         asyncio.run(serve(config))
     except GatewayError as error:
-        print(f"clipsr-gateway: {error}", file=sys.stderr)
+        report_failure(str(error))
         return EXIT_USAGE if isinstance(error, ConfigurationError) else EXIT_FAILED
     return 0

@@ -129,7 +129,8 @@ class TestAdding:
             (["{empty}"], "holds no image"),
             (["{photos}", "--meta", "camera"], "KEY=VALUE"),
             (["{photos}", "--meta", "a=1", "--meta", "a=2"], "twice"),
-            ([], "Missing argument"),
+            ([], "Say what to add"),
+            (["{photos}", "--from", "{photos}/a.jpg"], "Say what to add"),
         ],
     )
     def test_wrong_usage(self, run, folder, tmp_path, kept, arguments, complaint):

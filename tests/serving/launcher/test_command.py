@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ from tritonclient.utils import deserialize_bytes_tensor
 from clipsr_serving.errors import LaunchError
 from clipsr_serving.images import read_image
 from clipsr_serving.launcher import _options, make_parser
+from clipsr_serving.launcher._gateway import find_guard_options
 from clipsr_serving.launcher._options import Endpoint, Ports, claim_ports, parse_endpoint
 from clipsr_serving.launcher._reasons import explain_gateway_log, explain_triton_log
 from clipsr_serving.launcher._state import find_state_dir, read_start_ticks
@@ -113,6 +115,7 @@ class TestTritonCommand:
         command = self.make(repository, tmp_path, triton="docker")
         (name,) = [word.partition("=")[2] for word in command.argv if word.startswith("--name=")]
         assert command.clean == ("docker", "rm", "--force", name)
+        assert "--log-driver=none" in command.argv  # Docker's own copy of triton.log would grow for ever
 
     @pytest.mark.parametrize(("profile", "has_gpus"), [("gpu-onnx", True), ("cpu", False), (None, False)])
     def test_a_container_gets_the_gpus_that_its_profile_needs(self, repository, tmp_path, profile, has_gpus):
@@ -274,6 +277,10 @@ class TestReasons:
     def test_the_last_line_otherwise(self):
         assert explain_triton_log("one\ntwo\n\n") == "two"
         assert explain_gateway_log("Traceback\nValueError: no\n") == "ValueError: no"
+        assert explain_gateway_log('{"event": "failed", "message": "no manifest"}\n') == "no manifest"
+        uncaught = {"event": "uncaught", "message": "no", "exception": "Traceback:\n  x\nValueError: no"}
+        assert explain_gateway_log(f"{json.dumps(uncaught)}\n") == "ValueError: no"
+        assert explain_gateway_log('["text"]') == '["text"]'
         assert explain_gateway_log("") == "it wrote nothing to its log"
         assert len(explain_gateway_log("x" * 5000)) < 600
 
@@ -377,6 +384,13 @@ def test_no_proxy_stands_between_gateway_and_triton():
     assert changed["no_proxy"] == "intranet,localhost,127.0.0.1,::1,10.0.0.7"
     assert changed["NO_PROXY"] == "localhost,127.0.0.1,::1,10.0.0.7"
     assert changed["http_proxy"] == "http://proxy:1"
+
+
+def test_keys_and_tls_come_from_the_environment_too():
+    variables = {"CLIPSR_API_KEYS": "theirs.json", "CLIPSR_TLS_CERT": "c.pem", "CLIPSR_TLS_KEY": "", "CLIPSR_KEY": "k"}
+    assert find_guard_options([], variables) == ("--api-keys=theirs.json", "--tls-cert=c.pem")
+    for given in (["--api-keys=mine.json"], ["--api-keys", "mine.json"]):
+        assert find_guard_options(given, variables) == ("--tls-cert=c.pem",)
 
 
 def test_the_launcher_needs_no_library():

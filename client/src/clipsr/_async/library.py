@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
-from typing import Any
 
 from clipsr import _images
-from clipsr._async.channel import run_blocking
-from clipsr._async.connection import AsyncConnection
+from clipsr._async.searches import AsyncSearches
 from clipsr._async.service import list_libraries
 from clipsr._codecs import library_requests, library_responses
-from clipsr._codecs.arguments import as_text
 from clipsr._codecs.library_requests import AddSource
 from clipsr._library_types import (
     AddOutcome,
+    ImageChanges,
     ImageFilter,
     ImagePage,
     LibraryInfo,
     ReembedProgress,
-    SearchResult,
     StoredImage,
+    UpdateResult,
 )
 from clipsr._rpc.window import ADD_READ_AHEAD
-from clipsr._types import FailedImage, Fit, ImageSource, Route
-from clipsr.v1 import library_pb2, library_pb2_grpc
+from clipsr._types import FailedImage, Fit, Route
+from clipsr.v1 import library_pb2
 
 
-class AsyncLibrary:
+class AsyncLibrary(AsyncSearches):
     """Images that the service keeps with their embeddings, under a name; Client.library() makes these.
 
     Nothing is asked before a method is called. AsyncLibrary has the same methods for asyncio.
@@ -37,17 +34,6 @@ class AsyncLibrary:
     where it holds embeddings of another model than the one that is served (reembed() cures it), ServiceError with the
     reason where the service keeps no libraries or its storage is full.
     """
-
-    def __init__(self, connection: AsyncConnection, name: str) -> None:
-        self._connection = connection
-        self._name = as_text("name", name)
-        self._call = connection.call
-        self._retry_refused = dataclasses.replace(connection.retry, is_repeatable=False)
-
-    @property
-    def name(self) -> str:
-        """The name that was given."""
-        return self._name
 
     async def create(
         self, *, keep_originals: bool = True, thumbnail_side_px: int = 0, timeout_s: float | None = None
@@ -99,6 +85,7 @@ class AsyncLibrary:
         *,
         fit: Fit = "auto",
         route: Route = "auto",
+        update_present: bool = False,
         read_ahead: int = ADD_READ_AHEAD,
         idle_timeout_s: float | None = None,
     ) -> AsyncIterator[AddOutcome]:
@@ -113,6 +100,9 @@ class AsyncLibrary:
                 A file that cannot be read fails alone, as does an image for which there is a FailedImage already.
             fit: how images that are not square are fitted.
             route: the path to the image encoder.
+            update_present: gives images that the library has already the tags and values that they are added with now,
+                besides those that they have, and the source unless it is empty. Otherwise PresentImage.differs says
+                where that matters.
             read_ahead: images in memory at once, at least 1.
             idle_timeout_s: longest time without any answer while images wait for one, in seconds; None takes the
                 client's timeout_s.
@@ -125,7 +115,7 @@ class AsyncLibrary:
             ClipsrError: from the iterator, once `retries` are used up; what came before it stands.
             TypeError: `images` is a single one, or holds what is no image.
         """
-        codec = library_requests.add_codec(self._name, fit=fit, route=route)
+        codec = library_requests.add_codec(self._name, fit=fit, route=route, update_present=update_present)
         return self._connection.stream(
             lambda: self._stub.AddImages,
             _images.as_iterable(images),
@@ -133,108 +123,6 @@ class AsyncLibrary:
             read_ahead=read_ahead,
             idle_timeout_s=idle_timeout_s,
         )
-
-    async def search_text(
-        self,
-        text: str,
-        *,
-        templates: Sequence[str] = (),
-        top_k: int = 10,
-        where: ImageFilter | None = None,
-        min_cosine: float | None = None,
-        is_exact: bool = False,
-        return_thumbnail: bool = False,
-        return_original: bool = False,
-        return_embedding: bool = False,
-        timeout_s: float | None = None,
-    ) -> SearchResult:
-        """Find the images that fit a text best.
-
-        Args:
-            text: what they shall show.
-            templates: prompts with one "{}" where the text goes, or one published set with '@'; empty leaves them to
-                the service.
-            top_k: images to return.
-            where: which images are searched; None searches all.
-            min_cosine: least cosine of an image to return, in [-1, 1].
-            is_exact: compares with every image instead of asking the index: slower, and misses nothing.
-            return_thumbnail: sends their thumbnails along.
-            return_original: sends their files along, where they are kept.
-            return_embedding: sends their embeddings along.
-            timeout_s: deadline, in seconds; None takes the client's.
-
-        Raises:
-            InvalidRequestError: the text, templates or an option is wrong.
-        """
-        options = library_requests.encode_search_options(
-            top_k=top_k,
-            where=where,
-            parts=library_requests.encode_parts(
-                thumbnail=return_thumbnail, original=return_original, embedding=return_embedding
-            ),
-            min_cosine=min_cosine,
-            is_exact=is_exact,
-        )
-        request = library_requests.encode_search_text(self._name, text, templates=templates, options=options)
-        return library_responses.decode_found(await self._call(self._stub.SearchByText, request, timeout_s))
-
-    async def search_image(
-        self,
-        image: ImageSource | None = None,
-        *,
-        sha256: str | None = None,
-        fit: Fit = "auto",
-        route: Route = "auto",
-        exclude_query: bool = False,
-        top_k: int = 10,
-        where: ImageFilter | None = None,
-        min_cosine: float | None = None,
-        is_exact: bool = False,
-        return_thumbnail: bool = False,
-        return_original: bool = False,
-        return_embedding: bool = False,
-        timeout_s: float | None = None,
-    ) -> SearchResult:
-        """Find the images that are most like one.
-
-        Args:
-            image: as one of Client.classify()'s; or give `sha256`.
-            sha256: of an image of this library.
-            fit: how the image file is fitted, if it is not square.
-            route: the path to the image encoder.
-            exclude_query: leaves the very image that is searched with out of the hits.
-            top_k: as search_text()'s; so are the options down to `return_embedding`.
-            where: which images are searched.
-            min_cosine: least cosine of an image to return.
-            is_exact: compares with every image.
-            return_thumbnail: sends their thumbnails along.
-            return_original: sends their files along.
-            return_embedding: sends their embeddings along.
-            timeout_s: deadline, in seconds; None takes the client's.
-
-        Raises:
-            InvalidRequestError: the image or an option is wrong, or there is not exactly one of image and sha256.
-            OSError: the file cannot be read.
-        """
-        options = library_requests.encode_search_options(
-            top_k=top_k,
-            where=where,
-            parts=library_requests.encode_parts(
-                thumbnail=return_thumbnail, original=return_original, embedding=return_embedding
-            ),
-            min_cosine=min_cosine,
-            is_exact=is_exact,
-        )
-        request = library_requests.encode_search_image(
-            self._name,
-            None if image is None else await run_blocking(_images.read_image, image),
-            sha256=sha256,
-            fit=fit,
-            route=route,
-            exclude_query=exclude_query,
-            options=options,
-        )
-        return library_responses.decode_found(await self._call(self._stub.SearchByImage, request, timeout_s))
 
     async def list_page(
         self,
@@ -346,6 +234,36 @@ class AsyncLibrary:
         response: library_pb2.GetImageResponse = await self._call(self._stub.GetImage, request, timeout_s)
         return library_responses.decode_image(response.image)
 
+    async def update_images(
+        self,
+        hashes: Sequence[str] = (),
+        *,
+        changes: ImageChanges,
+        where: ImageFilter | None = None,
+        timeout_s: float | None = None,
+    ) -> UpdateResult:
+        """Change the source, tags and metadata of images.
+
+        The images of a request change all together or not at all, and repeating one changes nothing more. What others
+        change or delete at the same moment stays changed or deleted.
+
+        Args:
+            hashes: their names, sha256; those that the library does not have are passed over. More than a thousand go
+                in several requests.
+            changes: what changes; at least one thing.
+            where: or all that this filter lets through; an empty one means every image.
+            timeout_s: deadline of each request, in seconds; None takes the client's.
+
+        Raises:
+            InvalidRequestError: hashes and a filter, nothing to change, or an image would have too many tags or values.
+        """
+        matched = changed = 0
+        for request in library_requests.encode_updates(self._name, hashes, where=where, changes=changes):
+            response: library_pb2.UpdateImagesResponse = await self._call(self._stub.UpdateImages, request, timeout_s)
+            matched += response.matched_count
+            changed += response.changed_count
+        return UpdateResult(matched_count=matched, changed_count=changed)
+
     async def delete_images(
         self, hashes: Sequence[str] = (), *, where: ImageFilter | None = None, timeout_s: float | None = None
     ) -> int:
@@ -391,7 +309,3 @@ class AsyncLibrary:
         async with contextlib.aclosing(follow) as answers:
             async for response in answers:
                 yield library_responses.decode_progress(response)
-
-    @property
-    def _stub(self) -> Any:
-        return self._connection.stub(library_pb2_grpc.LibraryServiceStub)

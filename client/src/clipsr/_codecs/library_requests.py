@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -24,14 +24,14 @@ from clipsr._codecs.classify import (
 )
 from clipsr._codecs.stream import MESSAGE_OVERHEAD_BYTES, StreamCodec
 from clipsr._errors import InvalidRequestError
-from clipsr._library_types import AddedImage, AddOutcome, ImageFilter, NewImage, PresentImage
+from clipsr._library_types import AddedImage, AddOutcome, ImageChanges, ImageFilter, NewImage, PresentImage
 from clipsr._types import FailedImage, Fit, ImageSource, Route
 from clipsr.v1 import library_pb2, types_pb2
 
 AddSource = ImageSource | NewImage
 """An image to add; of a path, the path becomes the source."""
 
-_MAX_HASHES = 1_000  # of one deletion; below the service's LibraryLimits.max_delete_hashes
+_MAX_HASHES = 1_000  # of one request; below the service's LibraryLimits.max_delete_hashes
 
 _Request = TypeVar("_Request", bound=Message)
 
@@ -44,13 +44,17 @@ class _Held:
     described: library_pb2.NewImage  # without its content, which would be copied twice
 
 
-def add_codec(name: str, *, fit: Fit, route: Route) -> StreamCodec[AddSource, _Held, AddedImage | PresentImage]:
+def add_codec(
+    name: str, *, fit: Fit, route: Route, update_present: bool
+) -> StreamCodec[AddSource, _Held, AddedImage | PresentImage]:
     """Return the codec of AddImages.
 
     Raises:
         InvalidRequestError: an option is not known.
     """
-    options = library_pb2.AddImagesOptions(library=_name(name), fit=encode_fit(fit), route=encode_route(route))
+    options = library_pb2.AddImagesOptions(
+        library=_name(name), fit=encode_fit(fit), route=encode_route(route), update_present=update_present
+    )
     return StreamCodec(
         first=library_pb2.AddImagesRequest(options=options),
         read=_read,
@@ -176,14 +180,45 @@ def encode_deletions(
         InvalidRequestError: there is not exactly one of hashes and filter.
         TypeError: hashes are one string instead of a sequence of strings.
     """
+    for selection in _encode_selections(hashes, where):
+        yield library_pb2.DeleteImagesRequest(library=_name(name), **selection)
+
+
+def encode_updates(
+    name: str, hashes: Sequence[str], *, where: ImageFilter | None, changes: ImageChanges
+) -> Iterator[library_pb2.UpdateImagesRequest]:
+    """Yield the requests that change images; raise as encode_deletions()."""
+    if not isinstance(changes, ImageChanges):  # pyright: ignore[reportUnnecessaryIsInstance] - by callers without types
+        raise TypeError(f"changes is {changes!r}; give ImageChanges(…)")
+    message = library_pb2.ImageChanges(
+        source=None if changes.source is None else as_text("source", changes.source),
+        add_tags=as_texts("add_tags", changes.add_tags),
+        remove_tags=as_texts("remove_tags", changes.remove_tags),
+        clear_tags=changes.clear_tags,
+        set_metadata=_encode_metadata(changes.set_metadata),
+        remove_metadata=as_texts("remove_metadata", changes.remove_metadata),
+        clear_metadata=changes.clear_metadata,
+    )
+    for selection in _encode_selections(hashes, where):
+        yield library_pb2.UpdateImagesRequest(library=_name(name), changes=message, **selection)
+
+
+class _Selection(TypedDict, total=False):
+    """Which images a request means."""
+
+    hashes: library_pb2.ImageHashes
+    filter: library_pb2.ImageFilter | None
+
+
+def _encode_selections(hashes: Sequence[str], where: ImageFilter | None) -> Iterator[_Selection]:
+    """Yield the selections of as few requests as possible."""
     hashes = as_texts("hashes", hashes)
     if hashes and where is not None:
-        raise invalid("selection", "Give either hashes or a filter: what shall be deleted?")
+        raise invalid("selection", "Give either hashes or a filter: which images?")
     if where is not None:
-        yield library_pb2.DeleteImagesRequest(library=_name(name), filter=_encode_filter(where))
+        yield {"filter": _encode_filter(where)}
     for start in range(0, len(hashes), _MAX_HASHES):
-        part = library_pb2.ImageHashes(sha256=hashes[start : start + _MAX_HASHES])
-        yield library_pb2.DeleteImagesRequest(library=_name(name), hashes=part)
+        yield {"hashes": library_pb2.ImageHashes(sha256=hashes[start : start + _MAX_HASHES])}
 
 
 def _encode_filter(where: ImageFilter | None) -> library_pb2.ImageFilter | None:
@@ -252,7 +287,8 @@ def _decode_answer(response: library_pb2.AddImagesResponse) -> AddOutcome:
     if outcome == "error":
         return response.index, decode_failure(response.error)
     if outcome == "already_present":
-        return response.index, PresentImage(sha256=response.already_present.sha256)
+        present = response.already_present
+        return response.index, PresentImage(sha256=present.sha256, differs=present.differs, updated=present.updated)
     if outcome is None:
         raise unreadable("an answer without outcome")
     added = response.added

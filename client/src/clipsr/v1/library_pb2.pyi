@@ -88,14 +88,16 @@ class AddImagesRequest(_message.Message):
     def __init__(self, options: _Optional[_Union[AddImagesOptions, _Mapping]] = ..., image: _Optional[_Union[NewImage, _Mapping]] = ...) -> None: ...
 
 class AddImagesOptions(_message.Message):
-    __slots__ = ("library", "fit", "route")
+    __slots__ = ("library", "fit", "route", "update_present")
     LIBRARY_FIELD_NUMBER: _ClassVar[int]
     FIT_FIELD_NUMBER: _ClassVar[int]
     ROUTE_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_PRESENT_FIELD_NUMBER: _ClassVar[int]
     library: str
     fit: _types_pb2.Fit
     route: _types_pb2.Route
-    def __init__(self, library: _Optional[str] = ..., fit: _Optional[_Union[_types_pb2.Fit, str]] = ..., route: _Optional[_Union[_types_pb2.Route, str]] = ...) -> None: ...
+    update_present: bool
+    def __init__(self, library: _Optional[str] = ..., fit: _Optional[_Union[_types_pb2.Fit, str]] = ..., route: _Optional[_Union[_types_pb2.Route, str]] = ..., update_present: bool = ...) -> None: ...
 
 class NewImage(_message.Message):
     __slots__ = ("index", "image", "source", "tags", "metadata")
@@ -145,10 +147,14 @@ class AddedImage(_message.Message):
     def __init__(self, sha256: _Optional[str] = ..., size: _Optional[_Union[_types_pb2.Size, _Mapping]] = ..., route: _Optional[_Union[_types_pb2.Route, str]] = ..., has_original: bool = ..., timing: _Optional[_Union[_types_pb2.Timing, _Mapping]] = ...) -> None: ...
 
 class PresentImage(_message.Message):
-    __slots__ = ("sha256",)
+    __slots__ = ("sha256", "differs", "updated")
     SHA256_FIELD_NUMBER: _ClassVar[int]
+    DIFFERS_FIELD_NUMBER: _ClassVar[int]
+    UPDATED_FIELD_NUMBER: _ClassVar[int]
     sha256: str
-    def __init__(self, sha256: _Optional[str] = ...) -> None: ...
+    differs: bool
+    updated: bool
+    def __init__(self, sha256: _Optional[str] = ..., differs: bool = ..., updated: bool = ...) -> None: ...
 
 class StoredImage(_message.Message):
     __slots__ = ("sha256", "source", "tags", "metadata", "size", "size_bytes", "media_type", "add_time", "model_digest", "route", "has_original", "thumbnail", "original", "embedding")
@@ -341,6 +347,51 @@ class GetImageResponse(_message.Message):
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     image: StoredImage
     def __init__(self, image: _Optional[_Union[StoredImage, _Mapping]] = ...) -> None: ...
+
+class UpdateImagesRequest(_message.Message):
+    __slots__ = ("library", "hashes", "filter", "changes")
+    LIBRARY_FIELD_NUMBER: _ClassVar[int]
+    HASHES_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    library: str
+    hashes: ImageHashes
+    filter: ImageFilter
+    changes: ImageChanges
+    def __init__(self, library: _Optional[str] = ..., hashes: _Optional[_Union[ImageHashes, _Mapping]] = ..., filter: _Optional[_Union[ImageFilter, _Mapping]] = ..., changes: _Optional[_Union[ImageChanges, _Mapping]] = ...) -> None: ...
+
+class ImageChanges(_message.Message):
+    __slots__ = ("source", "clear_tags", "remove_tags", "add_tags", "clear_metadata", "remove_metadata", "set_metadata")
+    class SetMetadataEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    CLEAR_TAGS_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_TAGS_FIELD_NUMBER: _ClassVar[int]
+    ADD_TAGS_FIELD_NUMBER: _ClassVar[int]
+    CLEAR_METADATA_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_METADATA_FIELD_NUMBER: _ClassVar[int]
+    SET_METADATA_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    clear_tags: bool
+    remove_tags: _containers.RepeatedScalarFieldContainer[str]
+    add_tags: _containers.RepeatedScalarFieldContainer[str]
+    clear_metadata: bool
+    remove_metadata: _containers.RepeatedScalarFieldContainer[str]
+    set_metadata: _containers.ScalarMap[str, str]
+    def __init__(self, source: _Optional[str] = ..., clear_tags: bool = ..., remove_tags: _Optional[_Iterable[str]] = ..., add_tags: _Optional[_Iterable[str]] = ..., clear_metadata: bool = ..., remove_metadata: _Optional[_Iterable[str]] = ..., set_metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class UpdateImagesResponse(_message.Message):
+    __slots__ = ("matched_count", "changed_count")
+    MATCHED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    matched_count: int
+    changed_count: int
+    def __init__(self, matched_count: _Optional[int] = ..., changed_count: _Optional[int] = ...) -> None: ...
 
 class DeleteImagesRequest(_message.Message):
     __slots__ = ("library", "hashes", "filter")

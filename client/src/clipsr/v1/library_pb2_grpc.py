@@ -82,6 +82,11 @@ class LibraryServiceStub(object):
                 request_serializer=clipsr_dot_v1_dot_library__pb2.GetImageRequest.SerializeToString,
                 response_deserializer=clipsr_dot_v1_dot_library__pb2.GetImageResponse.FromString,
                 _registered_method=True)
+        self.UpdateImages = channel.unary_unary(
+                '/clipsr.v1.LibraryService/UpdateImages',
+                request_serializer=clipsr_dot_v1_dot_library__pb2.UpdateImagesRequest.SerializeToString,
+                response_deserializer=clipsr_dot_v1_dot_library__pb2.UpdateImagesResponse.FromString,
+                _registered_method=True)
         self.DeleteImages = channel.unary_unary(
                 '/clipsr.v1.LibraryService/DeleteImages',
                 request_serializer=clipsr_dot_v1_dot_library__pb2.DeleteImagesRequest.SerializeToString,
@@ -171,6 +176,17 @@ class LibraryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateImages(self, request, context):
+        """Changes the source, tags and metadata of images, by their hashes or all that a filter lets through.
+
+        All images of a request change in one commit, or none. Changes that another caller makes at the same moment are kept:
+        each is applied to the image as it is when it is written. Images that are deleted meanwhile stay deleted. Repeating a
+        request changes nothing more. Embeddings and files stay, so this also works under another model than the library's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteImages(self, request, context):
         """Deletes images, by their hashes or all that a filter lets through.
         """
@@ -231,6 +247,11 @@ def add_LibraryServiceServicer_to_server(servicer, server):
                     servicer.GetImage,
                     request_deserializer=clipsr_dot_v1_dot_library__pb2.GetImageRequest.FromString,
                     response_serializer=clipsr_dot_v1_dot_library__pb2.GetImageResponse.SerializeToString,
+            ),
+            'UpdateImages': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateImages,
+                    request_deserializer=clipsr_dot_v1_dot_library__pb2.UpdateImagesRequest.FromString,
+                    response_serializer=clipsr_dot_v1_dot_library__pb2.UpdateImagesResponse.SerializeToString,
             ),
             'DeleteImages': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteImages,
@@ -467,6 +488,33 @@ class LibraryService(object):
             '/clipsr.v1.LibraryService/GetImage',
             clipsr_dot_v1_dot_library__pb2.GetImageRequest.SerializeToString,
             clipsr_dot_v1_dot_library__pb2.GetImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateImages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/clipsr.v1.LibraryService/UpdateImages',
+            clipsr_dot_v1_dot_library__pb2.UpdateImagesRequest.SerializeToString,
+            clipsr_dot_v1_dot_library__pb2.UpdateImagesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,7 @@ _FREE_METHODS = (
     "ListLibraries",
     "ListImages",
     "GetImage",
+    "UpdateImages",
     "DeleteImages",
 )
 

@@ -13,8 +13,9 @@ from clipsr_gateway._calls.call import Call
 from clipsr_gateway._images.embed import embed_image
 from clipsr_gateway._images.plan import PlannedImage, plan_image
 from clipsr_gateway._images.turn import IMAGE_ERRORS, ROUTE_NUMBERS, size_message
-from clipsr_gateway._library.checks import check_new_image, clean_tags, refuse
+from clipsr_gateway._library.checks import apply_changes, check_new_image, clean_tags, refuse
 from clipsr_gateway._library.core import LibraryCore
+from clipsr_gateway._library.store.edits import Changes
 from clipsr_gateway._library.store.records import LibrarySettings, Record, content_hash
 from clipsr_gateway._library.thumbnails import make_thumbnail
 from clipsr_gateway._offload import run_off_loop
@@ -38,12 +39,14 @@ class AddOptions:
         settings: the library's.
         fit: how images that are not square are fitted.
         route: the route that the caller forces, or None.
+        updates_present: whether images that are there take what their messages say of them.
     """
 
     library: str
     settings: LibrarySettings
     fit: Fit
     route: Route | None
+    updates_present: bool
 
 
 class Adder:
@@ -61,19 +64,38 @@ class Adder:
             LibraryError, BackendUnavailableError, DeadlineExceededError: fails the whole call.
         """
         try:
-            check_new_image(image, limits=self._core.library_limits)
+            said = check_new_image(image, limits=self._core.library_limits)
             sha256 = await run_off_loop(len(image.image.content), content_hash, image.image.content)
             async with self._alone((options.library, sha256)):
-                if not await self._core.store.has(options.library, sha256):
-                    return await self._add_new(image, sha256, options, call)
+                while True:  # until neither another gateway adds it nor somebody deletes it in between
+                    known = await self._core.store.find(options.library, sha256)
+                    if known is not None:
+                        response = await self._keep(image, known, said, options)
+                    else:
+                        response = await self._add_new(image, sha256, options, call)
+                    if response is not None:
+                        return response
         except IMAGE_ERRORS as error:
             status = call.status_from_error(error, image=image.index)
             return library_pb2.AddImagesResponse(index=image.index, error=status)
-        return _present(image, sha256)
+
+    async def _keep(
+        self, image: library_pb2.NewImage, known: Record, said: Changes, options: AddOptions
+    ) -> library_pb2.AddImagesResponse | None:
+        """Return the answer for an image that is there; None if it was deleted before it could be changed."""
+        changed = apply_changes(said, known, field="image", limits=self._core.library_limits)
+        is_updated = options.updates_present and changed != known
+        if is_updated and not await self._core.store.update(options.library, known.sha256, said):
+            return None
+        present = library_pb2.PresentImage(
+            sha256=known.sha256, differs=changed != known and not is_updated, updated=is_updated
+        )
+        return library_pb2.AddImagesResponse(index=image.index, already_present=present)
 
     async def _add_new(
         self, image: library_pb2.NewImage, sha256: str, options: AddOptions, call: Call
-    ) -> library_pb2.AddImagesResponse:
+    ) -> library_pb2.AddImagesResponse | None:
+        """Return the answer for an image that is not there; None if another gateway was faster."""
         content = image.image.content
         planned = await plan_image(content, field=_CONTENT_FIELD, forced=options.route, core=self._core)
         if isinstance(planned, PlannedImage):
@@ -100,8 +122,8 @@ class Adder:
         )
         with call.stage("store"):
             is_added = await self._core.store.add(options.library, record)
-        if not is_added:  # another gateway was faster
-            return _present(image, sha256)
+        if not is_added:
+            return None
         added = library_pb2.AddedImage(
             sha256=sha256,
             size=size_message(record.size_hw),
@@ -137,7 +159,3 @@ class Adder:
         finally:
             del self._coming[key]
             mine.set_result(None)
-
-
-def _present(image: library_pb2.NewImage, sha256: str) -> library_pb2.AddImagesResponse:
-    return library_pb2.AddImagesResponse(index=image.index, already_present=library_pb2.PresentImage(sha256=sha256))

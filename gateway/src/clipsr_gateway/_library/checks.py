@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from clipsr.v1 import library_pb2
-from clipsr_gateway._library.store.records import Filter, Parts
+from clipsr_gateway._library.store.edits import Changes
+from clipsr_gateway._library.store.records import Filter, Parts, Record
 from clipsr_gateway._limits import LibraryLimits
 from clipsr_gateway.errors import InvalidRequestError, NotInLibraryError, Violation
 
@@ -26,6 +27,7 @@ _KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 # Of a caller's text in a sentence.
 _SHOWN_CHARACTERS = 60
+_SHOWN_HASH = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +142,7 @@ def parse_filter(message: library_pb2.ImageFilter, *, field: str, limits: Librar
     return _filter(message)
 
 
-def check_selection(
+def check_deletion(
     request: library_pb2.DeleteImagesRequest, *, limits: LibraryLimits
 ) -> tuple[Sequence[str], Filter | None]:
     """Return the hashes, or the filter, that say what to delete.
@@ -148,19 +150,75 @@ def check_selection(
     Raises:
         InvalidRequestError: they name nothing, or everything.
     """
+    hashes, where = check_selection(request, limits=limits)
+    if where == Filter():
+        message = "The filter has no condition, so it means every image; drop the library, or add a condition."
+        raise refuse("filter", "FILTER_EMPTY", message)
+    return hashes, where
+
+
+def check_selection(
+    request: library_pb2.DeleteImagesRequest | library_pb2.UpdateImagesRequest, *, limits: LibraryLimits
+) -> tuple[Sequence[str], Filter | None]:
+    """Return the hashes, or the filter, that say which images are meant.
+
+    Raises:
+        InvalidRequestError: they name nothing.
+    """
     if request.WhichOneof("selection") == "filter":
-        where = parse_filter(request.filter, field="filter", limits=limits)
-        if where == Filter():
-            message = "The filter has no condition, so it means every image; drop the library, or add a condition."
-            raise refuse("filter", "FILTER_EMPTY", message)
-        return (), where
+        return (), parse_filter(request.filter, field="filter", limits=limits)
     hashes = request.hashes.sha256
     if not hashes:
-        raise refuse("selection", "SELECTION_EMPTY", "Nothing says what to delete; set hashes or filter.")
+        raise refuse("selection", "SELECTION_EMPTY", "Nothing says which images are meant; set hashes or filter.")
     if len(hashes) > limits.max_delete_hashes:
         message = f"{len(hashes):,} hashes are too many; at most {limits.max_delete_hashes:,} are allowed."
         raise refuse("hashes.sha256", "TOO_MANY_HASHES", message)
     return [check_hash(sha256, field=f"hashes.sha256[{index}]") for index, sha256 in enumerate(hashes)], None
+
+
+def check_changes(changes: library_pb2.ImageChanges, *, limits: LibraryLimits) -> Changes:
+    """Return what changes of images.
+
+    Raises:
+        InvalidRequestError: nothing does, or a field is wrong.
+    """
+    if changes == library_pb2.ImageChanges():
+        raise refuse("changes", "CHANGES_EMPTY", "Nothing says what to change; set a field of changes.")
+    violations = [
+        *_source_violations(changes.source, "changes.source", limits),
+        *_tag_violations(changes.add_tags, "changes.add_tags", limits),
+        *_metadata_violations(changes.set_metadata, "changes.set_metadata", limits),
+    ]
+    if violations:
+        raise InvalidRequestError(violations)
+    return Changes(
+        source=changes.source if changes.HasField("source") else None,
+        clears_tags=changes.clear_tags,
+        remove_tags=clean_tags(changes.remove_tags),
+        add_tags=clean_tags(changes.add_tags),
+        clears_metadata=changes.clear_metadata,
+        remove_metadata=tuple(changes.remove_metadata),
+        set_metadata=dict(changes.set_metadata),
+    )
+
+
+def apply_changes(changes: Changes, record: Record, *, field: str, limits: LibraryLimits) -> Record:
+    """Return an image with changes.
+
+    Raises:
+        InvalidRequestError: it would have too many tags or values; `field` has the additions.
+    """
+    changed = changes.apply(record)
+    name = f"Image {record.sha256[:_SHOWN_HASH]}…"
+    if len(changed.tags) > max(limits.max_tags, len(record.tags)):
+        message = f"{name} would have {len(changed.tags):,} tags; at most {limits.max_tags} are allowed."
+        raise refuse(field, "TOO_MANY_TAGS", message)
+    if len(changed.metadata) > max(limits.max_metadata, len(record.metadata)):
+        message = (
+            f"{name} would have {len(changed.metadata):,} metadata values; at most {limits.max_metadata} are allowed."
+        )
+        raise refuse(field, "TOO_MUCH_METADATA", message)
+    return changed
 
 
 def image_not_found(library: str, sha256: str) -> NotInLibraryError:
@@ -169,8 +227,8 @@ def image_not_found(library: str, sha256: str) -> NotInLibraryError:
     return NotInLibraryError("IMAGE_NOT_FOUND", message)
 
 
-def check_new_image(image: library_pb2.NewImage, *, limits: LibraryLimits) -> None:
-    """Check all of an image to add but its bytes.
+def check_new_image(image: library_pb2.NewImage, *, limits: LibraryLimits) -> Changes:
+    """Check all of an image to add but its bytes; return what it says as changes of an image that is there.
 
     Raises:
         InvalidRequestError: with the first violation.
@@ -182,6 +240,7 @@ def check_new_image(image: library_pb2.NewImage, *, limits: LibraryLimits) -> No
     )
     if violations:
         raise InvalidRequestError(violations[:1])
+    return Changes(source=image.source or None, add_tags=clean_tags(image.tags), set_metadata=dict(image.metadata))
 
 
 def clean_tags(tags: Sequence[str]) -> tuple[str, ...]:

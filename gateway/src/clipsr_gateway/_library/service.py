@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import grpc.aio
@@ -139,16 +140,30 @@ class LibraryService(library_pb2_grpc.LibraryServiceServicer):
             raise checks.image_not_found(table.name, sha256)
         return library_pb2.GetImageResponse(image=image_message(found[0]))
 
+    async def UpdateImages(  # noqa: N802 - the name in the proto
+        self, request: library_pb2.UpdateImagesRequest, context: _Context
+    ) -> library_pb2.UpdateImagesResponse:
+        """Change what was said of images; see library.proto."""
+        call, limits = current_call(), self._core.library_limits
+        name = self._check_name(request.library, call)
+        hashes, where = checks.check_selection(request, limits=limits)
+        changes = checks.check_changes(request.changes, limits=limits)
+        apply = partial(checks.apply_changes, changes, field="changes", limits=limits)
+        done = await self._store.edit(name, apply, hashes=hashes, where=where)
+        call.fields["changed"] = len(done.changed)
+        return library_pb2.UpdateImagesResponse(matched_count=len(done.matched), changed_count=len(done.changed))
+
     async def DeleteImages(  # noqa: N802 - the name in the proto
         self, request: library_pb2.DeleteImagesRequest, context: _Context
     ) -> library_pb2.DeleteImagesResponse:
         """Delete images; see library.proto."""
         call = current_call()
         table = await self._store.open(self._check_name(request.library, call))
-        hashes, where = checks.check_selection(request, limits=self._core.library_limits)
+        hashes, where = checks.check_deletion(request, limits=self._core.library_limits)
         deleted = await table.delete(hashes=hashes, where=where)
         call.fields["deleted"] = deleted
-        self._store.changed(table)
+        if deleted:
+            self._store.changed(table)
         return library_pb2.DeleteImagesResponse(deleted_count=deleted)
 
     async def ReembedLibrary(  # noqa: N802 - the name in the proto
@@ -164,7 +179,7 @@ class LibraryService(library_pb2_grpc.LibraryServiceServicer):
         fit, route = parse_image_options(message, path="options.")
         settings = await (await self._store.open(name)).settings()
         check_model(name, settings, digest=self._core.manifest.digest)
-        return AddOptions(library=name, settings=settings, fit=fit, route=route)
+        return AddOptions(library=name, settings=settings, fit=fit, route=route, updates_present=message.update_present)
 
     def _check_name(self, name: str, call: Call, *, field: str = "library") -> str:
         """Return a library's name, checked, and note it for the log."""

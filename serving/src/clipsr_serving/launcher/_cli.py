@@ -13,7 +13,7 @@ from pathlib import Path
 
 from clipsr_serving.errors import LaunchError
 from clipsr_serving.launcher._detached import start_detached, stop_service
-from clipsr_serving.launcher._gateway import find_library_uri
+from clipsr_serving.launcher._gateway import find_guard_options, find_library_uri
 from clipsr_serving.launcher._logs import follow_logs, print_logs
 from clipsr_serving.launcher._options import Endpoint, UpOptions, parse_endpoint
 from clipsr_serving.launcher._state import LOG_NAMES, State, StateDir, find_state_dir
@@ -104,8 +104,8 @@ def _add_up_flags(up: argparse.ArgumentParser) -> None:
         "--profile",
         metavar="NAME",
         help="engine and processor: cpu (openvino, in the fastest type that was exported and this one has), cpu-int8, "
-        "cpu-bf16, cpu-onnx, gpu-onnx, gpu-tensorrt, or another NAME of configs/NAME.pbtxt (cpu; cpu-onnx with "
-        "NVIDIA's own Triton)",
+        "cpu-bf16, cpu-onnx, gpu-onnx, gpu-tensorrt, or another NAME of configs/NAME.pbtxt (the variable "
+        "CLIPSR_PROFILE, or else cpu; cpu-onnx with NVIDIA's own Triton)",
     )
     up.add_argument(
         "--triton",
@@ -233,6 +233,9 @@ def _up(options: argparse.Namespace, arguments: list[str], state_dir: StateDir) 
         state = start_detached(attached, state_dir, timeout_s=options.timeout)
         print(f"clipsr-serve: {_describe(state)}")
         return 0
+    gateway_options: tuple[str, ...] = options.gateway_options
+    if not options.no_gateway:
+        gateway_options = (*find_guard_options(gateway_options, os.environ), *gateway_options)
     up = UpOptions(
         repository=options.repository.absolute(),
         listen=options.listen,
@@ -242,13 +245,13 @@ def _up(options: argparse.Namespace, arguments: list[str], state_dir: StateDir) 
         triton_http_port=options.triton_http_port,
         triton_grpc_port=options.triton_grpc_port,
         triton_metrics_port=options.triton_metrics_port,
-        profile=options.profile,
+        profile=options.profile or os.environ.get("CLIPSR_PROFILE") or None,
         has_gateway=not options.no_gateway,
         timeout_s=options.timeout,
         verbose=options.verbose,
         restart=RestartPolicy(max_restarts=options.max_restarts),
         probe=ProbePolicy(interval_s=options.probe_interval, timeout_s=options.probe_timeout),
-        gateway_options=options.gateway_options,
+        gateway_options=gateway_options,
         triton_options=tuple(options.triton_option),
         triton_metrics_address=options.triton_metrics_address,
         library_uri=find_library_uri(options.library_uri, state_dir=state_dir.path),

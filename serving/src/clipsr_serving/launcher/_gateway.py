@@ -7,7 +7,7 @@ import importlib.util
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from clipsr_serving.launcher._options import Endpoint, UpOptions, parse_endpoint
@@ -15,6 +15,7 @@ from clipsr_serving.launcher._triton.probe import find_executable, is_gateway_se
 
 _BLOCK_BYTES = 64 * 1024
 _CONNECT_TIMEOUT_S = 5
+_GUARDS = ("api-keys", "tls-cert", "tls-key", "tls-client-ca")
 _LIBRARY_FOLDER = "libraries"
 _LIBRARY_PACKAGE = "lancedb"  # of clipsr-gateway[library]; looked for, never imported here
 
@@ -33,6 +34,16 @@ def make_gateway_argv(gateway: Path, options: UpOptions, *, listen: Endpoint, tr
     own = ("--listen", str(listen), "--triton", triton, "--repository", str(options.repository))
     libraries = () if options.library_uri is None else ("--library-uri", options.library_uri)
     return (str(gateway), *own, *libraries, *options.gateway_options)
+
+
+def find_guard_options(given: Sequence[str], environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the gateway's options for keys and TLS that the environment has and nobody gave.
+
+    Files of containers add variables up, where each replaces the command of the one before.
+    """
+    names = {option.partition("=")[0] for option in given}
+    found = {f"--{name}": environment.get(f"CLIPSR_{name.replace('-', '_').upper()}") for name in _GUARDS}
+    return tuple(f"{option}={file}" for option, file in found.items() if file and option not in names)
 
 
 def find_library_uri(chosen: str | None, *, state_dir: Path) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 import signal
 from collections.abc import Callable
@@ -66,8 +68,13 @@ def _tidy(reason: str, model: str) -> str:
 
 
 def explain_gateway_log(text: str) -> str:
-    """Return the last line: the gateway ends with one sentence, or Python with the exception."""
-    return _last_line(text)
+    """Return what the last line says: the gateway ends with one sentence, or Python with the exception."""
+    line = _last_line(text)
+    with contextlib.suppress(ValueError, AttributeError, IndexError):
+        entry = json.loads(text.splitlines()[-1])
+        if said := entry.get("exception") or entry.get("message"):
+            return _cut(str(said).strip().splitlines()[-1])
+    return line
 
 
 def _last_line(text: str) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -15,7 +15,8 @@ from rich.progress import Progress, TaskID
 from clipsr import AddedImage, AlreadyExistsError, Client, ClipsrError, FailedImage, Fit, NewImage, PresentImage, Route
 from clipsr._files import describe_unwritable
 from clipsr.cli._exits import ExitCode, report
-from clipsr.cli._inputs import Item, check_paths, no_image, read_item, report_left_out, walk_images
+from clipsr.cli._inputs import check_paths, no_image, read_item, report_left_out, walk_images
+from clipsr.cli._library.tables import no_line, read_table
 from clipsr.cli._progress import count_beside, make_progress
 from clipsr.cli._text import escape_controls
 
@@ -34,6 +35,7 @@ class AddOptions:
         read_ahead: images under way at once.
         results: a file for the outcome of each image; None writes none.
         is_created: whether the library is created first if there is none.
+        is_updating: whether images that are there take the source, tags and values, too.
     """
 
     tags: tuple[str, ...]
@@ -43,10 +45,13 @@ class AddOptions:
     read_ahead: int
     results: Path | None
     is_created: bool
+    is_updating: bool
 
 
-def add_images(client: Client, name: str, paths: Sequence[str], options: AddOptions) -> ExitCode:
-    """Add what the paths name to a library, print the images that failed, and count the others.
+def add_images(
+    client: Client, name: str, paths: Sequence[str], options: AddOptions, *, table: Path | None = None
+) -> ExitCode:
+    """Add what the paths name, or a table, to a library, print the images that failed, and count the others.
 
     Raises:
         click.UsageError: a path cannot be used.
@@ -59,7 +64,7 @@ def add_images(client: Client, name: str, paths: Sequence[str], options: AddOpti
             client.library(name).create()
     try:
         with _Results(options.results) as results:
-            return _Run(client, name, paths, options, max_bytes, results).run()
+            return _Run(client, name, paths, table, options, max_bytes, results).run()
     except _ResultsError as error:
         report(str(error))
         return ExitCode.OUTPUT_FAILED
@@ -116,64 +121,89 @@ class _Run:
         client: Client,
         name: str,
         paths: Sequence[str],
+        table: Path | None,
         options: AddOptions,
         max_bytes: int,
         results: _Results,
     ) -> None:
-        self._client, self._name, self._paths, self._options = client, name, paths, options
+        self._client, self._name, self._options = client, name, options
+        self._paths, self._table = paths, table
         self._max_bytes = max_bytes
         self._results = results
         self._under_way: dict[int, str] = {}  # the stream's index: the image's path
         self._left_out: Counter[str] = Counter()
-        self._added = self._present = self._failed = 0
+        self._added = self._present = self._different = self._updated = self._failed = 0
 
     def run(self) -> ExitCode:
         with make_progress() as progress:
             task = progress.add_task("adding", total=None)
-            count_beside(progress, task, self._paths)
+            if self._table is None:
+                count_beside(progress, task, self._paths)
             try:
                 self._add(progress, task)
             except (ClipsrError, KeyboardInterrupt, _ResultsError):
-                if done := self._added + self._present:
+                if done := self._added + self._present + self._updated:
                     report(f"{done:,} images are in the library; the same command adds the rest")
                 raise
         report_left_out(self._left_out)
-        total = self._added + self._present + self._failed
+        if self._different:
+            report(
+                f"{self._different:,} of those there already have other tags or values, or another source, and keep "
+                "them: --update gives them these, too"
+            )
+        counts = {
+            "added": self._added,
+            "there already": self._present,
+            "updated": self._updated,
+            "failed": self._failed,
+        }
+        total = sum(counts.values())
         if not total:
-            raise no_image(self._paths)
-        parts = [f"{self._added:,} added"]
-        parts += [f"{self._present:,} there already"] if self._present else []
-        parts += [f"{self._failed:,} failed"] if self._failed else []
+            raise no_image(self._paths) if self._table is None else no_line(self._table)
+        parts = [f"{count:,} {what}" for what, count in counts.items() if count or what == "added"]
         print(f"{total:,} images: {', '.join(parts)}; library {self._name}", flush=True)
         return ExitCode.SOME_FAILED if self._failed else ExitCode.OK
 
     def _add(self, progress: Progress, task: TaskID) -> None:
         options = self._options
         library = self._client.library(self._name)
-        outcomes = library.add(self._read(), fit=options.fit, route=options.route, read_ahead=options.read_ahead)
+        outcomes = library.add(
+            self._read(),
+            fit=options.fit,
+            route=options.route,
+            update_present=options.is_updating,
+            read_ahead=options.read_ahead,
+        )
         for index, outcome in outcomes:
             self._take_in(self._under_way.pop(index), outcome)
             progress.advance(task)
 
     def _read(self) -> Iterator[NewImage | FailedImage]:
         """Yield the images; in the stream's own thread."""
-        for index, item in enumerate(walk_images(self._paths, self._left_out)):
-            self._under_way[index] = item.path
-            yield self._describe(item)
+        images = self._walk() if self._table is None else read_table(self._table, max_bytes=self._max_bytes)
+        for index, (path, image) in enumerate(images):
+            self._under_way[index] = path
+            yield image if isinstance(image, FailedImage) else self._describe(image)
 
-    def _describe(self, item: Item) -> NewImage | FailedImage:
-        content = read_item(item, max_bytes=self._max_bytes)
-        if isinstance(content, FailedImage):
-            return content
-        source = item.path.encode("utf-8", "backslashreplace").decode("utf-8")
-        return NewImage(content=content, source=source, tags=self._options.tags, metadata=self._options.metadata)
+    def _walk(self) -> Iterator[tuple[str, NewImage | FailedImage]]:
+        for item in walk_images(self._paths, self._left_out):
+            content = read_item(item, max_bytes=self._max_bytes)
+            source = item.path.encode("utf-8", "backslashreplace").decode("utf-8")
+            yield item.path, content if isinstance(content, FailedImage) else NewImage(content=content, source=source)
+
+    def _describe(self, image: NewImage) -> NewImage:
+        """Return an image with what the command line says of all of them."""
+        tags, metadata = (*image.tags, *self._options.tags), {**image.metadata, **self._options.metadata}
+        return replace(image, tags=tags, metadata=metadata)
 
     def _take_in(self, path: str, outcome: _Outcome) -> None:
         if isinstance(outcome, FailedImage):
             self._failed += 1
             report(escape_controls(f"{path}: {outcome.code}: {outcome.message}"))
         elif isinstance(outcome, PresentImage):
-            self._present += 1
+            self._present += not outcome.updated
+            self._updated += outcome.updated
+            self._different += outcome.differs
         else:
             self._added += 1
         self._results.write(_make_record(path, outcome))
@@ -183,5 +213,8 @@ def _make_record(path: str, outcome: _Outcome) -> dict[str, str]:
     """Return what is written of one image; docs/library.md lists the fields."""
     if isinstance(outcome, FailedImage):
         return {"path": path, "status": outcome.code, "reason": outcome.reason, "message": outcome.message}
-    status = "ADDED" if isinstance(outcome, AddedImage) else "PRESENT"
+    if isinstance(outcome, AddedImage):
+        status = "ADDED"
+    else:
+        status = "UPDATED" if outcome.updated else "DIFFERENT" if outcome.differs else "PRESENT"
     return {"path": path, "status": status, "sha256": outcome.sha256}

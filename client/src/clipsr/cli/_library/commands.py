@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from clipsr import ImageChanges
 from clipsr._rpc.window import ADD_READ_AHEAD
 from clipsr.cli._connection import connect, connection_options
 from clipsr.cli._csv import csv_safe_option
@@ -13,15 +14,24 @@ from clipsr.cli._exits import ExitCode
 from clipsr.cli._library.add import AddOptions, add_images
 from clipsr.cli._library.export import ExportOptions, export_images
 from clipsr.cli._library.list import ListOptions, list_all_libraries, list_images, show_library
-from clipsr.cli._library.manage import create_library, delete_images, drop_library, reembed_library
+from clipsr.cli._library.manage import (
+    create_library,
+    delete_images,
+    drop_library,
+    reembed_library,
+    update_images,
+)
 from clipsr.cli._library.options import (
     chosen_filter,
     chosen_format,
+    chosen_images,
+    every_image_option,
     filter_options,
     format_options,
     library_argument,
     library_option,
     parse_metadata,
+    selection_options,
 )
 from clipsr.cli._library.search import Query, SearchOptions, search_images
 from clipsr.cli._options import given, image_options, templates_option
@@ -73,12 +83,26 @@ def create(name: str, no_originals: bool, thumbnail_side_px: int) -> ExitCode:
 
 
 @library.command(short_help="Add image files.")
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.argument("paths", metavar="PATH...", nargs=-1)
+@click.option(
+    "--from",
+    "table",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="TABLE",
+    help="Add the images of a table that `library export` wrote (images.jsonl or images.csv), with their sources, tags "
+    "and values, instead of PATH.",
+)
 @library_option
 @click.option("--create", "is_created", is_flag=True, help="Create the library first if there is none.")
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="Give the images this tag; repeat for several.")
 @click.option(
     "--meta", multiple=True, metavar="KEY=VALUE", help="Give the images this value by its key; repeat for several."
+)
+@click.option(
+    "--update",
+    "is_updating",
+    is_flag=True,
+    help="Give the tags, values and sources also to images that the library has already.",
 )
 @image_options
 @click.option(
@@ -98,10 +122,12 @@ def create(name: str, no_originals: bool, thumbnail_side_px: int) -> ExitCode:
 @connection_options(timeout_s=_CALL_TIMEOUT_S)
 def add(
     paths: tuple[str, ...],
+    table: Path | None,
     name: str,
     is_created: bool,
     tags: tuple[str, ...],
     meta: tuple[str, ...],
+    is_updating: bool,
     batch_size: int,
     results: Path | None,
 ) -> ExitCode:
@@ -111,6 +137,8 @@ def add(
     of a library, so after an interruption the same command adds the rest. Images that fail are printed and do not stop
     the others.
     """
+    if bool(paths) == (table is not None):
+        raise click.UsageError("Say what to add: PATH..., files or folders, or --from TABLE.")
     options = AddOptions(
         tags=tags,
         metadata=parse_metadata(meta),
@@ -119,9 +147,10 @@ def add(
         read_ahead=batch_size,
         results=results,
         is_created=is_created,
+        is_updating=is_updating,
     )
     with connect(retries=_ADD_RETRIES) as client:
-        return add_images(client, name, paths, options)
+        return add_images(client, name, paths, options, table=table)
 
 
 @library.command(short_help="Find images by words or by example.")
@@ -271,16 +300,58 @@ def export(folder: Path, name: str, is_thumbnails: bool, table: str, has_embeddi
         return export_images(client, name, options)
 
 
+@library.command(short_help="Add and remove tags of images.")
+@selection_options
+@every_image_option
+@click.option("--add", "add_tags", multiple=True, metavar="TAG", help="Add this tag; repeat for several.")
+@click.option("--remove", "remove_tags", multiple=True, metavar="TAG", help="Remove this tag; repeat for several.")
+@click.option("--clear", "clear_tags", is_flag=True, help="Remove all tags first.")
+@connection_options(timeout_s=_LONG_TIMEOUT_S)
+def tag(name: str, add_tags: tuple[str, ...], remove_tags: tuple[str, ...], clear_tags: bool) -> ExitCode:
+    """Change the tags of images: those named by SHA256, or all that filters find.
+
+    - reads the names from standard input. The images of a thousand names, or of the filters, change together or not at
+    all, and repeating the command changes nothing more.
+    """
+    changes = ImageChanges(add_tags=add_tags, remove_tags=remove_tags, clear_tags=clear_tags)
+    with connect() as client:
+        return update_images(client, name, chosen_images(), changes)
+
+
+@library.command("set", short_help="Set values and sources of images.")
+@selection_options
+@every_image_option
+@click.option("--value", "values", multiple=True, metavar="KEY=VALUE", help="Set this value; repeat for several.")
+@click.option("--remove", "remove_keys", multiple=True, metavar="KEY", help="Remove this value; repeat for several.")
+@click.option("--clear", "clear_metadata", is_flag=True, help="Remove all values first.")
+@click.option("--new-source", metavar="TEXT", help="Set the source.")
+@connection_options(timeout_s=_LONG_TIMEOUT_S)
+def set_(
+    name: str, values: tuple[str, ...], remove_keys: tuple[str, ...], clear_metadata: bool, new_source: str | None
+) -> ExitCode:
+    """Change the values by key, or the source, of images: those named by SHA256, or all that filters find.
+
+    - reads the names from standard input. The images of a thousand names, or of the filters, change together or not at
+    all, and repeating the command changes nothing more.
+    """
+    changes = ImageChanges(
+        source=new_source,
+        set_metadata=parse_metadata(values, option="--value"),
+        remove_metadata=remove_keys,
+        clear_metadata=clear_metadata,
+    )
+    with connect() as client:
+        return update_images(client, name, chosen_images(), changes)
+
+
 @library.command(short_help="Delete images.")
-@click.argument("hashes", metavar="[SHA256]...", nargs=-1)
-@library_option
-@filter_options
+@selection_options
 @click.option("--yes", "is_confirmed", is_flag=True, help="Do not ask before deleting by filters.")
 @connection_options(timeout_s=_LONG_TIMEOUT_S)
-def delete(hashes: tuple[str, ...], name: str, is_confirmed: bool) -> ExitCode:
+def delete(name: str, is_confirmed: bool) -> ExitCode:
     """Delete images: those named by SHA256, or all that filters find; - reads the names from standard input."""
     with connect() as client:
-        return delete_images(client, name, hashes, where=chosen_filter(), is_confirmed=is_confirmed)
+        return delete_images(client, name, chosen_images(), is_confirmed=is_confirmed)
 
 
 @library.command(short_help="Remove a library.")

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import click
 
-from clipsr import Client, ClipsrError, ImageFilter
+from clipsr import Client, ClipsrError, ImageChanges
 from clipsr.cli._exits import ExitCode, report
-from clipsr.cli._inputs import STDIN
+from clipsr.cli._library.options import Selection
 from clipsr.cli._progress import make_progress
 
 
@@ -30,30 +30,33 @@ def drop_library(client: Client, name: str, *, is_confirmed: bool) -> ExitCode:
     return ExitCode.OK
 
 
-def delete_images(
-    client: Client, name: str, hashes: Sequence[str], *, where: ImageFilter | None, is_confirmed: bool
-) -> ExitCode:
-    """Delete images by their hashes ("-" reads them from standard input), or by a filter once the caller has said yes.
+def update_images(client: Client, name: str, selection: Selection, changes: ImageChanges) -> ExitCode:
+    """Change what is said of images, and say how many changed.
 
     Raises:
-        click.UsageError: there are both, or neither.
+        click.UsageError: nothing changes.
     """
-    if hashes and where is not None:
-        raise click.UsageError("Give either SHA256... or filters such as --tag: which images?")
-    if not hashes and where is None:
-        raise click.UsageError(
-            "Say which images: SHA256..., - to read them from standard input, or filters such as --tag. "
-            "`library drop` removes everything."
-        )
+    if changes == ImageChanges():
+        raise click.UsageError("Say what to change: see --help.")
+    done = client.library(name).update_images(selection.hashes, where=selection.where, changes=changes)
+    same = done.matched_count - done.changed_count
+    parts = [f"{done.changed_count:,} images changed"]
+    parts += [f"{same:,} were like that"] if same else []
+    parts += _count_missing(selection.hashes, done.matched_count)
+    print(f"{', '.join(parts)}; library {name}", flush=True)
+    return ExitCode.OK
+
+
+def delete_images(client: Client, name: str, selection: Selection, *, is_confirmed: bool) -> ExitCode:
+    """Delete images; by a filter once the caller has said yes."""
     library = client.library(name)
-    if where is not None:
-        count = library.list_page(where=where, page_size=1).total_count
+    if selection.where is not None:
+        count = library.list_page(where=selection.where, page_size=1).total_count
         if count and not is_confirmed:
             _confirm(f"Delete {count:,} images of library {name} for good?")
-    names = sys.stdin.read().split() if list(hashes) == [STDIN] else list(hashes)
-    deleted = library.delete_images(names, where=where)
-    missing = f", {len(names) - deleted:,} were not there" if names and deleted < len(names) else ""
-    print(f"{deleted:,} images deleted{missing}; library {name}", flush=True)
+    deleted = library.delete_images(selection.hashes, where=selection.where)
+    parts = [f"{deleted:,} images deleted", *_count_missing(selection.hashes, deleted)]
+    print(f"{', '.join(parts)}; library {name}", flush=True)
     return ExitCode.OK
 
 
@@ -77,6 +80,11 @@ def reembed_library(client: Client, name: str, *, drop_without_original: bool) -
         f"{last.done_count:,} images embedded{dropped}; library {name}, model {last.library.model_digest}", flush=True
     )
     return ExitCode.OK
+
+
+def _count_missing(hashes: Sequence[str], found: int) -> list[str]:
+    missing = len(set(hashes)) - found
+    return [f"{missing:,} were not there"] if hashes and missing > 0 else []
 
 
 def _confirm(question: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
@@ -11,6 +12,7 @@ import click
 
 from clipsr import ImageFilter
 from clipsr.cli._csv import csv_safe_option
+from clipsr.cli._inputs import STDIN
 from clipsr.cli._options import KEPT, Command, given, in_order
 from clipsr.cli._streams import configure_stream
 
@@ -134,8 +136,53 @@ def chosen_filter() -> ImageFilter | None:
     )
 
 
-def parse_metadata(pairs: Sequence[str]) -> Mapping[str, str]:
-    """Return the values of --meta by their keys.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """Which images a command means.
+
+    Attributes:
+        hashes: their names; empty where a filter says it.
+        where: the filter; one without conditions means every image.
+    """
+
+    hashes: Sequence[str]
+    where: ImageFilter | None
+
+
+selection_options = in_order(
+    click.argument("hashes", metavar="[SHA256]...", nargs=-1, **KEPT),
+    library_option,
+    filter_options,
+)
+"""Which images are meant; the command calls chosen_images()."""
+
+every_image_option = click.option("--all", "is_all", is_flag=True, help="Every image of the library.", **KEPT)
+"""Lets a command mean every image."""
+
+
+def chosen_images() -> Selection:
+    """Return which images the command that runs means; "-" reads their names from standard input.
+
+    Raises:
+        click.UsageError: they are named in several ways, or not at all.
+    """
+    values = given()
+    hashes, where, is_all = values["hashes"], chosen_filter(), values.get("is_all")
+    if bool(hashes) + (where is not None) + bool(is_all) > 1:
+        raise click.UsageError("Give either SHA256... or filters such as --tag: which images?")
+    if is_all:
+        where = ImageFilter()
+    elif not hashes and where is None:
+        rest = "`library drop` removes everything." if is_all is None else "--all means every image."
+        raise click.UsageError(
+            f"Say which images: SHA256..., - to read them from standard input, or filters such as --tag. {rest}"
+        )
+    names = sys.stdin.read().split() if list(hashes) == [STDIN] else list(hashes)
+    return Selection(hashes=names, where=where)
+
+
+def parse_metadata(pairs: Sequence[str], *, option: str = "--meta") -> Mapping[str, str]:
+    """Return the values of an option by their keys.
 
     Raises:
         click.UsageError: one is no KEY=VALUE, or a key comes twice.
@@ -144,9 +191,9 @@ def parse_metadata(pairs: Sequence[str]) -> Mapping[str, str]:
     for pair in pairs:
         key, sign, value = pair.partition("=")
         if not key or not sign:
-            raise click.UsageError(f"--meta {pair!r} is not KEY=VALUE: write it as camera=left.")
+            raise click.UsageError(f"{option} {pair!r} is not KEY=VALUE: write it as camera=left.")
         if key in metadata:
-            raise click.UsageError(f"--meta gives {key!r} twice: a key has one value.")
+            raise click.UsageError(f"{option} gives {key!r} twice: a key has one value.")
         metadata[key] = value
     return metadata
 

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from clipsr_gateway._library.store.edits import Changes, Edited
 from clipsr_gateway._library.store.records import Record
 
 # Items of one batch. Half of what a stream of AddImages may have in the server: while these are committed, the models
@@ -126,18 +127,45 @@ def batch_commits(
     return MicroBatcher(commit, max_wait_s=_COMMIT_WAIT_S, max_bytes=_MAX_COMMIT_BYTES, size_of=_count_bytes)
 
 
-def batch_lookups(present: Callable[[Sequence[str]], Awaitable[set[str]]]) -> MicroBatcher[str, bool]:
-    """Return what answers whether hashes are in a library.
+def batch_lookups(
+    fetch: Callable[[Sequence[str]], Awaitable[Sequence[Record]]],
+) -> MicroBatcher[str, Record | None]:
+    """Return what answers with the row of a hash, or None if there is none.
 
     Args:
-        present: returns those of some hashes that are in the library.
+        fetch: returns the rows of those of some hashes that are in the library.
     """
 
-    async def look_up(hashes: Sequence[str]) -> list[bool]:
-        found = await present(list(dict.fromkeys(hashes)))
-        return [sha256 in found for sha256 in hashes]
+    async def look_up(hashes: Sequence[str]) -> list[Record | None]:
+        found = {record.sha256: record for record in await fetch(list(dict.fromkeys(hashes)))}
+        return [found.get(sha256) for sha256 in hashes]
 
     return MicroBatcher(look_up, max_wait_s=_LOOKUP_WAIT_S)
+
+
+def batch_edits(
+    edit: Callable[[Callable[[Record], Record], Sequence[str]], Awaitable[Edited]],
+) -> MicroBatcher[tuple[str, Changes], bool]:
+    """Return what changes rows by their hashes, and answers once it is on disk whether the row was there.
+
+    Args:
+        edit: changes the rows of some hashes in one commit.
+    """
+
+    async def commit(items: Sequence[tuple[str, Changes]]) -> list[bool]:
+        changes: dict[str, list[Changes]] = {}
+        for sha256, each in items:
+            changes.setdefault(sha256, []).append(each)
+
+        def change(record: Record) -> Record:
+            for each in changes[record.sha256]:
+                record = each.apply(record)
+            return record
+
+        done = await edit(change, list(changes))
+        return [sha256 in done.matched for sha256, _ in items]
+
+    return MicroBatcher(commit, max_wait_s=_COMMIT_WAIT_S)
 
 
 def _count_bytes(record: Record) -> int:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
+from clipsr_gateway._library.store.edits import edit
 from clipsr_gateway._library.store.records import Parts, Record
 from clipsr_gateway._library.store.store import LibraryStore
 from clipsr_gateway._library.store.table import LibraryTable
@@ -36,8 +37,8 @@ class Reembedding:
     """Embeds the images of one library anew.
 
     New rows are collected in a table beside the library, where a later attempt finds them; in the end they take the
-    place of the old ones in one commit. What other gateways, still at the old model, add or delete while that commit
-    is made is carried over afterwards.
+    place of the old ones in one commit, with the tags, metadata and sources of that moment. What is added, changed or
+    deleted while that commit is made, by gateways still at the old model among others, is carried over afterwards.
 
     Args:
         store: where the library is.
@@ -92,9 +93,10 @@ class Reembedding:
             async for left in self._fill(table, beside, missing):
                 yield self._progress(wanted, left)
         kept = [sha256 for sha256 in wanted if sha256 not in self._unreadable]
-        committed = await table.overwrite(target, _rows(beside, kept))
+        read = await self._open_version(version)
+        committed = await table.overwrite(target, _rows(beside, read, kept))
         if committed != version + 1:
-            await self._carry_over(table, version=committed - 1, kept=kept)
+            await self._carry_over(table, read=read, before=await self._open_version(committed - 1), kept=kept)
         await self._store.drop_staging(self._name)
         self._store.changed(await self._store.open(self._name))
         yield self._progress(wanted, [])
@@ -122,13 +124,19 @@ class Reembedding:
                 await into.insert(fresh)
             yield missing[start + _BATCH :]
 
-    async def _carry_over(self, table: LibraryTable, *, version: int, kept: Sequence[str]) -> None:
-        """Repeats what was done to the old rows after they were read, up to `version`."""
-        before = await self._store.open_handle(self._name)
-        await before.check_out(version)
+    async def _open_version(self, version: int) -> LibraryTable:
+        table = await self._store.open_handle(self._name)
+        await table.check_out(version)
+        return table
+
+    async def _carry_over(
+        self, table: LibraryTable, *, read: LibraryTable, before: LibraryTable, kept: Sequence[str]
+    ) -> None:
+        """Repeat what was done to the old rows after they were read, up to the version before the exchange."""
         there = await before.hashes("has_original")
         if deleted := sorted(set(kept).difference(there)):
             await table.delete(hashes=deleted)
+        await _carry_edits(table, read=read, before=before, kept=kept)
         known = {*kept, *self._unreadable}
         async for _ in self._fill(before, table, [sha256 for sha256 in there if sha256 not in known]):
             pass
@@ -140,6 +148,22 @@ class Reembedding:
         return Progress(done=total - left, total=total, dropped=dropped)
 
 
-async def _rows(beside: LibraryTable, hashes: Sequence[str]) -> AsyncIterator[Sequence[Record]]:
+async def _rows(beside: LibraryTable, read: LibraryTable, hashes: Sequence[str]) -> AsyncIterator[Sequence[Record]]:
+    """Yield the new rows, with what was said of the images while they were embedded."""
     for start in range(0, len(hashes), _BATCH):
-        yield await beside.fetch(hashes[start : start + _BATCH], _EVERYTHING)
+        part = hashes[start : start + _BATCH]
+        said = {record.sha256: record for record in await read.fetch(part)}
+        yield [_take_said(record, said[record.sha256]) for record in await beside.fetch(part, _EVERYTHING)]
+
+
+async def _carry_edits(table: LibraryTable, *, read: LibraryTable, before: LibraryTable, kept: Sequence[str]) -> None:
+    for start in range(0, len(kept), _BATCH):
+        part = kept[start : start + _BATCH]
+        old = {record.sha256: record for record in await read.fetch(part)}
+        edited = {record.sha256: record for record in await before.fetch(part) if record != old[record.sha256]}
+        if edited:
+            await edit(table, lambda record, said=edited: _take_said(record, said[record.sha256]), hashes=list(edited))
+
+
+def _take_said(record: Record, other: Record) -> Record:
+    return replace(record, source=other.source, tags=other.tags, metadata=other.metadata)

@@ -92,7 +92,7 @@ def to_arrow(records: Sequence[Record], schema: pa.Schema) -> pa.Table:
     dim = cast("Any", schema.field("embedding").type).list_size
     columns: dict[str, Any] = {
         "embedding": pa.FixedSizeListArray.from_arrays(pa.array(vectors, pa.float32()), dim),
-        "metadata": [[metadata_entry(*item) for item in sorted(record.metadata.items())] for record in records],
+        "metadata": _metadata_entries(records),
         "tags": [list(record.tags) for record in records],
         "height": [record.size_hw[0] for record in records],
         "width": [record.size_hw[1] for record in records],
@@ -103,6 +103,18 @@ def to_arrow(records: Sequence[Record], schema: pa.Schema) -> pa.Table:
             columns[name] = [getattr(record, name) for record in records]
     arrays = [_array(columns[field.name], field.type) for field in schema]
     return pa.table(arrays, schema=schema)
+
+
+def edited_columns(records: Sequence[Record], schema: pa.Schema) -> pa.Table:
+    """Return the key of records and what can change of them; the other columns of their rows stay."""
+    columns: dict[str, Any] = {
+        "sha256": [record.sha256 for record in records],
+        "source": [record.source for record in records],
+        "tags": [list(record.tags) for record in records],
+        "metadata": _metadata_entries(records),
+    }
+    fields = [schema.field(name) for name in columns]
+    return pa.table([pa.array(columns[each.name], each.type) for each in fields], schema=pa.schema(fields))
 
 
 def read_records(rows: pa.Table) -> list[Record]:
@@ -131,6 +143,10 @@ def read_records(rows: pa.Table) -> list[Record]:
         )
         for row, time_us, vector in zip(cast("list[Any]", small.to_pylist()), times, vectors, strict=True)
     ]
+
+
+def _metadata_entries(records: Sequence[Record]) -> list[list[str]]:
+    return [[metadata_entry(*item) for item in sorted(record.metadata.items())] for record in records]
 
 
 def _array(values: Any, kind: pa.DataType) -> pa.Array:

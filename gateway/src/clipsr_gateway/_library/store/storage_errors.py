@@ -72,13 +72,18 @@ def explain(text: str) -> str:
     return next((cause for pattern, cause in _CAUSES if pattern.search(text)), "")
 
 
+def is_contended(text: str) -> bool:
+    """Return whether the words of an error say that another writer came first."""
+    return any(mark in text for mark in _CONTENDED)
+
+
 def _translate(library: str, cause: Exception) -> LibraryError | None:
     text = str(cause)
     if any(mark in text for mark in _FULL):
         return StorageFullError(library)
     if any(mark in text for mark in _GONE) and "HttpError" not in text:
         return library_unknown(library)
-    if any(mark in text for mark in _CONTENDED):
+    if is_contended(text):
         return StorageUnavailableError(library, "others wrote to it at the same time too often")
     if isinstance(cause, OSError) or any(mark in text for mark in _UNAVAILABLE):
         return StorageUnavailableError(library, explain(text))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -16,9 +16,10 @@ from pathlib import Path
 import lancedb
 from lancedb import AsyncConnection
 
-from clipsr_gateway._library.store.batches import MicroBatcher, batch_commits, batch_lookups
+from clipsr_gateway._library.store.batches import MicroBatcher, batch_commits, batch_edits, batch_lookups
+from clipsr_gateway._library.store.edits import Changes, Edited, edit
 from clipsr_gateway._library.store.maintenance import Maintenance, MaintenanceConfig
-from clipsr_gateway._library.store.records import DamagedLibrary, LibraryInfo, LibrarySettings, Record
+from clipsr_gateway._library.store.records import DamagedLibrary, Filter, LibraryInfo, LibrarySettings, Record
 from clipsr_gateway._library.store.schema import make_schema
 from clipsr_gateway._library.store.storage_errors import explain, storage_errors
 from clipsr_gateway._library.store.table import LibraryTable
@@ -51,7 +52,8 @@ class LibraryStore:
         self._connecting = asyncio.Lock()
         self._tables: dict[str, LibraryTable] = {}
         self._writers: dict[str, MicroBatcher[Record, bool]] = {}
-        self._lookups: dict[str, MicroBatcher[str, bool]] = {}
+        self._lookups: dict[str, MicroBatcher[str, Record | None]] = {}
+        self._editors: dict[str, MicroBatcher[tuple[str, Changes], bool]] = {}
         self._reembedding: set[str] = set()
         self._maintenance = Maintenance(maintenance or MaintenanceConfig())
         self._opening: asyncio.Task[None] | None = None
@@ -143,13 +145,40 @@ class LibraryStore:
             )
         return await writer.submit(record)
 
-    async def has(self, name: str, sha256: str) -> bool:
-        """Say whether an image is in a library; batched with the hashes of other calls."""
+    async def find(self, name: str, sha256: str) -> Record | None:
+        """Return an image of a library, if it is there, without large columns; batched with those of other calls."""
         table = await self.open(name)
         lookups = self._lookups.get(name)
         if lookups is None:
-            lookups = self._lookups[name] = batch_lookups(table.present)
+            lookups = self._lookups[name] = batch_lookups(table.fetch)
         return await lookups.submit(sha256)
+
+    async def update(self, name: str, sha256: str, changes: Changes) -> bool:
+        """Change an image, together with those of other calls; return once it is on disk whether it was there.
+
+        Raises:
+            LibraryError: the commit failed, and the image is as it was.
+        """
+        await self.open(name)
+        editor = self._editors.get(name)
+        if editor is None:
+            editor = self._editors[name] = batch_edits(lambda change, hashes: self.edit(name, change, hashes=hashes))
+        return await editor.submit((sha256, changes))
+
+    async def edit(
+        self,
+        name: str,
+        change: Callable[[Record], Record],
+        *,
+        hashes: Sequence[str] = (),
+        where: Filter | None = None,
+    ) -> Edited:
+        """Change images by their hashes, or those that a filter lets through; see `edits.edit`."""
+        table = await self.open(name)
+        done = await edit(table, change, hashes=hashes, where=where)
+        if done.changed:
+            self.changed(table)
+        return done
 
     async def open_handle(self, name: str) -> LibraryTable:
         """Return a library by a handle of its own, which may be turned to another version."""
@@ -192,7 +221,7 @@ class LibraryStore:
             self._reembedding.discard(name)
 
     def changed(self, table: LibraryTable) -> None:
-        """Hear that a library's rows were replaced or deleted, so that it is tidied."""
+        """Hear that a library's rows were changed, replaced or deleted, so that it is tidied."""
         self._maintenance.committed(table, 0)
 
     async def close(self) -> None:
@@ -200,7 +229,7 @@ class LibraryStore:
         if self._opening:
             self._opening.cancel()
             await asyncio.wait([self._opening])
-        for writer in list(self._writers.values()):
+        for writer in (*self._writers.values(), *self._editors.values()):
             await writer.close()
         await self._maintenance.close()
         self._tables.clear()
@@ -217,6 +246,7 @@ class LibraryStore:
         self._tables.pop(name, None)
         self._writers.pop(name, None)
         self._lookups.pop(name, None)
+        self._editors.pop(name, None)
         self._maintenance.forget(name)
 
     async def _connect(self) -> AsyncConnection:

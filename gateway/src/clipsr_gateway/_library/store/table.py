@@ -97,12 +97,6 @@ class LibraryTable:
         with storage_errors(self.name):
             return await self._table.count_rows(filters.predicate(where or Filter()) or None)
 
-    async def present(self, hashes: Sequence[str]) -> set[str]:
-        """Return those of some hashes that are in the library."""
-        with storage_errors(self.name):
-            rows = await self._table.query().where(filters.has_hashes(hashes)).select(["sha256"]).to_arrow()
-        return set(cast("list[str]", rows.column("sha256").to_pylist()))
-
     async def insert(self, records: Sequence[Record]) -> set[str]:
         """Add rows, all of them or none, but those whose hash is there already.
 

@@ -143,7 +143,8 @@ class _Service:
     def _make_gateway(self, listen: Endpoint, url: str) -> Unit:
         # Looked for now: to find out after Triton's start that one is missing would waste the user's time.
         argv = make_gateway_argv(find_gateway(), self._options, listen=listen, triton=self._addresses["grpc"])
-        environment = without_proxy(os.environ, self._addresses["grpc"])
+        # gRPC's core would write lines into the log that are no JSON, about what it reports by errors anyway.
+        environment = {"GRPC_VERBOSITY": "NONE"} | without_proxy(os.environ, self._addresses["grpc"])
         timeout_s, tls = self._options.probe.timeout_s, self._options.gateway_tls
         return Unit(
             "gateway",

@@ -215,6 +215,7 @@ def _docker_command(options: UpOptions, ports: Ports, state_dir: Path) -> Triton
     argv = (
         # The client forwards SIGTERM to the container; host networking keeps the addresses those of the flags.
         *("docker", "run", "--rm", f"--name={name}", "--network=host", "--shm-size=256m"),
+        "--log-driver=none",  # triton.log has the output, and is bounded; Docker's own copy would not be
         *(("--gpus=all",) if (options.profile or "").startswith("gpu-") else ()),
         *(f"--env={name}={value}" for name, value in _ONE_BLAS_THREAD.items()),
         *(f"--volume={options.repository.resolve()}:/models:ro", "--entrypoint=tritonserver", _IMAGE),
