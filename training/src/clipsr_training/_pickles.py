@@ -8,7 +8,7 @@ import pickle
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ _COUNTERS = frozenset({"n_averaged"})
 _GLOBAL = re.compile(r"(?:GLOBAL|Unsupported global:(?: GLOBAL)?|Unsupported class) ([\w.]+)")
 
 
-def load_pickle(path: Path) -> Any:
+def load_pickle(path: Path | BinaryIO) -> Any:
     """Read a file that `torch.save` wrote; only tensors, plain values and options are taken.
 
     Raises:
