@@ -42,7 +42,7 @@ from clipsr_training.liif import Upscaler, save_liif
 from clipsr_training.liif._upscaler import to_uint8
 
 # Steps between two checkpoints: what a killed run loses at most.
-STEPS_PER_SEGMENT = 100
+STEPS_PER_SEGMENT = 200
 # Part of the run in which the pixels weigh as much as the answer: an upscaler that renders something first.
 _PIXEL_PHASE = 0.2
 # The published habit of LIIF's fast recipe: with a peak rate of 1e-3 the first steps diverge without a warm-up.
