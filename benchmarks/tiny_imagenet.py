@@ -1,7 +1,7 @@
 """Prepares Tiny-ImageNet for the experiment on small pictures: `python -m benchmarks.tiny_imagenet FOLDER OUTPUT`.
 
-Writes `photos/`, training images drawn at random, without their labels; `choice.csv`, other training images with labels,
-for choices; and `val.csv`, the validation images with theirs, for the test. Labels are OpenCLIP's names of the classes.
+Writes `photos/`, training images drawn at random, without their labels; `choice.csv`, other training images with
+labels, for choices; and `val.csv`, the validation images with theirs, for the test. Labels are OpenCLIP's names.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ def main() -> None:
     """Read the command line and prepare."""
     parser = argparse.ArgumentParser(description="Prepare Tiny-ImageNet for the experiment on small pictures.")
     parser.add_argument("folder", type=Path, help="tiny-imagenet-200, unpacked")
-    parser.add_argument("output", type=Path, help="where to write; images are linked, not copied, where that is possible")
+    parser.add_argument(
+        "output", type=Path, help="where to write; images are linked, not copied, where that is possible"
+    )
     parser.add_argument("--photos", type=int, default=20_000, help="training images to draw")
     parser.add_argument("--choice", type=int, default=2_000, help="other training images, with labels")
     arguments = parser.parse_args()

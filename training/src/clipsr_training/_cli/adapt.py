@@ -43,7 +43,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     model.add_argument("--weights", metavar="PATH|TAG", help="weights of an OpenCLIP model")
     model.add_argument("--preprocess", metavar="TAG", help=PREPROCESS_HELP)
     model.add_argument(
-        "--upscaler", default="checkpoints/liif-fast/liif.safetensors", metavar="FILE", help="LIIF weights to start from"
+        "--upscaler",
+        default="checkpoints/liif-fast/liif.safetensors",
+        metavar="FILE",
+        help="LIIF weights to start from",
     )
     model.add_argument(
         "--tune",

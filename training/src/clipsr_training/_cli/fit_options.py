@@ -34,7 +34,7 @@ def read_fit_options(arguments: argparse.Namespace) -> FitOptions:
 
 
 def clip_to_start_from(model: str, weights: str | None, preprocess: str | None) -> ClipCheckpoint:
-    """Load the model that a run begins with: weights of a named model, a checkpoint folder, or a bundled configuration."""
+    """Load the model that a run begins with: a named one, a checkpoint folder, or a bundled configuration."""
     if weights is not None:
         return load_open_clip(model, weights, preprocess=preprocess)
     return load_clip(model) if Path(model).is_dir() else build_clip(bundled_config(model))

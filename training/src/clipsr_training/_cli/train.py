@@ -22,9 +22,7 @@ from clipsr_training._cli.arguments import (
     whole,
 )
 from clipsr_training._cli.fit_options import add_fit_options, clip_to_start_from, read_fit_options
-from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
 from clipsr_training.clip._average import average_clips
-from clipsr_training.clip._checkpoint import build_clip, bundled_config
 from clipsr_training.clip._recipes import OPTIMIZERS, ClipRecipe
 from clipsr_training.clip._recipes import RECIPES as CLIP_RECIPES
 from clipsr_training.clip._rendering import Rendering

@@ -1,8 +1,8 @@
 """A trained image classifier as a CLIP model: the tower is its network, the texts are the rows of its last layer.
 
 The classifier's logit of class k is w_k · f + b_k, of features f that depend on the image alone. With the image's
-embedding (f, 1, 0) and the text's (w_k, b_k, p_k), p_k such that all texts have one length M, a cosine is that logit over
-M |(f, 1)|: the same ranking, without an image seen.
+embedding (f, 1, 0) and the text's (w_k, b_k, p_k), p_k such that all texts have one length M, a cosine is that logit
+over M |(f, 1)|: the same ranking, without an image seen.
 """
 
 from __future__ import annotations
@@ -167,9 +167,7 @@ class _NameTokenizer:
         tokenizer.normalizer = normalizers.Replace(Regex(_AROUND), "")  # pyright: ignore[reportAttributeAccessIssue]
         # A name stays whole, with its spaces.
         tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\n"), "removed")  # pyright: ignore[reportAttributeAccessIssue]
-        self._tokenizer = PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer, unk_token=_UNKNOWN, pad_token=_UNKNOWN
-        )
+        self._tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token=_UNKNOWN, pad_token=_UNKNOWN)
 
     def save_pretrained(self, folder: str) -> None:
         """Write the files that `load_clip` reads."""
