@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lightning import LightningModule
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from clipsr_training._cli.train import main
-from clipsr_training.adapt import _module
+from clipsr_training.adapt import _module, measure_routes, read_nouns
 from clipsr_training.adapt._photos import (
     CANVAS_SIZES_PX,
     DrawDataset,
@@ -202,18 +201,18 @@ def test_only_the_upscaler_changes_and_the_best_weights_are_kept(command, upscal
 
 def test_a_tower_goes_back_until_undamaged_photos_are_answered_as_before(monkeypatch):
     module = _module.AdaptModule.__new__(_module.AdaptModule)
-    LightningModule.__init__(module)
+    _module.LightningModule.__init__(module)
     module.recipe = _module.AdaptRecipe(interpolation_steps=4, max_disagreement=0.1)
     first, tower = nn.Linear(1, 1), nn.Linear(1, 1)
     nn.init.constant_(first.weight, 0)
     nn.init.constant_(tower.weight, 1)
     module._frozen, module.tower = [first], tower
-    monkeypatch.setattr(module, "disagreement", lambda: 0.16 * float(tower.weight))
+    monkeypatch.setattr(module, "disagreement", lambda: 0.16 * tower.weight.item())
     assert module.interpolate_tower() == 0.5
-    assert float(tower.weight) == 0.5
+    assert tower.weight.item() == 0.5
     monkeypatch.setattr(module, "disagreement", lambda: 1.0)
     assert module.interpolate_tower() == 0
-    assert float(tower.weight) == 0
+    assert tower.weight.item() == 0
 
 
 def test_training_brings_thumbnails_closer_to_their_photos(photos, model, upscaler):
@@ -262,8 +261,9 @@ def test_photos_smaller_than_the_encoder_are_counted(photos):
     Image.new("RGB", (40, 50)).save(photos / "small.png")
     Image.new("RGB", (12, 50)).save(photos / "tiny.png")
     opened = open_photos([photos], SetOptions())
-    with pytest.warns(UserWarning, match=f"^{N_PHOTOS + 1} of {N_PHOTOS + 2} photos are used") as said:
+    with pytest.warns(UserWarning) as said:
         used = check_photos(opened, 64)
+    assert f"{N_PHOTOS + 1} of {N_PHOTOS + 2} photos are used" in str(said[0].message)
     assert f"1 of the {N_PHOTOS + 1} photos used are smaller than the encoder's 64 px" in str(said[-1].message)
     assert len(used) == N_PHOTOS + 1
 
@@ -295,3 +295,41 @@ def test_bad_input_is_one_sentence(command, photos, model, upscaler, tmp_path, c
         error = capsys.readouterr().err
         assert "Traceback" not in error
         assert sentence in error.strip().splitlines()[-1]
+
+
+def test_the_route_is_the_one_that_answers_as_the_photo_is_answered(photos, model, monkeypatch):
+    black = load_liif("checkpoints/liif-fast/liif.safetensors")
+    with torch.no_grad():
+        for parameter in black.parameters():
+            parameter.zero_()  # nothing but cubic interpolation is left
+    rules = measure_routes(load_clip(model), black, photos, ["cat", "dog", "ship"], limit=6)
+    assert [(rule.max_side_px, rule.is_lossy) for rule in rules] == [
+        (side, is_lossy) for side in (12, 24, 48, 64) for is_lossy in (False, True)
+    ]
+    assert all(rule.n_images == 6 for rule in rules)
+    assert all(
+        rule.route == ("upscaled" if rule.upscaled_agreement >= rule.native_agreement else "native") for rule in rules
+    )
+    again = measure_routes(load_clip(model), black, photos, ["cat", "dog", "ship"], limit=6)
+    assert again == rules
+
+    answer = TorchBackend.embed_images
+
+    def broken_upscaler(self, files, names, *, route):
+        found = answer(self, files, names, route="native")
+        return -found if route == "upscaled" else found
+
+    monkeypatch.setattr(TorchBackend, "embed_images", broken_upscaler)
+    assert {rule.route for rule in measure_routes(load_clip(model), black, photos, ["cat", "dog"], limit=6)} == {
+        "native"
+    }
+
+
+def test_nouns_are_read_from_sets_files_and_lists(tmp_path):
+    (tmp_path / "nouns.txt").write_text("wren, winter\nowl\n\nowl\n")
+    assert read_nouns(str(tmp_path / "nouns.txt")) == ("wren, winter", "owl")
+    assert read_nouns("cat, dog") == ("cat", "dog")
+    assert len(read_nouns("@cifar10+@cifar100")) == 110
+    assert len(read_nouns(None)) > 990
+    with pytest.raises(ValueError, match="no label set @nothing; known: @cifar10"):
+        read_nouns("@nothing")

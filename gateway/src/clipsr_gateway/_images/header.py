@@ -13,6 +13,7 @@ from clipsr_gateway.errors import ImageRejectedError
 # Formats that are opened, by Pillow's names; the decoder behind the gateway accepts the same.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
+_LOSSY = ("JPEG", "WEBP")
 # EXIF orientations that exchange rows and columns (EXIF 2.32, tag 0x0112).
 _TRANSPOSED = (5, 6, 7, 8)
 
@@ -33,6 +34,11 @@ class ImageHeader:
     def media_type(self) -> str:
         """Such as "image/jpeg"."""
         return Image.MIME.get(self.format, "application/octet-stream")
+
+    @property
+    def is_lossy(self) -> bool:
+        """Whether files of this format usually lose something; lossless WebP is rare."""
+        return self.format in _LOSSY
 
 
 def check_image(content: bytes, *, limits: Limits) -> ImageHeader:

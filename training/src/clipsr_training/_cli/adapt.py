@@ -6,10 +6,9 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from open_clip import IMAGENET_CLASSNAMES
-
-from clipsr_training._cli.arguments import PREPROCESS_HELP, HelpFormatter, parse_labels, positive, rate, real
+from clipsr_training._cli.arguments import PREPROCESS_HELP, HelpFormatter, positive, rate, real
 from clipsr_training._cli.fit_options import add_fit_options, clip_to_start_from, read_fit_options
+from clipsr_training.adapt import read_nouns
 from clipsr_training.adapt._recipe import TUNES, AdaptRecipe
 from clipsr_training.adapt._train import adapt
 from clipsr_training.data import SetOptions
@@ -99,21 +98,8 @@ def _run(arguments: argparse.Namespace) -> Path:
         clip_to_start_from(arguments.model, arguments.weights, arguments.preprocess),
         load_liif(arguments.upscaler),
         arguments.data,
-        _read_anchors(arguments.anchors),
+        read_nouns(arguments.anchors),
         recipe,
         options,
         data_options=SetOptions(split=arguments.split, image_column=arguments.image_column),
     )
-
-
-def _read_anchors(text: str | None) -> tuple[str, ...]:
-    """Read the nouns; ValueError where there are fewer than two, or one twice."""
-    if text is None:
-        return tuple(dict.fromkeys(IMAGENET_CLASSNAMES))
-    path = Path(text)
-    if not text.startswith("@") and path.is_file():
-        text = ",".join(path.read_text(encoding="utf-8").replace(",", " ").splitlines())
-    nouns = tuple(noun for part in text.split("+") for noun in parse_labels(part))
-    if len(set(nouns)) < 2:
-        raise ValueError(f"anchors are nouns to tell apart: name two or more, got {text!r}")
-    return tuple(dict.fromkeys(nouns))

@@ -22,14 +22,14 @@ from clipsr_training.clip import ClipCheckpoint, save_clip
 from clipsr_training.data import SetOptions
 from clipsr_training.liif import Upscaler, save_liif
 
-_TEMPLATE = "a photo of a {}."
+TEMPLATE = "a photo of a {}."
 _TEXT_BATCH = 256
 
 
 @torch.no_grad()
 def embed_anchors(checkpoint: ClipCheckpoint, nouns: Sequence[str]) -> Tensor:
     """Return unit text embeddings [A, D] of nouns in a simple prompt."""
-    texts = [prompts.expand(_TEMPLATE, noun) for noun in nouns]
+    texts = [prompts.expand(TEMPLATE, noun) for noun in nouns]
     parts = [
         checkpoint.encode_text(checkpoint.tokenizer(texts[i : i + _TEXT_BATCH]))
         for i in range(0, len(texts), _TEXT_BATCH)
