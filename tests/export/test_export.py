@@ -145,6 +145,7 @@ def test_a_failed_export_leaves_the_repository_as_it_was(tmp_path, clip, upscale
     assert {p: p.read_bytes() for p in output.rglob("*") if p.is_file()} == before
 
 
+@pytest.mark.filterwarnings("ignore:.*smaller than the encoder")
 def test_the_route_is_measured_on_photos_and_published(repository, manifest, repo_root, tmp_path):
     output = tmp_path / "repository"
     arguments = ["--clip", repository.parent / "tiny-clip", "--upscaler", repository.parent / "liif.safetensors"]

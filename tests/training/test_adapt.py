@@ -261,7 +261,7 @@ def test_photos_smaller_than_the_encoder_are_counted(photos):
     Image.new("RGB", (40, 50)).save(photos / "small.png")
     Image.new("RGB", (12, 50)).save(photos / "tiny.png")
     opened = open_photos([photos], SetOptions())
-    with pytest.warns(UserWarning) as said:
+    with pytest.warns(UserWarning, match="smaller than") as said:
         used = check_photos(opened, 64)
     assert f"{N_PHOTOS + 1} of {N_PHOTOS + 2} photos are used" in str(said[0].message)
     assert f"1 of the {N_PHOTOS + 1} photos used are smaller than the encoder's 64 px" in str(said[-1].message)
