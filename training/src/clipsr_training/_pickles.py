@@ -6,6 +6,7 @@ import argparse
 import pathlib
 import pickle
 import re
+import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,7 +34,17 @@ def load_pickle(path: Path | BinaryIO) -> Any:
     try:
         with torch.serialization.safe_globals(_HARMLESS):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, TypeError, AttributeError) as error:
+    # What the unpickler trips over, whatever the bytes say.
+    except (
+        pickle.UnpicklingError,
+        struct.error,
+        RuntimeError,
+        EOFError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+    ) as error:
         # Not torch's message: it advises to run the file.
         match = _GLOBAL.search(str(error))
         if match is not None:
