@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 
 import numpy as np
@@ -18,6 +19,7 @@ from clipsr_export import ExportPlan, ParityError, TemplateError, export_reposit
 from clipsr_export._graphs.check import check_graph
 from clipsr_export._graphs.modules import UpscaleGraph
 from clipsr_export._repository.dims import fill_dims
+from clipsr_export._repository.manifest import read_manifest
 from clipsr_export.cli import main
 from clipsr_training.clip import save_clip
 from clipsr_training.liif import ModulatedLIIF
@@ -141,6 +143,24 @@ def test_a_failed_export_leaves_the_repository_as_it_was(tmp_path, clip, upscale
     with pytest.raises(ParityError):
         export_repository(plan)
     assert {p: p.read_bytes() for p in output.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.filterwarnings("ignore:.*smaller than the encoder")
+def test_the_route_is_measured_on_photos_and_published(repository, manifest, repo_root, tmp_path):
+    output = tmp_path / "repository"
+    arguments = ["--clip", repository.parent / "tiny-clip", "--upscaler", repository.parent / "liif.safetensors"]
+    measured = ["--photos", repo_root / "samples", "--anchors", "cat,dog,bus", "--no-text-banks"]
+    template = ["--template", repo_root / "model_repository", "--output", output]
+    assert main([str(a) for a in (*arguments, *measured, *template)]) == 0
+    written = json.loads((output / "manifest.json").read_text())
+    rules = written["route_rules"]
+    assert {(rule["max_side_px"], rule["is_lossy"]) for rule in rules} >= {(12, False), (12, True)}
+    assert all(
+        rule["route"] == ("upscaled" if rule["upscaled_agreement"] >= rule["native_agreement"] else "native")
+        for rule in rules
+    )
+    assert "route_rules" not in manifest
+    assert read_manifest(output).digest == written["digest"]
 
 
 def test_dims_are_rewritten_from_their_comment():

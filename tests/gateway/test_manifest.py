@@ -107,3 +107,34 @@ def test_the_limits_of_sets_are_those_of_requests(repository):
     with pytest.raises(ManifestError, match=r"'template_sets\.imagenet' holds 80 entries"):
         load_manifest(repository, limits=Limits(max_templates=79))
     assert load_manifest(repository, limits=Limits(max_labels=3, max_templates=80)).label_sets
+
+
+def test_small_images_take_the_route_that_was_measured(repository, document):
+    def rule(max_side_px: int, route: str, *, is_lossy: bool) -> dict[str, object]:
+        measured = {"upscaled_agreement": 0.5, "native_agreement": 0.25, "n_images": 500}
+        return {"max_side_px": max_side_px, "is_lossy": is_lossy, "route": route, **measured}
+
+    assert not load_manifest(repository).takes_native_route(63, is_lossy=True)
+    assert load_manifest(repository).takes_native_route(64, is_lossy=False)
+    document["route_rules"] = [
+        rule(48, "native", is_lossy=True),
+        rule(24, "upscaled", is_lossy=True),
+        rule(24, "native", is_lossy=False),
+        rule(48, "upscaled", is_lossy=False),
+    ]
+    (repository / "manifest.json").write_text(json.dumps(document))
+    manifest = load_manifest(repository)
+    native = {
+        (side, is_lossy): manifest.takes_native_route(side, is_lossy=is_lossy)
+        for side in (8, 24, 25, 48, 49)
+        for is_lossy in (False, True)
+    }
+    assert [side for (side, is_lossy), is_native in native.items() if is_lossy and not is_native] == [8, 24]
+    assert [side for (side, is_lossy), is_native in native.items() if not is_lossy and not is_native] == [25, 48]
+    published = manifest.model_info(limits=Limits(), gateway_version="1").route_rules
+    assert [(one.max_side_px, one.is_lossy) for one in published] == [(24, True), (24, False), (48, True), (48, False)]
+    assert published[0].upscaled_agreement == 0.5
+    document["route_rules"][0]["route"] = "sideways"
+    (repository / "manifest.json").write_text(json.dumps(document))
+    with pytest.raises(ManifestError, match="route_rules"):
+        load_manifest(repository)

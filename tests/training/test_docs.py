@@ -37,7 +37,9 @@ def test_every_command_is_documented():
     assert names == {page.name: sorted(commands(page)) for page in CLI_OF_PAGE}
     evaluations = ["", " degraded", " experiment", " image", " linear-probe", " lowres", " sr", " zeroshot"]
     assert names["evaluation.md"] == [f"clipsr-eval{name}" for name in evaluations]
-    assert names["training.md"] == [f"clipsr-train{name}" for name in ("", " average", " clip", " liif")]
+    assert names["training.md"] == [
+        f"clipsr-train{name}" for name in ("", " adapt", " average", " clip", " import-lite0", " liif")
+    ]
 
 
 @pytest.mark.parametrize("path", CLI_OF_PAGE, ids=lambda path: path.name)

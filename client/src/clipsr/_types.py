@@ -300,6 +300,27 @@ class Artifact:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RouteRule:
+    """The route that small images of one kind take by themselves, and what it was chosen by.
+
+    Attributes:
+        max_side_px: applies up to this shorter side, above that of the rule before.
+        is_lossy: applies to JPEG and WebP files; otherwise to all others.
+        route: "upscaled" or "native".
+        upscaled_agreement: how often super-resolution answers a damaged copy of a photo as the photo is answered.
+        native_agreement: likewise the native route.
+        n_images: copies that both were measured on.
+    """
+
+    max_side_px: int
+    is_lossy: bool
+    route: RouteTaken
+    upscaled_agreement: float
+    native_agreement: float
+    n_images: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ModelInfo:
     """What answers, and what it accepts.
 
@@ -311,7 +332,8 @@ class ModelInfo:
         embed_dim: width of an embedding.
         upscaler_architecture: of the super-resolution model.
         canvas_sizes_px: sides that images of the upscaled route are padded to, ascending.
-        native_min_side_px: images whose shorter side is at least this take the native route by themselves.
+        native_min_side_px: images whose shorter side is at least this take the native route by themselves, where
+            `route_rules` is empty.
         logit_scale: factor on the cosine before softmax or sigmoid.
         logit_bias: term added after the factor.
         scoring_function: "softmax" or "sigmoid".
@@ -322,6 +344,7 @@ class ModelInfo:
         limits: what a request may hold.
         artifacts: the files that are served.
         gateway_version: version of the gateway.
+        route_rules: which route small images take by themselves, as measured at export; what no rule names is native.
     """
 
     name: str
@@ -342,3 +365,4 @@ class ModelInfo:
     limits: Limits
     artifacts: tuple[Artifact, ...]
     gateway_version: str
+    route_rules: tuple[RouteRule, ...] = ()

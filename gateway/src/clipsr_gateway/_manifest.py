@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,7 +25,8 @@ class Manifest:
     Attributes:
         name: name of the exported model.
         digest: "sha256:…" over all artifacts.
-        native_min_side_px: images whose shorter side is at least this take the native route.
+        native_min_side_px: images of at least this shorter side take the native route, where nothing was measured.
+        route_rules: which route small images take, ascending by size; empty where nothing was measured.
         image_size_px: R, side of what `upscale` renders.
         embed_dim: D, width of an embedding.
         context_length: tokens that the text encoder reads.
@@ -39,6 +40,7 @@ class Manifest:
     name: str
     digest: str
     native_min_side_px: int
+    route_rules: tuple[classifier_pb2.RouteRule, ...]
     image_size_px: int
     embed_dim: int
     context_length: int
@@ -47,6 +49,14 @@ class Manifest:
     label_sets: Mapping[str, tuple[str, ...]]
     template_sets: Mapping[str, tuple[str, ...]]
     info: classifier_pb2.ModelInfo
+
+    def takes_native_route(self, side_px: int, *, is_lossy: bool) -> bool:
+        """Whether an image of this shorter side skips super-resolution unless the caller says otherwise."""
+        if not self.route_rules:
+            return side_px >= self.native_min_side_px
+        rules = (rule for rule in self.route_rules if rule.is_lossy == is_lossy and side_px <= rule.max_side_px)
+        rule = next(rules, None)
+        return rule is None or rule.route == types_pb2.ROUTE_NATIVE
 
     def model_info(self, *, limits: Limits, gateway_version: str) -> classifier_pb2.ModelInfo:
         """Return the complete description for callers."""
@@ -84,6 +94,7 @@ def load_manifest(repository: Path, *, limits: Limits | None = None) -> Manifest
         name=document.name,
         digest=document.digest,
         native_min_side_px=document.native_min_side_px,
+        route_rules=tuple(_route_rules(document)),
         image_size_px=document.image_encoder.image_size_px,
         embed_dim=document.image_encoder.embed_dim,
         context_length=document.text_encoder.context_length,
@@ -135,6 +146,15 @@ class _Scoring(Strict):
     logit_bias: float
 
 
+class _RouteRule(Strict):
+    max_side_px: _Count
+    is_lossy: bool
+    route: Literal["upscaled", "native"]
+    upscaled_agreement: Annotated[float, Field(ge=0, le=1)]
+    native_agreement: Annotated[float, Field(ge=0, le=1)]
+    n_images: _Count
+
+
 class _Artifact(Strict):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     bytes: Annotated[int, Field(ge=0)]
@@ -155,6 +175,7 @@ class _Document(Strict):
     template_sets: dict[str, _Templates]
     default_templates: _Text
     artifacts: dict[str, _Artifact]
+    route_rules: tuple[_RouteRule, ...] = ()
 
     @field_validator("default_templates")
     @classmethod
@@ -185,6 +206,19 @@ def _check_sets(path: Path, document: _Document, limits: Limits) -> None:
                 raise ManifestError(path, f"{where} {what}. Export a shorter one.")
 
 
+def _route_rules(document: _Document) -> Iterator[classifier_pb2.RouteRule]:
+    routes = {"upscaled": types_pb2.ROUTE_UPSCALED, "native": types_pb2.ROUTE_NATIVE}
+    for rule in sorted(document.route_rules, key=lambda rule: rule.max_side_px):
+        yield classifier_pb2.RouteRule(
+            max_side_px=rule.max_side_px,
+            is_lossy=rule.is_lossy,
+            route=routes[rule.route],
+            upscaled_agreement=rule.upscaled_agreement,
+            native_agreement=rule.native_agreement,
+            n_images=rule.n_images,
+        )
+
+
 def _model_info(document: _Document) -> classifier_pb2.ModelInfo:
     return classifier_pb2.ModelInfo(
         name=document.name,
@@ -195,6 +229,7 @@ def _model_info(document: _Document) -> classifier_pb2.ModelInfo:
         upscaler_architecture=document.upscaler.architecture,
         canvas_sizes_px=sorted(document.upscaler.canvas_sizes_px),
         native_min_side_px=document.native_min_side_px,
+        route_rules=_route_rules(document),
         logit_scale=document.scoring.logit_scale,
         logit_bias=document.scoring.logit_bias,
         scoring_function=document.scoring.function,

@@ -9,7 +9,15 @@ from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipsr import Classification, ClassifyOptions, FailedImage, InvalidRequestError, Prediction, ServiceError
+from clipsr import (
+    Classification,
+    ClassifyOptions,
+    FailedImage,
+    InvalidRequestError,
+    Prediction,
+    RouteRule,
+    ServiceError,
+)
 from clipsr._codecs.classify import (
     MAX_IMAGES,
     MAX_MESSAGE_BYTES,
@@ -210,6 +218,21 @@ def test_results_survive_the_wire(outcomes):
 def test_answers_from_the_future_are_service_errors(result, what):
     with pytest.raises(ServiceError, match=f"{what}.*upgrade clipsr"):
         decode_results(classifier_pb2.ClassifyResponse(results=[result]), image_count=1)
+
+
+def test_rules_of_the_route_are_read():
+    rule = classifier_pb2.RouteRule(
+        max_side_px=24, is_lossy=True, route=2, upscaled_agreement=0.25, native_agreement=0.5, n_images=9
+    )
+    response = classifier_pb2.GetModelInfoResponse(model_info=classifier_pb2.ModelInfo(route_rules=[rule]))
+    (read,) = decode_model_info(response).route_rules
+    assert read == RouteRule(
+        max_side_px=24, is_lossy=True, route="native", upscaled_agreement=0.25, native_agreement=0.5, n_images=9
+    )
+    rule.route = 9
+    response = classifier_pb2.GetModelInfoResponse(model_info=classifier_pb2.ModelInfo(route_rules=[rule]))
+    with pytest.raises(ServiceError, match="upgrade clipsr"):
+        decode_model_info(response)
 
 
 def test_a_failure_with_a_code_from_the_future_is_still_a_failure():

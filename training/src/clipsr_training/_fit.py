@@ -248,6 +248,8 @@ def _silence_lightning() -> None:
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
     # Our data sets hold decoded arrays; more workers than asked for would each hold a copy.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # Frozen towers stay in evaluation mode on purpose.
+    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start of training")
     # Sources of few captions have no validation images; a warning of ours said so.
     warnings.filterwarnings("ignore", message="Total length of .* across ranks is zero")
     # Short runs log their last values all the same.

@@ -6,9 +6,10 @@ import argparse
 import pathlib
 import pickle
 import re
+import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ _COUNTERS = frozenset({"n_averaged"})
 _GLOBAL = re.compile(r"(?:GLOBAL|Unsupported global:(?: GLOBAL)?|Unsupported class) ([\w.]+)")
 
 
-def load_pickle(path: Path, *, is_mapped: bool = False) -> Any:
+def load_pickle(path: Path | BinaryIO, *, is_mapped: bool = False) -> Any:
     """Read a file that `torch.save` wrote; only tensors, plain values and options are taken.
 
     Args:
@@ -37,7 +38,17 @@ def load_pickle(path: Path, *, is_mapped: bool = False) -> Any:
     try:
         with torch.serialization.safe_globals(_HARMLESS):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_mapped)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, TypeError, AttributeError) as error:
+    # What the unpickler trips over, whatever the bytes say.
+    except (
+        pickle.UnpicklingError,
+        struct.error,
+        RuntimeError,
+        EOFError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+    ) as error:
         # Not torch's message: it advises to run the file.
         match = _GLOBAL.search(str(error))
         if match is not None:

@@ -23,6 +23,7 @@ from clipsr._types import (
     ModelInfo,
     Prediction,
     Route,
+    RouteRule,
     RouteTaken,
 )
 from clipsr.v1 import classifier_pb2, embedding_pb2, types_pb2
@@ -226,6 +227,20 @@ def decode_model_info(response: classifier_pb2.GetModelInfoResponse) -> ModelInf
             for artifact in info.artifacts
         ),
         gateway_version=info.gateway_version,
+        route_rules=tuple(map(_decode_rule, info.route_rules)),
+    )
+
+
+def _decode_rule(rule: classifier_pb2.RouteRule) -> RouteRule:
+    if rule.route not in _ROUTES_TAKEN:
+        raise unreadable(f"a rule for route {rule.route}")
+    return RouteRule(
+        max_side_px=rule.max_side_px,
+        is_lossy=rule.is_lossy,
+        route=_ROUTES_TAKEN[rule.route],
+        upscaled_agreement=rule.upscaled_agreement,
+        native_agreement=rule.native_agreement,
+        n_images=rule.n_images,
     )
 
 

@@ -27,12 +27,23 @@ def describe_model(info: ModelInfo) -> Iterator[tuple[str, str]]:
     bias = f" and bias {info.logit_bias:g}" if info.logit_bias else ""
     yield "image encoder", f"{info.image_architecture}, {side} × {side} px, embeddings of {info.embed_dim}"
     yield "upscaler", f"{info.upscaler_architecture}, canvases of {canvases} px"
-    yield "route", f"native where the shorter side is at least {info.native_min_side_px} px, upscaled below"
+    yield "route", _describe_route(info)
     yield "text encoder", f"the first {info.context_length} tokens of a text"
     yield "probability", f"{info.scoring_function} of the cosines at scale {info.logit_scale:g}{bias}"
     yield "default templates", info.default_templates
     yield "digest", info.digest
     yield "gateway", f"version {info.gateway_version}"
+
+
+def _describe_route(info: ModelInfo) -> str:
+    if not info.route_rules:
+        return f"native where the shorter side is at least {info.native_min_side_px} px, upscaled below"
+    parts = (
+        f"up to {rule.max_side_px} px {'JPEG and WebP' if rule.is_lossy else 'others'}"
+        for rule in info.route_rules
+        if rule.route == "upscaled"
+    )
+    return f"upscaled {', '.join(parts) or 'never'}; native otherwise, as measured"
 
 
 def describe_sets(sets: Mapping[str, tuple[str, ...]]) -> Iterator[tuple[str, str]]:

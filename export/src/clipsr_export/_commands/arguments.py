@@ -75,6 +75,17 @@ def add_clip_options(parser: argparse.ArgumentParser) -> None:
         help="images of at least this shorter side skip super-resolution (default: the checkpoint's, or R / 2)",
     )
     parser.add_argument(
+        "--photos",
+        metavar="DATA",
+        help="photos without labels to choose the route of small images by, a folder or any data set; takes minutes "
+        "(absent: --native-min-side decides)",
+    )
+    parser.add_argument(
+        "--anchors",
+        metavar="A,B|@SET+@SET|FILE",
+        help="with --photos: nouns that the model's texts are good at (default: the 1,000 of ImageNet)",
+    )
+    parser.add_argument(
         "--no-text-banks",
         action="store_true",
         help="do not embed the named label sets now; the service then does at their first use",

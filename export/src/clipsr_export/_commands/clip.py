@@ -16,6 +16,7 @@ from clipsr_export._commands.arguments import (
 )
 from clipsr_export._commands.int8 import Int8Plan, export_int8, open_calibration
 from clipsr_export._repository.export import ExportPlan, export_repository
+from clipsr_training.adapt import measure_routes, read_nouns
 from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
 from clipsr_training.liif import load_liif
 
@@ -113,14 +114,24 @@ def _export(arguments: argparse.Namespace, clip: ClipCheckpoint, name: str) -> N
     warn_of_service(arguments.output)
     calibration = open_calibration(arguments.int8) if arguments.int8 else None  # minutes before it is needed
     default_side = clip.config.get("clipsr_cfg", {}).get("native_min_side_px", clip.image_size_px // 2)
+    upscaler = load_liif(arguments.upscaler)
+    rules = None
+    if arguments.photos is not None:
+        rules = measure_routes(clip, upscaler, arguments.photos, read_nouns(arguments.anchors))
+        for rule in rules:
+            _print(
+                f"route up to {rule.max_side_px} px, {'JPEG or WebP' if rule.is_lossy else 'lossless'}: {rule.route} "
+                f"(agreement {rule.upscaled_agreement:.1%} upscaled, {rule.native_agreement:.1%} native)"
+            )
     plan = ExportPlan(
         name=arguments.name or name,
         clip=clip,
-        upscaler=load_liif(arguments.upscaler),
+        upscaler=upscaler,
         template=arguments.template,
         output=arguments.output,
         samples=find_samples(arguments.samples),
         native_min_side_px=arguments.native_min_side or default_side,
+        route_rules=rules,
         has_text_banks=not arguments.no_text_banks,
         report=_print,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from clipsr_export._repository.manifest import Manifest, describe_file, make_man
 from clipsr_export._repository.replace import check_output, named_when_unwritable, replaced, staging_folder
 from clipsr_export._tokenizer.build import build_tokenizer, pad_token_id
 from clipsr_training import prompts
+from clipsr_training.adapt import RouteRule
 from clipsr_training.clip import ClipCheckpoint
 from clipsr_training.liif import Upscaler, describe_upscaler
 
@@ -70,6 +71,7 @@ class ExportPlan:
         output: the repository to fill; may be the template itself.
         samples: real images that the graphs are checked on, besides random ones.
         native_min_side_px: shorter side from which images skip super-resolution.
+        route_rules: which route small images take, as `measure_routes` found; None where it was not measured.
         has_text_banks: whether embeddings of the named label sets are computed now, and not at their first use.
         report: called with one line about every step.
     """
@@ -81,6 +83,7 @@ class ExportPlan:
     output: Path
     samples: tuple[Path, ...]
     native_min_side_px: int
+    route_rules: tuple[RouteRule, ...] | None = None
     has_text_banks: bool = True
     report: Callable[[str], None] = lambda _: None
 
@@ -273,6 +276,7 @@ def _manifest(plan: ExportPlan, staging: Path, banks: list[dict[str, str]], pad_
             "logit_bias": clip.logit_bias or 0.0,
         },
         "native_min_side_px": plan.native_min_side_px,
+        "route_rules": None if plan.route_rules is None else [asdict(rule) for rule in plan.route_rules],
         "default_templates": DEFAULT_TEMPLATES,
         "template_sets": prompts.template_sets(),
         "label_sets": prompts.label_sets(),

@@ -123,6 +123,21 @@ class Int8(_Model):
     image_encoder: Quantization
 
 
+class RouteRule(_Model):
+    """The route of small images of one kind, and what it was chosen by."""
+
+    max_side_px: Count
+    """Applies up to this shorter side, above that of the rule before."""
+    is_lossy: bool
+    """Applies to JPEG and WebP files; otherwise to all others."""
+    route: Literal["upscaled", "native"]
+    upscaled_agreement: float = Field(ge=0, le=1)
+    """How often super-resolution answers a damaged copy as the native route answers the photo."""
+    native_agreement: float = Field(ge=0, le=1)
+    """Likewise the native route."""
+    n_images: Count
+
+
 class Manifest(_Model):
     """What an exported model repository holds."""
 
@@ -134,7 +149,9 @@ class Manifest(_Model):
     upscaler: Upscaler
     scoring: Scoring
     native_min_side_px: Count
-    """Images of at least this shorter side skip super-resolution."""
+    """Images of at least this shorter side skip super-resolution, where no route was measured."""
+    route_rules: tuple[RouteRule, ...] | None = None
+    """Which route small images take, as measured; those that no rule names skip super-resolution."""
     default_templates: Text
     """`@` and the name of a template set."""
     template_sets: NamedTexts
@@ -150,7 +167,7 @@ class Manifest(_Model):
     @property
     def digest(self) -> str:
         """Identity of the model: "sha256:" and the digest of the manifest but for what decides no answer."""
-        deciding = self.model_dump(mode="json", exclude=_NOT_DECIDING)
+        deciding = self.model_dump(mode="json", exclude=_NOT_DECIDING, exclude_none=True)
         text = json.dumps(deciding, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 

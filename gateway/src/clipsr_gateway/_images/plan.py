@@ -95,7 +95,7 @@ def _plan_image(content: bytes, field: str, forced: Route | None, core: Core) ->
         header = check_image(content, limits=core.limits)
     except ImageRejectedError as error:
         return Violation(field=field, reason=error.reason, message=error.message)
-    is_native = min(header.size_hw) >= core.manifest.native_min_side_px
+    is_native = core.manifest.takes_native_route(min(header.size_hw), is_lossy=header.is_lossy)
     route: Route = forced or ("native" if is_native else "upscaled")
     return PlannedImage(
         field=field,

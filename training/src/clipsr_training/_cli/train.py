@@ -10,23 +10,19 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from clipsr_training._cli import draw
+from clipsr_training._cli import adapt, backbone, draw
 from clipsr_training._cli.arguments import (
     PREPROCESS_HELP,
     HelpFormatter,
-    devices,
     parse_labels,
     positive,
     rate,
     real,
-    seed,
     share,
     whole,
 )
-from clipsr_training._fit import FitOptions
-from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
+from clipsr_training._cli.fit_options import add_fit_options, clip_to_start_from, read_fit_options
 from clipsr_training.clip._average import average_clips
-from clipsr_training.clip._checkpoint import build_clip, bundled_config
 from clipsr_training.clip._recipes import OPTIMIZERS, ClipRecipe
 from clipsr_training.clip._recipes import RECIPES as CLIP_RECIPES
 from clipsr_training.clip._rendering import Rendering
@@ -70,8 +66,10 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_liif(commands)
     _add_clip(commands)
+    adapt.add(commands)
     _add_average(commands)
     draw.add(commands)
+    backbone.add(commands)
     return parser
 
 
@@ -88,7 +86,7 @@ def _add_liif(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.add_argument("--steps", type=positive, help="optimizer steps, instead of the recipe's")
     parser.add_argument("--batch-size", type=positive, help="patches a step, instead of the recipe's")
     parser.add_argument("--scale-max", type=real(at_least=1), help=_SCALE_HELP)
-    _add_fit_options(parser, Path("runs/liif"))
+    add_fit_options(parser, Path("runs/liif"))
     parser.set_defaults(run=_run_liif)
 
 
@@ -97,7 +95,7 @@ def _run_liif(arguments: argparse.Namespace) -> Path:
         name: value for name in ("steps", "batch_size", "scale_max") if (value := getattr(arguments, name)) is not None
     }
     recipe = replace(LIIF_RECIPES[arguments.recipe], **overrides)
-    return train_liif(recipe, arguments.data, _fit_options(arguments))
+    return train_liif(recipe, arguments.data, read_fit_options(arguments))
 
 
 def _add_clip(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -127,7 +125,7 @@ def _add_clip(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     steps.add_argument("--text-lr", type=rate, help="that of the text tower, if another")
     steps.add_argument("--muon-lr", type=rate, help="peak learning rate of Muon")
     steps.add_argument("--weight-decay", type=rate, help="on weights of two and more dimensions")
-    _add_fit_options(parser, Path("runs/clip"))
+    add_fit_options(parser, Path("runs/clip"))
     parser.set_defaults(run=_run_clip)
 
 
@@ -242,7 +240,7 @@ def _add_clip_data(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_clip(arguments: argparse.Namespace) -> Path:
-    options = _fit_options(arguments)
+    options = read_fit_options(arguments)
     upscaler = arguments.upscaler if arguments.upscaler in {"none", "bicubic"} else Path(arguments.upscaler)
     is_untrained = not Path(arguments.model).is_dir() and arguments.weights is None
     recipe = CLIP_RECIPES[arguments.recipe or ("scratch" if is_untrained else "finetune")]
@@ -253,7 +251,7 @@ def _run_clip(arguments: argparse.Namespace) -> Path:
         raise ValueError("--distillation weighs what teachers say; name them with --teacher, or leave it out")
     recipe = replace(recipe, **overrides, rendering=Rendering(upscaler=upscaler, scale=arguments.scale))
     options.seed_everything()
-    checkpoint = _clip_to_start_from(arguments.model, arguments.weights, arguments.preprocess)
+    checkpoint = clip_to_start_from(arguments.model, arguments.weights, arguments.preprocess)
     return train_clip(checkpoint, arguments.data, recipe, options, data_options=_data_options(arguments))
 
 
@@ -278,32 +276,6 @@ def _data_options(arguments: argparse.Namespace) -> SetOptions:
         caption_column=arguments.caption_column,
         devkit=arguments.devkit,
         labels=None if arguments.labels is None else parse_labels(arguments.labels),
-    )
-
-
-def _clip_to_start_from(model: str, weights: str | None, preprocess: str | None) -> ClipCheckpoint:
-    if weights is not None:
-        return load_open_clip(model, weights, preprocess=preprocess)
-    return load_clip(model) if Path(model).is_dir() else build_clip(bundled_config(model))
-
-
-def _add_fit_options(parser: argparse.ArgumentParser, output: Path) -> None:
-    parser.add_argument("--output", type=Path, default=output, help="folder for checkpoints, logs and final weights")
-    parser.add_argument("--resume", action="store_true", help="continue the run in the output folder")
-    parser.add_argument("--seed", type=seed, default=0, help="of weights, data order and augmentation")
-    parser.add_argument("--precision", default="bf16-mixed", help="Lightning's precision: bf16-mixed, 32-true, ...")
-    parser.add_argument("--devices", type=devices, default="auto", help="number of devices")
-    parser.add_argument("--workers", type=whole(at_least=0), default=1, help="data loader processes")
-
-
-def _fit_options(arguments: argparse.Namespace) -> FitOptions:
-    return FitOptions(
-        output=arguments.output,
-        resume=arguments.resume,
-        seed=arguments.seed,
-        precision=arguments.precision,
-        devices=arguments.devices,
-        n_workers=arguments.workers,
     )
 
 

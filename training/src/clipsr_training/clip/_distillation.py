@@ -64,8 +64,13 @@ class Teachers:
             seen = pixels.flip(-1) if self.mirrors and i % 2 else pixels
             normalized = ((seen - mean) / std).contiguous(memory_format=torch.channels_last)
             images = functional.normalize(checkpoint.encode_image(normalized).float(), dim=-1)
-            opinions.append(_softened(checkpoint.logit_scale, images, own_texts).exp())
+            opinions.append(soften(checkpoint.logit_scale, images, own_texts))
         return torch.stack(opinions).mean(dim=0)
+
+
+def soften(logit_scale: float | Tensor, images: Tensor, texts: Tensor) -> Tensor:
+    """Return softened probabilities [B, n] of texts for images, both unit embeddings."""
+    return _softened(logit_scale, images, texts).exp()
 
 
 def _softened(logit_scale: float | Tensor, images: Tensor, texts: Tensor) -> Tensor:

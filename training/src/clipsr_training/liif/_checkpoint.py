@@ -45,7 +45,9 @@ def load_liif(path: str | Path) -> Upscaler:
         model = build_upscaler(spec, state)
         model.load_state_dict(dict(state))
     except (KeyError, TypeError, RuntimeError) as error:
-        raise CheckpointFormatError(f"{path} does not fit the model that it describes: {error}") from error
+        # PyTorch's own message has a line for every weight.
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise CheckpointFormatError(f"{path} does not fit the model that it describes: {reason}") from error
     if (fault := describe_not_finite(state)) is not None:
         raise CheckpointFormatError(f"{path}: {fault}; the training diverged: take weights from before that")
     return model.eval()

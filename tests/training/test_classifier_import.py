@@ -1,0 +1,82 @@
+"""EfficientNet-Lite0 as a CLIP checkpoint: the same ranking as the classifier's own, and nothing but that network."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from clipsr_training._cli.train import main
+from clipsr_training.clip import _classifier, load_clip
+from clipsr_training.evaluation._backends.pixels import encode
+from clipsr_training.evaluation._backends.torch import TorchBackend
+
+
+@pytest.fixture(scope="module")
+def network() -> torch.nn.Module:
+    """The network with weights that nobody trained, but whose layers are far from one another."""
+    import timm
+
+    torch.manual_seed(0)
+    network = timm.create_model("tf_efficientnet_lite0").eval()
+    torch.nn.init.normal_(network.classifier.weight, std=0.2)
+    torch.nn.init.normal_(network.classifier.bias)
+    return network
+
+
+@pytest.fixture(scope="module")
+def wheel(network, tmp_path_factory) -> Path:
+    """The package's layout: the same layers in the same order, by other names."""
+    folder = tmp_path_factory.mktemp("wheel")
+    names = [f"_layer{i}.{name.rpartition('.')[2]}" for i, name in enumerate(network.state_dict())]
+    torch.save(dict(zip(names, network.state_dict().values(), strict=True)), folder / "lite0.pth")
+    with zipfile.ZipFile(folder / "lite0-1.0-py3-none-any.whl", "w") as archive:
+        archive.write(folder / "lite0.pth", "models/lite0.pth")
+    return folder / "lite0-1.0-py3-none-any.whl"
+
+
+def test_labels_are_ranked_as_by_the_classifier(network, wheel, tmp_path):
+    folder = tmp_path / "clip"
+    assert main(["import-lite0", str(wheel), "--image-size", "96", "--output", str(folder)]) == 0
+    backend = TorchBackend(load_clip(folder), None, name="lite0")
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (6, 96, 96, 3), dtype=np.uint8)
+    labels = ["goldfish", "tabby cat", "go-kart", "zebra", "hen"]
+    rows = [_classifier.IMAGENET_CLASSNAMES.index(label) for label in labels]
+    with torch.no_grad():
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+        logits = network(images)[:, rows].numpy()
+    files = [encode(Image.fromarray(image)) for image in pixels]
+    ranking = backend.classifier(labels, ["@simple"]).rank(files, [""] * 6, route="native", k=5)
+    assert np.array_equal(ranking.indices, np.argsort(-logits, axis=1))
+    unknown = backend.embed_labels(["a word that ImageNet lacks"], ["{}"])
+    assert np.abs(backend.embed_images(files, [""] * 6, route="native") @ unknown.T).max() < 1e-5
+
+
+def test_texts_have_one_length_and_keep_the_differences_of_logits():
+    weight, bias, features = torch.randn(5, 3), torch.randn(5), torch.randn(4, 3)
+    texts = _classifier.text_rows(weight, bias)
+    assert torch.allclose(texts.norm(dim=1), texts.norm(dim=1)[0])
+    images = torch.cat((features, torch.ones(4, 1), torch.zeros(4, 1)), dim=1)
+    ours, theirs = images @ texts[1:].T, features @ weight.T + bias
+    assert torch.allclose(ours - ours[:, :1], theirs - theirs[:, :1], atol=1e-5)
+
+
+def test_another_network_is_refused(network, tmp_path, capsys):
+    state = dict(network.state_dict())
+    state["conv_stem.weight"] = torch.zeros(32, 3, 5, 5)
+    torch.save(state, tmp_path / "other.pth")
+    assert main(["import-lite0", str(tmp_path / "other.pth"), "--output", str(tmp_path / "clip")]) == 1
+    assert "does not fit tf_efficientnet_lite0: 1 of another shape (conv_stem.weight" in capsys.readouterr().err
+    del state["conv_stem.weight"]
+    torch.save(state, tmp_path / "other.pth")
+    assert main(["import-lite0", str(tmp_path / "other.pth"), "--output", str(tmp_path / "clip")]) == 1
+    assert "does not fit tf_efficientnet_lite0: 1 missing" in capsys.readouterr().err
+    (tmp_path / "other.pth").write_bytes(b"junk")
+    assert main(["import-lite0", str(tmp_path / "other.pth"), "--output", str(tmp_path / "clip")]) == 1
+    assert "can't be read as weights" in capsys.readouterr().err
+    assert not (tmp_path / "clip").exists()

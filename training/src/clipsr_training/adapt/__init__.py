@@ -1,0 +1,8 @@
+"""Adaptation without labels: an upscaler, or a tower, learns to answer a damaged thumbnail as its photo is answered."""
+
+from __future__ import annotations
+
+from clipsr_training.adapt._nouns import read_nouns
+from clipsr_training.adapt._routes import RouteRule, measure_routes
+
+__all__ = ["RouteRule", "measure_routes", "read_nouns"]

@@ -1,0 +1,63 @@
+"""Hyperparameters of adaptation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Tune = Literal["upscaler", "tower"]
+TUNES: tuple[Tune, ...] = get_args(Tune)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptRecipe:
+    """How a model is adapted.
+
+    Attributes:
+        tune: what changes: the upscaler alone, or the image tower as well.
+        draws: thumbnails of the whole run.
+        batch_size: thumbnails a step.
+        lr: peak learning rate of the upscaler's AdamW.
+        tower_lr: likewise of the image tower's.
+        scale_max: largest scale that the upscaler is told apart from larger ones; never below the upscaler's own.
+        pixel_weight: weight of the mean absolute pixel error after the first fifth of the run, where it is 1.
+        teacher_side_px: show the teacher the photo reduced to this side and rendered by the upscaler as it was, for
+            towers that were trained on such pictures; None shows it the photo by the native route.
+        held_out: part of the photos that is kept off training, to choose weights by.
+        max_held_out: at most so many photos.
+        interpolation_steps: steps between the tower as it was and as it ended that are tried, largest change first.
+        max_disagreement: part of the undamaged held-out photos whose best anchor a changed tower may change.
+    """
+
+    tune: Tune = "upscaler"
+    draws: int = 50_000
+    batch_size: int = 32
+    lr: float = 1e-3
+    tower_lr: float = 1e-5
+    scale_max: float = 16.0
+    pixel_weight: float = 0.1
+    teacher_side_px: int | None = None
+    held_out: float = 0.05
+    max_held_out: int = 500
+    interpolation_steps: int = 10
+    max_disagreement: float = 0.02
+
+    def __post_init__(self) -> None:
+        for name in ("draws", "batch_size", "max_held_out", "interpolation_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.draws < self.batch_size:
+            raise ValueError(f"{self.draws} draws are fewer than one batch takes ({self.batch_size})")
+        for name in ("lr", "tower_lr", "pixel_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a finite number of at least 0, got {getattr(self, name)}")
+        if not 1 <= self.scale_max < math.inf:
+            raise ValueError(f"scale_max must be a finite number of at least 1, got {self.scale_max}")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"held_out must be between 0 and 1, got {self.held_out}")
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole run on one device."""
+        return self.draws // self.batch_size
