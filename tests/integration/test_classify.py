@@ -273,6 +273,11 @@ def test_any_kserve_client_can_call_the_ensemble(service):
             detailed = triton.infer(model, [image, fit, labels, templates])  # names no outputs, so all come
             assert np.linalg.norm(detailed.as_numpy("image_embedding")) == pytest.approx(1, abs=1e-3)
             assert detailed.as_numpy("pixels").dtype == np.uint8
+            assert detailed.as_numpy("label_is_cut").tolist() == [[False, False]]
+            named = ("cosine", "probability", "image_embedding", "pixels")  # all but the one that came later
+            outputs = [triton_grpc.InferRequestedOutput(name) for name in named]
+            again = triton.infer(model, [image, fit, labels, templates], outputs=outputs)
+            assert {output.name for output in again.get_response().outputs} == set(named)
         np.testing.assert_allclose(
             triton.infer("classify_detailed", [image, fit, labels, templates]).as_numpy("cosine"),
             answer.as_numpy("cosine"),

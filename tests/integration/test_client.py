@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import csv
+import io
 import json
 import os
 import random
@@ -15,7 +16,9 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
+import pillow_heif
 import pytest
+from PIL import Image
 
 from clipsr import AsyncClient, Classification, Client, FailedImage
 from tests.integration.conftest import running
@@ -41,6 +44,34 @@ def test_a_stream_says_what_classify_says(client, samples):
         assert {p.label: p.cosine for p in outcome.predictions} == pytest.approx(
             {p.label: p.cosine for p in alone.predictions}, abs=COSINE
         )
+
+
+def test_labels_and_texts_that_are_cut_are_warned_of(client, samples):
+    long = "stainless steel insulated travel mug with leak proof lid and non slip base for cars and offices " * 3
+    for labels, fields in ((["cat", "dog"], []), (["cat", long], ["options.label_space.labels[1]"])):
+        for _ in range(2):  # known the second time, to the gateway and to Triton
+            [single] = client.classify(samples[:1], labels)
+            streamed = dict(client.classify_stream(samples[:9], labels))
+            for outcome in (single, *streamed.values()):
+                assert [warning.field for warning in outcome.warnings] == fields
+    [known, cut] = client.embed_texts(["cat", long])
+    assert known.warnings == cut.warnings
+    assert [(warning.reason, warning.field) for warning in cut.warnings] == [("TEXT_CUT", "texts[1]")]
+
+
+def test_a_heic_and_an_avif_of_a_phone_are_classified_and_upscaled(client, samples):
+    """With the extra `heif`, as the environments of make have it."""
+    pillow_heif.register_heif_opener()
+    with Image.open(samples[0]) as image:
+        for kind in ("HEIF", "AVIF"):
+            buffer = io.BytesIO()
+            image.convert("RGB").save(
+                buffer, kind, exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+            )
+            [outcome] = client.classify([buffer.getvalue()], LABELS)
+            assert isinstance(outcome, Classification), outcome
+            assert outcome.input_hw == image.size  # it lies on its side
+            assert client.upscale(buffer.getvalue(), scale=1).input_hw == outcome.input_hw
 
 
 def test_the_asynchronous_twin_says_the_same(service, client, samples):

@@ -321,6 +321,13 @@ class TestTokenizer:
         assert tokenizer.find_cut(["x", fits, f"{fits}x"]).tolist() == [False, False, True]
         assert tokenizer.measure(["x", fits, f"{fits}x"]).tolist() == [2, sizes.L, sizes.L]
 
+    @given(st.lists(st.text(min_size=1, max_size=24), min_size=1, max_size=8, unique=True))
+    def test_labels_that_are_not_looked_at_are_not_cut(self, repository, sizes, labels):
+        tokenizer = Tokenizer(repository / "text_encoder" / "tokenizer.json", context_length=sizes.L)
+        for template in ("{}", "a {} b", "the({})s"):
+            every = tokenizer.find_cut([template.replace("{}", label) for label in labels])
+            assert find_cut_labels(labels, (template,), tokenizer).tolist() == every.tolist()
+
     def test_a_label_counts_in_the_longest_of_its_templates(self, repository, sizes):
         tokenizer = Tokenizer(repository / "text_encoder" / "tokenizer.json", context_length=sizes.L)
         labels = ["x" * (sizes.L - 5), "x" * (sizes.L - 4)]

@@ -19,6 +19,7 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from clipsr_gateway._backend.coalescer import RequestCoalescer
+from clipsr_gateway._backend.outputs import read_bool, read_float, read_pixels
 from clipsr_gateway._backend.protocol import Fit, Route, Similarities, TextEmbeddings
 from clipsr_gateway._tracing import outgoing_headers
 from clipsr_gateway.errors import (
@@ -176,7 +177,7 @@ class TritonBackend:
                 request_id=request_id,
                 timeout_s=timeout_s,
             )
-            return list(_float_output(result, "image_embedding", rank=1, count=len(images)))
+            return list(read_float(result, "image_embedding", rank=1, count=len(images)))
 
         if not _may_share(size_hw):
             return (await send([image]))[0]
@@ -193,8 +194,8 @@ class TritonBackend:
             request_id=request_id,
             timeout_s=timeout_s,
         )
-        values = _float_output(result, "text_embedding", rank=2)[0]
-        return TextEmbeddings(values=values, is_cut=_bool_output(result, "text_is_cut")[0])
+        values = read_float(result, "text_embedding", rank=2)[0]
+        return TextEmbeddings(values=values, is_cut=read_bool(result, "text_is_cut")[0])
 
     async def max_tiles(self, *, timeout_s: float | None) -> int:
         """Return `max_batch_size` of `upscale`, as it is configured now.
@@ -232,7 +233,7 @@ class TritonBackend:
             request_id=request_id,
             timeout_s=timeout_s,
         )
-        return _pixel_output(result, count=len(canvas))
+        return read_pixels(result, count=len(canvas))
 
     async def close(self) -> None:
         """Close the channel."""
@@ -280,11 +281,11 @@ class TritonLabels:
                 request_id=request_id,
                 timeout_s=timeout_s,
             )
-            cosine = _float_output(result, "cosine", rank=1, count=count)
-            probability = _float_output(result, "probability", rank=1, count=count)
-            embedding = _float_output(result, "image_embedding", rank=1, count=count) if wants_embedding else None
-            pixels = _pixel_output(result, count=count) if wants_pixels else None
-            is_cut = _bool_output(result, "label_is_cut", count=count) if wants_cut else None
+            cosine = read_float(result, "cosine", rank=1, count=count)
+            probability = read_float(result, "probability", rank=1, count=count)
+            embedding = read_float(result, "image_embedding", rank=1, count=count) if wants_embedding else None
+            pixels = read_pixels(result, count=count) if wants_pixels else None
+            is_cut = read_bool(result, "label_is_cut", count=count) if wants_cut else None
             return [
                 Similarities(
                     cosine=cosine[row],
@@ -346,50 +347,6 @@ def _bytes_input(name: str, rows: Sequence[Sequence[str] | Sequence[bytes]]) -> 
     for number, values in enumerate(rows):
         tensor[number, :] = values
     return InferInput(name, list(tensor.shape), "BYTES").set_data_from_numpy(tensor)
-
-
-def _float_output(result: Any, name: str, *, rank: int, count: int = 1) -> npt.NDArray[np.float32]:
-    """Return an output with its batch dimension.
-
-    Raises:
-        BackendFaultError: the output is absent or is not FP32 with a batch of `count` before `rank` dimensions.
-    """
-    tensor: npt.NDArray[Any] | None = result.as_numpy(name)
-    if tensor is None:
-        raise BackendFaultError(f"Triton's answer has no output {name!r}")
-    if tensor.dtype != np.float32 or tensor.ndim != 1 + rank or tensor.shape[0] != count:
-        expected = f"float32 ({count}{', N' * rank})"
-        raise BackendFaultError(f"Triton's output {name!r} is {tensor.dtype} {tensor.shape}, expected {expected}")
-    return tensor
-
-
-def _bool_output(result: Any, name: str, *, count: int = 1) -> npt.NDArray[np.bool_]:
-    """Return an output of one dimension with its batch dimension.
-
-    Raises:
-        BackendFaultError: the output is absent or is not BOOL with a batch of `count`.
-    """
-    tensor: npt.NDArray[Any] | None = result.as_numpy(name)
-    if tensor is None or tensor.dtype != np.bool_ or tensor.ndim != 2 or tensor.shape[0] != count:
-        found = "absent" if tensor is None else f"{tensor.dtype} {tensor.shape}"
-        raise BackendFaultError(f"Triton's output {name!r} is {found}, expected bool ({count}, N)")
-    return tensor
-
-
-def _pixel_output(result: Any, *, count: int) -> npt.NDArray[np.uint8]:
-    """Return `pixels`.
-
-    Raises:
-        BackendFaultError: it is absent or is not UINT8 of shape [count, 3, R, R].
-    """
-    pixels: npt.NDArray[Any] | None = result.as_numpy("pixels")
-    if pixels is None:
-        raise BackendFaultError("Triton's answer has no output 'pixels'")
-    is_square = pixels.ndim == 4 and pixels.shape[2] == pixels.shape[3]
-    if pixels.dtype != np.uint8 or not is_square or pixels.shape[:2] != (count, 3):
-        expected = f"uint8 ({count}, 3, R, R)"
-        raise BackendFaultError(f"Triton's output 'pixels' is {pixels.dtype} {pixels.shape}, expected {expected}")
-    return pixels
 
 
 def _raise_typed(error: InferenceServerException, *, target: str, model_name: str) -> NoReturn:

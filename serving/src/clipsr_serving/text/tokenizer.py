@@ -27,6 +27,7 @@ class Tokenizer:
         Raises:
             ArtifactError: it is missing, unreadable, or its ids are not `context_length` long.
         """
+        self.context_length = context_length
         if not path.is_file():
             raise ArtifactError(f"{path} is missing; run `make export` to write it")
         try:
