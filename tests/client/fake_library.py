@@ -197,7 +197,7 @@ class FakeLibraryService(library_pb2_grpc.LibraryServiceServicer):
         return library
 
     def _add(
-        self, images: dict[str, library_pb2.StoredImage], new: library_pb2.NewImage, *, updates: bool
+        self, images: dict[str, library_pb2.StoredImage], new: library_pb2.NewImage, *, updates: bool = False
     ) -> library_pb2.AddImagesResponse:
         content = new.image.content
         name = hashlib.sha256(content).hexdigest()

@@ -124,3 +124,8 @@ class TestImporting:
         done = run("library", "add", "--from", str(tmp_path / "images.jsonl"))
         assert (done.code, "names no image" in done.err) == (2, True)
         assert run("library", "add", "--from", str(tmp_path / "none.jsonl")).code == 2
+
+
+def test_errors_show_no_text_in_another_order_than_it_has(run, filled):
+    done = run("library", "list", "\u202egnp.exe")
+    assert (done.code, "\u202e" in done.err, "\\u202egnp.exe" in done.err) == (2, False, True)

@@ -417,6 +417,21 @@ def test_tabs_have_addresses(visit, address):
     expect(selected).to_have_text("Service")
 
 
+def test_arrows_lead_along_the_tabs(visit):
+    page = visit.page
+    selected = page.get_by_role("tab", selected=True)
+    page.get_by_role("tab", name="Classify").focus()
+    for key, name in (
+        ("ArrowRight", "Search"),
+        ("ArrowLeft", "Classify"),
+        ("ArrowLeft", "Service"),
+        ("Home", "Classify"),
+    ):
+        page.keyboard.press(key)
+        expect(selected).to_have_text(name)
+        expect(selected).to_be_focused()
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

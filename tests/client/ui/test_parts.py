@@ -22,9 +22,11 @@ from clipsr import (
 from clipsr._display.data_uri import data_uri
 from clipsr.cli._ui import parse_listen
 from clipsr.ui import _cards, _markup
+from clipsr.ui._classify_page import set_choices
 from clipsr.ui._form_errors import FormError, explain, split_labels, split_words
 from clipsr.ui._library_view import chosen_library
 from clipsr.ui._middleware import make_middleware
+from clipsr.ui._widgets import library_update
 
 HOSTILE = '<img src=x onerror="alert(1)">&\'"'
 
@@ -140,6 +142,21 @@ def test_why_no_library_is_chosen_is_said(fake_service, there, error, said):
         fake_service.stop()
     with Client(fake_service.url, retries=0) as client, pytest.raises(error, match=said):
         chosen_library(client, None)
+
+
+def test_choices_stay_while_the_service_is_away_and_follow_it_when_it_is_there(fake_service):
+    fake_service.library.create("birds")
+    with Client(fake_service.url, retries=0) as client:
+        sets, templates = set_choices(client, "animals")
+        assert (sets["value"], [value for _, value in sets["choices"]][:2]) == ("animals", ["", "animals"])
+        assert templates["choices"][0][1] == ""
+        assert set_choices(client, "of an earlier model")[0]["value"] == ""
+        libraries = library_update(client, None)
+        assert (libraries["choices"], libraries["value"]) == (["birds"], "birds")
+        fake_service.stop()
+        for update in (*set_choices(client, "animals"), library_update(client, "birds")):
+            assert "choices" not in update
+            assert "value" not in update
 
 
 @pytest.mark.parametrize(

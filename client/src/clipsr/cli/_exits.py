@@ -20,6 +20,7 @@ from clipsr import (
     NotFoundError,
 )
 from clipsr._files import describe_unwritable
+from clipsr.cli._text import escape_controls
 
 _COMMAND = "clipsr-client"
 
@@ -61,9 +62,10 @@ class QuietGroup(click.Group):
 
 
 def report(message: str) -> None:
-    """Print a sentence on standard error, if that can be written."""
+    """Print a sentence on standard error, if that can be written; it may hold what somebody else wrote."""
+    lines = "\n".join(escape_controls(line) for line in message.split("\n"))
     with contextlib.suppress(OSError):
-        click.echo(f"{_COMMAND}: {message}", err=True)
+        click.echo(f"{_COMMAND}: {lines}", err=True)
 
 
 def report_unwritable(error: OSError) -> ExitCode:

@@ -11,15 +11,19 @@ import gradio as gr
 from clipsr import Client, Fit, Route
 from clipsr.ui import _markup
 from clipsr.ui._classify_view import ClassifyForm, answer_classify
-from clipsr.ui._widgets import ask_model, image_field, template_choices
+from clipsr.ui._widgets import ask_model, image_field, template_choices, template_update
 
 _TYPED = ""  # in place of a label set's name: the labels are typed
 _CALLS_AT_ONCE = 4  # of this page, all visitors together; gradio's default is 1
 _BEGINNING = "Drop an image, name some labels, and press Classify."
 
 
-def add_classify_page(client: Client, pages: gr.Blocks) -> None:
-    """Add the fields and what they do; the sets to choose from are asked for whenever the page is loaded."""
+def add_classify_page(client: Client, pages: gr.Blocks, tab: gr.Tab) -> None:
+    """Add the fields and what they do.
+
+    The sets to choose from are asked for whenever the page is loaded or shown, and after an answer: a page that was
+    loaded while the service was away has them then.
+    """
     with gr.Row(equal_height=False):
         with gr.Column(min_width=300):
             image = image_field("Image")
@@ -50,7 +54,7 @@ def add_classify_page(client: Client, pages: gr.Blocks) -> None:
         )
         return answer_classify(client, form)
 
-    gr.on(
+    answered = gr.on(
         [button.click, typed.submit],
         classify,
         inputs=[image, label_set, typed, template, route, fit, top_k],
@@ -65,16 +69,30 @@ def add_classify_page(client: Client, pages: gr.Blocks) -> None:
         api_visibility="private",
         show_progress="hidden",
     )
-    pages.load(
-        lambda: _choices(client), outputs=[label_set, template], api_visibility="private", show_progress="hidden"
-    )
+    for event in (pages.load, tab.select, answered.then):
+        event(
+            lambda chosen: set_choices(client, chosen),
+            inputs=label_set,
+            outputs=[label_set, template],
+            api_visibility="private",
+            show_progress="hidden",
+        )
 
 
-def _choices(client: Client) -> tuple[dict[str, Any], dict[str, Any]]:
+def set_choices(client: Client, chosen: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the label and template sets as they are now; as they were while the service cannot be asked.
+
+    Args:
+        client: asks the service.
+        chosen: the label set to show, if it is still there; otherwise the labels are typed.
+    """
     info = ask_model(client)
-    sets = {} if info is None else info.label_sets
-    named = [(f"@{name}: {len(labels)} labels", name) for name, labels in sets.items()]
-    return gr.update(choices=[("Labels that I type", _TYPED), *named]), gr.update(choices=template_choices(info))
+    if info is None:
+        return gr.skip(), gr.skip()
+    named = [(f"@{name}: {len(labels)} labels", name) for name, labels in info.label_sets.items()]
+    value = chosen if chosen in info.label_sets else _TYPED
+    sets = gr.update(choices=[("Labels that I type", _TYPED), *named], value=value)
+    return sets, template_update(info)
 
 
 def _add_options() -> tuple[gr.Dropdown, gr.Radio, gr.Radio, gr.Slider]:

@@ -46,12 +46,12 @@ class PageView:
     next_start: Start | None = None
 
 
-def library_names(client: Client, *, timeout_s: float) -> list[str]:
-    """Return the libraries of the service; none where it cannot be asked, the pages then say why."""
+def library_names(client: Client, *, timeout_s: float) -> list[str] | None:
+    """Return the libraries of the service; None where it cannot be asked, the pages then say why."""
     try:
         return [library.name for library in client.list_libraries(timeout_s=timeout_s)]
     except ClipsrError:
-        return []
+        return None
 
 
 def chosen_library(client: Client, name: str | None) -> Library:

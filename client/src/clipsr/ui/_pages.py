@@ -23,6 +23,16 @@ _ADDRESSES = """() => {
     const tab = event.target.closest("button[role=tab]");
     if (tab && address(tab) !== here()) history.pushState(null, "", address(tab));
   });
+  // As of the ARIA pattern "Tabs": the arrows lead along them, round the ends, Home and End to the ends.
+  document.addEventListener("keydown", event => {
+    const shown = tabs().filter(tab => tab.offsetParent), at = shown.indexOf(event.target);
+    const steps = { ArrowRight: at + 1, ArrowLeft: at - 1 + shown.length, Home: 0, End: shown.length - 1 };
+    if (at < 0 || !(event.key in steps)) return;
+    event.preventDefault();
+    const next = shown[steps[event.key] % shown.length];
+    next.click();
+    next.focus();
+  });
   addEventListener("popstate", show);
   if (location.hash) show();
 }"""
@@ -37,8 +47,8 @@ def make_pages(client: Client) -> gr.Blocks:
         # the next page has it at once.
         chosen = gr.Textbox("", visible=False)
         with gr.Tabs():
-            with gr.Tab("Classify"):
-                add_classify_page(client, pages)
+            with gr.Tab("Classify") as classify:
+                add_classify_page(client, pages, classify)
             with gr.Tab("Search") as search:
                 add_search_page(client, search, chosen)
             with gr.Tab("Library") as library:

@@ -9,7 +9,7 @@ import gradio as gr
 from clipsr import Client
 from clipsr.ui import _markup
 from clipsr.ui._search_view import SearchForm, answer_search
-from clipsr.ui._widgets import ask_model, image_field, library_update, share_choice, template_choices
+from clipsr.ui._widgets import ask_model, image_field, library_update, share_choice, template_choices, template_update
 
 _BY_TEXT, _BY_IMAGE = "words", "an image"
 _CALLS_AT_ONCE = 4  # of this page, all visitors together; gradio's default is 1
@@ -56,7 +56,7 @@ def add_search_page(client: Client, tab: gr.Tab, chosen: gr.Textbox) -> None:
     )
     share_choice(library, chosen)
     tab.select(
-        lambda name: (library_update(client, name), gr.update(choices=template_choices(ask_model(client)))),
+        lambda name: (library_update(client, name), template_update(ask_model(client))),
         inputs=chosen,
         outputs=[library, template],
         api_visibility="private",

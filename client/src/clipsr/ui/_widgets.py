@@ -38,7 +38,7 @@ def image_field(label: str, *, visible: bool = True) -> gr.Image:
 
 
 def library_update(client: Client, chosen: str | None, *, otherwise: str | None = None) -> dict[str, Any]:
-    """Return the choices of a field for libraries as they are now.
+    """Return the choices of a field for libraries as they are now; as they were while the service cannot be asked.
 
     Args:
         client: asks the service.
@@ -46,6 +46,8 @@ def library_update(client: Client, chosen: str | None, *, otherwise: str | None 
         otherwise: the one to show if it is not; the first one if that is not there either.
     """
     names = library_names(client, timeout_s=INFO_TIMEOUT_S)
+    if names is None:
+        return gr.skip()
     wanted = next((name for name in (chosen, otherwise, *names) if name in names), None)
     return gr.update(choices=names, value=wanted)
 
@@ -74,6 +76,11 @@ def template_choices(info: ModelInfo | None) -> list[tuple[str, str]]:
         return [("The service's default", "")]
     sets = [(f"@{name}: {_count(values)}", f"@{name}") for name, values in info.template_sets.items()]
     return [(f"The service's default: {info.default_templates}", ""), *sets]
+
+
+def template_update(info: ModelInfo | None) -> dict[str, Any]:
+    """Return the choices of a field for templates as they are now; as they were where the service did not answer."""
+    return gr.skip() if info is None else gr.update(choices=template_choices(info))
 
 
 def _count(values: tuple[str, ...]) -> str:
