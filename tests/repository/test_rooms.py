@@ -156,7 +156,7 @@ def test_training_reaches_each_other_back_end_through_one_module() -> None:
 
 # The models and their checkpoints, through the packages' public names; not the training around them.
 # Data and evaluation: quantization calibrates on images, and says what they are embedded as.
-PUBLIC_FOR_EXPORT = {"clip", "data", "evaluation", "liif", "prompts"}
+PUBLIC_FOR_EXPORT = {"adapt", "clip", "data", "evaluation", "liif", "prompts"}
 
 
 def not_for_export(modules: set[str]) -> list[str]:

@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from clipsr_training._fit import FitOptions
-from clipsr_training.adapt._photos import AdaptBatch, DrawDataset, DrawOptions, Photos, collate, draw
+from clipsr_training.adapt._photos import AdaptBatch, Draw, DrawDataset, DrawOptions, Photos, collate, draw
 from clipsr_training.adapt._recipe import AdaptRecipe
 from clipsr_training.adapt._rendering import quantize, render_canvases
 from clipsr_training.clip import ClipCheckpoint
@@ -84,8 +84,8 @@ class AdaptModule(LightningModule):
         self.held_out = [draw(held_out.square(i), _HELD_OUT_DRAWS + i, self.draw_options) for i in range(len(held_out))]
         self.best: tuple[float, dict[str, Tensor]] | None = None
 
-    def train_dataloader(self) -> DataLoader[AdaptBatch]:
-        """Return the draws of the current segment."""
+    def train_dataloader(self) -> DataLoader[Draw]:
+        """Return the draws of the current segment, in batches that `collate` makes."""
         done = self.current_epoch * STEPS_PER_SEGMENT
         # Lightning deals the draws out to the devices.
         per_step = self.recipe.batch_size * self.trainer.world_size

@@ -125,7 +125,7 @@ def _thumbnail(photos: Photos, index: int, sizes: tuple[int, int], seed: int, *,
     square = photos.square(index)
     rng = generator(seed, index, f"route {sizes} {is_lossy}")
     size = min(int(rng.integers(sizes[0], sizes[1] + 1)), len(square))
-    drawn = draw_thumbnail(rng, (size, size), square.shape[:2])
+    drawn = draw_thumbnail(rng, (size, size), (len(square), len(square)))
     last = FileFormat(quality=int(rng.integers(60, 96)))
     before = replace(drawn, files=drawn.files[:-1] if is_lossy else ())
     pixels = make_thumbnail(square, before, rng)
