@@ -45,7 +45,7 @@ class Serve:
         self.state_dir, self.journal = StateDir(folder / "state"), folder / "journal"
         self.journal.touch()
         self.variables: dict[str, str] = {}
-        self._bin, self._repository = environment / "bin", repository
+        self._bin, self.repository = environment / "bin", repository
 
     def command(self, verb, *flags):
         return [str(self._bin / "python"), "-m", "clipsr_serving.launcher", verb, *flags]
@@ -53,7 +53,7 @@ class Serve:
     def up_flags(self):
         ports = [flag for name in ("grpc", "metrics") for flag in (f"--triton-{name}-port", "0")]
         triton = ["--triton", "path", "--triton-path", str(self._bin / "tritonserver")]
-        return [*triton, *ports, "--listen", "127.0.0.1:0", "--repository", str(self._repository), "--timeout", "60"]
+        return [*triton, *ports, "--listen", "127.0.0.1:0", "--repository", str(self.repository), "--timeout", "60"]
 
     def options(self):
         # Coverage and warnings of the outer run are none of the children's business.

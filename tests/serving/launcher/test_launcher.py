@@ -215,6 +215,32 @@ class TestRestart:
         assert f"{name} runs but does not answer: 3 probes in a row failed" in process.stderr.read()
         process.stderr.close()
 
+    @pytest.mark.parametrize("name", ["triton", "gateway"])
+    def test_both_start_with_a_model_that_was_exported_meanwhile(self, serve, repository, tmp_path, name):
+        serve.repository = shutil.copytree(repository, tmp_path / "exported")
+        process = serve.start()
+        before = {child.name: child for child in serve.state_dir.read().children}
+        path = serve.repository / "manifest.json"
+        manifest = json.loads(path.read_text())
+        path.write_text(json.dumps(manifest | {"digest": "sha256:" + "0" * 64}))
+        os.kill(before[name].pid, signal.SIGKILL)
+
+        def are_both_new() -> bool:
+            state = serve.state_dir.read()
+            pids = {child.name: child.pid for child in state.children} if state else {}
+            return (
+                state is not None
+                and state.phase == "ready"
+                and all(pids.get(other) not in (None, child.pid) for other, child in before.items())
+            )
+
+        wait_until(are_both_new, process)
+        assert not any(child.is_alive for child in before.values())
+        process.terminate()
+        assert process.wait(60) == 0
+        assert "holds another model by now; Triton and the gateway both start with it" in process.stderr.read()
+        process.stderr.close()
+
     def test_a_gateway_that_hangs_while_triton_is_away_is_replaced(self, serve):
         process = serve.start("--probe-interval", "0.2", "--probe-timeout", "2")
         triton, gateway = serve.state_dir.read().children

@@ -30,7 +30,7 @@ def find_service(repository: Path, environment: Mapping[str, str]) -> str | None
         if is_here and _is_locked(path.with_name("lock")):
             return (
                 f"clipsr-serve runs on {repository} (pid {state.get('pid')}, --name {path.parent.name}); it answers "
-                "with the model that it has loaded until `clipsr-serve down` and `up`"
+                "with the model that it has loaded until `clipsr-serve down` and `up`, or a crash"
             )
     return None
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from clipsr_serving.errors import LaunchError
+from clipsr_serving.errors import ArtifactError, LaunchError
 from clipsr_serving.launcher._gateway import find_gateway, make_gateway_argv, make_gateway_check
 from clipsr_serving.launcher._logs import follow_logs
 from clipsr_serving.launcher._options import Endpoint, Ports, UpOptions, claim_ports, parse_endpoint
@@ -30,6 +30,7 @@ from clipsr_serving.launcher._triton.command import TritonCommand, choose_triton
 from clipsr_serving.launcher._triton.probe import is_gateway_alive, is_triton_alive, is_triton_ready, run_canary
 from clipsr_serving.launcher._triton.profiles import choose_profile, default_profile, read_cpu_flags, require_machine
 from clipsr_serving.launcher._triton.repository import check_repository, require_plain_paths
+from clipsr_serving.manifest import Manifest, read_manifest
 
 _POLL_S = 0.2
 # How much log to keep, twice at most: a container's /tmp is memory, and a request leaves about 300 bytes.
@@ -48,6 +49,10 @@ class _StopRequestedError(Exception):
     """A signal asked to stop while something was awaited."""
 
 
+class _ModelChangedError(Exception):
+    """The repository holds another model than the one that is served."""
+
+
 def run_service(options: UpOptions, state_dir: StateDir) -> None:
     """Start everything, wait for the end, stop everything.
 
@@ -60,26 +65,38 @@ def run_service(options: UpOptions, state_dir: StateDir) -> None:
     stop.listen()
     with state_dir.lock():
         _refuse_orphans(state_dir)
-        manifest = check_repository(options.repository)
-        kind = choose_triton(options)
-        require_plain_paths(options.repository, state_dir.path, triton_kind=kind)
-        requested = options.profile or default_profile(options.repository, triton_kind=kind)
-        choice = choose_profile(requested, options.repository, manifest, cpu_flags=read_cpu_flags())
-        options = replace(options, profile=choice.config_name)
-        ports = claim_ports(options)
-        command = make_triton_command(options, ports=ports, state_dir=state_dir.path)
-        require_machine(options.profile, options.repository, manifest, triton_kind=kind)
-        if choice.message:
-            _say(choice.message)
-        service = _Service(options, ports, command, state_dir, stop)
+        ports: Ports | None = None
         try:
-            service.start()
-            service.watch()
+            while True:
+                chosen, kind, manifest = _choose(options, state_dir)
+                ports = ports or claim_ports(chosen)
+                command = make_triton_command(chosen, ports=ports, state_dir=state_dir.path)
+                require_machine(chosen.profile, chosen.repository, manifest, triton_kind=kind)
+                service = _Service(chosen, ports, command, manifest.digest, state_dir, stop)
+                try:
+                    service.start()
+                    service.watch()
+                    return
+                except _ModelChangedError:
+                    _say(f"{options.repository} holds another model by now; Triton and the gateway both start with it")
+                finally:
+                    service.stop()
         except _StopRequestedError:
-            pass
+            return
         finally:
-            service.stop()
             state_dir.clear()
+
+
+def _choose(options: UpOptions, state_dir: StateDir) -> tuple[UpOptions, str, Manifest]:
+    """Check what is to be served; return the options with a profile, the kind of Triton, and the manifest."""
+    manifest = check_repository(options.repository)
+    kind = choose_triton(options)
+    require_plain_paths(options.repository, state_dir.path, triton_kind=kind)
+    requested = options.profile or default_profile(options.repository, triton_kind=kind)
+    choice = choose_profile(requested, options.repository, manifest, cpu_flags=read_cpu_flags())
+    if choice.message:
+        _say(choice.message)
+    return replace(options, profile=choice.config_name), kind, manifest
 
 
 def _refuse_orphans(state_dir: StateDir) -> None:
@@ -95,9 +112,16 @@ class _Service:
     """The two processes, started and stopped in order."""
 
     def __init__(
-        self, options: UpOptions, ports: Ports, command: TritonCommand, state_dir: StateDir, stop: StopRequest
+        self,
+        options: UpOptions,
+        ports: Ports,
+        command: TritonCommand,
+        digest: str,
+        state_dir: StateDir,
+        stop: StopRequest,
     ) -> None:
         self._options = options
+        self._digest = digest
         self._state_dir = state_dir
         self._stop = stop
         self._deadline = time.monotonic() + options.timeout_s
@@ -165,6 +189,7 @@ class _Service:
         return self._spawn("triton", self._command.argv, self._command.environment)
 
     def _spawn(self, name: str, argv: Sequence[str], environment: Mapping[str, str]) -> ManagedProcess:
+        self._require_same_model()
         niceness = _TRITON_NICENESS if name == "triton" else 0
         marked = {**environment, STATE_DIR_VARIABLE: str(self._state_dir.path)}
         process = ManagedProcess(name, argv, marked, self._state_dir.log(name), niceness=niceness)
@@ -172,6 +197,16 @@ class _Service:
             threading.Thread(target=follow_logs, args=([process.log], sys.stderr), daemon=True).start()
             self._followed.add(name)
         return process
+
+    def _require_same_model(self) -> None:
+        """Let no process start, or work, with another model than the other: an export may have replaced it meanwhile.
+
+        Raises:
+            _ModelChangedError: it has. A repository that is gone or damaged is left to what starts from it.
+        """
+        with contextlib.suppress(ArtifactError):
+            if read_manifest(self._options.repository).digest != self._digest:
+                raise _ModelChangedError
 
     def start(self) -> None:
         """Triton first, then the gateway; returns when the service answers a real request.
@@ -189,6 +224,7 @@ class _Service:
             self._wait(self._gateway.probe, "The gateway")
         else:
             run_canary(self._addresses["grpc"])
+        self._require_same_model()
         for unit in self._units:
             unit.mark_ready()
         self._enter("ready")
@@ -239,6 +275,7 @@ class _Service:
             if self._phase == "ready" and not is_ready:
                 away_since = time.monotonic()
             elif self._phase != "ready" and is_ready:
+                self._require_same_model()
                 _say(f"ready again after {time.monotonic() - away_since:.1f} s")
             self._enter("ready" if is_ready else "restarting")
             self._limit_logs()
