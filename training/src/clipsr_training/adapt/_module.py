@@ -12,10 +12,10 @@ from lightning import LightningModule
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from clipsr_training._fit import FitOptions
-from clipsr_training.adapt._photos import AdaptBatch, Draw, DrawDataset, DrawOptions, Photos, collate, draw
+from clipsr_training.adapt._photos import AdaptBatch, DrawDataset, DrawOptions, Photos, collate, draw
 from clipsr_training.adapt._recipe import AdaptRecipe
 from clipsr_training.adapt._rendering import quantize, render_canvases
 from clipsr_training.clip import ClipCheckpoint
@@ -84,7 +84,7 @@ class AdaptModule(LightningModule):
         self.held_out = [draw(held_out.square(i), _HELD_OUT_DRAWS + i, self.draw_options) for i in range(len(held_out))]
         self.best: tuple[float, dict[str, Tensor]] | None = None
 
-    def train_dataloader(self) -> DataLoader[Draw]:
+    def train_dataloader(self) -> DataLoader[AdaptBatch]:
         """Return the draws of the current segment, in batches that `collate` makes."""
         done = self.current_epoch * STEPS_PER_SEGMENT
         # Lightning deals the draws out to the devices.
@@ -97,7 +97,7 @@ class AdaptModule(LightningModule):
         )
         n_workers = self.options.n_workers
         return DataLoader(
-            dataset,
+            cast("Dataset[AdaptBatch]", dataset),
             batch_size=self.recipe.batch_size,
             collate_fn=collate,
             num_workers=n_workers,

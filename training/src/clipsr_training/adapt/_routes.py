@@ -124,8 +124,9 @@ def _thumbnail(photos: Photos, index: int, sizes: tuple[int, int], seed: int, *,
     """Return the file of a thumbnail: reduced and damaged as adaptation draws it, saved as asked."""
     square = photos.square(index)
     rng = generator(seed, index, f"route {sizes} {is_lossy}")
-    size = min(int(rng.integers(sizes[0], sizes[1] + 1)), len(square))
-    drawn = draw_thumbnail(rng, (size, size), (len(square), len(square)))
+    side = int(square.shape[0])
+    size = min(int(rng.integers(sizes[0], sizes[1] + 1)), side)
+    drawn = draw_thumbnail(rng, (size, size), (side, side))
     last = FileFormat(quality=int(rng.integers(60, 96)))
     before = replace(drawn, files=drawn.files[:-1] if is_lossy else ())
     pixels = make_thumbnail(square, before, rng)
