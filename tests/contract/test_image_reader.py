@@ -98,7 +98,7 @@ READ = {
     "grey and alpha with a profile": encode(picture("LA"), icc_profile=bytes(16) + b"GRAY" + bytes(200)),
     "a profile that unpacks to too much": encode(picture(), icc_profile=bytes(5_000_000)),
     "a text that unpacks to too much": behind(
-        encode(picture()), chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(bytes(5_000_000)))
+        encode(picture()), chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(5_000_000)))
     ),
     "palette, transparent": encode(picture("P"), transparency=3),
     "CMYK": encode(picture("CMYK"), "JPEG"),
