@@ -301,7 +301,7 @@ async def test_senders_of_nothing_leave_places_to_other_keys_and_spend_their_rat
     slow = add_key(keys, "slow", limits=KeyLimits(items_per_second=0.01, burst=3))
     other = add_key(keys, "other", limits=None)
     one = await start(
-        operations=OperationsConfig(api_keys=keys, admission=AdmissionConfig(max_reading=4, read_timeout_s=1.5))
+        operations=OperationsConfig(api_keys=keys, admission=AdmissionConfig(max_reading=4, read_timeout_s=4))
     )
     receiving = one.gateway.operations.admission.receiving
     silent = [silent_call(one, metadata=bearer(slow)) for _ in range(3)]
