@@ -277,13 +277,16 @@ async def test_bytes_of_waiting_requests_are_bounded(start, backend, request_of,
 
 async def test_senders_of_nothing_lose_their_places_to_those_who_send(start, request_of, detailed, until):
     """Also where all come from one address and have no key."""
-    one = await start(operations=OperationsConfig(admission=AdmissionConfig(max_reading=4)))
+    admission = AdmissionConfig(max_reading=4, read_timeout_s=300)  # no place is lost by that
+    one = await start(operations=OperationsConfig(admission=admission))
     receiving = one.gateway.operations.admission.receiving
     silent = [silent_call(one) for _ in range(6)]
     await until(lambda: (receiving.in_use, receiving.waiting) == (3, 3))
     answers = await asyncio.wait_for(asyncio.gather(*(classify(one, request_of()) for _ in range(4))), 40)
     assert all(answer.results for answer in answers)
-    error = await refused(silent[0])
+    endings = [asyncio.ensure_future(refused(call)) for call in silent]  # which comes first is the network's choice
+    ended, _ = await asyncio.wait(endings, timeout=60, return_when=asyncio.FIRST_COMPLETED)
+    error = ended.pop().result()
     assert (error.code(), detailed(error).reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "MESSAGE_SLOW")
     assert detailed(error).retry_s == 1
     registry = one.gateway.operations.metrics.registry
@@ -294,6 +297,7 @@ async def test_senders_of_nothing_lose_their_places_to_those_who_send(start, req
     assert registry.get_sample_value("clipsr_gateway_messages_waiting") == receiving.waiting
     for call in silent:
         call.cancel()
+    await asyncio.gather(*endings, return_exceptions=True)
     await until(lambda: (receiving.in_use, receiving.waiting) == (0, 0))
 
 
