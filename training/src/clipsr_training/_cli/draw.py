@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import io
 from pathlib import Path
 
@@ -97,12 +98,10 @@ def _draw(clip: ClipCheckpoint, options: DrawOptions, start: Image.Image | None)
     background = None if start is None else _to_tensor(start, clip.image_size_px)
     with progress_bar() as bar:
         task = bar.add_task(options.text, total=options.n_steps)
-        try:
+        with contextlib.suppress(KeyboardInterrupt):  # what is drawn is kept
             for drawing in draw(clip, options, background):
                 drawings.append(drawing)
                 bar.update(task, completed=drawing.step)
-        except KeyboardInterrupt:
-            pass  # what is drawn is kept
     return drawings
 
 
