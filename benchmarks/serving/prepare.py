@@ -59,8 +59,9 @@ def make_repository(folders: Folders) -> None:
     stamp.unlink(missing_ok=True)
     # Models that are there no more would be served, too.
     shutil.rmtree(folders.repository, ignore_errors=True)
-    export = [str(Path(sys.executable).with_name("clipsr-export")), "clip", "--model", folders.model]
-    export += ["--weights", str(weights), "--name", f"{folders.model}-random"]
+    # This form says its activation: OpenCLIP's file does not, and published weights of some models differ in it.
+    export = [str(Path(sys.executable).with_name("clipsr-export"))]
+    export += ["--clip", str(folders.weights / "transformers"), "--name", f"{folders.model}-random"]
     # Random weights have no accuracy to lose; real photos keep the ranges that int8 is calibrated on plausible.
     _run([*export, "--output", str(folders.repository), "--int8", str(_ROOT / "samples")])
     stamp.write_text(digest, encoding="utf-8")
