@@ -15,12 +15,12 @@ from rich.text import Text
 
 from clipsr import Client, ImageFilter, ImagePage, Library, LibraryInfo
 from clipsr._display.description import format_bytes
+from clipsr._display.text import escape_controls
 from clipsr.cli._csv import CsvWriter
 from clipsr.cli._exits import ExitCode, report
 from clipsr.cli._library.options import OutputFormat
 from clipsr.cli._library.output import write_sheet
 from clipsr.cli._library.rows import IMAGE_COLUMNS, print_table, write_rows
-from clipsr.cli._text import escape_controls
 
 _PAGE_SIZE = 500  # below the service's LibraryLimits.max_page_size
 

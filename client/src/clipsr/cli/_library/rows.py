@@ -13,8 +13,9 @@ from rich.text import Text
 
 from clipsr import SearchHit, StoredImage
 from clipsr._display.description import format_bytes
+from clipsr._display.text import escape_controls
 from clipsr.cli._csv import CsvWriter
-from clipsr.cli._text import escape_controls, fit_left, shorten_float
+from clipsr.cli._text import fit_left, shorten_float
 
 IMAGE_COLUMNS = (
     "sha256",
