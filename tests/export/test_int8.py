@@ -252,3 +252,12 @@ def test_numbers_out_of_range_are_a_wrong_command_line(options, capsys):
         main(options)
     assert ended.value.code == 2
     assert "must be" in capsys.readouterr().err
+
+
+def test_images_of_a_folder_are_those_that_training_takes(tmp_path):
+    for name in ("a.png", "b.GIF", "c.tif", "._a.png", "d.txt"):
+        (tmp_path / name).write_bytes(b"")
+    found = ["a.png", "b.GIF", "c.tif"]
+    assert [path.name for path in find_samples(tmp_path)] == found
+    assert [Path(name).name for name in open_calibration(str(tmp_path)).names] == found
+    assert find_samples(tmp_path / "nowhere") == ()
