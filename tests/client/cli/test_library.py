@@ -448,6 +448,12 @@ class TestListing:
             ("other", "0", "true"),
         ]
 
+    def test_a_pipe_has_no_edge(self, run, fake_service):
+        fake_service.library.create("n" * 64)
+        _, row = run("library", "list").out.splitlines()
+        assert row.startswith("n" * 64 + " ")
+        assert row.endswith("as served")
+
     @pytest.mark.parametrize("options", [("--tag", "x"), ("--newest",), ("--page", "2"), ("--html", "x.html")])
     def test_options_for_images_need_a_library(self, run, filled, options):
         done = run("library", "list", *options)

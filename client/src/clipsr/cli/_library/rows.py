@@ -109,10 +109,16 @@ def make_table(found: Iterable[SearchHit | StoredImage], console: Console) -> Ta
 
 def print_table(found: Iterable[SearchHit | StoredImage]) -> None:
     """Print the table on standard output."""
+    console = make_console()
+    console.print(make_table(found, console))
+
+
+def make_console() -> Console:
+    """Return standard output for tables."""
     console = Console(file=sys.stdout, markup=False, highlight=False, emoji=False)
     if not console.is_terminal:
         console.width = 100_000  # a pipe has no edge
-    console.print(make_table(found, console))
+    return console
 
 
 def describe_hit(rank: int, hit: SearchHit) -> str:
