@@ -93,7 +93,7 @@ async def test_who_has_just_begun_keeps_its_place():
 
 
 async def test_connections_of_a_caller_take_turns():
-    """Two programs behind one address, or with one key: hundreds of calls of one of them come after one of the other."""
+    """Two programs behind one address, or with one key: a call of one does not come after hundreds of the other."""
     senders = Senders(4)
     for _ in range(20):
         await senders.begin("host", "silent", connection="first")

@@ -185,12 +185,10 @@ async def test_images_are_updated_by_name_or_filter(stub):
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 async def test_texts_are_found_in_any_unicode_form(stub, form):
-    """macOS writes é in file names as two characters, most keyboards as one."""
+    """File names of macOS have é as two characters, most keyboards type one."""
     composed, apart = "caf\u00e9", "cafe\u0301"
     said = [(composed, apart), (apart, composed)]
-    await add(
-        stub, [new_image(n, source=f"{a}/{n}.png", tags=[b], metadata={"k": b}) for n, (a, b) in enumerate(said)]
-    )
+    await add(stub, [new_image(n, source=f"{a}/{n}.png", tags=[b], metadata={"k": b}) for n, (a, b) in enumerate(said)])
     images = await list_all(stub)
     assert {image.source for image in images} == {f"{composed}/0.png", f"{apart}/1.png"}  # as given: they name files
     hashes = sorted(image.sha256 for image in images)
