@@ -232,7 +232,7 @@ class LibraryLimits:
         max_metadata_value_bytes: UTF-8 bytes of one of them.
         max_thumbnail_side_px: longest side of a library's thumbnails.
         max_original_bytes: bytes of an image file that is kept; of larger ones only thumbnail and vector are.
-        max_delete_hashes: images that one request deletes by their names.
+        max_delete_hashes: images that one request deletes or changes by their hashes.
     """
 
     max_libraries: int

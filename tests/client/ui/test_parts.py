@@ -28,7 +28,7 @@ from clipsr.ui._library_view import chosen_library
 from clipsr.ui._middleware import make_middleware
 from clipsr.ui._widgets import library_update
 
-HOSTILE = '<img src=x onerror="alert(1)">&\'"'
+HOSTILE = '<img src=x onerror="alert(1)">\u202e&\'"'
 
 
 def stored(**changes):
@@ -67,7 +67,8 @@ def stored(**changes):
 )
 def test_text_from_elsewhere_stays_text(html):
     assert "<img src=x" not in html
-    assert "&lt;img src=x onerror=&quot;alert(1)&quot;&gt;" in html
+    assert r"&lt;img src=x onerror=&quot;alert(1)&quot;&gt;\u202e" in html
+    assert "\u202e" not in html
 
 
 def test_bars_are_as_long_as_probabilities():

@@ -86,7 +86,7 @@ def describe_libraries(info: ModelInfo) -> Iterator[tuple[str, str]]:
     yield "values of an image", f"{limits.max_metadata:,} of at most {format_bytes(limits.max_metadata_value_bytes)}"
     yield "images found", f"{limits.max_top_k:,}"
     yield "images of a page", f"{limits.max_page_size:,}"
-    yield "hashes to delete", f"{limits.max_delete_hashes:,}"
+    yield "images named by hash", f"{limits.max_delete_hashes:,}"
 
 
 def _describe_caller(caller: CallerLimits) -> Iterator[str]:

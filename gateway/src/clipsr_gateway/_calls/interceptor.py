@@ -120,7 +120,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
 
         async def serve(messages: AsyncIterator[bytes], context: _Context) -> Any:
             try:
-                async with self._health_receiving.acquire(_host(context)):
+                async with self._health_receiving.acquire(_host(context), context.peer()):
                     raw = await _next(messages, timeout_s=_HEALTH_TIMEOUT_S)
                     if len(raw) > _HEALTH_QUESTION_BYTES:
                         raise _malformed(f"A health check has at most {_HEALTH_QUESTION_BYTES:,} bytes.")
@@ -199,7 +199,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
         # A call with a nearer deadline is ended by gRPC; a clock of ours would cost it a task and a timer.
         timeout_s = self._read_timeout_s if left_s is None or left_s > self._read_timeout_s else None
         try:
-            async with self._admission.receiving.acquire(call.caller or _host(context)):
+            async with self._admission.receiving.acquire(call.caller or _host(context), context.peer()):
                 return await _next(messages, timeout_s=timeout_s)
         except (DeadlineExceededError, SlowMessageError):
             if call.caller is not None:

@@ -18,11 +18,11 @@ from clipsr import (
     UpscaledImage,
     UpscaleFormat,
 )
+from clipsr._display.text import escape_controls
 from clipsr._files import describe_unwritable, write_atomically
 from clipsr.cli._exits import ExitCode, report
 from clipsr.cli._inputs import check_paths, no_image, read_item, report_left_out, walk_images
 from clipsr.cli._progress import make_progress
-from clipsr.cli._text import escape_controls
 from clipsr.cli._upscale.outputs import STDOUT, Job, plan_outputs
 
 _SIZE = re.compile(r"([0-9]{1,9})[xX×]([0-9]{1,9})")
