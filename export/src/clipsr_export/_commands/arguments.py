@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from clipsr_export._repository.running import find_service
+from clipsr_training.data import find_images
 
 if TYPE_CHECKING:
     # argparse gives its own result type of add_subparsers() no public name.
     Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # pyright: ignore[reportPrivateUsage]
-
-_SAMPLE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -105,4 +104,4 @@ def warn_of_service(repository: Path) -> None:
 
 def find_samples(folder: Path) -> tuple[Path, ...]:
     """Return the images of a folder, sorted; none where it is absent."""
-    return tuple(sorted(p for p in folder.glob("*") if p.suffix.lower() in _SAMPLE_SUFFIXES))
+    return tuple(find_images(folder, recursive=False))
