@@ -15,6 +15,7 @@ from clipsr_training._cli.arguments import (
     PREPROCESS_HELP,
     HelpFormatter,
     parse_labels,
+    plain_warnings,
     positive,
     rate,
     real,
@@ -48,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `clipsr-train`; returns the exit code (0 done, 1 bad data, disk or run, 130 interrupted)."""
     arguments = build_parser().parse_args(argv)
     try:
-        path = arguments.run(arguments)
+        with plain_warnings("clipsr-train"):
+            path = arguments.run(arguments)
     except (OSError, ValueError) as error:
         print(f"clipsr-train: {error}", file=sys.stderr)
         return 1
