@@ -90,6 +90,7 @@ def test_tables_two_folders_down(tmp_path):
     assert open_set(str(tmp_path / "set")).classnames == ("cat", "polar bear")
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # datasets leaves metadata.csv open
 @pytest.mark.parametrize("place", ["", "train"])
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_an_image_folder_with_metadata(tmp_path, place, kind):
