@@ -74,6 +74,16 @@ def test_a_repository_with_a_card(tmp_path, is_bare):
         open_set(str(tmp_path / "set"), SetOptions(split="val"))
 
 
+def test_an_incomplete_copy_is_said(tmp_path):
+    for split in ("train", "test"):
+        write_table(tmp_path / f"set/data/{split}-00000-of-00002.parquet", [0, 1])
+    size = ("    num_bytes: 1000", "    num_examples: 4")
+    counts = ("  splits:", "  - name: train", *size, "  - name: test", *size, "configs:")
+    write_text(tmp_path / "set/README.md", *"\n".join(CARD).replace("configs:", "\n".join(counts)).split("\n"))
+    with pytest.raises(ValueError, match=r"it holds other rows than its README\.md counts; copy it in full"):
+        open_set(str(tmp_path / "set"))
+
+
 def test_one_of_several_configurations_is_named_behind_a_colon(tmp_path):
     write_table(tmp_path / "set/a/test-0.parquet", [0, 1])
     write_table(tmp_path / "set/b/test-0.parquet", [1, 0, 1])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
-from datasets.exceptions import DatasetGenerationError
+from datasets.exceptions import DatasetGenerationError, ExpectedMoreSplitsError, NonMatchingSplitsSizesError
 
 from clipsr_training.data._columns import (
     CAPTION_COLUMNS,
@@ -113,6 +113,8 @@ def _explained(what_failed: str) -> Iterator[None]:
 def _reason(error: BaseException) -> str:
     while isinstance(error, DatasetGenerationError) and error.__cause__ is not None:
         error = error.__cause__
+    if isinstance(error, NonMatchingSplitsSizesError | ExpectedMoreSplitsError):
+        return "it holds other rows than its README.md counts; copy it in full, or correct the counts there"
     first, *more = str(error).strip().splitlines() or [type(error).__name__]
     if first.startswith("Unknown split"):
         return f"{first} Choose with --split."
