@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"clipsr-train: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interruption:
-        print(f"clipsr-train: {interruption or 'interrupted'}", file=sys.stderr)
+        print(f"clipsr-train: {str(interruption) or 'interrupted'}", file=sys.stderr)
         return 130
     if rank_zero_only.rank == 0:  # of several devices' processes, one speaks
         print(path)
