@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,7 @@ from clipsr_serving.errors import InputError
 from clipsr_serving.images import read_image as served_image
 from clipsr_training._cli.evaluate import main
 from clipsr_training.data import check_images, decode, open_set, read_image, read_pairs
-from clipsr_training.data._images import find_objection, read_size
+from clipsr_training.data._images import find_objection, is_lossy, read_size
 from clipsr_training.liif import ModulatedLIIF, save_liif
 from clipsr_training.liif._data import read_images
 from clipsr_training.liif._encoders import EDSR
@@ -100,6 +103,34 @@ def test_what_the_service_refuses_is_refused(name):
         decode(content, "row 7")
     assert "BytesIO" not in str(caught.value)
     assert find_objection(content)
+
+
+def test_heic_that_cannot_be_read_here_is_named_and_not_left_out(tmp_path):
+    """Without the extra `heif`."""
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0heicmif1" + bytes(200))
+    code = (
+        "import sys; sys.modules['pillow_heif'] = None\n"
+        "from clipsr_training.data import check_images, open_set\n"
+        "check_images(open_set(sys.argv[1]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False)
+    assert re.search(r"1 of 1 images .*: cat/a\.heic \(This is a HEIC image \(one of JPEG, PNG, .*\)\)", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "expected"),
+    [
+        ("JPEG", {}, True),
+        ("AVIF", {}, True),
+        ("HEIF", {}, True),
+        ("WEBP", {}, True),
+        ("WEBP", {"lossless": True}, False),
+        ("PNG", {}, False),
+    ],
+)
+def test_lossy_files_are_told_from_others(kind, options, expected):
+    assert is_lossy(file(rgb(), kind, **options)) is expected
 
 
 def test_a_bright_16_bit_image_is_not_clipped():

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -218,6 +219,13 @@ def _stopped_after_one_segment(recipe, folder, output, options):
     module = _train.LiifTrainingModule(recipe, images, seed=fit_options.seed, n_workers=0)
     _fit.fit(module, fit_options, settings=_train.run_settings(recipe, images), max_epochs=1)
     return module
+
+
+def test_an_image_smaller_than_a_patch_is_named(tmp_path, image_folder, capsys):
+    Image.new("RGB", (90, 47)).save(image_folder / "low.png")
+    assert train_main(["liif", "--data", str(image_folder), "--output", str(tmp_path / "run")]) == 1
+    expected = f"clipsr-train: {image_folder / 'low.png'} has a side of 47 px; patches need at least 48 px\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_a_run_is_not_overwritten_and_nothing_is_not_resumed(tmp_path, image_folder, capsys):

@@ -32,6 +32,7 @@ from clipsr_export._tokenizer.build import build_tokenizer, pad_token_id
 from clipsr_training import prompts
 from clipsr_training.adapt import RouteRule
 from clipsr_training.clip import ClipCheckpoint
+from clipsr_training.data import read_image
 from clipsr_training.liif import Upscaler, describe_upscaler
 
 # Canvas sides that requests are padded to, so that images of different sizes share a batch.
@@ -164,8 +165,7 @@ def _canvases(plan: ExportPlan) -> Iterator[dict[str, npt.NDArray[Any]]]:
         yield {"canvas": canvas, "box": np.array(boxes, dtype=np.float32)}
     for path in plan.samples:
         side = CANVAS_SIZES_PX[1]
-        with Image.open(path) as image:
-            array = np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC))
+        array = np.asarray(Image.fromarray(read_image(path)).resize((side, side), Image.Resampling.BICUBIC))
         canvas = np.ascontiguousarray(array.transpose(2, 0, 1)[None])
         yield {"canvas": canvas, "box": np.array([[0, 0, side, side]], dtype=np.float32)}
 
@@ -176,8 +176,7 @@ def _pixels(plan: ExportPlan) -> Iterator[dict[str, npt.NDArray[Any]]]:
     size = plan.clip.image_size_px
     yield {"pixels": rng.integers(0, 256, (3, 3, size, size), dtype=np.uint8)}
     for path in plan.samples:
-        with Image.open(path) as image:
-            array = np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
+        array = np.asarray(Image.fromarray(read_image(path)).resize((size, size), Image.Resampling.BICUBIC))
         yield {"pixels": np.ascontiguousarray(array.transpose(2, 0, 1)[None])}
 
 

@@ -15,6 +15,7 @@ from clipsr_training._cli.arguments import (
     PREPROCESS_HELP,
     HelpFormatter,
     parse_labels,
+    plain_warnings,
     positive,
     rate,
     real,
@@ -28,6 +29,7 @@ from clipsr_training.clip._recipes import RECIPES as CLIP_RECIPES
 from clipsr_training.clip._rendering import Rendering
 from clipsr_training.clip._train import train_clip
 from clipsr_training.data import SetOptions
+from clipsr_training.interrupts import interrupted_by_sigterm
 from clipsr_training.liif._recipes import RECIPES as LIIF_RECIPES
 from clipsr_training.liif._train import train_liif
 
@@ -48,12 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `clipsr-train`; returns the exit code (0 done, 1 bad data, disk or run, 130 interrupted)."""
     arguments = build_parser().parse_args(argv)
     try:
-        path = arguments.run(arguments)
+        with interrupted_by_sigterm(), plain_warnings("clipsr-train"):
+            path = arguments.run(arguments)
     except (OSError, ValueError) as error:
         print(f"clipsr-train: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interruption:
-        print(f"clipsr-train: {interruption or 'interrupted'}", file=sys.stderr)
+        print(f"clipsr-train: {str(interruption) or 'interrupted'}", file=sys.stderr)
         return 130
     if rank_zero_only.rank == 0:  # of several devices' processes, one speaks
         print(path)

@@ -31,12 +31,12 @@ class PatchBatch(NamedTuple):
     hr: Tensor
 
 
-def read_images(folders: Sequence[str | Path]) -> list[np.ndarray]:
+def read_images(folders: Sequence[str | Path], *, least_side_px: int = 1) -> list[np.ndarray]:
     """Decode every image below the folders once, as RGB uint8 [H, W, 3].
 
     Raises:
         FileNotFoundError: a folder is missing or holds no image.
-        ValueError: a file with an image's ending can't be decoded.
+        ValueError: a file with an image's ending can't be decoded, or is smaller than that.
     """
     images: list[np.ndarray] = []
     for folder in map(Path, folders):
@@ -45,7 +45,11 @@ def read_images(folders: Sequence[str | Path]) -> list[np.ndarray]:
             raise FileNotFoundError(
                 f"no images below {folder}; expected a folder of {', '.join(sorted(IMAGE_ENDINGS))}"
             )
-        images += map(read_image, paths)
+        for path in paths:
+            image = read_image(path)
+            if (side := min(image.shape[:2])) < least_side_px:
+                raise ValueError(f"{path} has a side of {side} px; patches need at least {least_side_px} px")
+            images.append(image)
     return images
 
 
@@ -53,7 +57,8 @@ class PatchDataset(Dataset[PatchBatch]):
     """Sample i is a pure function of (seed, i), so that a resumed run sees what an uninterrupted one sees.
 
     Args:
-        images: RGB uint8 [H, W, 3] each; those too small for a patch at a drawn scale are drawn at a smaller one.
+        images: RGB uint8 [H, W, 3] each, no side below `patch_size`; those too small for a patch at a drawn scale are
+            drawn at a smaller one.
         n_samples: length.
         first_index: index of the first sample, for a run that continues.
         patch_size: P, side of the low-resolution patch.
@@ -75,9 +80,6 @@ class PatchDataset(Dataset[PatchBatch]):
         scale_max: float = 4.0,
         seed: int = 0,
     ) -> None:
-        smallest = min(min(image.shape[:2]) for image in images)
-        if smallest < patch_size:
-            raise ValueError(f"an image has a side of {smallest} px; patches need at least {patch_size} px")
         self.images = images
         self.n_samples = n_samples
         self.first_index = first_index

@@ -136,8 +136,8 @@ def train_liif(recipe: LiifRecipe, folders: Sequence[Path], options: FitOptions)
         FileNotFoundError: a folder is missing or holds no image.
         ValueError: an image cannot be read, or is smaller than a patch.
     """
-    images = read_images(folders)
     with open_run(options):
+        images = read_images(folders, least_side_px=recipe.patch_size)
         return _train_in_folder(recipe, images, options)
 
 
