@@ -122,7 +122,7 @@ def test_nothing_of_an_archive_is_left_out_in_silence(tmp_path):
     ("content", "sentence"),
     [
         (b"{not json", r"a\.tar: 0\.json is not JSON"),
-        (b"[1, 2]", r"a\.tar: 0\.json has none of caption, text, title"),
+        (b"[1, 2]", r"a\.tar: 0\.json holds no object but a list"),
         (b'{"caption": 7}', r"a\.tar: 0\.json: the caption is no text but of type int \(7\)"),
         (b'{"caption": {"raw": "a", "lang": "en"}}', r"the caption is no text but of type dict"),
         (b'{"caption": ["a", 7]}', r"the caption is no text but of type int"),
