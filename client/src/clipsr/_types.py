@@ -304,12 +304,14 @@ class RouteRule:
     """The route that small images of one kind take by themselves, and what it was chosen by.
 
     Attributes:
-        max_side_px: applies up to this shorter side, above that of the rule before.
-        is_lossy: applies to JPEG and WebP files; otherwise to all others.
+        max_side_px: applies up to this shorter side, above that of the rules before.
+        is_lossy: applies to JPEG, lossy WebP, AVIF and HEIC files; otherwise to all others.
         route: "upscaled" or "native".
         upscaled_agreement: how often super-resolution answers a damaged copy of a photo as the photo is answered.
         native_agreement: likewise the native route.
         n_images: copies that both were measured on.
+        max_noise: applies up to this estimated standard deviation of the noise in the colours, in levels of 255, above
+            that of the rule before with this size; None to any.
     """
 
     max_side_px: int
@@ -318,6 +320,7 @@ class RouteRule:
     upscaled_agreement: float
     native_agreement: float
     n_images: int
+    max_noise: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

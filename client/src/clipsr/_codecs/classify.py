@@ -241,6 +241,7 @@ def _decode_rule(rule: classifier_pb2.RouteRule) -> RouteRule:
         upscaled_agreement=rule.upscaled_agreement,
         native_agreement=rule.native_agreement,
         n_images=rule.n_images,
+        max_noise=rule.max_noise if rule.HasField("max_noise") else None,
     )
 
 

@@ -119,8 +119,9 @@ def _export(arguments: argparse.Namespace, clip: ClipCheckpoint, name: str) -> N
     if arguments.photos is not None:
         rules = measure_routes(clip, upscaler, arguments.photos, read_nouns(arguments.anchors))
         for rule in rules:
+            noise = "" if rule.max_noise is None else f", noise up to {rule.max_noise:g}"
             _print(
-                f"route up to {rule.max_side_px} px, {'JPEG or WebP' if rule.is_lossy else 'lossless'}: {rule.route} "
+                f"route up to {rule.max_side_px} px, {'JPEG' if rule.is_lossy else 'lossless'}{noise}: {rule.route} "
                 f"(agreement {rule.upscaled_agreement:.1%} upscaled, {rule.native_agreement:.1%} native)"
             )
     plan = ExportPlan(

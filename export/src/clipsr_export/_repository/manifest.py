@@ -127,9 +127,11 @@ class RouteRule(_Model):
     """The route of small images of one kind, and what it was chosen by."""
 
     max_side_px: Count
-    """Applies up to this shorter side, above that of the rule before."""
+    """Applies up to this shorter side, above that of the rules before."""
     is_lossy: bool
-    """Applies to JPEG and WebP files; otherwise to all others."""
+    """Applies to JPEG, lossy WebP, AVIF and HEIC files; otherwise to all others."""
+    max_noise: Annotated[float, Field(ge=0)] | None = None
+    """Applies up to this standard deviation of the noise in the colours; to any where it is absent."""
     route: Literal["upscaled", "native"]
     upscaled_agreement: float = Field(ge=0, le=1)
     """How often super-resolution answers a damaged copy as the native route answers the photo."""

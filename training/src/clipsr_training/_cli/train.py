@@ -86,7 +86,10 @@ def _add_liif(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.add_argument("--recipe", choices=sorted(LIIF_RECIPES), default="fast", help="model and hyperparameters")
     parser.add_argument("--data", nargs="+", type=Path, required=True, metavar="DIR", help=_DATA_HELP)
     parser.add_argument(
-        "--upscaler", type=Path, metavar="FILE", help="weights to start from, whose model takes the place of the recipe's"
+        "--upscaler",
+        type=Path,
+        metavar="FILE",
+        help="weights to start from, whose model takes the place of the recipe's",
     )
     parser.add_argument("--steps", type=positive, help="optimizer steps, instead of the recipe's")
     parser.add_argument("--batch-size", type=positive, help="patches a step, instead of the recipe's")

@@ -124,9 +124,7 @@ def sample_picture(model: Upscaler, image: np.ndarray, scale_max: float) -> np.n
     return np.concatenate((blocks, sample.sr["bicubic"], sample.sr["model"], sample.hr), axis=1)
 
 
-def run_settings(
-    recipe: LiifRecipe, images: Sequence[np.ndarray], start: Upscaler | None = None
-) -> dict[str, object]:
+def run_settings(recipe: LiifRecipe, images: Sequence[np.ndarray], start: Upscaler | None = None) -> dict[str, object]:
     """Return everything that trained weights depend on."""
     pixels = digest_files(lambda i: repr(images[i].shape).encode() + images[i].tobytes(), len(images))
     started = None if start is None else digest_modules(start, facts=str(start.scale_max))
