@@ -22,7 +22,7 @@ from clipsr_training.data import read_image
 from clipsr_training.liif import LIIF, ModulatedLIIF, save_liif
 from clipsr_training.liif._data import read_images
 from clipsr_training.liif._encoders import EDSR
-from clipsr_training.liif._evaluate import list_images, make_sample, resize
+from clipsr_training.liif._evaluate import Input, list_images, make_sample, resize
 from clipsr_training.liif._metrics import Convention, psnr, ssim
 from clipsr_training.liif._report import Comparison, SrReport, draw_comparison
 from clipsr_training.liif._strips import upscale_in_strips
@@ -160,6 +160,27 @@ def test_the_picture_shows_the_asked_image_at_the_asked_scale(checkpoint, image_
     gap, caption, factor = 8, 28, 384 // 150
     truth = picture[gap + caption :, 3 * (150 * factor + gap) + gap :][: 120 * factor, : 150 * factor]
     assert np.array_equal(truth[::factor, ::factor], hr)
+
+
+def test_inputs_may_be_damaged(checkpoint, image_folder, tmp_path, capsys):
+    arguments = ["sr", "--checkpoint", str(checkpoint), "--data", str(image_folder), "--scales", "2"]
+    psnr: dict[str, float] = {}
+    for name, options in {
+        "clean": [],
+        "jpeg": ["--jpeg", "20"],
+        "aliased": ["--kernel", "nearest"],
+        "noisy": ["--noise", "16"],
+    }.items():
+        output = tmp_path / name
+        assert main([*arguments, *options, "--output", str(output)]) == 0
+        (scale,) = json.loads((output / "report.json").read_text("utf-8"))["sets"][0]["scales"]
+        psnr[name] = scale["bicubic"]["psnr_db"]
+    assert max(psnr, key=lambda name: psnr[name]) == "clean"
+    assert len(set(psnr.values())) == 4
+    assert "inputs reduced by bicubic, noise of standard deviation 16;" in (tmp_path / "noisy/report.md").read_text("utf-8")
+    assert "inputs reduced by nearest;" in (tmp_path / "aliased/report.md").read_text("utf-8")
+    hr = read_images([image_folder])[0]
+    assert np.array_equal(Input().make(hr, (60, 75)), resize(hr, (60, 75)))
 
 
 def test_a_large_image_is_shown_by_its_middle(checkpoint):
