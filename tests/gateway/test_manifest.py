@@ -7,8 +7,9 @@ from typing import NoReturn
 
 import pytest
 
+from clipsr.v1 import types_pb2
 from clipsr_gateway import Limits, ManifestError, load_manifest
-from clipsr_gateway._manifest import Manifest
+from clipsr_gateway._manifest import Manifest, UpscaleModel
 
 
 def test_reads_what_export_writes(repository):
@@ -19,10 +20,25 @@ def test_reads_what_export_writes(repository):
 
 
 def test_an_older_export_does_not_say_how_far_the_upscaler_looks(repository, document):
-    assert load_manifest(repository).receptive_field_px == 5
+    clean = types_pb2.UPSCALE_RECIPE_CLEAN
+    assert load_manifest(repository).upscale_models == {clean: UpscaleModel(name="upscale", receptive_field_px=5)}
     del document["upscaler"]["receptive_field_px"]
     (repository / "manifest.json").write_text(json.dumps(document))
-    assert load_manifest(repository).receptive_field_px is None
+    assert load_manifest(repository).upscale_models[clean].receptive_field_px is None
+
+
+def test_a_recipe_of_the_future_is_not_published(repository, document):
+    entry = {"model": "upscale_x", "architecture": "x", "scale_max": 4.0, "receptive_field_px": 7}
+    document["upscale_recipes"] = {"robust": entry, "vivid": entry}
+    (repository / "manifest.json").write_text(json.dumps(document))
+    manifest = load_manifest(repository)
+    robust = types_pb2.UPSCALE_RECIPE_ROBUST
+    assert manifest.upscale_models == {robust: UpscaleModel(name="upscale_x", receptive_field_px=7)}
+    assert manifest.info.upscale_recipes == [robust]
+    del entry["model"]
+    (repository / "manifest.json").write_text(json.dumps(document))
+    with pytest.raises(ManifestError, match=r"upscale_recipes\.robust\.model"):
+        load_manifest(repository)
 
 
 def test_unknown_fields_are_ignored(repository, document):

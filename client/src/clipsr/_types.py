@@ -32,6 +32,7 @@ RouteTaken = Literal["upscaled", "native"]
 """The path that an image took: super-resolution, or CLIP's own bicubic resize."""
 
 UpscaleFormat = Literal["png", "jpeg", "webp", "tiff", "bmp"]
+UpscaleRecipe = Literal["clean", "robust"]
 """The kind of file that an upscaled image is written as; "jpeg" and "bmp" hold no transparency."""
 
 
@@ -348,6 +349,7 @@ class ModelInfo:
         artifacts: the files that are served.
         gateway_version: version of the gateway.
         route_rules: which route small images take by themselves, as measured at export; what no rule names is native.
+        upscale_recipes: what Client.upscale() may be asked for.
     """
 
     name: str
@@ -369,3 +371,4 @@ class ModelInfo:
     artifacts: tuple[Artifact, ...]
     gateway_version: str
     route_rules: tuple[RouteRule, ...] = ()
+    upscale_recipes: tuple[UpscaleRecipe, ...] = ()

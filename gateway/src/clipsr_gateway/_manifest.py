@@ -20,6 +20,19 @@ PLACEHOLDER = "{}"
 
 
 @dataclass(frozen=True, kw_only=True)
+class UpscaleModel:
+    """What renders pictures for people by one recipe.
+
+    Attributes:
+        name: of the model in the repository.
+        receptive_field_px: pixels around a box that it sees; None where an older export does not say.
+    """
+
+    name: str
+    receptive_field_px: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The parts of manifest.json that the gateway reads.
 
@@ -30,7 +43,7 @@ class Manifest:
         image_size_px: R, side of what `upscale` renders.
         embed_dim: D, width of an embedding.
         context_length: tokens that the text encoder reads.
-        receptive_field_px: pixels around a box that `upscale` sees; None where an older export does not say.
+        upscale_models: by the recipe's number on the wire.
         default_templates: "@" and the name of a template set.
         label_sets: labels by name.
         template_sets: templates by name, each with one "{}".
@@ -43,7 +56,7 @@ class Manifest:
     image_size_px: int
     embed_dim: int
     context_length: int
-    receptive_field_px: int | None
+    upscale_models: Mapping[int, UpscaleModel]
     default_templates: str
     label_sets: Mapping[str, tuple[str, ...]]
     template_sets: Mapping[str, tuple[str, ...]]
@@ -88,7 +101,7 @@ def load_manifest(repository: Path, *, limits: Limits | None = None) -> Manifest
         image_size_px=document.image_encoder.image_size_px,
         embed_dim=document.image_encoder.embed_dim,
         context_length=document.text_encoder.context_length,
-        receptive_field_px=document.upscaler.receptive_field_px,
+        upscale_models=_upscale_models(document),
         default_templates=document.default_templates,
         label_sets=document.label_sets,
         template_sets=document.template_sets,
@@ -130,6 +143,11 @@ class _Upscaler(Strict):
     receptive_field_px: Annotated[int, Field(ge=0)] | None = None
 
 
+class _PictureUpscaler(Strict):
+    model: _Text
+    receptive_field_px: Annotated[int, Field(ge=0)]
+
+
 class _Scoring(Strict):
     function: Literal["softmax", "sigmoid"]
     logit_scale: float
@@ -167,6 +185,7 @@ class _Document(Strict):
     default_templates: _Text
     artifacts: dict[str, _Artifact]
     route_rules: tuple[_RouteRule, ...] = ()
+    upscale_recipes: dict[str, _PictureUpscaler] | None = None
 
     @field_validator("default_templates")
     @classmethod
@@ -195,6 +214,18 @@ def _check_sets(path: Path, document: _Document, limits: Limits) -> None:
             if longest > limits.max_label_bytes:
                 what = f"has an entry of {longest:,} bytes; at most {limits.max_label_bytes:,} are served"
                 raise ManifestError(path, f"{where} {what}. Export a shorter one.")
+
+
+def _upscale_models(document: _Document) -> Mapping[int, UpscaleModel]:
+    if document.upscale_recipes is None:
+        model = UpscaleModel(name="upscale", receptive_field_px=document.upscaler.receptive_field_px)
+        return {types_pb2.UPSCALE_RECIPE_CLEAN: model}
+    numbers = {"clean": types_pb2.UPSCALE_RECIPE_CLEAN, "robust": types_pb2.UPSCALE_RECIPE_ROBUST}
+    return {
+        numbers[name]: UpscaleModel(name=entry.model, receptive_field_px=entry.receptive_field_px)
+        for name, entry in document.upscale_recipes.items()
+        if name in numbers
+    }
 
 
 def _route_table(document: _Document) -> RouteTable:
@@ -226,6 +257,7 @@ def _model_info(document: _Document) -> classifier_pb2.ModelInfo:
         canvas_sizes_px=sorted(document.upscaler.canvas_sizes_px),
         native_min_side_px=document.native_min_side_px,
         route_rules=_route_rules(document),
+        upscale_recipes=sorted(_upscale_models(document)),
         logit_scale=document.scoring.logit_scale,
         logit_bias=document.scoring.logit_bias,
         scoring_function=document.scoring.function,

@@ -27,6 +27,8 @@ def describe_model(info: ModelInfo) -> Iterator[tuple[str, str]]:
     bias = f" and bias {info.logit_bias:g}" if info.logit_bias else ""
     yield "image encoder", f"{info.image_architecture}, {side} × {side} px, embeddings of {info.embed_dim}"
     yield "upscaler", f"{info.upscaler_architecture}, canvases of {canvases} px"
+    if info.upscale_recipes:
+        yield "upscale recipes", ", ".join(info.upscale_recipes)
     yield "route", _describe_route(info)
     yield "text encoder", f"the first {info.context_length} tokens of a text"
     yield "probability", f"{info.scoring_function} of the cosines at scale {info.logit_scale:g}{bias}"
