@@ -196,7 +196,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"small-pictures: {error}", file=sys.stderr)
         return 1
-    notes = [f"Configuration: `benchmarks/accuracy/{_CONFIGURATION.name}`, SHA-256 {hashlib.sha256(content).hexdigest()}."]
+    digest = hashlib.sha256(content).hexdigest()
+    notes = [f"Configuration: `benchmarks/accuracy/{_CONFIGURATION.name}`, SHA-256 {digest}."]
     if missing:
         notes.append(f"Not finished, and left out: {'; '.join(missing)}.")
     if arguments.limit is not None:
@@ -221,7 +222,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--before", type=Path, default=checkpoints / "liif-fast/liif.safetensors", help="arm R1")
     parser.add_argument("--small", type=Path, default=checkpoints / "clipsr-small", help="the bundled CLIP model")
     parser.add_argument("--small-upscaler", type=Path, help="adapted to it; absent: its table is left out")
-    parser.add_argument("--cifar10", type=Path, default=_ROOT / "../shared/data/cifar10/test.parquet", help="its test set")
+    cifar10 = _ROOT / "../shared/data/cifar10/test.parquet"
+    parser.add_argument("--cifar10", type=Path, default=cifar10, help="its test set")
     parser.add_argument(
         "--repository", type=Path, default=_ROOT / "model_repository", help="whose manifest decides the route auto"
     )

@@ -131,7 +131,7 @@ def report_markdown(
         "Of one arm: bootstrap over the images. Differences: images paired, seeds by Student's t; p adjusted by Holm.",
         "## What was promised",
         _promises(comparison, configuration),
-        "The native route is left as it was by construction: these arms change the upscaler's weights and nothing else.",
+        "The native route is as it was by construction: these arms change the upscaler's weights and nothing else.",
         "## By cell",
         _cells(comparison),
     ]
@@ -223,7 +223,8 @@ def _promises(comparison: Comparison, configuration: Mapping[str, Any]) -> str:
 
 def _cells(comparison: Comparison) -> str:
     pools = list(comparison.adapted)
-    lines = [f"| cell | R0 | R1 | {' | '.join(f'R2, {pool}' for pool in pools)} |", f"|---|---|---|{'---|' * len(pools)}"]
+    head = " | ".join(f"R2, {pool}" for pool in pools)
+    lines = [f"| cell | R0 | R1 | {head} |", f"|---|---|---|{'---|' * len(pools)}"]
     for size, reduction in [*_CELLS, *((_OWN[0], reduction) for reduction in LR12_REDUCTIONS)]:
         arms: tuple[Rendering, ...] = ("bicubic", "liif")
         found = [comparison.cell(comparison.before, size, reduction, arm).mean() for arm in arms]
@@ -235,7 +236,8 @@ def _cells(comparison: Comparison) -> str:
 
 
 def _served(served: AsServed) -> str:
-    lines = ["| pictures | super-resolution | plain resize | auto | auto − plain resize, points |", "|---|---|---|---|---|"]
+    head = "| pictures | super-resolution | plain resize | auto | auto − plain resize, points |"
+    lines = [head, "|---|---|---|---|---|"]
     for row in served.rows:
         values = [f"{100 * row.correct[name].mean():.1f}" for name in ("liif", "bicubic", "auto")]
         lines.append(f"| {row.title} | {' | '.join(values)} | {points(row.gain())} |")

@@ -171,8 +171,8 @@ def picture_options(folder) -> list[str]:
     torch.manual_seed(1)
     other = ModulatedLIIF(EDSR(n_resblocks=2, n_feats=8), latent_dim=16, scale_max=8.0).eval()
     save_liif(other, folder / "other.safetensors")
-    shutil.copy(folder / "other.safetensors", folder / "same.safetensors")
-    return ["--picture-upscaler", str(folder / "other.safetensors"), "--robust-upscaler", str(folder / "same.safetensors")]
+    same = shutil.copy(folder / "other.safetensors", folder / "same.safetensors")
+    return ["--picture-upscaler", str(folder / "other.safetensors"), "--robust-upscaler", str(same)]
 
 
 def test_pictures_get_models_of_their_own(repository, repo_root, tmp_path):

@@ -177,8 +177,9 @@ def test_inputs_may_be_damaged(checkpoint, image_folder, tmp_path, capsys):
         psnr[name] = scale["bicubic"]["psnr_db"]
     assert max(psnr, key=lambda name: psnr[name]) == "clean"
     assert len(set(psnr.values())) == 4
-    assert "inputs reduced by bicubic, noise of standard deviation 16;" in (tmp_path / "noisy/report.md").read_text("utf-8")
-    assert "inputs reduced by nearest;" in (tmp_path / "aliased/report.md").read_text("utf-8")
+    noisy, aliased = ((tmp_path / name / "report.md").read_text("utf-8") for name in ("noisy", "aliased"))
+    assert "inputs reduced by bicubic, noise of standard deviation 16;" in noisy
+    assert "inputs reduced by nearest;" in aliased
     hr = read_images([image_folder])[0]
     assert np.array_equal(Input().make(hr, (60, 75)), resize(hr, (60, 75)))
 

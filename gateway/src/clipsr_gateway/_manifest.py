@@ -56,7 +56,7 @@ class Manifest:
     image_size_px: int
     embed_dim: int
     context_length: int
-    upscale_models: Mapping[int, UpscaleModel]
+    upscale_models: Mapping[types_pb2.UpscaleRecipe, UpscaleModel]
     default_templates: str
     label_sets: Mapping[str, tuple[str, ...]]
     template_sets: Mapping[str, tuple[str, ...]]
@@ -216,7 +216,7 @@ def _check_sets(path: Path, document: _Document, limits: Limits) -> None:
                 raise ManifestError(path, f"{where} {what}. Export a shorter one.")
 
 
-def _upscale_models(document: _Document) -> Mapping[int, UpscaleModel]:
+def _upscale_models(document: _Document) -> Mapping[types_pb2.UpscaleRecipe, UpscaleModel]:
     if document.upscale_recipes is None:
         model = UpscaleModel(name="upscale", receptive_field_px=document.upscaler.receptive_field_px)
         return {types_pb2.UPSCALE_RECIPE_CLEAN: model}

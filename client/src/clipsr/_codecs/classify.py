@@ -47,7 +47,7 @@ _ROUTES: dict[str, types_pb2.Route] = {
     "upscaled": types_pb2.ROUTE_UPSCALED,
     "native": types_pb2.ROUTE_NATIVE,
 }
-RECIPES: dict[int, UpscaleRecipe] = {
+RECIPES: dict[types_pb2.UpscaleRecipe, UpscaleRecipe] = {
     types_pb2.UPSCALE_RECIPE_CLEAN: "clean",
     types_pb2.UPSCALE_RECIPE_ROBUST: "robust",
 }

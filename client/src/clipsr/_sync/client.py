@@ -255,7 +255,7 @@ class Client(ServiceClient):
             timeout_s: deadline, in seconds; None takes the client's. Large outputs take a minute on a small machine.
 
         Raises:
-            InvalidRequestError: the image, the size, the format or the recipe is wrong; docs/errors.md lists the reasons.
+            InvalidRequestError: image, size, format or recipe is wrong; docs/errors.md lists the reasons.
             ServiceUnavailableError: nobody answers, or the service cannot work at the moment.
             DeadlineError: it took too long.
             ServiceError: the service failed.

@@ -191,8 +191,8 @@ def classify(
     type=click.Choice(["clean", "robust"]),
     default="clean",
     show_default=True,
-    help="clean for pictures that were reduced well; robust removes aliasing, JPEG's blocks and noise, where the service "
-    "offers it.",
+    help="clean for pictures that were reduced well; robust removes aliasing, JPEG's blocks and noise, where the "
+    "service offers it.",
 )
 @click.option("--force", "is_forced", is_flag=True, help="Replace outputs that exist.")
 @connection_options(timeout_s=_UPSCALE_TIMEOUT_S)

@@ -78,8 +78,8 @@ def add_clip_options(parser: argparse.ArgumentParser) -> None:
         "--robust-upscaler",
         type=Path,
         metavar="FILE",
-        help="LIIF weights for such pictures of unknown origin, of clipsr-train liif --recipe robust (absent: this recipe "
-        "is not offered)",
+        help="LIIF weights for such pictures of unknown origin, of clipsr-train liif --recipe robust (absent: this "
+        "recipe is not offered)",
     )
     parser.add_argument("--name", help="name of the model in the manifest (default: the checkpoint's)")
     parser.add_argument(

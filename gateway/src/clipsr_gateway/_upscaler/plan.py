@@ -39,7 +39,7 @@ class UpscalePlan:
 
 
 def plan_upscale(
-    request: upscaler_pb2.UpscaleRequest, *, limits: Limits, models: Mapping[int, UpscaleModel]
+    request: upscaler_pb2.UpscaleRequest, *, limits: Limits, models: Mapping[types_pb2.UpscaleRecipe, UpscaleModel]
 ) -> UpscalePlan:
     """Check a request without decoding its image.
 
@@ -86,7 +86,7 @@ def plan_upscale(
     )
 
 
-def _recipe_violation(number: int, models: Mapping[int, UpscaleModel]) -> Violation:
+def _recipe_violation(number: int, models: Mapping[types_pb2.UpscaleRecipe, UpscaleModel]) -> Violation:
     names = {value: name for name, value in types_pb2.UpscaleRecipe.items()}
     published = ", ".join(names[each] for each in sorted(models))
     if number in names:
