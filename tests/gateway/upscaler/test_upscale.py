@@ -137,9 +137,7 @@ async def test_each_recipe_is_rendered_by_its_model(start, backend, repository, 
 async def test_a_recipe_that_is_not_served_is_refused_by_name(start, detailed):
     one = await start()
     answer = await refused(one, detailed, request_of(PNG, scale=2, recipe=types_pb2.UPSCALE_RECIPE_ROBUST))
-    assert answer.message == (
-        "UPSCALE_RECIPE_ROBUST is not published by this service; it has UPSCALE_RECIPE_CLEAN."
-    )
+    assert answer.message == ("UPSCALE_RECIPE_ROBUST is not published by this service; it has UPSCALE_RECIPE_CLEAN.")
 
 
 @pytest.mark.parametrize("number", LOSSLESS)

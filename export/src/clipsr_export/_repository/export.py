@@ -110,8 +110,7 @@ class ExportPlan:
         """Return the model of each recipe: an upscaler that has one already gets no second."""
         names = {id(self.upscaler): "upscale"}
         return {
-            recipe: names.setdefault(id(upscaler), _PICTURE_MODELS[recipe])
-            for recipe, upscaler in self.recipes.items()
+            recipe: names.setdefault(id(upscaler), _PICTURE_MODELS[recipe]) for recipe, upscaler in self.recipes.items()
         }
 
     def added_models(self) -> dict[str, Upscaler]:
