@@ -173,8 +173,9 @@ def test_inputs_may_be_damaged(checkpoint, image_folder, tmp_path, capsys):
     }.items():
         output = tmp_path / name
         assert main([*arguments, *options, "--output", str(output)]) == 0
-        (scale,) = json.loads((output / "report.json").read_text("utf-8"))["sets"][0]["scales"]
-        psnr[name] = scale["bicubic"]["psnr_db"]
+        report = json.loads((output / "report.json").read_text("utf-8"))
+        psnr[name] = report["sets"][0]["scales"][0]["methods"]["bicubic"]["psnr_db"]
+    assert report["inputs"] == {"kernel": "bicubic", "noise": 16, "jpeg_quality": None}
     assert max(psnr, key=lambda name: psnr[name]) == "clean"
     assert len(set(psnr.values())) == 4
     noisy, aliased = ((tmp_path / name / "report.md").read_text("utf-8") for name in ("noisy", "aliased"))
@@ -263,5 +264,5 @@ def test_an_infinite_psnr_is_null_in_json(checkpoint, tmp_path):
 
 
 def test_the_report_has_a_page_without_a_picture():
-    report = SrReport(checkpoint="x.pth", convention=Convention(), sets=())
+    report = SrReport(checkpoint="x.pth", convention=Convention(), made=Input(), sets=())
     assert "comparison.png" not in report.markdown(None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +91,7 @@ class SrReport:
             "schema_version": 1,
             "checkpoint": self.checkpoint,
             "convention": self.convention.name,
+            "inputs": asdict(self.made),
             "sets": [{"name": entry.name, "scales": [_fields(s) for s in entry.scores]} for entry in self.sets],
         }
         return to_json(content, indent=2) + "\n"
