@@ -76,7 +76,11 @@ def test_the_page_says_what_was_met_and_what_was_missed(comparison):
     rng = np.random.default_rng(0)
 
     def row(title: str, auto: float) -> Row:
-        correct = {"liif": rng.random(N) < 0.6, "bicubic": np.arange(N) < 0.5 * N, "auto": np.arange(N) < round(auto * N)}
+        correct = {
+            "liif": rng.random(N) < 0.6,
+            "bicubic": np.arange(N) < 0.5 * N,
+            "auto": np.arange(N) < round(auto * N),
+        }
         return Row(title, correct)
 
     served = AsServed(model={"model": "small"}, rows=(row("one", 0.49), row("two", 0.56)))
