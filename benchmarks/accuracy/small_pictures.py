@@ -26,7 +26,7 @@ from clipsr_training._files import make_output_folder, write_atomically
 from clipsr_training.clip import load_clip
 from clipsr_training.data import ImageSet, open_set
 from clipsr_training.evaluation._backends.manifest import read_routes
-from clipsr_training.evaluation._backends.pixels import Rendering
+from clipsr_training.evaluation._backends.pixels import Rendering, Route
 from clipsr_training.evaluation._backends.torch import TorchBackend
 from clipsr_training.evaluation._cells import measure_cells
 from clipsr_training.evaluation._degraded import DamagedCondition, DegradedPlan
@@ -106,7 +106,7 @@ class Measuring:
             batch_size=_BATCH,
         )
         correct = plan.results(self._measure(name, plan))[0].correct
-        routes = (("liif", "upscaled"), ("bicubic", "native"), ("auto", "auto"))
+        routes: tuple[tuple[Rendering, Route], ...] = (("liif", "upscaled"), ("bicubic", "native"), ("auto", "auto"))
         return {rendering: correct[DamagedCondition(None, None, route)] for rendering, route in routes}
 
     def _measure(self, name: str, plan: LowResolutionPlan | DegradedPlan) -> Any:

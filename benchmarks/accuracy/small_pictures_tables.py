@@ -178,7 +178,8 @@ def report_json(comparison: Comparison, served: AsServed | None, notes: Sequence
 
 def _arms(comparison: Comparison) -> str:
     lines = ["| arm | LR-12 | over the better of R0 and R1, points | p |", "|---|---|---|---|"]
-    for name, rendering in (("R0, bicubic", "bicubic"), ("R1, LIIF before", "liif")):
+    before: tuple[tuple[str, Rendering], ...] = (("R0, bicubic", "bicubic"), ("R1, LIIF before", "liif"))
+    for name, rendering in before:
         lines.append(f"| {name} | {bootstrap_mean(comparison.lr12(comparison.before, rendering)).percent()} | – | – |")
     better = bootstrap_mean(comparison.better_before()).percent()
     lines.append(f"| the better of both in each cell | {better} | – | – |")

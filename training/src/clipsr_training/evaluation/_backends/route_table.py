@@ -89,7 +89,8 @@ class RouteTable:
         noise = 0.0
         if len({rule.route for rule in nearest}) > 1 and size_hw[0] * size_hw[1] <= _MOST_DECODED_PIXELS:
             noise = estimate_noise(read_pixels())
-        return next((rule.route for rule in nearest if rule.max_noise is None or noise <= rule.max_noise), "native")
+        rule = next((rule for rule in nearest if rule.max_noise is None or noise <= rule.max_noise), None)
+        return "native" if rule is None else rule.route
 
 
 def is_lossy(content: bytes) -> bool:
