@@ -36,7 +36,7 @@ MANIFEST := model_repository/manifest.json
 # What is exported without ARGS: checkpoints/, and an int8 image encoder calibrated on the sample photos.
 BUNDLED := --int8 samples
 EXPORTED_FROM := $(shell find checkpoints export/src samples -type f -not -name '*.pyc' 2> /dev/null)
-GENERATED := $(MANIFEST) model_repository/*/1/model.onnx model_repository/*/1/model.onnx.data \
+GENERATED := $(MANIFEST) model_repository/upscale_* model_repository/*/1/model.onnx model_repository/*/1/model.onnx.data \
 	model_repository/*/1/model.int8.onnx model_repository/*/1/*.plan model_repository/tensorrt.json \
 	model_repository/text_encoder/tokenizer.json model_repository/similarity/text_banks
 
@@ -74,8 +74,12 @@ experiment: $(EXPORT) ## Compare CLIP with and without LIIF: SCALE=full (an hour
 	$(VENV)/bin/clipsr-eval experiment --scale $(SCALE) --data $(DATA)/cifar10/train.parquet \
 		--test $(DATA)/cifar10/test.parquet --output $(EXPERIMENT) $(ARGS)
 
+.PHONY: small-pictures
+small-pictures: $(EXPORT) ## Report on the experiment on small pictures, from finished checkpoints (ARGS='--help')
+	$(VENV)/bin/python -m benchmarks.accuracy.small_pictures $(ARGS)
+
 .PHONY: bench-liif
-bench-liif: $(DEV) ## Time LIIF, its exact rewrite and the shipped upscaler beside a CLIP image tower
+bench-liif: $(DEV) ## Time LIIF, its exact rewrite and the shipped upscaler beside a CLIP image tower (ARGS='--compare FILE': two upscalers)
 	$(VENV)/bin/python -m benchmarks.liif $(ARGS)
 
 .PHONY: bench-capacity

@@ -318,8 +318,9 @@ def test_the_route_is_the_one_that_answers_as_the_photo_is_answered(photos, mode
         for parameter in black.parameters():
             parameter.zero_()  # nothing but cubic interpolation is left
     rules = measure_routes(load_clip(model), black, photos, ["cat", "dog", "ship"], limit=6)
-    assert [(rule.max_side_px, rule.is_lossy) for rule in rules] == [
-        (side, is_lossy) for side in (12, 24, 48, 64) for is_lossy in (False, True)
+    kinds = [(False, 3), (False, 12), (False, None), (True, None)]
+    assert [(rule.max_side_px, (rule.is_lossy, rule.max_noise)) for rule in rules] == [
+        (side, kind) for side in (12, 24, 48, 64) for kind in kinds
     ]
     assert all(rule.n_images == 6 for rule in rules)
     assert all(

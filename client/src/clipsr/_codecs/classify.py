@@ -25,6 +25,7 @@ from clipsr._types import (
     Route,
     RouteRule,
     RouteTaken,
+    UpscaleRecipe,
 )
 from clipsr.v1 import classifier_pb2, embedding_pb2, types_pb2
 
@@ -45,6 +46,10 @@ _ROUTES: dict[str, types_pb2.Route] = {
     "auto": types_pb2.ROUTE_UNSPECIFIED,
     "upscaled": types_pb2.ROUTE_UPSCALED,
     "native": types_pb2.ROUTE_NATIVE,
+}
+RECIPES: dict[types_pb2.UpscaleRecipe, UpscaleRecipe] = {
+    types_pb2.UPSCALE_RECIPE_CLEAN: "clean",
+    types_pb2.UPSCALE_RECIPE_ROBUST: "robust",
 }
 _ROUTES_TAKEN: dict[int, RouteTaken] = {types_pb2.ROUTE_UPSCALED: "upscaled", types_pb2.ROUTE_NATIVE: "native"}
 
@@ -228,6 +233,8 @@ def decode_model_info(response: classifier_pb2.GetModelInfoResponse) -> ModelInf
         ),
         gateway_version=info.gateway_version,
         route_rules=tuple(map(_decode_rule, info.route_rules)),
+        # Those of a later version can't be asked for by this one.
+        upscale_recipes=tuple(RECIPES[number] for number in info.upscale_recipes if number in RECIPES),
     )
 
 
@@ -241,6 +248,7 @@ def _decode_rule(rule: classifier_pb2.RouteRule) -> RouteRule:
         upscaled_agreement=rule.upscaled_agreement,
         native_agreement=rule.native_agreement,
         n_images=rule.n_images,
+        max_noise=rule.max_noise if rule.HasField("max_noise") else None,
     )
 
 

@@ -64,7 +64,21 @@ def add_clip_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("checkpoints/liif-fast/liif.safetensors"),
         metavar="FILE",
-        help="LIIF weights: .safetensors, or .pth in the official format",
+        help="LIIF weights before the encoder: .safetensors, or .pth in the official format",
+    )
+    parser.add_argument(
+        "--picture-upscaler",
+        type=Path,
+        metavar="FILE",
+        help="LIIF weights for pictures that people look at, where those before the encoder were adapted to it "
+        "(default: --upscaler)",
+    )
+    parser.add_argument(
+        "--robust-upscaler",
+        type=Path,
+        metavar="FILE",
+        help="LIIF weights for such pictures of unknown origin, of clipsr-train liif --recipe robust (absent: this "
+        "recipe is not offered)",
     )
     parser.add_argument("--name", help="name of the model in the manifest (default: the checkpoint's)")
     parser.add_argument(

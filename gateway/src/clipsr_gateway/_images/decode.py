@@ -86,6 +86,23 @@ def decode(content: bytes) -> Picture:
     return Picture(color=color, alpha=alpha, icc_profile=profile)
 
 
+def decode_on_white(content: bytes) -> npt.NDArray[np.uint8]:
+    """Decode a small file to RGB [H, W, 3] as classification sees it: what is transparent is white.
+
+    Raises:
+        ImageRejectedError: IMAGE_TRUNCATED or IMAGE_UNRECOGNIZED.
+    """
+    image = _load(content)
+    try:
+        image = to_eight_bits(image) if image.mode.startswith("I") else image
+        if image.has_transparency_data:
+            rgba = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+        return np.asarray(image.convert("RGB"))
+    except ValueError as cause:
+        raise ImageRejectedError("IMAGE_UNRECOGNIZED", f"Pixels of the kind {image.mode!r} are unknown.") from cause
+
+
 def _load(content: bytes) -> Image.Image:
     try:
         return make_upright(load_image(content, max_pixels=sys.maxsize))

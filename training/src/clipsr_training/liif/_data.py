@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from clipsr_training.data import IMAGE_ENDINGS, find_images, read_image
+from clipsr_training.degradation import draw_thumbnail, make_thumbnail
 
 
 class PatchBatch(NamedTuple):
@@ -65,6 +66,7 @@ class PatchDataset(Dataset[PatchBatch]):
         sample_q: Q, query points a patch.
         scale_max: scales are drawn from U(1, scale_max).
         seed: of all random draws.
+        max_noise: see `LiifRecipe`.
 
     Source: Chen et al. 2021, section 4.1 (patches of 48, Q = 48^2, scale from U(1, 4), flips and transposes).
     """
@@ -79,6 +81,7 @@ class PatchDataset(Dataset[PatchBatch]):
         sample_q: int = 2304,
         scale_max: float = 4.0,
         seed: int = 0,
+        max_noise: float | None = None,
     ) -> None:
         self.images = images
         self.n_samples = n_samples
@@ -87,6 +90,7 @@ class PatchDataset(Dataset[PatchBatch]):
         self.sample_q = sample_q
         self.scale_max = scale_max
         self.seed = seed
+        self.max_noise = max_noise
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -103,8 +107,14 @@ class PatchDataset(Dataset[PatchBatch]):
         side = round(self.patch_size * scale)
         top, left = (rng.integers(n - side + 1) for n in image.shape[:2])
         hr = _augment(image[top : top + side, left : left + side], rng)
-        lr = np.asarray(Image.fromarray(hr).resize((self.patch_size, self.patch_size), Image.Resampling.BICUBIC))
-        return self._query(lr, hr, rng)
+        return self._query(self._reduce(hr, rng), hr, rng)
+
+    def _reduce(self, hr: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        size_hw = (self.patch_size, self.patch_size)
+        if self.max_noise is None:
+            return np.asarray(Image.fromarray(hr).resize(size_hw, Image.Resampling.BICUBIC))
+        drawn = draw_thumbnail(rng, size_hw, (hr.shape[0], hr.shape[1]), max_noise=self.max_noise)
+        return make_thumbnail(hr, drawn, rng)
 
     def _query(self, lr: np.ndarray, hr: np.ndarray, rng: np.random.Generator) -> PatchBatch:
         side = hr.shape[0]

@@ -17,6 +17,7 @@ from clipsr import (
     ServiceError,
     UpscaledImage,
     UpscaleFormat,
+    UpscaleRecipe,
 )
 from clipsr._display.text import escape_controls
 from clipsr._files import describe_unwritable, write_atomically
@@ -36,12 +37,14 @@ class UpscaleOptions:
         scale: factor on width and height; None where size_hw says it.
         size_hw: rows and columns of the output; None where scale says it.
         output_format: the kind of all files of a folder, or of standard output; None goes by their endings.
+        recipe: how; one that the service offers.
         is_forced: whether files that exist are replaced.
     """
 
     scale: float | None
     size_hw: tuple[int, int] | None
     output_format: UpscaleFormat | None
+    recipe: UpscaleRecipe
     is_forced: bool
 
 
@@ -107,7 +110,11 @@ class _Session:
         options = self._options
         try:
             answer = self._client.upscale(
-                content, scale=options.scale, size_hw=options.size_hw, output_format=output_format
+                content,
+                scale=options.scale,
+                size_hw=options.size_hw,
+                output_format=output_format,
+                recipe=options.recipe,
             )
         except InvalidRequestError as error:
             return FailedImage(code="INVALID_ARGUMENT", reason=error.reason, message=str(error))
