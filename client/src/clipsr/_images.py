@@ -35,7 +35,8 @@ def as_iterable(images: _Images) -> _Images:
     if is_file or _pixels.is_picture(cast("object", given)):
         raise TypeError("images is one image; give a sequence of images, such as [image]")
     if not isinstance(given, (Iterable, AsyncIterable)):
-        raise TypeError(f"images is {show(given)}; give a sequence of images, such as [image]")
+        shown = show(cast("object", images))
+        raise TypeError(f"images is {shown}; give a sequence of images, such as [image]")
     return images
 
 
