@@ -82,6 +82,14 @@ class TestAdding:
         assert list(kept.added[0][0].tags) == ["a", "b"]
         assert dict(kept.added[0][0].metadata) == {"camera": "left"}
 
+    @pytest.mark.parametrize(("option", "value"), [("--tag", "caf\udce9"), ("--meta", "place=caf\udce9")])
+    def test_what_is_said_of_all_images_is_checked_once(self, run, folder, kept, option, value):
+        done = run("library", "add", str(folder), option, value)
+        assert (done.code, done.out) == (2, "")
+        assert done.err.startswith(f"clipsr-client: {option}")
+        assert "is not UTF-8" in done.err
+        assert not kept.added
+
     def test_again(self, run, folder, filled):
         (folder / "d.png").write_bytes(b"d")
         assert run("library", "add", str(folder)).out == "4 images: 1 added, 3 there already; library default\n"

@@ -127,6 +127,10 @@ class TestOneImage:
         assert "INVALID_ARGUMENT: Too large; see `clipsr-client info`." in done.err
         assert sorted(path.name for path in tmp_path.iterdir()) == ["cat.png"]
 
+    def test_an_output_that_cannot_be_written_is_no_failed_image(self, run, cat, tmp_path) -> None:
+        done = run("upscale", str(cat), "/proc/large.png", "--scale", "2")
+        assert (done.code, "'/proc/large.png' could not be written" in done.err) == (5, True)
+
     def test_nobody_answers(self, run, cat, tmp_path) -> None:
         done = run("upscale", str(cat), str(tmp_path / "large.png"), "--scale", "2", "--url", NOBODY)
         assert done.code == 3
@@ -204,7 +208,7 @@ class TestFolder:
         (tmp_path / "large").mkdir()
         (tmp_path / "large" / "b").write_bytes(b"a file where a folder must be")
         done = run("upscale", str(folder), str(tmp_path / "large"), "--scale", "2")
-        assert done.code == 1
+        assert done.code == 5
         assert "could not be written" in done.err
         assert (tmp_path / "large" / "c.PNG").exists()
 

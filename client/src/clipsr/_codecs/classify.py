@@ -7,7 +7,7 @@ from typing import TypeVar, get_args
 
 from google.rpc import code_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs] - its stubs lack a package file
 
-from clipsr._codecs.arguments import as_count, as_number, as_text, as_texts, invalid
+from clipsr._codecs.arguments import as_count, as_number, as_text, as_texts, invalid, show
 from clipsr._codecs.status_details import parse_details
 from clipsr._errors import ServiceError
 from clipsr._types import (
@@ -64,7 +64,7 @@ def encode_given_options(given: ClassifyOptions | None, keywords: ClassifyOption
     if given is None:
         return encode_options(keywords)
     if not isinstance(given, ClassifyOptions):  # pyright: ignore[reportUnnecessaryIsInstance] - by callers without types
-        raise TypeError(f"options is {given!r}; give ClassifyOptions(…)")
+        raise TypeError(f"options is {show(given)}; give ClassifyOptions(…)")
     if keywords != ClassifyOptions():
         raise TypeError("options and single options are given at once; change them by dataclasses.replace(options, …)")
     return encode_options(given)
@@ -110,14 +110,14 @@ def encode_min_cosine(min_cosine: float | None) -> float | None:
 def encode_fit(fit: Fit) -> types_pb2.Fit:
     """Return the wire's word; raise InvalidRequestError for one that is not known."""
     if fit not in _FITS:
-        raise invalid("fit", f"Fit {fit!r} is not known; use one of {_choices(Fit)}.", reason="FIT_UNKNOWN")
+        raise invalid("fit", f"Fit {show(fit)} is not known; use one of {_choices(Fit)}.", reason="FIT_UNKNOWN")
     return _FITS[fit]
 
 
 def encode_route(route: Route) -> types_pb2.Route:
     """Return the wire's word; raise InvalidRequestError for one that is not known."""
     if route not in _ROUTES:
-        raise invalid("route", f"Route {route!r} is not known; use one of {_choices(Route)}.")
+        raise invalid("route", f"Route {show(route)} is not known; use one of {_choices(Route)}.")
     return _ROUTES[route]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
-from clipsr._codecs.arguments import as_count, as_number, invalid
+from clipsr._codecs.arguments import as_count, as_number, invalid, show
 from clipsr._codecs.classify import MAX_MESSAGE_BYTES, RECIPES, unreadable
 from clipsr._types import UpscaledImage, UpscaleFormat, UpscaleRecipe
 from clipsr.v1 import types_pb2, upscaler_pb2
@@ -40,11 +40,11 @@ def encode_upscale(
     """
     if output_format not in _FORMATS:
         choices = ", ".join(map(repr, _FORMATS))
-        sentence = f"Format {output_format!r} is not known; use one of {choices}."
+        sentence = f"Format {show(output_format)} is not known; use one of {choices}."
         raise invalid("format", sentence, reason="FORMAT_UNKNOWN")
     if recipe not in _RECIPES:
         choices = ", ".join(map(repr, _RECIPES))
-        raise invalid("recipe", f"Recipe {recipe!r} is not known; use one of {choices}.", reason="RECIPE_UNKNOWN")
+        raise invalid("recipe", f"Recipe {show(recipe)} is not known; use one of {choices}.", reason="RECIPE_UNKNOWN")
     if (scale is None) == (size_hw is None):
         sentence = "Give either scale or size_hw: how large shall the output be?"
         raise invalid("scale", sentence, reason="TARGET_MISSING")
@@ -66,7 +66,7 @@ def _encode_size(size_hw: tuple[int, int]) -> types_pb2.Size:
     try:
         height, width = size_hw
     except (TypeError, ValueError):
-        raise TypeError(f"size_hw is {size_hw!r}; {advice}") from None
+        raise TypeError(f"size_hw is {show(size_hw)}; {advice}") from None
     sides = {
         name: as_count("size_hw", side, least=1, advice=advice, reason="SIZE_TOO_SMALL")
         for name, side in (("height", height), ("width", width))

@@ -28,7 +28,7 @@ def caution(sentence: str) -> str:
 
 def heading(text: str) -> str:
     """Return the heading of an answer."""
-    return f'<h3 class="cs-heading">{escape_html(text)}</h3>'
+    return f'<h2 class="cs-heading">{escape_html(text)}</h2>'
 
 
 def count_images(count: int) -> str:
@@ -76,7 +76,7 @@ def bars(predictions: Sequence[Prediction], *, caption: str) -> str:
 def facts(title: str, rows: Iterable[tuple[str, str]]) -> str:
     """Return a titled list of names and what they stand for."""
     items = "".join(f"<dt>{escape_html(name)}</dt><dd>{escape_html(value)}</dd>" for name, value in rows)
-    return f'<section class="cs-facts"><h3>{escape_html(title)}</h3><dl>{items}</dl></section>'
+    return f'<section class="cs-facts"><h2>{escape_html(title)}</h2><dl>{items}</dl></section>'
 
 
 def picture(content: bytes, *, caption: str) -> str:

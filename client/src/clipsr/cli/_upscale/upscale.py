@@ -85,14 +85,17 @@ def upscale_images(client: Client, source: str, target: str, options: UpscaleOpt
     if len(jobs) > 1:
         failed = f", {session.failed} failed" if session.failed else ""
         _say(f"\n{len(jobs)} images: {len(jobs) - session.failed} upscaled{failed}")
+    if session.is_output_failing:
+        return ExitCode.OUTPUT_FAILED
     return ExitCode.SOME_FAILED if session.failed else ExitCode.OK
 
 
 class _Session:
-    """Upscales one image after another and counts those that failed."""
+    """Upscales one image after another, counts those that failed, and keeps whether an output could not be written."""
 
     def __init__(self, client: Client, options: UpscaleOptions) -> None:
         self.failed = 0
+        self.is_output_failing = False
         self._client = client
         self._options = options
         self._has_answer = False
@@ -136,6 +139,7 @@ class _Session:
             job.output.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(job.output, answer.content)
         except OSError as error:
+            self.is_output_failing = True
             code = "PERMISSION_DENIED" if isinstance(error, PermissionError) else "FAILED_PRECONDITION"
             return FailedImage(code=code, reason="", message=describe_unwritable(job.output, error))
         (height, width), (rows, columns) = answer.input_hw, answer.output_hw
