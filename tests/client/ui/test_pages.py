@@ -175,7 +175,7 @@ def test_the_service_is_described(visit, service):
 def test_the_keyboard_is_enough(visit, service, photo):
     """No pointer: Tab from field to field, Enter to press."""
     page = visit.page
-    tab_to(visit, lambda focused: "Drop an image" in focused)
+    tab_to(visit, lambda focused: "Drop Image" in focused)
     visit.choose(photo, press=lambda: page.keyboard.press("Enter"))
     page.locator(".cs-input img").wait_for()  # there once the server has it
     tab_to(visit, lambda focused: focused.startswith("TEXTAREA"))
