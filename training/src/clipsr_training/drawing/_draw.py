@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from clipsr_training.clip import ClipCheckpoint
-from clipsr_training.clip._embeddings import embed_pictures, embed_texts
+from clipsr_training.clip._embeddings import embed_pictures, embed_texts, freeze
 from clipsr_training.drawing._strokes import Strokes
 from clipsr_training.drawing._views import draw_views
 
@@ -84,7 +84,7 @@ def draw(clip: ClipCheckpoint, options: DrawOptions, background: Tensor | None =
     optimizers = [torch.optim.Adam([values[name]], rate) for name, rate in _RATES.items()]
     score = _scorer(clip, options)
     side = clip.image_size_px
-    clip.model.requires_grad_(requires_grad=False).to(memory_format=torch.channels_last)  # a third faster on CPUs
+    freeze(clip)
     for step in range(options.n_steps):
         decay = min((part for start, part in _DECAY.items() if step >= start * options.n_steps), default=1.0)
         for optimizer, rate in zip(optimizers, _RATES.values(), strict=True):

@@ -17,12 +17,11 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from clipsr_training.clip import ClipCheckpoint
-from clipsr_training.clip._embeddings import embed_pictures, embed_texts
+from clipsr_training.clip._embeddings import embed_pictures, embed_texts, freeze
 from clipsr_training.editing._recipe import BOUNDS, Recipe, radii, render
 
-_RATE = 0.05  # of Adam, in parts of a parameter's bound
-_START = 0.02  # likewise; without any change of the embedding there is no direction to compare
-_CHECK_EVERY = 10
+_START = 0.02  # parts of a parameter's bound; without any change of the embedding there is no direction to compare
+_SMOOTH = 0.01  # likewise, below which moving less is worth little
 _CROPS = (0.7, 1.0)  # share of a view's area
 
 
@@ -32,7 +31,7 @@ class EditOptions:
 
     Attributes:
         parameters: names of those that may move.
-        keep: weight of the cosine between the embeddings of the photo before and after.
+        keep: weight of the cosine between the embeddings of the photo before and after, where the direction has no length.
         simplicity: weight of the mean part of their bounds that parameters have moved.
         n_steps: number of optimizer steps.
         n_views: cuts of the photo that are looked at.
@@ -42,7 +41,7 @@ class EditOptions:
     parameters: tuple[str, ...] = tuple(BOUNDS)
     keep: float = 0.2
     simplicity: float = 0.02
-    n_steps: int = 200
+    n_steps: int = 50
     n_views: int = 8
     seed: int = 0
 
@@ -104,13 +103,13 @@ def direction_of_images(
 
 
 def _direction(change: Tensor, *, has_length: bool) -> Direction:
-    if not change.norm(dim=-1).min() > 1e-6:
+    if not change.norm(dim=-1).min() > 1e-5:
         raise ValueError("before and after are the same to the model: there is no direction between them")
     return Direction(change=change, has_length=has_length)
 
 
 def edit(clip: ClipCheckpoint, photo: Image.Image, direction: Direction, options: EditOptions) -> Iterator[Edit]:
-    """Find a recipe; yields every ten steps and at the end, the same for the same seed.
+    """Find a recipe by L-BFGS; yields after every step, the same for the same seed.
 
     Args:
         clip: any checkpoint that this package loads; its weights stay as they are.
@@ -118,7 +117,7 @@ def edit(clip: ClipCheckpoint, photo: Image.Image, direction: Direction, options
         direction: where to.
         options: how.
     """
-    clip.model.requires_grad_(requires_grad=False)
+    freeze(clip)
     loss = _loss(clip, photo, direction, options)
     generator = Generator().manual_seed(options.seed)
     free = (_START * torch.randn(len(options.parameters), generator=generator)).requires_grad_()
@@ -158,9 +157,10 @@ def _loss(
         change = after - before
         lost = 1 - functional.cosine_similarity(change, target).mean()
         if direction.has_length:
-            lost = lost + ((change.norm(dim=-1) / target.norm(dim=-1)) - 1).square().mean()
-        kept = (after * before).sum(-1).mean()
-        return lost + options.keep * (1 - kept) + options.simplicity * parts.abs().mean()
+            lost = lost + (change.norm(dim=-1) / target.norm(dim=-1) - 1).square().mean()
+        else:
+            lost = lost + options.keep * (1 - (after * before).sum(-1).mean())
+        return lost + options.simplicity * (parts.square() + _SMOOTH**2).sqrt().mean()
 
     return loss
 

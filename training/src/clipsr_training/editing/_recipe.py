@@ -39,7 +39,7 @@ _RADII = {"sharpness": 0.01, "clarity": 0.03}  # standard deviations, as parts o
 _REACH = 3  # of a blur's kernel, in standard deviations
 _STRIP_ROWS = 256  # a power of 2: strips begin where cells of a coarser grid do
 _LUMA = (0.2126, 0.7152, 0.0722)  # source: ITU-R BT.709
-_WORST_SLOPE = 1e-6
+_SMALLEST = 1e-6  # the slope of a root is infinite at 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +145,7 @@ def _contrast(picture: Tensor, values: Mapping[str, Tensor]) -> Tensor:
     if "contrast" not in values:
         return picture
     power = 2 ** values["contrast"]
-    light, dark = picture.clamp(_WORST_SLOPE, 1) ** power, (1 - picture).clamp(_WORST_SLOPE, 1) ** power
+    light, dark = picture.clamp(_SMALLEST, 1) ** power, (1 - picture).clamp(_SMALLEST, 1) ** power
     return light / (light + dark)
 
 
@@ -167,7 +167,7 @@ def _reach(side: int) -> int:
 
 def _blurred(picture: Tensor, sigma: float) -> Tensor:
     """Blur [3, H, W] with a Gaussian, a wide one on a coarser grid; edges are continued."""
-    cell = 2 ** max(0, math.floor(math.log2(sigma / 2))) if sigma > 0 else 1
+    cell = min(_STRIP_ROWS, 2 ** max(0, math.floor(math.log2(sigma / 2))))
     height, width = picture.shape[1:]
     whole = functional.pad(picture[None], (0, -width % cell, 0, -height % cell), mode="replicate")
     reach = max(1, math.ceil(_REACH * sigma / cell))
