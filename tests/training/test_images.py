@@ -174,8 +174,8 @@ def test_files_are_written_as_the_service_writes_them(name, number):
     path = Path(name)
     check_ending(path)
     pixels = np.asarray(rgb(size=(40, 30)))
-    served = served_encode(Picture(color=pixels.transpose(2, 0, 1), alpha=None, icc_profile=None), OUTPUT_FORMATS[number])
-    assert encode(Image.fromarray(pixels), path) == served
+    picture = Picture(color=pixels.transpose(2, 0, 1), alpha=None, icc_profile=None)
+    assert encode(Image.fromarray(pixels), path) == served_encode(picture, OUTPUT_FORMATS[number])
 
 
 @pytest.mark.parametrize("name", ["x.gif", "x", "x.svg"])

@@ -76,11 +76,11 @@ def test_the_command_draws_judges_and_resumes(arguments, tmp_path, capsys, monke
         (["--labels", "a b,a-b"], "would both become"),
         (["--judge", "nowhere"], "nowhere"),
         (["--template", "a photo"], "{}"),
-        (["--data", "{parquet}"], "has other labels than the drawings"),
+        (["--data", "PARQUET"], "has other labels than the drawings"),
     ],
 )
 def test_bad_input_is_one_sentence_before_anything_is_drawn(changes, message, arguments, parquet, tmp_path, capsys):
-    assert main([*arguments, *(change.format(parquet=parquet) if "parquet" in change else change for change in changes)]) == 1
+    assert main([*arguments, *(str(parquet) if change == "PARQUET" else change for change in changes)]) == 1
     error = capsys.readouterr().err
     assert message in error
     assert len(error.splitlines()) == 1

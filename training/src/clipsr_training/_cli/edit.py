@@ -62,7 +62,11 @@ def _add_search(group: argparse._ArgumentGroup) -> None:
         "--parameters", default=",".join(BOUNDS), metavar="A,B", help="those that may move, any of the default"
     )
     group.add_argument(
-        "--keep", type=real(at_least=0), default=_DEFAULTS.keep, metavar="X", help="with texts, weight of what the photo shows"
+        "--keep",
+        type=real(at_least=0),
+        default=_DEFAULTS.keep,
+        metavar="X",
+        help="with texts, weight of what the photo shows",
     )
     group.add_argument(
         "--simplicity",

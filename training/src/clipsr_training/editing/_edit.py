@@ -31,7 +31,7 @@ class EditOptions:
 
     Attributes:
         parameters: names of those that may move.
-        keep: weight of the cosine between the embeddings of the photo before and after, where the direction has no length.
+        keep: where the direction has no length, weight of the cosine between the photo's embeddings before and after.
         simplicity: weight of the mean part of their bounds that parameters have moved.
         n_steps: number of optimizer steps.
         n_views: cuts of the photo that are looked at.

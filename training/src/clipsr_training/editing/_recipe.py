@@ -1,7 +1,7 @@
 """Recipes: a few bounded photographic parameters, how a photo looks with them, and their JSON.
 
-Every parameter is 0 where it changes nothing. All are smooth and global, or follow the distance from the photo's centre:
-no value of theirs draws a pattern.
+Every parameter is 0 where it changes nothing. All are smooth and global, or follow the distance from the photo's
+centre: no value of theirs draws a pattern.
 """
 
 from __future__ import annotations

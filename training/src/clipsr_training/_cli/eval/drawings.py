@@ -45,7 +45,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--data", metavar="DATA", help="labelled images of these labels, on which all models' top-1 is measured"
     )
     parser.add_argument("--split", default="test", help="of a data set that has several")
-    parser.add_argument("--limit", type=positive, metavar="N", help="only so many images, drawn at random, always alike")
+    parser.add_argument(
+        "--limit", type=positive, metavar="N", help="only so many of --data, drawn at random, always alike"
+    )
     parser.add_argument(
         "--upscaler",
         default="checkpoints/liif-fast/liif.safetensors",
@@ -81,7 +83,8 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _paths(labels: tuple[str, ...], folder: Path) -> list[Path]:
     """Return where drawings go; ValueError where two labels would share a file."""
-    paths = [folder / f"{re.sub(r'[^\w-]+', '-', label)}.svg" for label in labels]
+    stems = [re.sub(r"[^\w-]+", "-", label) for label in labels]
+    paths = [folder / f"{stem}.svg" for stem in stems]
     for label, path in zip(labels, paths, strict=True):
         if paths.count(path) > 1:
             raise ValueError(f"{label!r} and another label would both become {path}; draw them in separate calls")
@@ -97,7 +100,7 @@ def _open_images(arguments: argparse.Namespace, labels: tuple[str, ...]) -> Imag
 
 def _draw(arguments: argparse.Namespace, clip: ClipCheckpoint, label: str, path: Path) -> None:
     """Draw a label, unless --resume finds it drawn like this."""
-    options = DrawOptions(
+    how = DrawOptions(
         text=prompts.expand(arguments.template, label),
         n_strokes=arguments.strokes,
         n_steps=arguments.steps,
@@ -105,12 +108,12 @@ def _draw(arguments: argparse.Namespace, clip: ClipCheckpoint, label: str, path:
         seed=arguments.seed,
     )
     facts = {"model": arguments.model, "weights": arguments.weights}
-    if arguments.resume and _is_drawn(path, json.loads(to_json({**facts, **asdict(options)}))):
+    if arguments.resume and _is_drawn(path, json.loads(to_json({**facts, **asdict(how)}))):
         return
-    drawings = draw_with_progress(clip, options)
-    if drawings[-1].step < options.n_steps:
+    drawings = draw_with_progress(clip, how)
+    if drawings[-1].step < how.n_steps:
         raise KeyboardInterrupt
-    write_drawings(path, clip, options, drawings, facts=facts)
+    write_drawings(path, clip, how, drawings, facts=facts)
 
 
 def _is_drawn(path: Path, settings: dict[str, object]) -> bool:
