@@ -93,9 +93,7 @@ def test_a_drawing_comes_to_look_like_its_text_to_the_model(clip):
 
 def test_what_it_must_not_be_counts(clip):
     free, bound = (
-        list(
-            draw(clip, DrawOptions(text=TRUCK, not_texts=others, not_weight=2, n_strokes=8, n_steps=15, n_views=2))
-        )
+        list(draw(clip, DrawOptions(text=TRUCK, not_texts=others, not_weight=2, n_strokes=8, n_steps=15, n_views=2)))
         for others in ((), ("a photo of a automobile.",))
     )
     other = embed_texts(clip, ["a photo of a automobile."])

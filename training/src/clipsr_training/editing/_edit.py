@@ -6,7 +6,7 @@ Source: Gal et al. 2022 (StyleGAN-NADA), section 3.3, for the directional loss.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
 

@@ -120,9 +120,7 @@ def render(picture: Tensor, values: Mapping[str, Tensor], radius: Tensor, side: 
         grey = (picture * torch.tensor(_LUMA)[:, None, None]).sum(0)
         picture = grey + (1 + values["saturation"]) * (picture - grey)
     details = [
-        values[name] * (picture - _blurred(picture, part * side))
-        for name, part in _RADII.items()
-        if name in values
+        values[name] * (picture - _blurred(picture, part * side)) for name, part in _RADII.items() if name in values
     ]
     return sum(details, picture).clamp(0, 1)
 
