@@ -121,8 +121,7 @@ def edit(clip: ClipCheckpoint, photo: Image.Image, direction: Direction, options
     loss = _loss(clip, photo, direction, options)
     generator = Generator().manual_seed(options.seed)
     free = (_START * torch.randn(len(options.parameters), generator=generator)).requires_grad_()
-    optimizer = _optimizer(free)
-    last = math.inf
+    optimizer = torch.optim.LBFGS([free], max_iter=1, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
@@ -135,15 +134,7 @@ def edit(clip: ClipCheckpoint, photo: Image.Image, direction: Direction, options
         with torch.no_grad():
             parts = torch.tanh(free)
             values = {name: float(value) for name, value in _values(options, parts).items()}
-            now = float(loss(parts))
-            yield Edit(recipe=Recipe(values=values), step=step, loss=now)
-        if now >= last:  # the line search found nothing along what its memory proposed
-            optimizer = _optimizer(free)
-        last = now
-
-
-def _optimizer(free: Tensor) -> torch.optim.LBFGS:
-    return torch.optim.LBFGS([free], max_iter=1, line_search_fn="strong_wolfe")
+            yield Edit(recipe=Recipe(values=values), step=step, loss=float(loss(parts)))
 
 
 def _values(options: EditOptions, parts: Tensor) -> dict[str, Tensor]:
