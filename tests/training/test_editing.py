@@ -110,33 +110,37 @@ def test_a_recipe_looks_alike_at_every_resolution():
     assert np.abs(reduced - recipe.apply(small)).mean() < 2
 
 
-@pytest.mark.parametrize("true", [{"exposure": 0.7, "temperature": 0.4}, {"exposure": -0.8, "temperature": -0.5}])
-@pytest.mark.parametrize("seed", range(3))
-def test_a_known_change_is_recovered_from_two_pictures(clip, true, seed):
-    photo = made_photo(seed)
-    assert_recovers(clip, photo, true)
+CHANGES = [{"exposure": 0.7, "temperature": 0.4}, {"exposure": -0.7, "temperature": -0.4}]
 
 
-@pytest.mark.parametrize("true", [{"exposure": 0.7, "temperature": 0.4}, {"exposure": -0.8, "temperature": -0.5}])
-@pytest.mark.parametrize("row", [0, 25, 50])
-def test_a_known_change_of_a_real_photo_is_recovered(clip, data_dir, true, row):
-    assert_recovers(clip, read_image(sorted((data_dir / "photos").glob("*.jpg"))[row]), true)
+@pytest.mark.parametrize("true", CHANGES)
+def test_a_known_change_is_recovered_from_two_pictures(clip, true):
+    # Larger than what the search looks at.
+    assert_recovers(clip, made_photo(0, 400, 500), true)
+
+
+@pytest.mark.parametrize("true", CHANGES)
+@pytest.mark.parametrize("name", ["000000125870", "000000000790"])  # the first has what the change clips
+def test_a_known_change_of_a_real_photo_is_recovered(clip, data_dir, true, name):
+    assert_recovers(clip, read_image(data_dir / f"photos/{name}.jpg"), true)
 
 
 def assert_recovers(clip, photo, true):
-    """Within 20 %, with all parameters free to move."""
+    """Within 20 % of every value, with all parameters free to move, and nothing found that was not changed."""
     before, after = Image.fromarray(photo), Image.fromarray(Recipe(values=true).apply(photo))
     options = EditOptions()
     edits = list(edit(clip, before, direction_of_images(clip, before, after, options), options))
-    found = min(edits, key=lambda step: step.loss).recipe.to_mapping()
+    found = min(edits, key=lambda step: step.loss).recipe.values
     for name, value in true.items():
         assert found[name] == pytest.approx(value, rel=0.2), found
+    for name in set(BOUNDS) - set(true):
+        assert abs(found[name]) < 0.2 * BOUNDS[name], found
 
 
 def test_only_chosen_parameters_move_and_a_seed_repeats_an_edit(clip):
     photo = Image.fromarray(made_photo(5))
     direction = direction_of_texts(clip, "a photo of a ship.", "a photo of a frog.")
-    options = EditOptions(parameters=("temperature", "tint"), n_steps=6, n_views=2)
+    options = EditOptions(parameters=("temperature", "tint"), n_steps=4, n_views=2)
     first, again = (list(edit(clip, photo, direction, options)) for _ in range(2))
     assert first == again
     assert first[-1].loss < first[0].loss

@@ -74,7 +74,9 @@ def _add_search(group: argparse._ArgumentGroup) -> None:
         metavar="X",
         help="weight of moving few parameters, and those little",
     )
-    group.add_argument("--steps", type=positive, default=_DEFAULTS.n_steps, metavar="N", help="optimizer steps")
+    group.add_argument(
+        "--steps", type=positive, default=_DEFAULTS.n_steps, metavar="N", help="most steps of the search"
+    )
     group.add_argument("--views", type=positive, default=_DEFAULTS.n_views, metavar="N", help="cuts to look at")
     group.add_argument("--seed", type=seed, default=_DEFAULTS.seed, help="of the cuts and of the first step")
 
