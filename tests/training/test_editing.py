@@ -31,7 +31,9 @@ def clip(repo_root):
 def made_photo(seed: int, height: int = 120, width: int = 160) -> np.ndarray:
     """A smooth scene of random colours in middle tones, with a few hard edges."""
     rng = np.random.default_rng(seed)
-    smooth = Image.fromarray(rng.integers(20, 200, (4, 5, 3), dtype=np.uint8)).resize((width, height), Image.BICUBIC)
+    smooth = Image.fromarray(rng.integers(20, 200, (4, 5, 3), dtype=np.uint8)).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
     photo = np.array(smooth)
     for _ in range(6):
         top, left = rng.integers(0, height - 20), rng.integers(0, width - 20)
@@ -104,9 +106,9 @@ def test_strips_are_one_picture(recipe):
 
 def test_a_recipe_looks_alike_at_every_resolution():
     large = made_photo(4, 600, 800)
-    small = np.array(Image.fromarray(large).resize((160, 120), Image.BOX))
+    small = np.array(Image.fromarray(large).resize((160, 120), Image.Resampling.BOX))
     recipe = Recipe(values={"exposure": 0.4, "vignette": 1.0, "clarity": 0.5, "sharpness": -0.8})
-    reduced = np.array(Image.fromarray(recipe.apply(large)).resize((160, 120), Image.BOX), float)
+    reduced = np.array(Image.fromarray(recipe.apply(large)).resize((160, 120), Image.Resampling.BOX), float)
     assert np.abs(reduced - recipe.apply(small)).mean() < 2
 
 

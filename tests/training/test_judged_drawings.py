@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from clipsr_training.evaluation._drawings import Judgement, judge_drawings, meas
 class Fixed:
     """A classifier that ranks files of a digit by their cosines."""
 
-    def __init__(self, cosines: dict[bytes, list[float]]) -> None:
+    def __init__(self, cosines: Mapping[bytes, Sequence[float] | np.ndarray]) -> None:
         self.cosines = cosines
 
     def rank(self, files, names, *, route, k) -> Ranking:

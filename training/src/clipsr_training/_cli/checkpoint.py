@@ -17,7 +17,7 @@ from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
 _ONE_THREAD_SIDE_PX = 64
 
 
-def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
+def add_checkpoint_options(parser: argparse._ActionsContainer) -> None:
     """Add the options that `load_checkpoint` reads."""
     parser.add_argument(
         "--model",

@@ -41,7 +41,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.set_defaults(run=_run)
 
 
-def add_drawing_options(parser: argparse.ArgumentParser) -> None:
+def add_drawing_options(parser: argparse._ActionsContainer) -> None:
     """Add the options that every command has that draws."""
     parser.add_argument("--strokes", type=positive, default=32, metavar="N", help="number of strokes")
     parser.add_argument("--steps", type=positive, default=500, metavar="N", help="optimizer steps")
