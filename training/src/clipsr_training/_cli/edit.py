@@ -102,7 +102,7 @@ def _run(arguments: argparse.Namespace) -> Path:
         print(f"clipsr-train: {_NOTE}", file=sys.stderr)
     make_output_folder(output.parent)
     direction = (
-        direction_of_images(clip, *references, options)
+        direction_of_images(clip, references[0], references[1], options)
         if references
         else direction_of_texts(clip, arguments.from_text, arguments.to_text)
     )
