@@ -62,7 +62,8 @@ def test_the_command_draws_judges_and_resumes(arguments, tmp_path, capsys, monke
     assert (folder / "report.md").read_text() == printed
     assert {path.name for path in folder.glob("*.svg")} == {"cat.svg", "polar-bear.svg"}
     own, other = json.loads((folder / "report.json").read_text())["judgements"]
-    assert own["verdicts"] == other["verdicts"], "the judge is the same model"
+    for verdict, same in zip(own["verdicts"], other["verdicts"], strict=True):
+        assert verdict == pytest.approx(same, abs=1e-5), "the judge is the same model, in another layout"
     assert own["named"] == sum(verdict["named"] for verdict in own["verdicts"])
     monkeypatch.setattr(command, "draw_with_progress", lambda *_: pytest.fail("drawn again"))
     assert main([*arguments, "--resume"]) == 0
@@ -82,7 +83,8 @@ def test_the_command_draws_judges_and_resumes(arguments, tmp_path, capsys, monke
 )
 def test_bad_input_is_one_sentence_before_anything_is_drawn(changes, message, arguments, parquet, tmp_path, capsys):
     assert main([*arguments, *(str(parquet) if change == "PARQUET" else change for change in changes)]) == 1
-    error = capsys.readouterr().err
-    assert message in error
-    assert len(error.splitlines()) == 1
+    # Above it, a library shows how far it has read a table.
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("clipsr-eval: ")]
+    assert len(error) == 1
+    assert message in error[0]
     assert not list(tmp_path.glob("out/*.svg"))
