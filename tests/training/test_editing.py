@@ -150,6 +150,13 @@ def test_only_chosen_parameters_move_and_a_seed_repeats_an_edit(clip):
     assert moved == {"temperature", "tint"}
 
 
+def test_a_search_ends_where_nothing_has_an_effect(clip):
+    black = Image.fromarray(np.zeros((80, 90, 3), np.uint8))
+    direction = direction_of_texts(clip, "a photo of a ship.", "a photo of a frog.")
+    (found,) = edit(clip, black, direction, EditOptions(parameters=("exposure",), simplicity=0))
+    assert abs(found.recipe.values["exposure"]) < 0.2
+
+
 def test_texts_that_are_the_same_are_no_direction(clip):
     with pytest.raises(ValueError, match="no direction"):
         direction_of_texts(clip, "a cat", "a cat")

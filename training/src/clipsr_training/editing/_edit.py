@@ -23,6 +23,7 @@ _START = 0.02  # parts of a parameter's bound; without any change of the embeddi
 _SMOOTH = 0.01  # likewise, below which moving less is worth little
 _DIFFERENCE = 0.01  # parts of a bound
 _DAMPINGS = (1e-4, 1e-2, 1.0, 100.0)  # of a step, against the mean curvature; all are tried, the best is taken
+_LEAST = 1e-12  # curvature, where nothing has an effect, as exposure has none on black
 _ENOUGH = 1e-3  # of the loss: a step that gains no more is the last
 # Shorter side in pixels at which the search edits. At an encoder's 64, where light and clipping are averages already,
 # the true edit of a photo of 192 x 320 px missed its own embedding by half of the way.
@@ -158,7 +159,7 @@ def _moves(miss: Callable[[Tensor], Tensor], missed: Tensor, parts: Tensor, opti
     weights = options.simplicity / len(parts) / (parts.square() + _SMOOTH**2).sqrt()
     gradient = 2 * slopes @ missed + weights * parts
     curvature = 2 * slopes @ slopes.T + torch.diag(weights)
-    unit = curvature.diagonal().mean() * torch.eye(len(parts))
+    unit = (curvature.diagonal().mean() + _LEAST) * torch.eye(len(parts))
     return [-torch.linalg.solve(curvature + damping * unit, gradient) for damping in _DAMPINGS]
 
 
