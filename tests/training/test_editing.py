@@ -17,7 +17,7 @@ from torch import Generator
 from clipsr_training._cli.train import main
 from clipsr_training.clip import load_clip
 from clipsr_training.data import read_image
-from clipsr_training.editing._edit import EditOptions, direction_of_images, direction_of_texts, edit
+from clipsr_training.editing._edit import EditOptions, change_of_images, change_of_texts, edit
 from clipsr_training.editing._recipe import BOUNDS, TONES, Recipe, radii, render
 
 EXTREMES = [Recipe(values={name: sign * bound}) for name, bound in BOUNDS.items() for sign in (-1, 1)]
@@ -131,7 +131,7 @@ def assert_recovers(clip, photo, true):
     """Within 20 % of every value, with all parameters free to move, and nothing found that was not changed."""
     before, after = Image.fromarray(photo), Image.fromarray(Recipe(values=true).apply(photo))
     options = EditOptions()
-    edits = list(edit(clip, before, direction_of_images(clip, before, after, options), options))
+    edits = list(edit(clip, before, change_of_images(clip, before, after, options), options))
     found = min(edits, key=lambda step: step.loss).recipe.values
     for name, value in true.items():
         assert found[name] == pytest.approx(value, rel=0.2), found
@@ -141,9 +141,9 @@ def assert_recovers(clip, photo, true):
 
 def test_only_chosen_parameters_move_and_a_seed_repeats_an_edit(clip):
     photo = Image.fromarray(made_photo(5))
-    direction = direction_of_texts(clip, "a photo of a ship.", "a photo of a frog.")
     options = EditOptions(parameters=("temperature", "tint"), n_steps=4, n_views=2)
-    first, again = (list(edit(clip, photo, direction, options)) for _ in range(2))
+    wanted = change_of_texts(clip, "a photo of a ship.", "a photo of a frog.", options)
+    first, again = (list(edit(clip, photo, wanted, options)) for _ in range(2))
     assert first == again
     assert first[-1].loss < first[0].loss
     moved = {name for name, value in first[-1].recipe.to_mapping().items() if value}
@@ -152,14 +152,22 @@ def test_only_chosen_parameters_move_and_a_seed_repeats_an_edit(clip):
 
 def test_a_search_ends_where_nothing_has_an_effect(clip):
     black = Image.fromarray(np.zeros((80, 90, 3), np.uint8))
-    direction = direction_of_texts(clip, "a photo of a ship.", "a photo of a frog.")
-    (found,) = edit(clip, black, direction, EditOptions(parameters=("exposure",), simplicity=0))
-    assert abs(found.recipe.values["exposure"]) < 0.2
+    options = EditOptions(parameters=("exposure",), simplicity=0)
+    (found,) = edit(clip, black, change_of_texts(clip, "a photo of a ship.", "a photo of a frog.", options), options)
+    assert found.recipe.values == {"exposure": 0}
+
+
+def test_texts_change_what_can_be_seen(clip, data_dir):
+    photo = read_image(data_dir / "photos/000000125870.jpg")
+    options = EditOptions()
+    wanted = change_of_texts(clip, "a photo of a ship.", "a photo of a frog.", options)
+    found = min(edit(clip, Image.fromarray(photo), wanted, options), key=lambda step: step.loss)
+    assert np.abs(found.recipe.apply(photo).astype(int) - photo).mean() > 5
 
 
 def test_texts_that_are_the_same_are_no_direction(clip):
     with pytest.raises(ValueError, match="no direction"):
-        direction_of_texts(clip, "a cat", "a cat")
+        change_of_texts(clip, "a cat", "a cat", EditOptions())
 
 
 class TestCommand:
@@ -253,6 +261,7 @@ raise SystemExit(train.main(["edit", {str(photo)!r}, "--from", "a ship", "--to",
             (["--from", "a", "--to", "b", "--output", "x.gif"], "x.gif must end in .png, .jpg"),
             (["--from", "a", "--to", "b", "--output", "photo.png"], "the photo itself"),
             (["--from", "a", "--to", "b", "--model", "nowhere"], "there is no folder nowhere"),
+            (["--from", "a", "--to", "b", "--strength", "0"], "strength must be above 0"),
             (["--from", "a", "--to", "b", "--parameters", "exposure,zoom"], "parameters must be some of exposure"),
             (["--from-image", "photo.png", "--to-image", "nowhere.png"], "no image at nowhere.png"),
             (["--recipe", "nowhere.json"], "no recipe at nowhere.json"),

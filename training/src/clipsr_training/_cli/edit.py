@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from clipsr_training._cli.arguments import HelpFormatter, positive, real, seed
 from clipsr_training._cli.checkpoint import add_checkpoint_options, load_checkpoint, threads_for
@@ -16,7 +17,7 @@ from clipsr_training._files import make_output_folder, to_json, write_atomically
 from clipsr_training.clip import ClipCheckpoint
 from clipsr_training.clip._checkpoint import bundled_config
 from clipsr_training.data import check_ending, decode, encode
-from clipsr_training.editing._edit import Direction, Edit, EditOptions, direction_of_images, direction_of_texts, edit
+from clipsr_training.editing._edit import Edit, EditOptions, change_of_images, change_of_texts, edit
 from clipsr_training.editing._recipe import BOUNDS, Recipe
 
 _DEFAULTS = EditOptions()
@@ -61,11 +62,11 @@ def _add_search(group: argparse._ArgumentGroup) -> None:
         "--parameters", default=",".join(BOUNDS), metavar="A,B", help="those that may move, any of the default"
     )
     group.add_argument(
-        "--keep",
-        type=real(at_least=0),
-        default=_DEFAULTS.keep,
+        "--strength",
+        type=real(at_least=0, at_most=2),
+        default=_DEFAULTS.strength,
         metavar="X",
-        help="with texts, weight of what the photo shows",
+        help="with texts, how far the embedding is to move, up to 2",
     )
     group.add_argument(
         "--simplicity",
@@ -78,7 +79,7 @@ def _add_search(group: argparse._ArgumentGroup) -> None:
         "--steps", type=positive, default=_DEFAULTS.n_steps, metavar="N", help="most steps of the search"
     )
     group.add_argument("--views", type=positive, default=_DEFAULTS.n_views, metavar="N", help="cuts to look at")
-    group.add_argument("--seed", type=seed, default=_DEFAULTS.seed, help="of the cuts and of the first step")
+    group.add_argument("--seed", type=seed, default=_DEFAULTS.seed, help="of the cuts")
 
 
 def _run(arguments: argparse.Namespace) -> Path:
@@ -101,12 +102,12 @@ def _run(arguments: argparse.Namespace) -> Path:
     if clip.config["model_cfg"] == bundled_config("clipsr-small")["model_cfg"]:
         print(f"clipsr-train: {_NOTE}", file=sys.stderr)
     make_output_folder(output.parent)
-    direction = (
-        direction_of_images(clip, references[0], references[1], options)
+    wanted = (
+        change_of_images(clip, references[0], references[1], options)
         if references
-        else direction_of_texts(clip, arguments.from_text, arguments.to_text)
+        else change_of_texts(clip, arguments.from_text, arguments.to_text, options)
     )
-    edits, is_interrupted = _search(clip, photo, direction, options)
+    edits, is_interrupted = _search(clip, photo, wanted, options)
     best = min(edits, key=lambda found: found.loss)
     _write_photo(output, photo, best.recipe)
     write_atomically(output.with_suffix(".json"), _to_report(arguments, options, best))
@@ -133,7 +134,7 @@ def _kind_of_direction(arguments: argparse.Namespace) -> str:
 def _options(arguments: argparse.Namespace) -> EditOptions:
     return EditOptions(
         parameters=tuple(name.strip() for name in arguments.parameters.split(",")),
-        keep=arguments.keep,
+        strength=arguments.strength,
         simplicity=arguments.simplicity,
         n_steps=arguments.steps,
         n_views=arguments.views,
@@ -141,9 +142,7 @@ def _options(arguments: argparse.Namespace) -> EditOptions:
     )
 
 
-def _search(
-    clip: ClipCheckpoint, photo: Image.Image, direction: Direction, options: EditOptions
-) -> tuple[list[Edit], bool]:
+def _search(clip: ClipCheckpoint, photo: Image.Image, wanted: Tensor, options: EditOptions) -> tuple[list[Edit], bool]:
     """Return the edits up to the end or to Ctrl-C, and which of them it was.
 
     Raises:
@@ -153,7 +152,7 @@ def _search(
     with progress_bar() as bar, threads_for(clip):
         task = bar.add_task("editing", total=options.n_steps)
         try:
-            for found in edit(clip, photo, direction, options):
+            for found in edit(clip, photo, wanted, options):
                 edits.append(found)
                 bar.update(task, completed=found.step)
         except KeyboardInterrupt as interruption:  # what is found is kept

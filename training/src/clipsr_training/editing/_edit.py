@@ -1,6 +1,6 @@
 """Edits: parameters of a photo moved until its embedding changes as two texts, or two pictures, differ.
 
-Source: Gal et al. 2022 (StyleGAN-NADA), section 3.3, for the directional loss.
+Source: Gal et al. 2022 (StyleGAN-NADA), section 3.3, for directions between embeddings.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from clipsr_training.clip import ClipCheckpoint
 from clipsr_training.clip._embeddings import embed_pictures, embed_texts, freeze
 from clipsr_training.editing._recipe import BOUNDS, Recipe, radii, render
 
-_START = 0.02  # parts of a parameter's bound; without any change of the embedding there is no direction to compare
-_SMOOTH = 0.01  # likewise, below which moving less is worth little
-_DIFFERENCE = 0.01  # parts of a bound
+_SMOOTH = 0.01  # parts of a parameter's bound, below which moving less is worth little
+_DIFFERENCE = 0.01  # likewise, over which slopes are taken
 _DAMPINGS = (1e-4, 1e-2, 1.0, 100.0)  # of a step, against the mean curvature; all are tried, the best is taken
 _LEAST = 1e-12  # curvature, where nothing has an effect, as exposure has none on black
 _ENOUGH = 1e-3  # of the loss: a step that gains no more is the last
@@ -37,15 +36,15 @@ class EditOptions:
 
     Attributes:
         parameters: names of those that may move.
-        keep: where the direction has no length, weight of the cosine between the photo's embeddings before and after.
+        strength: with texts, how far the embedding of the photo, of length 1, is to move.
         simplicity: weight of the mean part of their bounds that parameters have moved.
-        n_steps: largest number of optimizer steps.
+        n_steps: most steps of the search.
         n_views: cuts of the photo that are looked at.
-        seed: of the views and of the first step.
+        seed: of the views.
     """
 
     parameters: tuple[str, ...] = tuple(BOUNDS)
-    keep: float = 0.2
+    strength: float = 0.5
     simplicity: float = 0.02
     n_steps: int = 30
     n_views: int = 4
@@ -57,9 +56,10 @@ class EditOptions:
             raise ValueError(f"parameters must be some of {', '.join(BOUNDS)}, each once; got {self.parameters}")
         if min(self.n_steps, self.n_views) < 1:
             raise ValueError("an edit takes at least one step and one view")
-        for name in ("keep", "simplicity"):
-            if not 0 <= getattr(self, name) < math.inf:  # NaN is in no order with the bounds
-                raise ValueError(f"{name} must be a finite number of at least 0, got {getattr(self, name)}")
+        if not 0 <= self.simplicity < math.inf:  # NaN is in no order with the bounds
+            raise ValueError(f"simplicity must be a finite number of at least 0, got {self.simplicity}")
+        if not 0 < self.strength <= 2:  # points on a sphere are no further apart
+            raise ValueError(f"strength must be above 0 and at most 2, got {self.strength}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,54 +77,43 @@ class Edit:
     loss: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Direction:
-    """Where the embedding of a photo is to move.
+def change_of_texts(clip: ClipCheckpoint, before: str, after: str, options: EditOptions) -> Tensor:
+    """Return the way [1, D] from one text to another; ValueError if they are the same to the model.
 
-    Attributes:
-        change: [V or 1, D] by view, or the same for all.
-        has_length: whether its length counts: that of two pictures does, that of two texts means nothing to a picture.
+    How far texts are apart says nothing of pictures: its length is `options.strength`. Without any, the search would
+    find changes that nobody sees, for their direction is as good and they cost less.
     """
-
-    change: Tensor
-    has_length: bool
-
-
-def direction_of_texts(clip: ClipCheckpoint, before: str, after: str) -> Direction:
-    """Return the way from one text to another; ValueError if they are the same to the model."""
     texts = embed_texts(clip, [before, after])
-    return _direction(texts[1:] - texts[:1], has_length=False)
+    return options.strength * functional.normalize(_checked(texts[1:] - texts[:1]), dim=-1)
 
 
-def direction_of_images(
-    clip: ClipCheckpoint, before: Image.Image, after: Image.Image, options: EditOptions
-) -> Direction:
-    """Return the way from one picture to another; ValueError if they are the same to the model."""
+def change_of_images(clip: ClipCheckpoint, before: Image.Image, after: Image.Image, options: EditOptions) -> Tensor:
+    """Return the way [V, D] from one picture to another, by view; ValueError if they are the same to the model."""
     side = clip.image_size_px
     look = _views(side, options)
     with torch.no_grad():
         first, second = (embed_pictures(clip, look(_to_tensor(image, side))) for image in (before, after))
-    return _direction(second - first, has_length=True)
+    return _checked(second - first)
 
 
-def _direction(change: Tensor, *, has_length: bool) -> Direction:
+def _checked(change: Tensor) -> Tensor:
     if not change.norm(dim=-1).min() > 1e-5:
         raise ValueError("before and after are the same to the model: there is no direction between them")
-    return Direction(change=change, has_length=has_length)
+    return change
 
 
-def edit(clip: ClipCheckpoint, photo: Image.Image, direction: Direction, options: EditOptions) -> Iterator[Edit]:
+def edit(clip: ClipCheckpoint, photo: Image.Image, wanted: Tensor, options: EditOptions) -> Iterator[Edit]:
     """Find a recipe by damped least squares, the same for the same seed; yields every step until one gains nothing.
 
     Args:
         clip: any checkpoint that this package loads; its weights stay as they are.
         photo: RGB, of any size.
-        direction: where to.
+        wanted: [V or 1, D] change of its embedding, by view or the same for all.
         options: how.
     """
     freeze(clip)
-    miss = _miss(clip, photo, direction, options)
-    parts = _START * torch.randn(len(options.parameters), generator=Generator().manual_seed(options.seed))
+    miss = _miss(clip, photo, wanted, options)
+    parts = torch.zeros(len(options.parameters))
     missed = miss(parts)
     loss = _loss(missed, parts, options)
     for step in range(1, options.n_steps + 1):
@@ -163,27 +152,19 @@ def _moves(miss: Callable[[Tensor], Tensor], missed: Tensor, parts: Tensor, opti
     return [-torch.linalg.solve(curvature + damping * unit, gradient) for damping in _DAMPINGS]
 
 
-def _miss(
-    clip: ClipCheckpoint, photo: Image.Image, direction: Direction, options: EditOptions
-) -> Callable[[Tensor], Tensor]:
-    """Return by what a list of parameters, as parts of their bounds, misses the direction: numbers to be 0."""
+def _miss(clip: ClipCheckpoint, photo: Image.Image, wanted: Tensor, options: EditOptions) -> Callable[[Tensor], Tensor]:
+    """Return by what a list of parameters, as parts of their bounds, misses the change: numbers to be 0."""
     side = clip.image_size_px
     picture, look = _to_tensor(photo, side), _views(side, options)
     radius, shorter = radii(*picture.shape[1:]), min(picture.shape[1:])
     with torch.no_grad():
         before = embed_pictures(clip, look(picture))
-    target, length = direction.change, direction.change.norm(dim=-1, keepdim=True)
+    length = wanted.norm(dim=-1, keepdim=True)
 
     @torch.no_grad()
     def miss(parts: Tensor) -> Tensor:
         after = embed_pictures(clip, look(render(picture, _values(options, parts), radius, shorter)))
-        change = after - before
-        if direction.has_length:
-            residuals = [(change - target) / length]
-        else:  # half the square of unit vectors' distance is 1 less their cosine
-            turned = functional.normalize(change, dim=-1) - target / length
-            residuals = [math.sqrt(0.5) * turned, math.sqrt(0.5 * options.keep) * change]
-        return torch.cat(residuals).flatten() / math.sqrt(len(change))
+        return ((after - before - wanted) / length).flatten() / math.sqrt(len(after))
 
     return miss
 
