@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 from pathlib import Path
 
@@ -24,6 +25,15 @@ IMAGE_ENDINGS = frozenset(
     {".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png"}
     | {".tif", ".tiff", ".webp"}
 )
+# The service's too: `clipsr-client upscale` writes the same files (tests/training/test_images.py holds both together).
+_WRITTEN = {
+    ".png": ("PNG", {}),
+    ".jpg": ("JPEG", {"quality": 95, "subsampling": "4:4:4"}),
+    ".webp": ("WEBP", {"lossless": True, "exact": True, "method": 2}),
+    ".tiff": ("TIFF", {"compression": "tiff_adobe_deflate"}),
+    ".bmp": ("BMP", {}),
+}
+_OTHER_ENDINGS = {".jpeg": ".jpg", ".tif": ".tiff"}
 # What a check decodes to: enough to read a JPEG's whole stream, at an eighth of the work.
 _DRAFT_SIZE = (32, 32)
 # What archivers of macOS leave beside every file.
@@ -65,6 +75,30 @@ def decode(content: bytes, name: str) -> Image.Image:
         return _decode(content)
     except (ImageFileError, ValueError) as error:
         raise ValueError(f"{name} can't be read as an image: {_reason(error)}") from error
+
+
+def check_ending(path: Path) -> None:
+    """Check that `encode` can write a file of this name; ValueError names the endings that it knows."""
+    ending = path.suffix.lower()
+    if _OTHER_ENDINGS.get(ending, ending) not in _WRITTEN:
+        raise ValueError(f"{path} must end in {', '.join((*_WRITTEN, *_OTHER_ENDINGS))}")
+
+
+def encode(image: Image.Image, path: Path) -> bytes:
+    """Encode an RGB image as the ending of a path says: without loss, but JPEG, which is of quality 95.
+
+    An embedded profile of RGB colours is kept; `decode` hands it on.
+    """
+    ending = path.suffix.lower()
+    kind, options = _WRITTEN[_OTHER_ENDINGS.get(ending, ending)]
+    profile = image.info.get("icc_profile")
+    # A profile's header names its colour space (ICC.1:2022, section 7.2.8); that of CMYK fits no RGB pixels.
+    if profile is not None and profile[16:20] == b"RGB ":
+        options = {**options, "icc_profile": profile}
+    buffer = io.BytesIO()
+    # Without what else Pillow found in the original, such as a comment or a resolution, which it would write.
+    Image.fromarray(np.asarray(image)).save(buffer, kind, **options)
+    return buffer.getvalue()
 
 
 def find_objection(content: bytes) -> str | None:

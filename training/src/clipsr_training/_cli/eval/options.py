@@ -8,8 +8,8 @@ from pathlib import Path
 
 from clipsr_training import prompts
 from clipsr_training._cli.arguments import PREPROCESS_HELP, parse_labels, positive
+from clipsr_training._cli.checkpoint import load_checkpoint
 from clipsr_training._cli.eval.progress import progress_bar
-from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
 from clipsr_training.data import ImageSet, SetOptions, check_images, open_set
 from clipsr_training.evaluation._backends.base import Backend, resolve_templates
 from clipsr_training.evaluation._backends.manifest import read_routes
@@ -140,25 +140,13 @@ def open_model(arguments: argparse.Namespace) -> Backend:
         raise ValueError(str(error)) from error
     upscaler = None if arguments.upscaler == _NO_UPSCALER else load_liif(arguments.upscaler)
     return TorchBackend(
-        _load_checkpoint(arguments),
+        load_checkpoint(arguments),
         upscaler,
         name=Path(arguments.model).name,
         device=arguments.device,
         precision=arguments.precision,
         routes=None if arguments.route_rules is None else read_routes(arguments.route_rules),
     )
-
-
-def _load_checkpoint(arguments: argparse.Namespace) -> ClipCheckpoint:
-    if Path(arguments.model).is_dir():
-        if arguments.weights is not None:
-            raise ValueError(f"{arguments.model} is a folder that holds its own weights; leave out --weights")
-        return load_clip(arguments.model)
-    if arguments.weights is None:
-        raise ValueError(
-            f"there is no folder {arguments.model}; for a model that OpenCLIP knows by name, give --weights as well"
-        )
-    return load_open_clip(arguments.model, arguments.weights, preprocess=arguments.preprocess)
 
 
 def open_images(arguments: argparse.Namespace, spec: str) -> ImageSet:
