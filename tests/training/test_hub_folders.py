@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clipsr_training.data import SetOptions, check_images, open_set, read_pairs
+from clipsr_training.data._shards import find_shards
 from tests.training.made_images import png
 from tests.training.test_clip_sources import write_shard
 
@@ -201,3 +202,11 @@ def test_nothing_is_null(tmp_path):
     pq.write_table(pa.table({"image": [*rows(1), None], "caption": ["a", "b"]}), tmp_path / "b.parquet")
     with pytest.raises(ValueError, match=r"b\.parquet, row 1: there is no image \(null\), as in 1 rows in all"):
         read_pairs(tmp_path / "b.parquet")
+
+
+@pytest.mark.parametrize("split", ["", "/", "/etc", "*", "tr[a-z]in"])
+def test_a_split_is_a_name_and_no_pattern(tmp_path, split):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "a.tar").touch()
+    assert find_shards(tmp_path, split) == []
+    assert find_shards(tmp_path, "train") == [tmp_path / "train" / "a.tar"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -58,7 +59,8 @@ class _Sample:
 
 def find_shards(folder: Path, split: str) -> list[Path]:
     """Return the shards of a folder or, where they are sorted by splits as on the hub, those of the asked one."""
-    places = ("*.tar", f"{split}/*.tar", f"data/{split}*.tar", f"data/{split}/*.tar")
+    name = glob.escape(split.strip("/"))
+    places = ("*.tar", *((f"{name}/*.tar", f"data/{name}*.tar", f"data/{name}/*.tar") if name else ()))
     return next((found for place in places if (found := sorted(folder.glob(place)))), [])
 
 
