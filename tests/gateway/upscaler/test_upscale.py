@@ -364,7 +364,7 @@ async def test_a_deadline_reaches_the_backend(start, backend):
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await one.upscaler.Upscale(request_of(PNG, scale=2), timeout=3)
     assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-    assert 0 < backend.tile_calls[0]["timeout_s"] <= 3
+    assert 0 < backend.tile_calls[0]["timeout_s"] < 4  # gRPC rounds what is left up, for the way
 
 
 async def test_a_caller_who_leaves_cancels_all_groups(start, backend, until):
