@@ -23,6 +23,7 @@ from clipsr_gateway._admission.receiving import ReceivingPlaces
 from clipsr_gateway._calls.call import CODES, Call, CallRunner, let_cancellation_come
 from clipsr_gateway._calls.status import status_from_error, trailing_metadata
 from clipsr_gateway._offload import run_off_loop
+from clipsr_gateway._timeout import wait_at_most
 from clipsr_gateway.errors import (
     DeadlineExceededError,
     GatewayError,
@@ -216,7 +217,7 @@ async def _next(messages: AsyncIterator[bytes], *, timeout_s: float | None) -> b
     """
     message = anext(aiter(messages))
     try:
-        return await (message if timeout_s is None else asyncio.wait_for(message, timeout_s))
+        return await (message if timeout_s is None else wait_at_most(message, timeout_s))
     except asyncio.TimeoutError as cause:
         raise DeadlineExceededError(f"The request did not arrive within {timeout_s:g} s.") from cause
     except StopAsyncIteration as cause:
