@@ -55,9 +55,11 @@ class KindContexts:
         return kinds, kinds
 
 
-def share_kinds(kinds: Sequence[Kind]) -> np.ndarray:
-    """Return float32 [K] of sum 1, equal shares for all kinds that a picture has; `clean` for none."""
+def share_kinds(kinds: Sequence[Kind] | None) -> np.ndarray:
+    """Return float32 [K]: equal shares for the kinds of damage, all `clean` for none, zeros where they are unknown."""
     shares = np.zeros(len(KINDS), dtype=np.float32)
+    if kinds is None:
+        return shares
     for kind in kinds or (CLEAN,):
         shares[KINDS.index(kind)] += 1
     return shares / shares.sum()

@@ -73,13 +73,14 @@ def draw(photos: Photos, index: int, number: int, options: DrawOptions) -> Draw:
     recipe = options.recipe
     clean = cut(np.asarray(decode(photos.read(index), photos.names[index])), rng, recipe.side_px, recipe.scale_max)
     kinds = draw_kinds(rng, recipe)
-    damages = tuple((kind, float(rng.random())) for kind in kinds or (CLEAN,))
+    damages: tuple[tuple[Kind, float], ...] = tuple((kind, float(rng.random())) for kind in kinds or (CLEAN,))
     lq = apply_chain(clean, Chain(damages=damages), options.seed, number)
     is_last = rng.random() < recipe.last_time_share
+    is_told = rng.random() >= recipe.context_dropout
     return Draw(
         clean=_planar(clean),
         lq=_planar(lq),
-        kinds=share_kinds(kinds),
+        kinds=share_kinds(kinds if is_told else None),
         time=options.n_times if is_last else int(rng.integers(1, options.n_times + 1)),
         noise=rng.standard_normal((3, *clean.shape[:2]), dtype=np.float32),
     )

@@ -25,6 +25,7 @@ class RestorerRecipe:
         clean_share: part of the draws that is not damaged.
         two_share: part that is damaged in two ways; the rest in one.
         last_time_share: part that is shown at T, where sampling begins.
+        context_dropout: part whose kinds of damage the network is not told, so that it restores without as well.
         held_out: part of the sources that is kept off training, to measure on.
         max_held_out: at most so many pictures.
     """
@@ -40,6 +41,7 @@ class RestorerRecipe:
     clean_share: float = 0.1
     two_share: float = 0.2
     last_time_share: float = 0.5
+    context_dropout: float = 0.1
     held_out: float = 0.05
     max_held_out: int = 64
 
@@ -54,7 +56,8 @@ class RestorerRecipe:
             raise ValueError(f"side_px must be a multiple of 8 of at least 16, got {self.side_px}")
         if not 0 <= self.lr < math.inf or not 1 <= self.scale_max < math.inf:
             raise ValueError(f"lr and scale_max must be finite, got {self.lr} and {self.scale_max}")
-        shares = (self.clean_share, self.two_share, 1 - self.clean_share - self.two_share, self.last_time_share)
+        damaged_once = 1 - self.clean_share - self.two_share
+        shares = (self.clean_share, self.two_share, damaged_once, self.last_time_share, self.context_dropout)
         if min(shares) < 0 or max(shares) > 1:
             raise ValueError("shares must be from 0 to 1, those of clean and of two kinds together as well")
         if not 0 < self.held_out < 1:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from clipsr_training.restoration._schedule import Schedule
@@ -21,7 +22,7 @@ Sampler = Literal["posterior", "euler", "ode-1", "ode-2"]
 SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
 # Below this many steps the published solver takes its last step but one at order 1.
 _FEW_STEPS = 10
-Picture = TypeVar("Picture", np.ndarray, Tensor)
+Picture = TypeVar("Picture", NDArray[np.floating], Tensor)
 
 
 @dataclass(frozen=True, kw_only=True)

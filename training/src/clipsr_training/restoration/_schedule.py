@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +59,14 @@ class Schedule:
         """Length of a step, chosen such that α_T is `eps`."""
         return -math.log(self.eps) / float(self.theta_cumsum[-1])
 
-    def reversion(self, time: ArrayLike) -> np.ndarray:
+    def reversion(self, time: float | np.ndarray) -> np.ndarray:
         """Return Θ_t dt = −ln α_t, float64 of the shape of `time`; linear between whole times."""
         return np.interp(time, np.arange(self.n_times + 1), self.theta_cumsum) * self.dt
 
-    def alpha(self, time: ArrayLike) -> np.ndarray:
+    def alpha(self, time: float | np.ndarray) -> np.ndarray:
         """Return α_t, what is left of the clean picture, float64 of the shape of `time`."""
         return np.exp(-self.reversion(time))
 
-    def sigma_bar(self, time: ArrayLike) -> np.ndarray:
+    def sigma_bar(self, time: float | np.ndarray) -> np.ndarray:
         """Return σ̄_t, the deviation of the noise at t for pictures in [0, 1], float64 of the shape of `time`."""
         return self.noise_level * np.sqrt(-np.expm1(-2 * self.reversion(time)))
