@@ -1,4 +1,4 @@
-"""What an evaluation of a restorer leaves on disk: tables, and a contact sheet to look at."""
+"""Report of the evaluation of a restorer: tables, and a contact sheet."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def write_restore_report(report: RestoreReport, folder: Path) -> None:
     """
     write_atomically(folder / SHEET, draw_restored(report.plan))
     write_atomically(folder / "report.json", report.json().encode())
-    # Last: whoever waits for the page finds what it shows.
+    # Last: a reader that waits for the page finds the sheet beside it.
     write_atomically(folder / "report.md", report.markdown().encode())
 
 

@@ -1,4 +1,4 @@
-"""What a restorer is told beside the picture: two contexts, of the content and of the degradation."""
+"""Conditioning of a restorer: one context for the content, one for the degradation."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ class ContextSource(Protocol):
 
         Args:
             lq: [B, 3, H, W] damaged pictures, uint8.
-            kinds: [B, K] what is wrong with each, in the order of `KINDS`, of sum 1; for sources that are told.
+            kinds: [B, K] kinds of damage of each, see `share_kinds`; for sources that need them.
         """
         ...
 
 
 class KindContexts:
-    """The kinds themselves, as probabilities: for a person who says what to remove, or a classifier's answer.
+    """The kinds of damage themselves, as probabilities: a user's choice, or the answer of a classifier.
 
-    Nothing is said of the content: both contexts are the same numbers.
+    They describe no content: both contexts are the same numbers.
     """
 
     name = "kinds"

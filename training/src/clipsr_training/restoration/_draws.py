@@ -1,4 +1,4 @@
-"""Pictures to train a restorer on: cut from photos, damaged, and shown at some time of the SDE."""
+"""Training samples of a restorer: squares cut from photos, damaged, at a time of the SDE."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MULTIPLE_PX = 8
 
 
 class Draw(NamedTuple):
-    """A picture, what became of it, and the moment at which it is shown.
+    """A clean square, the damaged one, and where on the SDE the network sees it.
 
     Attributes:
         clean: [3, S, S] uint8.
@@ -109,7 +109,7 @@ def cut(pixels: np.ndarray, rng: np.random.Generator, side_px: int, scale_max: f
 
 
 def draw_kinds(rng: np.random.Generator, recipe: RestorerRecipe) -> tuple[Kind, ...]:
-    """Draw what is wrong with a picture: nothing, one kind or two, in the order in which they happen."""
+    """Draw the kinds of damage of a picture: none, one or two, in the order in which they happen."""
     which = rng.random()
     n = 0 if which < recipe.clean_share else 2 if which < recipe.clean_share + recipe.two_share else 1
     return tuple(DEGRADATIONS[i] for i in sorted(rng.choice(len(DEGRADATIONS), n, replace=False)))

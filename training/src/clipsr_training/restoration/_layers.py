@@ -73,7 +73,7 @@ class ResBlock(nn.Module):
 
 
 class LinearAttention(nn.Module):
-    """Attention that sums over all pixels before it is asked, so that its work grows with their number only.
+    """Attention that sums keys and values over all pixels first, at a cost linear in their number.
 
     Source: Shen et al. 2021 (Efficient Attention), with values divided by the number of pixels as the published code
     has it: the larger the picture, the more of the output is the bias.
@@ -86,7 +86,7 @@ class LinearAttention(nn.Module):
         self.to_out = nn.Sequential(nn.Conv2d(inner, dim, 1), ChannelNorm(dim))
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """Map [B, C, H, W] to the same shape; the context is not looked at."""
+        """Map [B, C, H, W] to the same shape; the context is not used."""
         del context
         batch, _, rows, columns = x.shape
         heads = self.to_qkv(x).reshape(batch, 3, _LINEAR_HEADS, HEAD_DIM, rows * columns)
@@ -97,7 +97,7 @@ class LinearAttention(nn.Module):
 
 
 class Attention(nn.Module):
-    """Softmax attention of tokens to others, or to themselves."""
+    """Multi-head softmax attention."""
 
     def __init__(self, dim: int, context_dim: int) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class Attention(nn.Module):
         self.to_out = nn.Sequential(nn.Linear(dim, dim))
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """Map tokens [B, N, C] that ask, and those asked [B, M, D], to [B, N, C]."""
+        """Attend from queries [B, N, C] to keys and values [B, M, D]; return [B, N, C]."""
         query, key, value = (
             part.unflatten(-1, (self.n_heads, HEAD_DIM)).transpose(1, 2)
             for part in (self.to_q(x), self.to_k(context), self.to_v(context))
@@ -138,12 +138,12 @@ class _FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, what the content context says, and a gated feed-forward layer.
+    """Self-attention, cross-attention to the content context, and a gated feed-forward layer.
 
     Args:
         dim: C.
         context_dim: D of the content context, None for none.
-        is_folded: the context is one token, to which every pixel attends alike: what it says is a linear map of it.
+        is_folded: cross-attention to the context, a single token, is a linear layer; see `fold_contexts`.
     """
 
     def __init__(self, dim: int, context_dim: int | None, *, is_folded: bool) -> None:
@@ -200,7 +200,7 @@ class _Normalized(nn.Module):
 
 
 class Residual(nn.Module):
-    """Adds what attention makes of the normalized pixels."""
+    """Adds attention over normalized pixels to its input."""
 
     def __init__(self, dim: int, attention: nn.Module) -> None:
         super().__init__()

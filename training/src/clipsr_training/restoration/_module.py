@@ -1,4 +1,4 @@
-"""What is optimized, as a Lightning module."""
+"""Training of a restorer as a Lightning module."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def build_restorer(recipe: RestorerRecipe, source: ContextSource | None) -> Rest
 
 
 class RestorerModule(LightningModule):
-    """Teaches a network to say what is missing in a damaged picture, at every time of the SDE.
+    """Trains a network to predict the residual of a damaged picture, at every time of the SDE.
 
     A Lightning epoch is one segment of `STEPS_PER_SEGMENT` steps; draws are numbered by the global step, so a run
     resumed from a segment's checkpoint ends with the weights of an uninterrupted one.
@@ -96,7 +96,7 @@ class RestorerModule(LightningModule):
         )
 
     def training_step(self, batch: list[Group], batch_idx: int) -> Tensor:
-        """Return the mean absolute error of what the network says of the clean pictures, in [0, 1] units."""
+        """Return the mean absolute error of the predicted clean pictures, in [0, 1] units."""
         errors = [self._errors(group) for group in batch]
         size = sum(len(group.lq) for group in batch)
         loss = torch.cat([error.abs().mean(dim=(1, 2, 3)) for error in errors]).mean()
@@ -119,7 +119,7 @@ class RestorerModule(LightningModule):
         return None if self.source is None else self.source.embed(group.lq, group.kinds)
 
     def on_train_epoch_end(self) -> None:
-        """Measure held-out photos, and log pictures of what the restorer makes of some."""
+        """Measure PSNR on held-out photos, and log some of them restored."""
         if not self.trainer.is_global_zero:
             return
         for steps in _SHOWN_STEPS:

@@ -1,4 +1,4 @@
-"""Noise that belongs to a place: the same seed gives a pixel the same noise, whatever is sampled around it."""
+"""Noise as a function of seed and pixel: tiles of one picture agree where they overlap."""
 
 from __future__ import annotations
 

@@ -21,14 +21,14 @@ Contexts = tuple[Tensor, Tensor]
 
 
 class Restorer(nn.Module):
-    """Says what the clean picture is, given a state of the SDE and the damaged picture.
+    """Predicts the clean picture from a state of the SDE and the damaged picture.
 
     Attributes:
-        network: what looks.
+        network: the U-Net.
         schedule: of the SDE.
-        parametrization: the network returns the state's `noise` (published weights), or the `residual` that is missing
-            in the damaged picture.
-        contexts: name of what both contexts are made of; None for a network that takes none.
+        parametrization: the network predicts the `noise` in the state (published weights), or the `residual`: the
+            clean picture less the damaged one.
+        contexts: name of their source; None for a network without.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Restorer(nn.Module):
         if parametrization not in PARAMETRIZATIONS:
             raise ValueError(f"unknown parametrization {parametrization!r}; known: {', '.join(PARAMETRIZATIONS)}")
         if (contexts is None) != (network.config.context_dim is None):
-            raise ValueError("a network with contexts needs to know what they are made of, and one without has none")
+            raise ValueError("a network with contexts needs the name of their source, and one without has none")
         self.network = network
         self.schedule = schedule
         self.parametrization = parametrization
@@ -82,10 +82,10 @@ class RestoreOptions:
     """How pictures are sampled.
 
     Attributes:
-        steps: looks of the network; with the same seed and picture the result is the same.
+        steps: network evaluations.
         sampler: see `plan_steps`.
-        seed: of the noise, which is a function of it and of a pixel's place.
-        tiling: how large pictures are cut; None looks at any picture as a whole.
+        seed: of the noise; the same seed and picture give the same result.
+        tiling: of large pictures; None runs the network on whole pictures of any size.
     """
 
     steps: int = 5
@@ -106,8 +106,8 @@ class RestoreOptions:
 def restore(restorer: Restorer, lq: Tensor, contexts: Contexts | None, options: RestoreOptions) -> Tensor:
     """Restore pictures of one size.
 
-    All pictures of a batch get the same noise at the same place. Large pictures are looked at in tiles, with one pair
-    of contexts for all of them, and blended at every step, so that there is one state of the whole picture.
+    All pictures of a batch get the same noise at the same place. Tiles share one pair of contexts
+    and are blended at every step, so that one state covers the whole picture.
 
     Args:
         restorer: in evaluation mode.
@@ -127,10 +127,10 @@ def restore(restorer: Restorer, lq: Tensor, contexts: Contexts | None, options: 
         if options.tiling is None:
             return restorer.predict(state, lq, time, contexts)
 
-        def look(tile: Tile) -> Tensor:
+        def predict_tile(tile: Tile) -> Tensor:
             return restorer.predict(tile.cut(state), tile.cut(lq), time, contexts)
 
-        return map_tiles(look, size_hw, options.tiling)
+        return map_tiles(predict_tile, size_hw, options.tiling)
 
     start = lq + schedule.noise_level * noise(0)
     steps = plan_steps(schedule, options.sampler, options.steps)

@@ -1,8 +1,7 @@
 """From the damaged picture back to the clean one: samplers as plans of linear steps.
 
-A network looks at a state and says what the clean picture is; each step is then a linear map of the state, that
-prediction, the one before, the damaged picture and fresh noise. A plan is that list of coefficients; to run it takes
-additions and multiplications, in numpy, PyTorch, or anything else.
+The network predicts the clean picture from a state; a step is then a weighted sum of the state, that prediction, the
+one before, the damaged picture and fresh noise. A plan is the list of those weights, for numpy and PyTorch alike.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ Picture = TypeVar("Picture", NDArray[np.floating], Tensor)
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One step: the network looks at `time`, then the state becomes the sum of pictures with these weights.
+    """One step: the network is evaluated at `time`, then the state becomes a sum with these weights.
 
     Attributes:
         time: where the state is, 0 to T.
         state: weight of the state x.
-        clean: of x̂0, what the network says of it.
-        previous: of what it said the step before; 0 in the first.
+        clean: of x̂0, the prediction.
+        previous: of the prediction of the step before; 0 in the first.
         lq: of the damaged picture μ.
         noise: of fresh standard normal noise; 0 in deterministic steps.
     """
@@ -169,6 +168,6 @@ def diffuse(schedule: Schedule, clean: Picture, lq: Picture, noise: Picture, tim
 
 
 def clean_from_noise(schedule: Schedule, state: Picture, lq: Picture, noise: Picture, time: float) -> Picture:
-    """Return x̂0 for the noise that a network sees in a state, at a time above 0."""
+    """Return x̂0 for a prediction of the noise in a state, at a time above 0."""
     alpha, sigma_bar = float(schedule.alpha(time)), float(schedule.sigma_bar(time))
     return lq + (state - lq - sigma_bar * noise) / alpha

@@ -1,4 +1,4 @@
-"""Pictures larger than a network can look at: overlapping tiles, blended where they meet."""
+"""Pictures larger than a network can process at once: overlapping tiles, blended where they meet."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Tiling:
 
     Attributes:
         tile_px: longest side of a tile.
-        overlap_px: what neighbours share, at least.
+        overlap_px: overlap of neighbours, at least.
         multiple_px: tiles begin at multiples of this, so that the network's grids are those of the whole picture.
     """
 
@@ -49,7 +49,7 @@ class Tiling:
 
     @property
     def margin_px(self) -> int:
-        """What of a tile's inner edges counts for nothing: there it sees least of its surroundings."""
+        """Width at inner edges that has no weight: context is least complete there."""
         return self.overlap_px // 4
 
     def tiles(self, size_hw: tuple[int, int]) -> list[Tile]:

@@ -70,10 +70,9 @@ class UNetConfig:
 
 
 class ConditionalUNet(nn.Module):
-    """Looks at a state of the SDE, the damaged picture, the time and both contexts.
+    """Maps a state of the SDE, the damaged picture, the time and both contexts to a prediction.
 
-    What it returns is for its training to say: the noise in the state (published weights), or what is missing in the
-    damaged picture.
+    Its training defines what it predicts: the noise in the state (published weights), or the residual.
 
     Attention is global: linear attention sums over all pixels, transformers normalize and attend over all, so a pixel
     of the output depends on the whole picture that is given at once, and on its size.
@@ -128,7 +127,7 @@ class ConditionalUNet(nn.Module):
     def forward(
         self, state: Tensor, lq: Tensor, time: Tensor, content: Tensor | None, degradation: Tensor | None
     ) -> Tensor:
-        """Return what the network says of a state.
+        """Return the prediction for a state.
 
         Args:
             state: [B, 3, H, W] x_t.
@@ -189,10 +188,10 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
 
 
 def fold_contexts(network: ConditionalUNet) -> ConditionalUNet:
-    """Return an equal network whose attention to the content context is what it comes to: a linear map.
+    """Return an equal network with cross-attention to the content context folded into a linear layer.
 
-    The context is one token, so every pixel gives it all its attention, whatever it asks: the attention's output is
-    `to_out(to_v(context))` everywhere, and its queries, keys and their normalization change nothing.
+    The context is a single token, so its attention weight is 1 at every pixel: the output is `to_out(to_v(context))`
+    everywhere, and queries, keys and their normalization do not matter.
     """
     if network.config.context_dim is None or network.config.is_folded:
         return network
