@@ -205,7 +205,7 @@ def test_contexts_must_be_those_of_the_network():
         without.predict(x, x, 5.0, contexts)
     with pytest.raises(ValueError, match=r"degradation context must be \[B, 6\], got \[1, 5\]"):
         with_contexts.predict(x, x, 5.0, (contexts[0], torch.rand(1, 5)))
-    with pytest.raises(ValueError, match="needs to know"):
+    with pytest.raises(ValueError, match="needs the name of their source"):
         Restorer(random_network(SMALL), Schedule(), "noise", None)
 
 
