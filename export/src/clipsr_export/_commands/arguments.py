@@ -80,6 +80,12 @@ def add_clip_options(parser: argparse.ArgumentParser) -> None:
         help="LIIF weights for such pictures of unknown origin, of clipsr-train liif --recipe robust (absent: this "
         "recipe is not offered)",
     )
+    parser.add_argument(
+        "--restorer",
+        type=Path,
+        metavar="FILE",
+        help="weights of clipsr-train restorer --contexts kinds, to serve restoration with (absent: it is not offered)",
+    )
     parser.add_argument("--name", help="name of the model in the manifest (default: the checkpoint's)")
     parser.add_argument(
         "--native-min-side",

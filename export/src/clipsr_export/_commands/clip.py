@@ -20,6 +20,7 @@ from clipsr_export._repository.manifest import Recipe, sha256
 from clipsr_training.adapt import measure_routes, read_nouns
 from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
 from clipsr_training.liif import Upscaler, load_liif
+from clipsr_training.restoration import load_restorer
 
 if TYPE_CHECKING:
     from clipsr_export._commands.arguments import Commands
@@ -130,6 +131,7 @@ def _export(arguments: argparse.Namespace, clip: ClipCheckpoint, name: str) -> N
         clip=clip,
         upscaler=upscaler,
         recipes=recipes,
+        restorer=None if arguments.restorer is None else load_restorer(arguments.restorer),
         template=arguments.template,
         output=arguments.output,
         samples=find_samples(arguments.samples),

@@ -12,6 +12,7 @@ import logging
 import warnings
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -39,11 +40,11 @@ def write_onnx(
         inputs: example inputs by name.
         output: name of the result.
         path: file to write; external data, if needed, goes to a file beside it.
-        dynamic_axes: for each input, axis → symbol of axes that vary.
+        dynamic_axes: for each input, axis → symbol of axes that vary; `8*rows` for multiples of 8.
         inner: names of the tuple's other tensors. The graph computes them on the way to its output and keeps the
             names, so that whoever reads the file can find them, but does not return them.
     """
-    symbols = {s: torch.export.Dim(s, min=1) for axes in dynamic_axes.values() for s in axes.values()}
+    symbols = {s: _dimension(s) for axes in dynamic_axes.values() for s in axes.values()}
     shapes = {name: {axis: symbols[s] for axis, s in dynamic_axes[name].items()} for name in inputs}
     with _quiet():
         program = torch.onnx.export(
@@ -64,6 +65,13 @@ def write_onnx(
     n_bytes = sum(weight.nbytes for weight in weights if weight is not None)
     program.save(str(path), external_data=n_bytes > EXTERNAL_DATA_BYTES)
     onnx.checker.check_model(str(path))
+
+
+def _dimension(symbol: str) -> Any:
+    """Return an axis that varies; torch has no public type for a multiple of one."""
+    factor, _, name = symbol.rpartition("*")
+    dimension = torch.export.Dim(name, min=1)
+    return int(factor) * dimension if factor else dimension
 
 
 @contextlib.contextmanager

@@ -35,12 +35,21 @@ from clipsr_export._repository.manifest import (
     write_manifest,
 )
 from clipsr_export._repository.replace import check_output, named_when_unwritable, replaced, staging_folder
+from clipsr_export._repository.restorer import (
+    RESTORER_MODELS,
+    check_restorer,
+    describe_restorer,
+    restorer_configurations,
+    restorer_template,
+    write_restorer,
+)
 from clipsr_export._tokenizer.build import build_tokenizer, pad_token_id
 from clipsr_training import prompts
 from clipsr_training.adapt import RouteRule
 from clipsr_training.clip import ClipCheckpoint
 from clipsr_training.data import read_image
 from clipsr_training.liif import Upscaler, describe_upscaler
+from clipsr_training.restoration import Restorer
 
 # Canvas sides that requests are padded to, so that images of different sizes share a batch.
 CANVAS_SIZES_PX = (32, 64, 128)
@@ -60,6 +69,7 @@ _GENERATED = shutil.ignore_patterns(
     "tokenizer.json",
     "text_banks",
     *_PICTURE_MODELS.values(),
+    *RESTORER_MODELS,
 )
 # Texts that a text tower encodes at once: at width 1,024, the activations of one layer are then 100 MB.
 _TEXT_BATCH = 64
@@ -91,6 +101,7 @@ class ExportPlan:
         samples: real images that the graphs are checked on, besides random ones.
         native_min_side_px: shorter side from which images skip super-resolution.
         route_rules: which route small images take, as `measure_routes` found; None where it was not measured.
+        restorer: what restores damaged pictures; None serves no restoration.
         has_text_banks: whether embeddings of the named label sets are computed now, and not at their first use.
         report: called with one line about every step.
     """
@@ -104,6 +115,7 @@ class ExportPlan:
     native_min_side_px: int
     route_rules: tuple[RouteRule, ...] | None = None
     recipes: Mapping[Recipe, Upscaler] = field(default_factory=dict[Recipe, Upscaler])
+    restorer: Restorer | None = None
     has_text_banks: bool = True
     report: Callable[[str], None] = lambda _: None
 
@@ -145,6 +157,8 @@ def export_repository(plan: ExportPlan) -> Manifest:
                 shutil.copytree(plan.template, repository, ignore=_GENERATED, dirs_exist_ok=True)
             for model in plan.added_models():
                 shutil.copytree(repository / "upscale", repository / model, ignore=_GENERATED)
+            if plan.restorer is not None:
+                shutil.copytree(restorer_template(plan.template), repository, dirs_exist_ok=True)
             for path, text in configurations.items():
                 (repository / path).write_text(text, encoding="utf-8")
             _move_files(made, repository)
@@ -156,13 +170,16 @@ def _configurations(plan: ExportPlan) -> dict[Path, str]:
     """Return every configuration of the template, filled in, by path inside the repository."""
     found = [*plan.template.glob("*/config.pbtxt"), *plan.template.glob("*/configs/*.pbtxt")]
     paths = sorted(p.relative_to(plan.template) for p in found)
-    paths = [path for path in paths if path.parts[0] not in _PICTURE_MODELS.values()]
+    paths = [path for path in paths if path.parts[0] not in (*_PICTURE_MODELS.values(), *RESTORER_MODELS)]
     if not paths:
         raise TemplateError(
             f"{plan.template} holds no <model>/config.pbtxt; name clipsr's model_repository with --template"
         )
     sizes = {"R": plan.clip.image_size_px, "D": plan.clip.embed_dim, "L": plan.clip.context_length}
     texts = {path: fill_dims((plan.template / path).read_text(encoding="utf-8"), sizes) for path in paths}
+    if plan.restorer is not None:
+        check_restorer(plan.restorer)
+        texts |= restorer_configurations(plan.template, plan.restorer)
     return texts | {
         Path(model, *path.parts[1:]): text.replace('name: "upscale"', f'name: "{model}"', 1)
         for model in plan.added_models()
@@ -195,6 +212,8 @@ def _write_graphs(plan: ExportPlan, staging: Path) -> None:
         write_onnx(module, example, output, path, axes, inner=inner)
         difference = check_graph(name, module, path, samples())
         plan.report(f"{name}: {path.stat().st_size / 1e6:.1f} MB, largest difference from PyTorch {difference:.2g}")
+    if plan.restorer is not None:
+        write_restorer(plan.restorer, staging, plan.samples, plan.report)
 
 
 def _canvases(plan: ExportPlan) -> Iterator[dict[str, npt.NDArray[Any]]]:
@@ -312,6 +331,7 @@ def _manifest(plan: ExportPlan, staging: Path, banks: list[dict[str, str]], pad_
             "canvas_sizes_px": list(CANVAS_SIZES_PX),
         },
         "upscale_recipes": _describe_recipes(plan),
+        "restorer": None if plan.restorer is None else describe_restorer(plan.restorer),
         "scoring": {
             "function": "softmax" if clip.logit_bias is None else "sigmoid",
             "logit_scale": clip.logit_scale,

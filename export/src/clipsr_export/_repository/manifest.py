@@ -81,6 +81,24 @@ class PictureUpscaler(_Model):
     """Pixels around a box that decide its content."""
 
 
+class DamageKind(_Model):
+    """A kind of damage that the restorer removes, or `clean` for none."""
+
+    name: Text
+    words: tuple[Text, ...]
+    """Other names that users may ask for it by."""
+
+
+class Restorer(_Model):
+    """What restores damaged pictures, in the models `denoise` and `restore`."""
+
+    architecture: Text
+    kinds: Annotated[tuple[DamageKind, ...], Field(min_length=1)]
+    """In the order of the numbers in both contexts, which are their probabilities; all 0 where they are unknown."""
+    default_steps: Count
+    max_steps: Count
+
+
 class Scoring(_Model):
     """Probability = function(logit_scale * cosine + logit_bias)."""
 
@@ -169,6 +187,8 @@ class Manifest(_Model):
     """Which route small images take, as measured; those that no rule names skip super-resolution."""
     upscale_recipes: dict[Recipe, PictureUpscaler] | None = None
     """What renders pictures for people; absent where `upscale` does so and there is no other recipe than clean."""
+    restorer: Restorer | None = None
+    """Absent where no restoration is served."""
     default_templates: Text
     """`@` and the name of a template set."""
     template_sets: NamedTexts
