@@ -116,9 +116,9 @@ def test_the_public_names():
         "LaunchError",
         "Limits",
         "Manifest",
+        "ModelCallError",
         "ModelLoadError",
         "ServingError",
-        "TextEncoderError",
         "read_manifest",
     ]
     assert all(hasattr(clipsr_serving, name) for name in clipsr_serving.__all__)

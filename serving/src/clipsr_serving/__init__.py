@@ -12,9 +12,9 @@ from clipsr_serving.errors import (
     ArtifactError,
     InputError,
     LaunchError,
+    ModelCallError,
     ModelLoadError,
     ServingError,
-    TextEncoderError,
 )
 from clipsr_serving.limits import DEFAULT_LIMITS, Limits
 
@@ -28,9 +28,9 @@ __all__ = [
     "LaunchError",
     "Limits",
     "Manifest",
+    "ModelCallError",
     "ModelLoadError",
     "ServingError",
-    "TextEncoderError",
     "read_manifest",
 ]
 

@@ -112,11 +112,11 @@ def write_restorer(restorer: Restorer, staging: Path, samples: Sequence[Path], r
     example = {name: torch.from_numpy(array) for name, array in next(_states(restorer, samples)).items()}
     write_onnx(graph, example, "clean", path, axes)
     difference = check_graph("denoise", graph, path, _states(restorer, samples))
-    (staging / "restore" / "1" / "sampler.json").write_text(to_json(_describe_sampler(restorer)), encoding="utf-8")
+    (staging / "restore" / "1" / "sampler.json").write_text(to_json(describe_sampler(restorer)), encoding="utf-8")
     report(f"denoise: {path.stat().st_size / 1e6:.1f} MB, largest difference from PyTorch {difference:.2g}")
 
 
-def _describe_sampler(restorer: Restorer) -> dict[str, object]:
+def describe_sampler(restorer: Restorer) -> dict[str, object]:
     """Return what `restore` needs: tiles, the noise of the first state, and the steps of runs of 1, 2, … steps."""
     plans = [plan_steps(restorer.schedule, _SAMPLER, n) for n in range(1, MAX_STEPS + 1)]
     fields = ("time", "state", "clean", "previous", "lq")

@@ -26,7 +26,7 @@ class CountedEncoder:
     def __call__(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
         """INT64 [texts, L] to FP32 [texts, D]."""
         self.calls += 1
-        return _triton.call_text_encoder(tokens)
+        return _triton.call_model("text_encoder", {"tokens": tokens}, "text_embedding")
 
 
 def read_tokenizer(repository: Path, manifest: Manifest) -> Tokenizer:

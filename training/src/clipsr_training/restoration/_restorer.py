@@ -9,10 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clipsr_training.restoration._noise import pixel_noise
 from clipsr_training.restoration._sampling import SAMPLERS, Sampler, clean_from_noise, plan_steps, sample
 from clipsr_training.restoration._schedule import Schedule
-from clipsr_training.restoration._tiles import Tile, Tiling, map_tiles
 from clipsr_training.restoration._unet import ConditionalUNet
 
 Parametrization = Literal["noise", "residual"]
@@ -85,13 +83,11 @@ class RestoreOptions:
         steps: network evaluations.
         sampler: see `plan_steps`.
         seed: of the noise; the same seed and picture give the same result.
-        tiling: of large pictures; None runs the network on whole pictures of any size.
     """
 
     steps: int = 5
     sampler: Sampler = "ode-2"
     seed: int = 0
-    tiling: Tiling | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -106,8 +102,7 @@ class RestoreOptions:
 def restore(restorer: Restorer, lq: Tensor, contexts: Contexts | None, options: RestoreOptions) -> Tensor:
     """Restore pictures of one size.
 
-    All pictures of a batch get the same noise at the same place. Tiles share one pair of contexts
-    and are blended at every step, so that one state covers the whole picture.
+    All pictures of a batch get the same noise.
 
     Args:
         restorer: in evaluation mode.
@@ -118,19 +113,14 @@ def restore(restorer: Restorer, lq: Tensor, contexts: Contexts | None, options: 
     Returns:
         [B, 3, H, W], clamped to [0, 1].
     """
-    schedule, size_hw = restorer.schedule, (lq.shape[2], lq.shape[3])
+    schedule = restorer.schedule
 
     def noise(draw: int) -> Tensor:
-        return torch.from_numpy(pixel_noise(options.seed, draw, size_hw)).to(lq).expand_as(lq)
+        values = np.random.default_rng((options.seed, draw)).standard_normal(lq.shape[1:], dtype=np.float32)
+        return torch.from_numpy(values).to(lq).expand_as(lq)
 
     def predict(state: Tensor, time: float) -> Tensor:
-        if options.tiling is None:
-            return restorer.predict(state, lq, time, contexts)
-
-        def predict_tile(tile: Tile) -> Tensor:
-            return restorer.predict(tile.cut(state), tile.cut(lq), time, contexts)
-
-        return map_tiles(predict_tile, size_hw, options.tiling)
+        return restorer.predict(state, lq, time, contexts)
 
     start = lq + schedule.noise_level * noise(0)
     steps = plan_steps(schedule, options.sampler, options.steps)

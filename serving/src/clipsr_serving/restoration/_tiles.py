@@ -8,8 +8,7 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 
 class Tile(NamedTuple):
@@ -20,7 +19,7 @@ class Tile(NamedTuple):
     left: int
     right: int
 
-    def cut(self, picture: Tensor) -> Tensor:
+    def cut(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the region of [..., H, W]."""
         return picture[..., self.top : self.bottom, self.left : self.right]
 
@@ -77,31 +76,28 @@ class Tiling:
         return np.minimum(np.broadcast_to(before, places.shape), after)
 
 
-def map_tiles(function: Callable[[Tile], Tensor], size_hw: tuple[int, int], tiling: Tiling) -> Tensor:
+def map_tiles(
+    function: Callable[[Tile], NDArray[np.float32]], size_hw: tuple[int, int], tiling: Tiling
+) -> NDArray[np.float32]:
     """Blend what a function returns for each tile.
 
     Args:
-        function: maps a tile to [..., h, w].
+        function: maps a tile to [3, h, w].
         size_hw: of the picture.
         tiling: how it is cut.
 
     Returns:
-        [..., H, W]. Equal to what the function would return for the whole picture wherever it depends on no more than
+        [3, H, W]. Equal to what the function would return for the whole picture wherever it depends on no more than
         `margin_px` around a pixel. Networks with attention depend on all that they see, so there tiles differ from the
         whole, smoothly across the overlap.
     """
     tiles = tiling.tiles(size_hw)
     if len(tiles) == 1:
         return function(tiles[0])
-    total: Tensor | None = None
-    weight_sum = torch.zeros(size_hw)
+    total = np.zeros((3, *size_hw), dtype=np.float32)
+    weight_sum = np.zeros(size_hw, dtype=np.float32)
     for tile in tiles:
-        found = function(tile)
-        weights = torch.from_numpy(tiling.weights(tile, size_hw)).to(found.device)
-        if total is None:
-            total = found.new_zeros((*found.shape[:-2], *size_hw))
-            weight_sum = weight_sum.to(found.device)
-        tile.cut(total).add_(found * weights)
-        tile.cut(weight_sum).add_(weights)
-    assert total is not None, "every picture has a tile"
+        weights = tiling.weights(tile, size_hw)
+        tile.cut(total)[...] += function(tile) * weights
+        tile.cut(weight_sum)[...] += weights
     return total / weight_sum
