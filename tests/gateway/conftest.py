@@ -26,6 +26,7 @@ from clipsr.v1 import (
     classifier_pb2_grpc,
     embedding_pb2_grpc,
     library_pb2_grpc,
+    restorer_pb2_grpc,
     types_pb2,
     upscaler_pb2_grpc,
 )
@@ -126,6 +127,7 @@ class FakeBackend:
     tile_calls: list[dict[str, Any]] = field(default_factory=list)
     tile_answer: Callable[[np.ndarray], np.ndarray] | None = None
     pixels: np.ndarray = field(default_factory=lambda: np.zeros((3, TILE_PX, TILE_PX), np.uint8))
+    restore_calls: list[dict[str, Any]] = field(default_factory=list)
     embed_calls: list[dict[str, Any]] = field(default_factory=list)
     embed_answer: Callable[[np.ndarray], np.ndarray] | None = None
 
@@ -187,6 +189,12 @@ class FakeBackend:
             raise self.error
         pixels = np.stack([render_nearest(*pair, TILE_PX) for pair in zip(canvas, box, strict=True)])
         return self.tile_answer(pixels) if self.tile_answer else pixels
+
+    async def restore(self, lq: np.ndarray, context: np.ndarray, **options: Any) -> np.ndarray:
+        self.restore_calls.append({"lq": lq, "context": context, **options})
+        await self.compute()
+        self.raise_error(b"")
+        return 255 - lq if context.any() else lq
 
     async def compute(self) -> None:
         """Takes its time, and notes who is there and who leaves early."""
@@ -311,6 +319,7 @@ class Running:
     stub: Any
     embedder: Any
     upscaler: Any
+    restorer: Any
     library: Any
     health: Any
 
@@ -348,6 +357,7 @@ async def start(repository: Path, backend: FakeBackend) -> AsyncIterator[Callabl
                 stub=stub,
                 embedder=embedding_pb2_grpc.EmbeddingServiceStub(channel),
                 upscaler=upscaler_pb2_grpc.UpscalerServiceStub(channel),
+                restorer=restorer_pb2_grpc.RestorerServiceStub(channel),
                 library=library_pb2_grpc.LibraryServiceStub(channel),
                 health=health_pb2_grpc.HealthStub(channel),
             )

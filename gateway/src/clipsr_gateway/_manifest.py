@@ -18,6 +18,9 @@ from clipsr_gateway.errors import ManifestError
 MANIFEST_NAME = "manifest.json"
 PLACEHOLDER = "{}"
 
+CLEAN = "clean"
+"""Among the restorer's kinds: no damage."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class UpscaleModel:
@@ -33,6 +36,21 @@ class UpscaleModel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ServedRestorer:
+    """What restores damaged pictures.
+
+    Attributes:
+        words: names of each kind of damage, the published one first, in the order of the contexts.
+        default_steps: where a request gives none.
+        max_steps: most that a request may ask for.
+    """
+
+    words: Mapping[str, tuple[str, ...]]
+    default_steps: int
+    max_steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The parts of manifest.json that the gateway reads.
 
@@ -44,6 +62,7 @@ class Manifest:
         embed_dim: D, width of an embedding.
         context_length: tokens that the text encoder reads.
         upscale_models: by the recipe's number on the wire.
+        restorer: what restores damaged pictures; None where nothing does.
         default_templates: "@" and the name of a template set.
         label_sets: labels by name.
         template_sets: templates by name, each with one "{}".
@@ -57,6 +76,7 @@ class Manifest:
     embed_dim: int
     context_length: int
     upscale_models: Mapping[types_pb2.UpscaleRecipe, UpscaleModel]
+    restorer: ServedRestorer | None
     default_templates: str
     label_sets: Mapping[str, tuple[str, ...]]
     template_sets: Mapping[str, tuple[str, ...]]
@@ -102,6 +122,7 @@ def load_manifest(repository: Path, *, limits: Limits | None = None) -> Manifest
         embed_dim=document.image_encoder.embed_dim,
         context_length=document.text_encoder.context_length,
         upscale_models=_upscale_models(document),
+        restorer=_served_restorer(document),
         default_templates=document.default_templates,
         label_sets=document.label_sets,
         template_sets=document.template_sets,
@@ -148,6 +169,18 @@ class _PictureUpscaler(Strict):
     receptive_field_px: Annotated[int, Field(ge=0)]
 
 
+class _DamageKind(Strict):
+    name: _Text
+    words: tuple[_Text, ...]
+
+
+class _Restorer(Strict):
+    architecture: _Text
+    kinds: Annotated[tuple[_DamageKind, ...], Field(min_length=1)]
+    default_steps: _Count
+    max_steps: _Count
+
+
 class _Scoring(Strict):
     function: Literal["softmax", "sigmoid"]
     logit_scale: float
@@ -186,6 +219,7 @@ class _Document(Strict):
     artifacts: dict[str, _Artifact]
     route_rules: tuple[_RouteRule, ...] = ()
     upscale_recipes: dict[str, _PictureUpscaler] | None = None
+    restorer: _Restorer | None = None
 
     @field_validator("default_templates")
     @classmethod
@@ -228,6 +262,27 @@ def _upscale_models(document: _Document) -> Mapping[types_pb2.UpscaleRecipe, Ups
     }
 
 
+def _served_restorer(document: _Document) -> ServedRestorer | None:
+    entry = document.restorer
+    if entry is None:
+        return None
+    words = {kind.name: (kind.name, *kind.words) for kind in entry.kinds}
+    return ServedRestorer(words=words, default_steps=entry.default_steps, max_steps=entry.max_steps)
+
+
+def _restorer_info(document: _Document) -> classifier_pb2.RestorerInfo | None:
+    entry = document.restorer
+    if entry is None:
+        return None
+    kinds = [classifier_pb2.DamageKind(name=k.name, words=k.words) for k in entry.kinds if k.name != CLEAN]
+    return classifier_pb2.RestorerInfo(
+        architecture=entry.architecture,
+        kinds=kinds,
+        default_steps=entry.default_steps,
+        max_steps=entry.max_steps,
+    )
+
+
 def _route_table(document: _Document) -> RouteTable:
     return RouteTable.make(document.native_min_side_px, [rule.model_dump() for rule in document.route_rules])
 
@@ -258,6 +313,7 @@ def _model_info(document: _Document) -> classifier_pb2.ModelInfo:
         native_min_side_px=document.native_min_side_px,
         route_rules=_route_rules(document),
         upscale_recipes=sorted(_upscale_models(document)),
+        restorer=_restorer_info(document),
         logit_scale=document.scoring.logit_scale,
         logit_bias=document.scoring.logit_bias,
         scoring_function=document.scoring.function,

@@ -16,6 +16,7 @@ GatewayError
 ├── DeadlineExceededError         answer DEADLINE_EXCEEDED
 ├── ShuttingDownError             answer UNAVAILABLE, the caller may retry elsewhere
 ├── StreamExpiredError            answer UNAVAILABLE, the caller may go on with a new stream
+├── RestorerMissingError          answer FAILED_PRECONDITION: the operator must export a restorer
 ├── LibraryError                  answer with the class's own code and reason
 │   ├── LibrariesDisabledError    … UNIMPLEMENTED: this server keeps no libraries
 │   ├── NotInLibraryError         … NOT_FOUND: no such library, or no such image in it
@@ -56,6 +57,7 @@ __all__ = [
     "NotInLibraryError",
     "OverloadedError",
     "RateExceededError",
+    "RestorerMissingError",
     "ShuttingDownError",
     "SlowMessageError",
     "StorageFullError",
@@ -212,6 +214,16 @@ class ShuttingDownError(GatewayError):
 
 class StreamExpiredError(GatewayError):
     """A stream has been read from for as long as the server allows; all that was read is answered."""
+
+
+class RestorerMissingError(GatewayError):
+    """The model repository holds no restorer."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This service restores no images, as no restorer was exported; export one by `clipsr-export --restorer "
+            "FILE` (weights of `clipsr-train restorer --contexts kinds`), and restart the service."
+        )
 
 
 class LibraryError(GatewayError):

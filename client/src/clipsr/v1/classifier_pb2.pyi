@@ -123,7 +123,7 @@ class NamedSet(_message.Message):
     def __init__(self, name: _Optional[str] = ..., values: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ModelInfo(_message.Message):
-    __slots__ = ("name", "digest", "image_architecture", "image_size_px", "embed_dim", "upscaler_architecture", "canvas_sizes_px", "native_min_side_px", "logit_scale", "logit_bias", "scoring_function", "context_length", "default_templates", "label_sets", "template_sets", "limits", "artifacts", "gateway_version", "route_rules", "upscale_recipes")
+    __slots__ = ("name", "digest", "image_architecture", "image_size_px", "embed_dim", "upscaler_architecture", "canvas_sizes_px", "native_min_side_px", "logit_scale", "logit_bias", "scoring_function", "context_length", "default_templates", "label_sets", "template_sets", "limits", "artifacts", "gateway_version", "route_rules", "upscale_recipes", "restorer")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     IMAGE_ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
@@ -144,6 +144,7 @@ class ModelInfo(_message.Message):
     GATEWAY_VERSION_FIELD_NUMBER: _ClassVar[int]
     ROUTE_RULES_FIELD_NUMBER: _ClassVar[int]
     UPSCALE_RECIPES_FIELD_NUMBER: _ClassVar[int]
+    RESTORER_FIELD_NUMBER: _ClassVar[int]
     name: str
     digest: str
     image_architecture: str
@@ -164,7 +165,28 @@ class ModelInfo(_message.Message):
     gateway_version: str
     route_rules: _containers.RepeatedCompositeFieldContainer[RouteRule]
     upscale_recipes: _containers.RepeatedScalarFieldContainer[_types_pb2.UpscaleRecipe]
-    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., image_architecture: _Optional[str] = ..., image_size_px: _Optional[int] = ..., embed_dim: _Optional[int] = ..., upscaler_architecture: _Optional[str] = ..., canvas_sizes_px: _Optional[_Iterable[int]] = ..., native_min_side_px: _Optional[int] = ..., logit_scale: _Optional[float] = ..., logit_bias: _Optional[float] = ..., scoring_function: _Optional[str] = ..., context_length: _Optional[int] = ..., default_templates: _Optional[str] = ..., label_sets: _Optional[_Iterable[_Union[NamedSet, _Mapping]]] = ..., template_sets: _Optional[_Iterable[_Union[NamedSet, _Mapping]]] = ..., limits: _Optional[_Union[_types_pb2.Limits, _Mapping]] = ..., artifacts: _Optional[_Iterable[_Union[_types_pb2.Artifact, _Mapping]]] = ..., gateway_version: _Optional[str] = ..., route_rules: _Optional[_Iterable[_Union[RouteRule, _Mapping]]] = ..., upscale_recipes: _Optional[_Iterable[_Union[_types_pb2.UpscaleRecipe, str]]] = ...) -> None: ...
+    restorer: RestorerInfo
+    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., image_architecture: _Optional[str] = ..., image_size_px: _Optional[int] = ..., embed_dim: _Optional[int] = ..., upscaler_architecture: _Optional[str] = ..., canvas_sizes_px: _Optional[_Iterable[int]] = ..., native_min_side_px: _Optional[int] = ..., logit_scale: _Optional[float] = ..., logit_bias: _Optional[float] = ..., scoring_function: _Optional[str] = ..., context_length: _Optional[int] = ..., default_templates: _Optional[str] = ..., label_sets: _Optional[_Iterable[_Union[NamedSet, _Mapping]]] = ..., template_sets: _Optional[_Iterable[_Union[NamedSet, _Mapping]]] = ..., limits: _Optional[_Union[_types_pb2.Limits, _Mapping]] = ..., artifacts: _Optional[_Iterable[_Union[_types_pb2.Artifact, _Mapping]]] = ..., gateway_version: _Optional[str] = ..., route_rules: _Optional[_Iterable[_Union[RouteRule, _Mapping]]] = ..., upscale_recipes: _Optional[_Iterable[_Union[_types_pb2.UpscaleRecipe, str]]] = ..., restorer: _Optional[_Union[RestorerInfo, _Mapping]] = ...) -> None: ...
+
+class RestorerInfo(_message.Message):
+    __slots__ = ("architecture", "kinds", "default_steps", "max_steps")
+    ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
+    KINDS_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_STEPS_FIELD_NUMBER: _ClassVar[int]
+    MAX_STEPS_FIELD_NUMBER: _ClassVar[int]
+    architecture: str
+    kinds: _containers.RepeatedCompositeFieldContainer[DamageKind]
+    default_steps: int
+    max_steps: int
+    def __init__(self, architecture: _Optional[str] = ..., kinds: _Optional[_Iterable[_Union[DamageKind, _Mapping]]] = ..., default_steps: _Optional[int] = ..., max_steps: _Optional[int] = ...) -> None: ...
+
+class DamageKind(_message.Message):
+    __slots__ = ("name", "words")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    words: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., words: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RouteRule(_message.Message):
     __slots__ = ("max_side_px", "is_lossy", "route", "upscaled_agreement", "native_agreement", "n_images", "max_noise")

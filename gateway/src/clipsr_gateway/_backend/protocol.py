@@ -213,6 +213,34 @@ class InferenceBackend(Protocol):
         """
         ...
 
+    async def restore(
+        self,
+        lq: npt.NDArray[np.uint8],
+        context: npt.NDArray[np.float32],
+        *,
+        steps: int,
+        seed: int,
+        request_id: str,
+        timeout_s: float | None,
+    ) -> npt.NDArray[np.uint8]:
+        """Restore a damaged picture.
+
+        Args:
+            lq: [3, H, W] RGB.
+            context: [K] probabilities of the kinds of damage; zeros where they are unknown.
+            steps: evaluations of the network for each pixel, at least 1.
+            seed: of the noise, 0 to 2^64 - 1.
+            request_id: shown in the backend's own log.
+            timeout_s: seconds until the caller stops waiting; None waits forever.
+
+        Returns:
+            [3, H, W] RGB.
+
+        Raises:
+            BackendError, DeadlineExceededError: as EncodedLabels.classify.
+        """
+        ...
+
     async def close(self) -> None:
         """Release connections; calls in progress fail."""
         ...

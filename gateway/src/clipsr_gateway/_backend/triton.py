@@ -1,4 +1,4 @@
-"""The only module that knows Triton: tensors of the ensembles, of `embed_text` and of `upscale`, and its errors.
+"""The only module that knows Triton: tensors of the ensembles, `embed_text`, `upscale` and `restore`, and its errors.
 
 The tensors are those of docs/tensor-contract.md, with a batch dimension in front: the images of a group, or N tiles.
 """
@@ -19,7 +19,7 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from clipsr_gateway._backend.coalescer import RequestCoalescer
-from clipsr_gateway._backend.outputs import read_bool, read_float, read_pixels
+from clipsr_gateway._backend.outputs import read_bool, read_float, read_picture, read_pixels
 from clipsr_gateway._backend.protocol import Fit, Route, Similarities, TextEmbeddings
 from clipsr_gateway._tracing import outgoing_headers
 from clipsr_gateway.errors import (
@@ -42,8 +42,8 @@ EMBED_IMAGE_MODELS: dict[Route, str] = {"upscaled": "embed_image", "native": "em
 
 EMBED_TEXT_MODEL = "embed_text"
 SIMILARITY_MODEL = "similarity"
+RESTORE_MODEL = "restore"
 
-# `upscale` is a part of the ensembles, which are ready when their parts are.
 # Where a request holds what a reason of the models speaks of: texts are labels in templates there.
 _FIELDS = {"LABEL": "labels", "TEMPLATE": "templates", "TEXT": "texts", "FIT": "fit"}
 _CLASSIFY_FIELDS = {
@@ -54,6 +54,7 @@ _CLASSIFY_FIELDS = {
 }
 
 _CLASSIFY_MODELS = (*MODELS.values(), *DETAILED_MODELS.values())
+# `upscale` is a part of the ensembles, which are ready when their parts are.
 _READY_MODELS = (*MODELS.values(), *DETAILED_MODELS.values(), *EMBED_IMAGE_MODELS.values(), EMBED_TEXT_MODEL)
 
 # Python models prefix what is meant for the caller; an ensemble may wrap it in its own sentence. What is wrong with an
@@ -62,7 +63,7 @@ _REJECTION = re.compile(
     r"clipsr:((?:IMAGE_|(?P<noun>LABEL|TEXT|TEMPLATE|FIT)S?_(?!ENCODER)|TOO_MANY_(?P<nouns>LABEL|TEXT|TEMPLATE)S)[A-Z_0-9]*)"
     r": ([^\n]*)"
 )
-_TEXT_ENCODER_AWAY = "clipsr:BACKEND_UNAVAILABLE: "
+_PART_AWAY = "clipsr:BACKEND_UNAVAILABLE: "
 
 # Images of a call that are ready at the same moment share a request: a request costs the gateway, Triton and each model
 # more than decoding such an image does. `decode` works through a request one by one in one of its two processes, so
@@ -223,15 +224,37 @@ class TritonBackend:
         """Render tiles; see InferenceBackend.upscale. Cancelling the caller cancels the request in Triton."""
         result = await self._connection.infer(
             model_name,
-            inputs=[
-                InferInput("canvas", list(canvas.shape), "UINT8").set_data_from_numpy(canvas),
-                InferInput("box", list(box.shape), "FP32").set_data_from_numpy(box),
-            ],
+            inputs=[_tensor_input("canvas", "UINT8", canvas), _tensor_input("box", "FP32", box)],
             outputs=["pixels"],
             request_id=request_id,
             timeout_s=timeout_s,
         )
         return read_pixels(result, count=len(canvas))
+
+    async def restore(
+        self,
+        lq: npt.NDArray[np.uint8],
+        context: npt.NDArray[np.float32],
+        *,
+        steps: int,
+        seed: int,
+        request_id: str,
+        timeout_s: float | None,
+    ) -> npt.NDArray[np.uint8]:
+        """Restore a picture; see InferenceBackend.restore. Cancelling the caller stops it at its next tile."""
+        result = await self._connection.infer(
+            RESTORE_MODEL,
+            inputs=[
+                _tensor_input("lq", "UINT8", lq[None]),
+                *(_tensor_input(name, "FP32", context[None]) for name in ("content", "degradation")),
+                _tensor_input("steps", "INT32", np.array([[steps]], dtype=np.int32)),
+                _tensor_input("seed", "UINT64", np.array([[seed]], dtype=np.uint64)),
+            ],
+            outputs=["restored"],
+            request_id=request_id,
+            timeout_s=timeout_s,
+        )
+        return read_picture(result, "restored", shape=lq.shape)
 
     async def close(self) -> None:
         """Close the channel."""
@@ -321,7 +344,7 @@ class TritonLabels:
         await self._connection.infer(
             SIMILARITY_MODEL,
             inputs=[
-                InferInput("image_embedding", list(vector.shape), "FP32").set_data_from_numpy(vector),
+                _tensor_input("image_embedding", "FP32", vector),
                 *self._make_inputs(1),
             ],
             outputs=["cosine"],
@@ -344,7 +367,11 @@ def _bytes_input(name: str, rows: Sequence[Sequence[str] | Sequence[bytes]]) -> 
     tensor = np.empty((len(rows), len(rows[0])), dtype=np.object_)
     for number, values in enumerate(rows):
         tensor[number, :] = values
-    return InferInput(name, list(tensor.shape), "BYTES").set_data_from_numpy(tensor)
+    return _tensor_input(name, "BYTES", tensor)
+
+
+def _tensor_input(name: str, data_type: str, tensor: npt.NDArray[Any]) -> InferInput:
+    return InferInput(name, list(tensor.shape), data_type).set_data_from_numpy(tensor)
 
 
 def _raise_typed(error: InferenceServerException, *, target: str, model_name: str) -> NoReturn:
@@ -358,8 +385,9 @@ def _raise_typed(error: InferenceServerException, *, target: str, model_name: st
             raise ImageRejectedError(reason, text) from error
         field = (_CLASSIFY_FIELDS if model_name in _CLASSIFY_MODELS else _FIELDS)[noun]
         raise InvalidRequestError([Violation(field=field, reason=reason, message=text)]) from error
-    if _TEXT_ENCODER_AWAY in message:
-        text = f"The text encoder of Triton at {target} does not answer; retry, or look at its log."
+    if _PART_AWAY in message:
+        part = "restorer" if model_name == RESTORE_MODEL else "text encoder"
+        text = f"The {part} of Triton at {target} does not answer; retry, or look at its log."
         raise BackendUnavailableError(target, text) from error
     if status == "UNAVAILABLE" and "model" not in message.lower():
         text = f"Triton at {target} does not answer; it is down or still starting. Retry, or look at its log."

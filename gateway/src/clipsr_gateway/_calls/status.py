@@ -23,6 +23,7 @@ from clipsr_gateway.errors import (
     LibraryStateError,
     LimitedError,
     NotInLibraryError,
+    RestorerMissingError,
     ShuttingDownError,
     StorageFullError,
     StorageUnavailableError,
@@ -101,6 +102,8 @@ def status_from_error(error: GatewayError, request_id: str) -> status_pb2.Status
     if isinstance(error, (BackendUnavailableError, ShuttingDownError, StreamExpiredError)):
         reason = _UNAVAILABLE_REASONS[type(error)]
         return _status(code_pb2.UNAVAILABLE, message, _error_info(reason), _retry_info(_RETRY_DELAY))
+    if isinstance(error, RestorerMissingError):
+        return _status(code_pb2.FAILED_PRECONDITION, message, _error_info("RESTORER_MISSING"))
     if isinstance(error, LibraryError):
         passes = isinstance(error, StorageUnavailableError) and not error.is_lasting
         retries = [_retry_info(_RETRY_DELAY)] if passes else []
