@@ -27,6 +27,8 @@ from clipsr.v1 import (
     embedding_pb2,
     embedding_pb2_grpc,
     library_pb2_grpc,
+    restorer_pb2,
+    restorer_pb2_grpc,
     types_pb2,
     upscaler_pb2,
     upscaler_pb2_grpc,
@@ -105,10 +107,13 @@ def error_info(reason: str) -> error_details_pb2.ErrorInfo:
 class FakeService(
     classifier_pb2_grpc.ClassifierServiceServicer,
     embedding_pb2_grpc.EmbeddingServiceServicer,
+    restorer_pb2_grpc.RestorerServiceServicer,
     upscaler_pb2_grpc.UpscalerServiceServicer,
     health_pb2_grpc.HealthServicer,
 ):
-    """Classifies anything: the labels in their order, cosines falling from 0.3. Upscales by writing "large " before it.
+    """Classifies anything: the labels in their order, cosines falling from 0.3. Upscales by "large " before it.
+
+    Restores by writing "clear " before it.
 
     Attributes:
         url: where it listens.
@@ -118,6 +123,8 @@ class FakeService(
         streamed: the images of every stream that came, as (index, content).
         embeds: every EmbedImagesRequest and EmbedTextsRequest that came.
         upscales: every UpscaleRequest that came.
+        restores: every RestoreRequest that came.
+        leaves_unchanged: what is said of restored images.
         library: its LibraryService.
         metadata: of every call that came.
         keys: the API keys that are let in; empty lets all in.
@@ -137,6 +144,8 @@ class FakeService(
     streamed: list[list[tuple[int, bytes]]] = field(default_factory=list)
     embeds: list[Message] = field(default_factory=list)
     upscales: list[upscaler_pb2.UpscaleRequest] = field(default_factory=list)
+    restores: list[restorer_pb2.RestoreRequest] = field(default_factory=list)
+    leaves_unchanged: bool = False
     library: FakeLibraryService = field(default_factory=lambda: FakeLibraryService(MODEL_DIGEST))
     metadata: list[dict[str, str]] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
@@ -185,6 +194,7 @@ class FakeService(
         )
         classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(self, server)
         embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(self, server)
+        restorer_pb2_grpc.add_RestorerServiceServicer_to_server(self, server)
         upscaler_pb2_grpc.add_UpscalerServiceServicer_to_server(self, server)
         library_pb2_grpc.add_LibraryServiceServicer_to_server(self.library, server)
         health_pb2_grpc.add_HealthServicer_to_server(self, server)
@@ -280,6 +290,22 @@ class FakeService(
             format=request.format,
             input_size=types_pb2.Size(height=INPUT_HW[0], width=INPUT_HW[1]),
             output_size=request.size if request.HasField("size") else size,
+            timing=types_pb2.Timing(queue_ms=0.5, inference_ms=12.25),
+            model_digest=self.info.digest,
+        )
+
+    def Restore(self, request, context):  # noqa: N802 - the name in the proto
+        self.restores.append(request)
+        self._wait_or_abort(context)
+        if request.image.content in self._failures:
+            context.abort_with_status(rpc_status.to_status(self._failures[request.image.content]))
+        return restorer_pb2.RestoreResponse(
+            content=b"clear " + request.image.content,
+            format=request.format,
+            size=types_pb2.Size(height=INPUT_HW[0], width=INPUT_HW[1]),
+            removed=request.remove,
+            steps=request.steps or 5,
+            unchanged=self.leaves_unchanged,
             timing=types_pb2.Timing(queue_ms=0.5, inference_ms=12.25),
             model_digest=self.info.digest,
         )

@@ -203,6 +203,50 @@ class UpscaledImage:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RestoredImage:
+    """An image without its damage.
+
+    Attributes:
+        content: an image file.
+        format: the kind of file.
+        size_hw: rows and columns, after EXIF orientation.
+        removed: kinds of damage that were removed, by their published names; empty where only `force` was given.
+        steps: evaluations of the network for each pixel.
+        unchanged: whether every pixel is as it was.
+        queue_ms: waiting in the gateway.
+        inference_ms: in Triton.
+        model_digest: of the model that answered, equal to ModelInfo.digest.
+    """
+
+    content: bytes
+    format: UpscaleFormat
+    size_hw: tuple[int, int]
+    removed: tuple[str, ...]
+    steps: int
+    unchanged: bool
+    queue_ms: float
+    inference_ms: float
+    model_digest: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RestorerInfo:
+    """What Client.restore() does.
+
+    Attributes:
+        architecture: of the network.
+        kinds: of damage, each with other words for it.
+        default_steps: where none are asked for.
+        max_steps: most that may be asked for.
+    """
+
+    architecture: str
+    kinds: Mapping[str, tuple[str, ...]]
+    default_steps: int
+    max_steps: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CallerLimits:
     """What the API key of this caller allows; beyond it calls end with RateLimitedError.
 
@@ -264,6 +308,7 @@ class Limits:
         max_texts: labels times templates.
         max_message_bytes: bytes of the whole request.
         max_output_pixels: rows times columns of one upscaled image.
+        max_restore_pixels: rows times columns of one image to restore; 0 where the service cannot restore.
         max_embed_texts: texts to embed.
         max_stream_images: images of one stream that are in the service at once.
         caller: what this caller's API key allows; None where the service asks for none.
@@ -279,6 +324,7 @@ class Limits:
     max_texts: int
     max_message_bytes: int
     max_output_pixels: int
+    max_restore_pixels: int = 0
     max_embed_texts: int = 0
     max_stream_images: int = 0
     caller: CallerLimits | None = None
@@ -350,6 +396,7 @@ class ModelInfo:
         gateway_version: version of the gateway.
         route_rules: which route small images take by themselves, as measured at export; what no rule names is native.
         upscale_recipes: what Client.upscale() may be asked for.
+        restorer: what Client.restore() does; None where the service restores nothing.
     """
 
     name: str
@@ -372,3 +419,4 @@ class ModelInfo:
     gateway_version: str
     route_rules: tuple[RouteRule, ...] = ()
     upscale_recipes: tuple[UpscaleRecipe, ...] = ()
+    restorer: RestorerInfo | None = None

@@ -13,8 +13,8 @@ import grpc
 import pytest
 
 from clipsr.cli._inputs import Item
-from clipsr.cli._upscale.outputs import plan_outputs
-from clipsr.cli._upscale.upscale import parse_size
+from clipsr.cli._pictures.outputs import plan_outputs
+from clipsr.cli._pictures.upscale import parse_size
 from clipsr.v1 import types_pb2, upscaler_pb2
 
 NOBODY = "127.0.0.1:1"  # tcpmux: privileged, and gone from the world

@@ -11,6 +11,7 @@ from clipsr._async.library import AsyncLibrary
 from clipsr._async.service import AsyncServiceClient
 from clipsr._codecs import classify as classify_codec
 from clipsr._codecs import embed as embed_codec
+from clipsr._codecs import restore as restore_codec
 from clipsr._codecs import upscale as upscale_codec
 from clipsr._codecs.stream import Outcome, classify_stream_codec
 from clipsr._rpc.window import READ_AHEAD
@@ -21,6 +22,7 @@ from clipsr._types import (
     Fit,
     ImageEmbedding,
     ImageSource,
+    RestoredImage,
     Route,
     TextEmbedding,
     UpscaledImage,
@@ -31,6 +33,8 @@ from clipsr.v1 import (
     classifier_pb2,
     embedding_pb2,
     embedding_pb2_grpc,
+    restorer_pb2,
+    restorer_pb2_grpc,
     upscaler_pb2,
     upscaler_pb2_grpc,
 )
@@ -270,6 +274,46 @@ class AsyncClient(AsyncServiceClient):
         response: upscaler_pb2.UpscaleResponse = await self._call(self._upscaler.Upscale, request, timeout_s)
         return upscale_codec.decode_upscaled(response)
 
+    async def restore(
+        self,
+        image: ImageSource,
+        *,
+        remove: Sequence[str] = (),
+        steps: int | None = None,
+        seed: int = 0,
+        force: bool = False,
+        output_format: UpscaleFormat = "png",
+        timeout_s: float | None = None,
+    ) -> RestoredImage:
+        """Remove damage from an image; its size stays.
+
+        Transparency survives, grey images stay grey, and an embedded colour profile is passed on; 16 bits a channel
+        become 8. Of an animation the first frame is taken.
+
+        Args:
+            image: as one of classify()'s.
+            remove: the damage, by names or words of ModelInfo.restorer.kinds, also within a sentence.
+            steps: evaluations of the network for each pixel; None takes ModelInfo.restorer.default_steps.
+            seed: of the noise that the restoration starts from; the same seed and image give the same result.
+            force: restores without anything in `remove`, whatever the damage may be.
+            output_format: the kind of file to return.
+            timeout_s: deadline, in seconds; None takes the client's. A megapixel takes a quarter of a minute.
+
+        Raises:
+            InvalidRequestError: image, damage, steps or format are wrong; docs/errors.md lists the reasons.
+            ServiceUnavailableError: nobody answers, or the service cannot work at the moment.
+            DeadlineError: it took too long, or would.
+            ServiceError: the service failed, or has no restorer.
+            OSError: the file cannot be read.
+            TypeError: `image` is none of these, or `remove` is a single text.
+        """
+        content = await run_blocking(_images.read_image, image)
+        request = restore_codec.encode_restore(
+            content, remove=remove, steps=steps, seed=seed, force=force, output_format=output_format
+        )
+        response: restorer_pb2.RestoreResponse = await self._call(self._restorer.Restore, request, timeout_s)
+        return restore_codec.decode_restored(response)
+
     def library(self, name: str) -> AsyncLibrary:
         """Return the library of that name, to be created, filled or searched; ask nothing yet.
 
@@ -293,6 +337,10 @@ class AsyncClient(AsyncServiceClient):
     @property
     def _embedder(self) -> Any:
         return self._connection.stub(embedding_pb2_grpc.EmbeddingServiceStub)
+
+    @property
+    def _restorer(self) -> Any:
+        return self._connection.stub(restorer_pb2_grpc.RestorerServiceStub)
 
     @property
     def _upscaler(self) -> Any:

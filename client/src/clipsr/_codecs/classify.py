@@ -22,6 +22,7 @@ from clipsr._types import (
     Limits,
     ModelInfo,
     Prediction,
+    RestorerInfo,
     Route,
     RouteRule,
     RouteTaken,
@@ -222,6 +223,7 @@ def decode_model_info(response: classifier_pb2.GetModelInfoResponse) -> ModelInf
             max_texts=limits.max_texts,
             max_message_bytes=limits.max_message_bytes,
             max_output_pixels=limits.max_output_pixels,
+            max_restore_pixels=limits.max_restore_pixels,
             max_embed_texts=limits.max_embed_texts,
             max_stream_images=limits.max_stream_images,
             caller=_decode_caller(limits.caller) if limits.HasField("caller") else None,
@@ -235,6 +237,16 @@ def decode_model_info(response: classifier_pb2.GetModelInfoResponse) -> ModelInf
         route_rules=tuple(map(_decode_rule, info.route_rules)),
         # Those of a later version can't be asked for by this one.
         upscale_recipes=tuple(RECIPES[number] for number in info.upscale_recipes if number in RECIPES),
+        restorer=_decode_restorer(info.restorer) if info.HasField("restorer") else None,
+    )
+
+
+def _decode_restorer(restorer: classifier_pb2.RestorerInfo) -> RestorerInfo:
+    return RestorerInfo(
+        architecture=restorer.architecture,
+        kinds={kind.name: tuple(kind.words) for kind in restorer.kinds},
+        default_steps=restorer.default_steps,
+        max_steps=restorer.max_steps,
     )
 
 

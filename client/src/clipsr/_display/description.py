@@ -29,6 +29,9 @@ def describe_model(info: ModelInfo) -> Iterator[tuple[str, str]]:
     yield "upscaler", f"{info.upscaler_architecture}, canvases of {canvases} px"
     if info.upscale_recipes:
         yield "upscale recipes", ", ".join(info.upscale_recipes)
+    if (restorer := info.restorer) is not None:
+        steps = f"in {restorer.default_steps} steps by default, {restorer.max_steps} at most"
+        yield "restorer", f"{restorer.architecture}, {steps}; removes {', '.join(restorer.kinds)}"
     yield "route", _describe_route(info)
     yield "text encoder", f"the first {info.context_length} tokens of a text"
     yield "probability", f"{info.scoring_function} of the cosines at scale {info.logit_scale:g}{bias}"
@@ -68,6 +71,8 @@ def describe_limits(info: ModelInfo) -> Iterator[tuple[str, str]]:
     yield "labels × templates", f"{limits.max_texts:,}"
     yield "message", format_bytes(limits.max_message_bytes)
     yield "upscaled image", f"{limits.max_output_pixels:,} pixels"
+    if info.restorer is not None:
+        yield "restored image", f"{limits.max_restore_pixels:,} pixels"
     if limits.max_embed_texts:
         yield "texts to embed", f"{limits.max_embed_texts:,}"
     if limits.caller is not None:

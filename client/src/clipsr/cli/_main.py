@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -23,9 +24,10 @@ from clipsr.cli._info import print_info, to_json
 from clipsr.cli._inputs import STDIN
 from clipsr.cli._library.commands import library
 from clipsr.cli._options import chosen_classify_options, classify_options, given
+from clipsr.cli._pictures.restore import RestoreOptions, restore_images
+from clipsr.cli._pictures.upscale import UpscaleOptions, parse_size, upscale_images
 from clipsr.cli._streams import configure_stream, open_missing_streams
 from clipsr.cli._ui import parse_listen, serve_pages
-from clipsr.cli._upscale.upscale import UpscaleOptions, parse_size, upscale_images
 
 _NO_SERVICE = "clipsr.v1.NoService"
 """A gateway does not know it; Triton says of every name that it is SERVING."""
@@ -51,6 +53,13 @@ Examples:
   clipsr-client upscale photos/ large/ --scale 4 --format png
   clipsr-client upscale thumbnail.jpg large.png --scale 4 --recipe robust
   clipsr-client upscale - - --scale 2 --format png < cat.jpg > cat-large.png
+"""
+
+_RESTORE_EXAMPLES = """\b
+Examples:
+  clipsr-client restore foggy.jpg clear.png --remove haze
+  clipsr-client restore old.jpg better.png --remove noise --remove blur --steps 10
+  clipsr-client restore photos/ restored/ --remove rain --format png
 """
 
 
@@ -218,6 +227,47 @@ def upscale(
     )
     with connect() as client:
         return upscale_images(client, source, target, options)
+
+
+@cli.command(short_help="Remove damage from image files.", epilog=_RESTORE_EXAMPLES)
+@click.argument("source", metavar="IN")
+@click.argument("target", metavar="OUT")
+@click.option(
+    "--remove",
+    multiple=True,
+    metavar="DAMAGE",
+    help="What to remove, such as haze, noise, rain or blur; `clipsr-client info` lists all. Repeat it for more.",
+)
+@click.option(
+    "--steps", type=click.IntRange(min=1), metavar="N", help="Evaluations of the network.  [default: the service's]"
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**64 - 1),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Of the noise that a restoration starts from; the same seed and image give the same result.",
+)
+@click.option("--force", "is_forced", is_flag=True, help="Restore without --remove, whatever the damage may be.")
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["png", "jpeg", "webp", "tiff", "bmp"]),
+    help="What all files of a folder become, instead of what their endings say; with - as OUT, what is written.",
+)
+@click.option("--overwrite", "is_overwriting", is_flag=True, help="Replace outputs that exist.")
+@connection_options(timeout_s=_UPSCALE_TIMEOUT_S)
+def restore(source: str, target: str, **options: Any) -> ExitCode:
+    """Remove damage from image files; give --remove.
+
+    IN and OUT are those of upscale: a file, a folder, or - for standard input and output. No input is overwritten.
+    """
+    asked = RestoreOptions(**options)
+    if not asked.remove and not asked.is_forced:
+        raise click.UsageError("Say what to remove by --remove, such as --remove haze, or give --force.")
+    with connect() as client:
+        return restore_images(client, source, target, asked)
 
 
 @cli.command(short_help="Describe the model that answers.")
