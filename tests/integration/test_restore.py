@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 import tritonclient.grpc as triton_grpc
+from PIL import Image as PilImage
 from torch import nn
 
-from clipsr import Client
+from clipsr import Client, InvalidRequestError
 from clipsr_export.cli import main
 from clipsr_serving.restoration._noise import pixel_noise
 from clipsr_training.clip import save_clip
@@ -84,7 +86,7 @@ def picture(rows: int, columns: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (rows, columns, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize(("size_hw", "steps"), [((37, 50), 1), ((37, 50), 5), ((1, 1), 3), ((256, 30), 2)])
+@pytest.mark.parametrize(("size_hw", "steps"), [((37, 50), 1), ((37, 50), 5), ((1, 1), 3), ((128, 30), 2)])
 def test_the_model_restores_what_pytorch_restores(service, restorer, size_hw, steps):
     rgb, context = picture(*size_hw), share_kinds(["hazy"])[None]
     tensors = {
@@ -102,3 +104,33 @@ def test_the_model_restores_what_pytorch_restores(service, restorer, size_hw, st
         answer = triton.infer("restore", inputs)
     restored = answer.as_numpy("restored")[0].transpose(1, 2, 0)
     assert np.abs(restored - expected(restorer, rgb, ["hazy"], steps, 7)).max() <= LEVELS
+
+
+def test_client_and_command_line_restore_what_pytorch_restores(client, service, restorer, tmp_path):
+    rgb = picture(40, 50)
+    PilImage.fromarray(rgb).save(tmp_path / "in.png")
+    answer = client.restore(rgb, remove=["the haze"], seed=2**64 - 1)
+    assert (answer.removed, answer.steps, answer.unchanged, answer.size_hw) == (("hazy",), 5, False, (40, 50))
+    with PilImage.open(io.BytesIO(answer.content)) as image:
+        assert np.abs(np.asarray(image) - expected(restorer, rgb, ["hazy"], 5, 2**64 - 1)).max() <= LEVELS
+    done = service.cli("restore", tmp_path / "in.png", tmp_path / "out.png", "--force", "--steps", 1)
+    assert done.returncode == 0, done.stderr
+    with PilImage.open(tmp_path / "out.png") as image:
+        assert np.abs(np.asarray(image) - expected(restorer, rgb, None, 1, 0)).max() <= LEVELS
+
+
+def test_large_pictures_are_restored_in_tiles_and_repeatably(client):
+    rgb = picture(150, 300)
+    answers = [client.restore(rgb, remove=["noise"], steps=2, seed=seed) for seed in (1, 1, 2)]
+    assert answers[0].size_hw == (150, 300)
+    assert answers[0].content == answers[1].content != answers[2].content
+
+
+def test_a_bad_request_is_said_by_its_field_and_hurts_nobody(client):
+    with pytest.raises(InvalidRequestError, match="'mould' names no damage") as caught:
+        client.restore(picture(4, 4), remove=["mould"])
+    assert caught.value.reason == "DAMAGE_UNKNOWN"
+    with pytest.raises(InvalidRequestError, match="1,000 steps"):
+        client.restore(picture(4, 4), remove=["haze"], steps=1000)
+    assert client.restore(picture(1, 1), remove=["haze"]).size_hw == (1, 1)
+    assert client.model_info().restorer.max_steps == 20

@@ -17,6 +17,7 @@ from clipsr.cli._pictures.outputs import plan_outputs
 from clipsr.cli._pictures.upscale import parse_size
 from clipsr.v1 import types_pb2, upscaler_pb2
 
+KEEP = Replacement(option="--force", is_given=False)
 NOBODY = "127.0.0.1:1"  # tcpmux: privileged, and gone from the world
 
 
@@ -218,7 +219,7 @@ def test_items_that_failed_keep_their_failure(tmp_path) -> None:
     source.mkdir()
     (source / "a.png").write_bytes(b"a")
     jobs = plan_outputs(
-        [Item(path=str(source / "a.png"))], str(source), str(tmp_path / "out"), output_format=None, is_forced=False
+        [Item(path=str(source / "a.png"))], str(source), str(tmp_path / "out"), output_format=None, replacement=KEEP
     )
     assert [(job.output, job.output_format, job.item.failure) for job in jobs] == [
         (tmp_path / "out" / "a.png", "png", None)

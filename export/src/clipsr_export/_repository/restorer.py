@@ -26,8 +26,8 @@ from clipsr_training.restoration import Restorer, plan_steps
 
 RESTORER_MODELS = ("denoise", "restore")
 DEFAULT_STEPS, MAX_STEPS = 5, 20
-# Attention and normalization see a whole tile, so tiles stay near the 64 px of the training: twice their side. Memory and
-# work of self-attention grow with the fourth power of it.
+# Attention and normalization see a whole tile, so tiles stay near the 64 px of the training: twice their side. Memory
+# and work of self-attention grow with the fourth power of it.
 _TILE_PX, _OVERLAP_PX = 128, 32
 _SAMPLER = "ode-2"
 # The only contexts that the service can make: see `clipsr_training.restoration._contexts`.
