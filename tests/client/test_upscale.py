@@ -20,7 +20,6 @@ from clipsr import (
     UpscaledImage,
     UpscaleFormat,
 )
-from clipsr._codecs import formats
 from clipsr._codecs.upscale import decode_upscaled, encode_upscale
 from clipsr.v1 import types_pb2, upscaler_pb2
 
@@ -95,7 +94,7 @@ def test_what_cannot_be_asked(options, reason):
 
 
 def test_a_file_larger_than_a_message_is_not_sent(monkeypatch):
-    monkeypatch.setattr(formats, "MAX_MESSAGE_BYTES", 100)
+    monkeypatch.setattr("clipsr._codecs.formats.MAX_MESSAGE_BYTES", 100)
     with pytest.raises(InvalidRequestError, match="request holds 100") as caught:
         encode_upscale(bytes(101), scale=2, size_hw=None, output_format="png", recipe="clean")
     assert caught.value.reason == "IMAGE_TOO_LARGE"

@@ -31,6 +31,7 @@ from clipsr._library_types import (
     StoredImage,
     UpdateResult,
 )
+from clipsr._picture_types import RestoredImage, UpscaledImage, UpscaleFormat
 from clipsr._sync.client import Client
 from clipsr._sync.library import Library
 from clipsr._types import (
@@ -47,14 +48,11 @@ from clipsr._types import (
     Limits,
     ModelInfo,
     Prediction,
-    RestoredImage,
     RestorerInfo,
     Route,
     RouteRule,
     RouteTaken,
     TextEmbedding,
-    UpscaledImage,
-    UpscaleFormat,
     UpscaleRecipe,
 )
 

@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from clipsr.cli._inputs import Item
-from clipsr.cli._pictures.outputs import plan_outputs
+from clipsr.cli._pictures.outputs import Replacement, plan_outputs
 from clipsr.cli._pictures.upscale import parse_size
 from clipsr.v1 import types_pb2, upscaler_pb2
 

@@ -14,6 +14,7 @@ from clipsr._codecs import embed as embed_codec
 from clipsr._codecs import restore as restore_codec
 from clipsr._codecs import upscale as upscale_codec
 from clipsr._codecs.stream import Outcome, classify_stream_codec
+from clipsr._picture_types import RestoredImage, UpscaledImage, UpscaleFormat
 from clipsr._rpc.window import READ_AHEAD
 from clipsr._types import (
     Classification,
@@ -22,11 +23,8 @@ from clipsr._types import (
     Fit,
     ImageEmbedding,
     ImageSource,
-    RestoredImage,
     Route,
     TextEmbedding,
-    UpscaledImage,
-    UpscaleFormat,
     UpscaleRecipe,
 )
 from clipsr.v1 import (

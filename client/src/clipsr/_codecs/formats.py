@@ -8,7 +8,7 @@ from google.protobuf.message import Message
 
 from clipsr._codecs.arguments import invalid, show
 from clipsr._codecs.classify import MAX_MESSAGE_BYTES, unreadable
-from clipsr._types import UpscaleFormat
+from clipsr._picture_types import UpscaleFormat
 from clipsr.v1 import upscaler_pb2
 
 _FORMATS: dict[str, upscaler_pb2.ImageFormat] = {

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from clipsr._codecs.arguments import as_count, as_flag, as_texts, invalid
 from clipsr._codecs.formats import check_message_size, decode_format, encode_format
-from clipsr._types import RestoredImage, UpscaleFormat
+from clipsr._picture_types import RestoredImage, UpscaleFormat
 from clipsr.v1 import restorer_pb2, types_pb2
 
 _MAX_SEED = 2**64 - 1

@@ -12,6 +12,7 @@ from clipsr._codecs import embed as embed_codec
 from clipsr._codecs import restore as restore_codec
 from clipsr._codecs import upscale as upscale_codec
 from clipsr._codecs.stream import Outcome, classify_stream_codec
+from clipsr._picture_types import RestoredImage, UpscaledImage, UpscaleFormat
 from clipsr._rpc.window import READ_AHEAD
 from clipsr._sync.channel import run_blocking
 from clipsr._sync.library import Library
@@ -23,11 +24,8 @@ from clipsr._types import (
     Fit,
     ImageEmbedding,
     ImageSource,
-    RestoredImage,
     Route,
     TextEmbedding,
-    UpscaledImage,
-    UpscaleFormat,
     UpscaleRecipe,
 )
 from clipsr.v1 import (
