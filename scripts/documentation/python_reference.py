@@ -10,6 +10,7 @@ PACKAGES = (
     "clipsr",
     "clipsr_gateway",
     "clipsr_serving",
+    "clipsr.local",
     "clipsr_serving.backends",
     "clipsr_serving.images",
     "clipsr_training.clip",

@@ -17,6 +17,7 @@ __all__ = [
     "Artifact",
     "ImageEncoder",
     "Manifest",
+    "RouteRule",
     "Scoring",
     "TextBankEntry",
     "TextEncoder",
@@ -79,6 +80,14 @@ class Scoring(_Part):
     logit_bias: float
 
 
+class RouteRule(_Part):
+    """The route that images of one kind take by themselves: up to a shorter side, lossy files or all others."""
+
+    max_side_px: PositiveInt
+    is_lossy: bool
+    route: Literal["upscaled", "native"]
+
+
 class TextBankEntry(_Part):
     """A file of precomputed text embeddings, its path inside the model repository."""
 
@@ -104,6 +113,8 @@ class Manifest(_Part):
     text_encoder: TextEncoder
     upscaler: Upscaler
     scoring: Scoring
+    native_min_side_px: PositiveInt
+    route_rules: tuple[RouteRule, ...] = ()
     default_templates: str
     template_sets: dict[str, tuple[str, ...]]
     label_sets: dict[str, tuple[str, ...]]
@@ -129,6 +140,17 @@ class Manifest(_Part):
         except InputError as error:
             raise ValueError(f"{where}: {error.message.rstrip('.')}") from error
         return self
+
+
+    def choose_route(self, side_px: int, *, is_lossy: bool) -> Literal["upscaled", "native"]:
+        """Return the route that an image of this shorter side takes unless its caller says otherwise.
+
+        Source: the gateway's `Manifest.takes_native_route`; tests/contract/test_in_process.py holds them together.
+        """
+        if not self.route_rules:
+            return "native" if side_px >= self.native_min_side_px else "upscaled"
+        rules = [rule for rule in self.route_rules if rule.is_lossy == is_lossy and side_px <= rule.max_side_px]
+        return min(rules, key=lambda rule: rule.max_side_px).route if rules else "native"
 
 
 def read_manifest(repository: Path) -> Manifest:

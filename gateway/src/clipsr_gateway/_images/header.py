@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from PIL import ExifTags, Image
 
 from clipsr_gateway._images.cost import ImageCostError, check_parts, count_work_pixels
-from clipsr_gateway._images.file import MEDIA_TYPES, ImageFileError, find_format, open_image
+from clipsr_gateway._images.file import LOSSY_FORMATS, MEDIA_TYPES, ImageFileError, find_format, open_image
 from clipsr_gateway._limits import Limits
 from clipsr_gateway.errors import ImageRejectedError
 
-_LOSSY = ("JPEG", "WEBP", "AVIF", "HEIF")
 # EXIF orientations that exchange rows and columns (EXIF 2.32, tag 0x0112).
 _TRANSPOSED = (5, 6, 7, 8)
 
@@ -38,7 +37,7 @@ class ImageHeader:
     @property
     def is_lossy(self) -> bool:
         """Whether files of this format usually lose something; lossless WebP is rare."""
-        return self.format in _LOSSY
+        return self.format in LOSSY_FORMATS
 
 
 def check_image(content: bytes, *, limits: Limits) -> ImageHeader:

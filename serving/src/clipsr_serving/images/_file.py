@@ -47,6 +47,8 @@ MEDIA_TYPES = {
     **_find_optional_types(),
 }
 FORMATS = tuple(MEDIA_TYPES)
+# Files of these usually lose something, as cameras and web sites write them; lossless WebP is rare.
+LOSSY_FORMATS = ("JPEG", "WEBP", "AVIF", "HEIF")
 _TITLES = {name: name for name in FORMATS} | {"WEBP": "WebP", "HEIF": "HEIC"}
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"

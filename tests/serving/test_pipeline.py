@@ -1,0 +1,129 @@
+"""The ensembles in one process: an image fails alone, and a damaged model answers nothing."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clipsr_serving.errors import ArtifactError, InputError, LaunchError, ModelOutputError, TextEncoderError
+from clipsr_serving.manifest import RouteRule
+from clipsr_serving.pipeline import Pipeline
+from clipsr_serving.similarity import compute_cosine
+
+
+def encoded(colour: tuple[int, int, int], size: tuple[int, int] = (20, 20), kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def pipeline(repository) -> Pipeline:
+    return Pipeline.load(repository, profile="cpu-onnx")
+
+
+class Failing:
+    """A session that fails on batches with a black pixel, or gives NaN for them."""
+
+    def __init__(self, session, name: str, *, gives_nan: bool = False) -> None:
+        self.session, self.name, self.gives_nan = session, name, gives_nan
+
+    def run(self, inputs):
+        outputs = dict(self.session.run(inputs))
+        is_black = (inputs[self.name] == 0).all(axis=tuple(range(1, inputs[self.name].ndim)))
+        if self.gives_nan:
+            outputs = {name: np.where(is_black[:, None], np.nan, output) for name, output in outputs.items()}
+        elif is_black.any():
+            raise RuntimeError("a black image")
+        return outputs
+
+
+@pytest.mark.parametrize("stage", ["upscale", "image_encoder"])
+def test_an_image_that_an_engine_cannot_take_fails_alone(stage, pipeline, monkeypatch):
+    model = getattr(pipeline, f"_{stage}")
+    session = Failing(model.session, "canvas" if stage == "upscale" else "pixels")
+    monkeypatch.setattr(pipeline, f"_{stage}", replace(model, session=session))
+    route = "upscaled" if stage == "upscale" else "native"
+    decoded = pipeline.decode([encoded((200, 9, 9)), encoded((0, 0, 0)), encoded((9, 200, 9))], route=route)
+    outcomes = pipeline.encode(pipeline.render(decoded))
+    assert [isinstance(outcome, Exception) for outcome in outcomes] == [False, True, False]
+    assert str(outcomes[1]) == "a black image"
+
+
+def test_embeddings_that_are_not_finite_are_no_answers(pipeline, monkeypatch):
+    model = pipeline._image_encoder
+    monkeypatch.setattr(
+        pipeline, "_image_encoder", replace(model, session=Failing(model.session, "pixels", gives_nan=True))
+    )
+    decoded = pipeline.decode([encoded((0, 0, 0)), encoded((9, 200, 9))], route="native")
+    broken, sound = pipeline.encode(pipeline.render(decoded))
+    assert isinstance(broken, ModelOutputError)
+    assert np.isfinite(sound).all()
+
+
+def test_a_text_encoder_that_fails_is_said_and_asked_again(repository, monkeypatch):
+    pipeline = Pipeline.load(repository, profile="cpu-onnx")
+    encoder = pipeline._text._embedder._encode
+    sound = encoder.model
+    rows = np.zeros((1, 256), np.float32)
+    monkeypatch.setattr(type(encoder), "model", property(lambda self: held[0]), raising=False)
+    held = [replace(sound, session=Failing(sound.session, "tokens", gives_nan=True))]
+    held[0].session.run = lambda inputs: {"text_embedding": np.full((len(inputs["tokens"]), 256), np.nan, np.float32)}
+    with pytest.raises(TextEncoderError, match="not finite"):
+        pipeline.score(rows, ["cat"])
+    held[0].session.run = lambda inputs: 1 / 0
+    with pytest.raises(TextEncoderError, match="division by zero"):
+        pipeline.score(rows, ["cat"])
+    held[0] = sound
+    assert pipeline.score(rows, ["cat"]).cosine.shape == (1, 1)
+
+
+def test_images_of_all_sizes_are_what_each_is_alone(pipeline):
+    rng = np.random.default_rng(0)
+    contents = []
+    for size in rng.integers(8, 140, (70, 2)).tolist():
+        buffer = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(buffer, "PNG")
+        contents.append(buffer.getvalue())
+    together = pipeline.encode(pipeline.render(pipeline.decode(contents)))
+    alone = [pipeline.encode(pipeline.render(pipeline.decode([content])))[0] for content in contents]
+    assert np.allclose(np.concatenate(together), np.concatenate(alone), atol=1e-5)
+    assert {image.route for image in pipeline.decode(contents)} == {"upscaled", "native"}
+
+
+def test_the_route_is_the_manifests(pipeline, monkeypatch):
+    rules = (
+        RouteRule(max_side_px=100, is_lossy=False, route="upscaled"),
+        RouteRule(max_side_px=16, is_lossy=True, route="upscaled"),
+        RouteRule(max_side_px=8, is_lossy=False, route="native"),
+    )
+    monkeypatch.setattr(pipeline, "manifest", pipeline.manifest.model_copy(update={"route_rules": rules}))
+    files = [encoded((1, 2, 3), (side, 120), kind) for side, kind in ((90, "PNG"), (8, "PNG"), (16, "JPEG"), (17, "JPEG"))]
+    assert [image.route for image in pipeline.decode(files)] == ["upscaled", "native", "upscaled", "native"]
+    assert {image.route for image in pipeline.decode(files, route="native")} == {"native"}
+
+
+def test_scores_are_cosines_with_the_texts(pipeline):
+    embeddings = np.concatenate(pipeline.encode(pipeline.render(pipeline.decode([encoded((200, 30, 9))]))))
+    found = pipeline.score(embeddings, ["cat", "dog"], ["@pair"])
+    texts = pipeline.embed_texts(["cat", "dog"], ["a photo of a {}.", "a blurry photo of a {}."])
+    assert np.allclose(found.cosine, compute_cosine(embeddings, texts.values), atol=1e-6)
+    assert found.probability.sum() == pytest.approx(1)
+    for call in (lambda: pipeline.score(embeddings, ["cat", "cat"]), lambda: pipeline.embed_texts([""], ["{}"])):
+        with pytest.raises(InputError):
+            call()
+
+
+def test_what_cannot_be_opened_says_what_to_do(repository, tmp_path, make_model_repository):
+    with pytest.raises(ArtifactError, match="run `make export`"):
+        Pipeline.load(tmp_path)
+    with pytest.raises(LaunchError, match="no profile 'fast'"):
+        Pipeline.load(repository, profile="fast")
+    broken = make_model_repository(tmp_path / "broken")
+    (broken / "upscale" / "1" / "model.onnx").write_bytes(b"text")
+    with pytest.raises(Exception, match=r"upscale.*cannot load"):
+        Pipeline.load(broken, profile="cpu-onnx")
