@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,60 +25,48 @@ def pipeline(repository) -> Pipeline:
     return Pipeline.load(repository, profile="cpu-onnx")
 
 
-class Failing:
-    """A session that fails on batches with a black pixel, or gives NaN for them."""
+def fail_on_black(run, name: str):
+    """An engine's `run` that raises where an image of the batch is black."""
 
-    def __init__(self, session, name: str, *, gives_nan: bool = False) -> None:
-        self.session, self.name, self.gives_nan = session, name, gives_nan
-
-    def run(self, inputs):
-        outputs = dict(self.session.run(inputs))
-        is_black = (inputs[self.name] == 0).all(axis=tuple(range(1, inputs[self.name].ndim)))
-        if self.gives_nan:
-            outputs = {name: np.where(is_black[:, None], np.nan, output) for name, output in outputs.items()}
-        elif is_black.any():
+    def failing(inputs):
+        if any(not image.any() for image in inputs[name]):
             raise RuntimeError("a black image")
-        return outputs
+        return run(inputs)
+
+    return failing
 
 
-@pytest.mark.parametrize("stage", ["upscale", "image_encoder"])
-def test_an_image_that_an_engine_cannot_take_fails_alone(stage, pipeline, monkeypatch):
-    model = getattr(pipeline, f"_{stage}")
-    session = Failing(model.session, "canvas" if stage == "upscale" else "pixels")
-    monkeypatch.setattr(pipeline, f"_{stage}", replace(model, session=session))
-    route = "upscaled" if stage == "upscale" else "native"
+@pytest.mark.parametrize(
+    ("stage", "route", "name"), [("_upscale", "upscaled", "canvas"), ("_image_encoder", "native", "pixels")]
+)
+def test_an_image_that_an_engine_cannot_take_fails_alone(stage, route, name, pipeline, monkeypatch):
+    session = getattr(pipeline, stage).session
+    monkeypatch.setattr(session, "run", fail_on_black(session.run, name))
     decoded = pipeline.decode([encoded((200, 9, 9)), encoded((0, 0, 0)), encoded((9, 200, 9))], route=route)
     outcomes = pipeline.encode(pipeline.render(decoded))
     assert [isinstance(outcome, Exception) for outcome in outcomes] == [False, True, False]
     assert str(outcomes[1]) == "a black image"
 
 
-def test_embeddings_that_are_not_finite_are_no_answers(pipeline, monkeypatch):
-    model = pipeline._image_encoder
-    monkeypatch.setattr(
-        pipeline, "_image_encoder", replace(model, session=Failing(model.session, "pixels", gives_nan=True))
-    )
-    decoded = pipeline.decode([encoded((0, 0, 0)), encoded((9, 200, 9))], route="native")
-    broken, sound = pipeline.encode(pipeline.render(decoded))
+def test_embeddings_that_are_not_finite_are_no_answers(pipeline, sizes, monkeypatch):
+    rows = np.ones((2, sizes.D), np.float32)
+    rows[0, 3] = np.nan
+    monkeypatch.setattr(pipeline._image_encoder.session, "run", lambda inputs: {"image_embedding": rows})
+    broken, sound = pipeline.encode(pipeline.render(pipeline.decode([encoded((0, 0, 0)), encoded((9, 200, 9))])))
     assert isinstance(broken, ModelOutputError)
     assert np.isfinite(sound).all()
 
 
-def test_a_text_encoder_that_fails_is_said_and_asked_again(repository, monkeypatch):
-    pipeline = Pipeline.load(repository, profile="cpu-onnx")
-    encoder = pipeline._text._embedder._encode
-    sound = encoder.model
-    rows = np.zeros((1, 256), np.float32)
-    monkeypatch.setattr(type(encoder), "model", property(lambda self: held[0]), raising=False)
-    held = [replace(sound, session=Failing(sound.session, "tokens", gives_nan=True))]
-    held[0].session.run = lambda inputs: {"text_embedding": np.full((len(inputs["tokens"]), 256), np.nan, np.float32)}
-    with pytest.raises(TextEncoderError, match="not finite"):
-        pipeline.score(rows, ["cat"])
-    held[0].session.run = lambda inputs: 1 / 0
-    with pytest.raises(TextEncoderError, match="division by zero"):
-        pipeline.score(rows, ["cat"])
-    held[0] = sound
-    assert pipeline.score(rows, ["cat"]).cosine.shape == (1, 1)
+def test_a_text_encoder_that_fails_is_said_and_asked_again(pipeline, sizes, monkeypatch):
+    rows, session = np.zeros((1, sizes.D), np.float32), pipeline._text._embedder._encode.model.session
+    with monkeypatch.context() as broken:
+        broken.setattr(session, "run", lambda inputs: {"text_embedding": np.full((1, sizes.D), np.nan, np.float32)})
+        with pytest.raises(TextEncoderError, match="not finite"):
+            pipeline.score(rows, ["a bird"])
+        broken.setattr(session, "run", lambda inputs: 1 / 0)
+        with pytest.raises(TextEncoderError, match="division by zero"):
+            pipeline.score(rows, ["a bird"])
+    assert pipeline.score(rows, ["a bird"]).cosine.shape == (1, 1)
 
 
 def test_images_of_all_sizes_are_what_each_is_alone(pipeline):

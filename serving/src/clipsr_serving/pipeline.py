@@ -239,9 +239,9 @@ class _TextEncoder:
         # Runtimes raise their own types.
         except Exception as error:
             raise TextEncoderError(f"text_encoder failed: {error}") from error
-        if isinstance(checked := _check_finite(embedding), Exception):
-            raise TextEncoderError(str(checked)) from checked
-        return checked
+        if isinstance(found := _check_finite(embedding), Exception):
+            raise TextEncoderError(str(found)) from found
+        return found
 
 
 def _encode(texts: Sequence[str]) -> tuple[bytes, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from clipsr_serving.errors import ModelLoadError
 
-_TOKEN = re.compile(r'"(?:[^"\\\n]|\\.)*"|[\w.+-]+|[][{}:,;]')
+_TOKEN = re.compile(r"""(["'])(?:(?!\1)[^\\\n]|\\.)*\1|[\w.+-]+|[][{}:,;]""")
 _BETWEEN = re.compile(r"(?:\s|#[^\n]*)*")
 _INTEGER = re.compile(r"[+-]?\d+")
 _END = ""  # of the file
@@ -50,13 +50,12 @@ def read_config(path: Path) -> dict[str, Any]:
         ModelLoadError: the file is missing, or is not protobuf text.
     """
     try:
-        tokens = _split(path.read_text(encoding="utf-8"))
-        message = _read_message(tokens, _END)
+        message = _read_message(_split(path.read_text(encoding="utf-8")), _END)
+        return {name: _to_json(name, message[name]) for name in _READ if name in message}
     except OSError as error:
         raise ModelLoadError(f"{path} cannot be read ({error.strerror}); it is part of the model repository") from error
-    except (ValueError, SyntaxError, IndexError) as error:
+    except (ValueError, SyntaxError, LookupError) as error:
         raise ModelLoadError(f"{path} is not a model configuration ({error})") from error
-    return {name: _to_json(name, message[name]) for name in _READ if name in message}
 
 
 def _split(text: str) -> list[str]:
@@ -107,7 +106,7 @@ def _read_value(tokens: list[str]) -> Any:
         return _read_message(tokens, "}")
     if token in (_END, *"]}:,;"):
         raise ValueError(f"a value is missing before {token or 'the end'!r}")
-    if token.startswith('"'):
+    if token[0] in "\"'":
         return ast.literal_eval(token)
     return int(token) if _INTEGER.fullmatch(token) else token
 
