@@ -2,9 +2,9 @@
 
     python -m benchmarks.in_process --repository .bench/ViT-B-32/repository
 
-`bare` is `upscale` and then `image_encoder` on tensors that are ready, in the sessions of the same profile; the classifier
-begins with files, and ends with ranked labels. Both take turns, a batch of 32 images of 32 px each. Writes
-`results/in-process.json` and the sentence in benchmarks/README.md.
+`bare` is `upscale` and then `image_encoder` on tensors that are ready, in the sessions of the same profile; the
+classifier begins with files, and ends with ranked labels. Both take turns, a batch of 32 images of 32 px each. Writes
+`results/in-process.json` and the table in benchmarks/README.md.
 """
 
 from __future__ import annotations

@@ -8,10 +8,9 @@ from pathlib import Path
 import grpc
 import pytest
 import trustme
-from PIL import Image
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
-
+from PIL import Image
 from tests.serving.conftest import make_repository
 
 README = Path(__file__).resolve().parents[2] / "client" / "README.md"

@@ -40,7 +40,11 @@ def images(repo_root) -> list[Path | bytes]:
     [
         {"label_set": "cifar10", "top_k": 0},
         {"label_set": "cifar100", "templates": ["@cifar"], "route": "upscaled", "fit": "squash"},
-        {"labels": ["a cat", "a horse", "une horloge", "x" * 200], "templates": ["{}", "a picture of {}"], "route": "native"},
+        {
+            "labels": ["a cat", "a horse", "une horloge", "x" * 200],
+            "templates": ["{}", "a picture of {}"],
+            "route": "native",
+        },
         {"labels": ["cat", "bus"], "min_cosine": 0.25, "return_embedding": True, "return_encoder_input": True},
     ],
     ids=lambda options: " ".join(options),

@@ -89,7 +89,9 @@ def test_the_route_is_the_manifests(pipeline, monkeypatch):
         RouteRule(max_side_px=8, is_lossy=False, route="native"),
     )
     monkeypatch.setattr(pipeline, "manifest", pipeline.manifest.model_copy(update={"route_rules": rules}))
-    files = [encoded((1, 2, 3), (side, 120), kind) for side, kind in ((90, "PNG"), (8, "PNG"), (16, "JPEG"), (17, "JPEG"))]
+    files = [
+        encoded((1, 2, 3), (side, 120), kind) for side, kind in ((90, "PNG"), (8, "PNG"), (16, "JPEG"), (17, "JPEG"))
+    ]
     assert [image.route for image in pipeline.decode(files)] == ["upscaled", "native", "upscaled", "native"]
     assert {image.route for image in pipeline.decode(files, route="native")} == {"native"}
 

@@ -141,7 +141,6 @@ class Manifest(_Part):
             raise ValueError(f"{where}: {error.message.rstrip('.')}") from error
         return self
 
-
     def choose_route(self, side_px: int, *, is_lossy: bool) -> Literal["upscaled", "native"]:
         """Return the route that an image of this shorter side takes unless its caller says otherwise.
 

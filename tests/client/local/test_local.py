@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.serving.conftest import D, L, R, make_repository
 
 from clipsr import Classification, ClassifyOptions, FailedImage, InvalidRequestError
 from clipsr.local import Classifier
 from clipsr_serving import ServingError
-from tests.serving.conftest import D, L, R, make_repository
 
 LABELS = ["cat", "dog", "horse"]
 
@@ -163,5 +163,5 @@ def test_wrong_texts_are_an_error(classifier):
 
 
 def test_a_folder_without_models_is_refused(tmp_path):
-    with pytest.raises(ServingError, match="manifest.json is missing"):
+    with pytest.raises(ServingError, match=r"manifest\.json is missing"):
         Classifier.load(Path(tmp_path))

@@ -54,11 +54,13 @@ def test_forms_that_the_text_format_allows(tmp_path):
     }
 
 
-@pytest.mark.parametrize("text", ["input {", "input [ {", "name: }", "name:", 'name: "a', "parameters { }", "name: `a`", "}"])
+@pytest.mark.parametrize(
+    "text", ["input {", "input [ {", "name: }", "name:", 'name: "a', "parameters { }", "name: `a`", "}"]
+)
 def test_what_is_no_configuration_is_refused(text, tmp_path):
     path = tmp_path / "config.pbtxt"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(ModelLoadError, match="config.pbtxt is not a model configuration"):
+    with pytest.raises(ModelLoadError, match=r"config\.pbtxt is not a model configuration"):
         read_config(path)
 
 

@@ -57,7 +57,9 @@ class LabelScores:
         """Return the best labels, ties in their order; by cosine, as in float32 small probabilities become 0."""
         order: list[int] = np.argsort(-self.cosine, kind="stable")[: top_k or None].tolist()
         return tuple(
-            Prediction(label=labels[place], cosine=float(self.cosine[place]), probability=float(self.probability[place]))
+            Prediction(
+                label=labels[place], cosine=float(self.cosine[place]), probability=float(self.probability[place])
+            )
             for place in order
         )
 

@@ -14,6 +14,7 @@ from clipsr_serving.errors import ModelLoadError
 
 _TOKEN = re.compile(r"""(["'])(?:(?!\1)[^\\\n]|\\.)*\1|[\w.+-]+|[][{}:,;]""")
 _BETWEEN = re.compile(r"(?:\s|#[^\n]*)*")
+_BOOLEANS = {"true": True, "false": False}
 _INTEGER = re.compile(r"[+-]?\d+")
 _END = ""  # of the file
 
@@ -35,6 +36,7 @@ _REPEATED = (
     "dims",
     "instance_group",
     "gpus",
+    "profile",
     "cpu_execution_accelerator",
     "gpu_execution_accelerator",
 )
@@ -108,7 +110,7 @@ def _read_value(tokens: list[str]) -> Any:
         raise ValueError(f"a value is missing before {token or 'the end'!r}")
     if token[0] in "\"'":
         return ast.literal_eval(token)
-    return int(token) if _INTEGER.fullmatch(token) else token
+    return int(token) if _INTEGER.fullmatch(token) else _BOOLEANS.get(token, token)
 
 
 def _to_json(name: str, values: list[Any]) -> Any:

@@ -33,9 +33,7 @@ class TextModel:
 
     def __init__(self, repository: Path, manifest: Manifest, *, encode: EncodeTokens, max_batch_size: int) -> None:
         self._manifest = manifest
-        self._tokenizer = Tokenizer(
-            repository / TOKENIZER_FILE, context_length=manifest.text_encoder.context_length
-        )
+        self._tokenizer = Tokenizer(repository / TOKENIZER_FILE, context_length=manifest.text_encoder.context_length)
         self._embedder = TextEmbedder(
             tokenize=self._tokenizer,
             encode=encode,
