@@ -95,7 +95,8 @@ class Classifier:
             neighbours. `inference_ms` is the time of the batch that the image was in.
 
         Raises:
-            InvalidRequestError: labels, templates or options are wrong.
+            InvalidRequestError: labels, templates or options are wrong, also what a service says with each image, such
+                as LABELS_INDISTINGUISHABLE.
             ServiceError: a model failed on the labels.
             TypeError: an argument is of another kind.
         """
