@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,43 +12,15 @@ from PIL import Image
 
 from clipsr._codecs.classify import decode_warnings
 from clipsr.local._answers import LabelScores, cut_warnings
-from clipsr.v1 import classifier_pb2, types_pb2
 from clipsr_gateway._backend.protocol import Similarities
 from clipsr_gateway._classifier.classifier import rank
 from clipsr_gateway._images.header import check_image
 from clipsr_gateway._limits import Limits
-from clipsr_gateway._manifest import Manifest as GatewayManifest
 from clipsr_gateway._texts import warnings as gateway_warnings
 from clipsr_gateway.errors import ImageRejectedError
 from clipsr_serving.errors import InputError
-from clipsr_serving.images import FORMATS, is_lossy, read_image
+from clipsr_serving.images import FORMATS, read_image
 from clipsr_serving.limits import DEFAULT_LIMITS
-from clipsr_serving.manifest import Manifest, RouteRule
-
-RULES = st.lists(
-    st.builds(
-        RouteRule,
-        max_side_px=st.integers(1, 40),
-        is_lossy=st.booleans(),
-        route=st.sampled_from(["upscaled", "native"]),
-    ),
-    max_size=4,
-    unique_by=lambda rule: (rule.max_side_px, rule.is_lossy),
-)
-
-
-@given(rules=RULES, side=st.integers(1, 50), lossy=st.booleans(), threshold=st.integers(1, 50))
-def test_images_take_the_same_route(rules, side, lossy, threshold):
-    numbers = {"upscaled": types_pb2.ROUTE_UPSCALED, "native": types_pb2.ROUTE_NATIVE}
-    ascending = sorted(rules, key=lambda rule: rule.max_side_px)
-    messages = [
-        classifier_pb2.RouteRule(max_side_px=r.max_side_px, is_lossy=r.is_lossy, route=numbers[r.route])
-        for r in ascending
-    ]
-    gateway = SimpleNamespace(route_rules=messages, native_min_side_px=threshold)
-    is_native = GatewayManifest.takes_native_route(gateway, side, is_lossy=lossy)
-    local = SimpleNamespace(route_rules=tuple(rules), native_min_side_px=threshold)
-    assert (Manifest.choose_route(local, side, is_lossy=lossy) == "native") == is_native
 
 
 @given(cosine=st.lists(st.sampled_from([0.1, 0.2, 0.2, 0.3]), min_size=1, max_size=12), top_k=st.integers(1, 12))
@@ -82,7 +53,6 @@ def test_the_header_says_what_the_pixels_say(kind, orientation):
     header = check_image(buffer.getvalue(), limits=Limits())
     image = read_image(buffer.getvalue())
     assert header.size_hw == (image.height, image.width)
-    assert header.is_lossy == is_lossy(buffer.getvalue())
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"])

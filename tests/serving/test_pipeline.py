@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from clipsr_serving.errors import ArtifactError, InputError, LaunchError, ModelOutputError, TextEncoderError
-from clipsr_serving.manifest import RouteRule
 from clipsr_serving.pipeline import Pipeline
 from clipsr_serving.similarity import compute_cosine
 
@@ -82,18 +82,29 @@ def test_images_of_all_sizes_are_what_each_is_alone(pipeline):
     assert {image.route for image in pipeline.decode(contents)} == {"upscaled", "native"}
 
 
-def test_the_route_is_the_manifests(pipeline, monkeypatch):
-    rules = (
-        RouteRule(max_side_px=100, is_lossy=False, route="upscaled"),
-        RouteRule(max_side_px=16, is_lossy=True, route="upscaled"),
-        RouteRule(max_side_px=8, is_lossy=False, route="native"),
-    )
-    monkeypatch.setattr(pipeline, "manifest", pipeline.manifest.model_copy(update={"route_rules": rules}))
-    files = [
-        encoded((1, 2, 3), (side, 120), kind) for side, kind in ((90, "PNG"), (8, "PNG"), (16, "JPEG"), (17, "JPEG"))
+def test_the_route_is_the_manifests(tmp_path, make_model_repository):
+    measured = {"upscaled_agreement": 0.5, "native_agreement": 0.25, "n_images": 9}
+    rules = [
+        {"max_side_px": 100, "is_lossy": False, "route": "native", **measured},
+        {"max_side_px": 100, "is_lossy": False, "max_noise": 12, "route": "upscaled", **measured},
+        {"max_side_px": 16, "is_lossy": True, "route": "upscaled", **measured},
+        {"max_side_px": 8, "is_lossy": False, "route": "native", **measured},
     ]
-    assert [image.route for image in pipeline.decode(files)] == ["upscaled", "native", "upscaled", "native"]
-    assert {image.route for image in pipeline.decode(files, route="native")} == {"native"}
+    repository = make_model_repository(tmp_path)
+    document = json.loads((repository / "manifest.json").read_text("utf-8"))
+    (repository / "manifest.json").write_text(json.dumps({**document, "route_rules": rules}))
+    pipeline = Pipeline.load(repository, profile="cpu-onnx")
+    noisy = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=np.uint8)).save(noisy, "PNG")
+    files = {
+        encoded((1, 2, 3), (90, 120)): "upscaled",
+        noisy.getvalue(): "native",
+        encoded((1, 2, 3), (8, 120)): "native",
+        encoded((1, 2, 3), (16, 120), "JPEG"): "upscaled",
+        encoded((1, 2, 3), (17, 120), "JPEG"): "native",
+    }
+    assert [image.route for image in pipeline.decode(list(files))] == list(files.values())
+    assert {image.route for image in pipeline.decode(list(files), route="upscaled")} == {"upscaled"}
 
 
 def test_scores_are_cosines_with_the_texts(pipeline):

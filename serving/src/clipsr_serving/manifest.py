@@ -10,6 +10,7 @@ from pydantic import model_validator as _model_validator
 from pydantic_core import ErrorDetails
 
 from clipsr_serving.errors import ArtifactError, InputError
+from clipsr_serving.route_table import RouteTable, RouteTaken
 from clipsr_serving.text.prompts import parse_label_space, parse_templates
 
 __all__ = [
@@ -81,11 +82,15 @@ class Scoring(_Part):
 
 
 class RouteRule(_Part):
-    """The route that images of one kind take by themselves: up to a shorter side, lossy files or all others."""
+    """A rule of `routes`, checked."""
 
     max_side_px: PositiveInt
     is_lossy: bool
-    route: Literal["upscaled", "native"]
+    max_noise: Annotated[float, Field(ge=0)] | None = None
+    route: RouteTaken
+    upscaled_agreement: Annotated[float, Field(ge=0, le=1)]
+    native_agreement: Annotated[float, Field(ge=0, le=1)]
+    n_images: PositiveInt
 
 
 class TextBankEntry(_Part):
@@ -141,15 +146,10 @@ class Manifest(_Part):
             raise ValueError(f"{where}: {error.message.rstrip('.')}") from error
         return self
 
-    def choose_route(self, side_px: int, *, is_lossy: bool) -> Literal["upscaled", "native"]:
-        """Return the route that an image of this shorter side takes unless its caller says otherwise.
-
-        Source: the gateway's `Manifest.takes_native_route`; tests/contract/test_in_process.py holds them together.
-        """
-        if not self.route_rules:
-            return "native" if side_px >= self.native_min_side_px else "upscaled"
-        rules = [rule for rule in self.route_rules if rule.is_lossy == is_lossy and side_px <= rule.max_side_px]
-        return min(rules, key=lambda rule: rule.max_side_px).route if rules else "native"
+    @property
+    def routes(self) -> RouteTable:
+        """What decides the route of an image for which the caller names none."""
+        return RouteTable.make(self.native_min_side_px, [rule.model_dump() for rule in self.route_rules])
 
 
 def read_manifest(repository: Path) -> Manifest:

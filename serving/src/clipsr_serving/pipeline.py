@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,6 @@ from clipsr_serving.cores import count_cores
 from clipsr_serving.errors import ModelOutputError, ServingError, TextEncoderError
 from clipsr_serving.images import (
     FIT_OF_RESIZE_MODE,
-    is_lossy,
     make_canvas,
     make_native_pixels,
     parse_fit,
@@ -26,12 +25,11 @@ from clipsr_serving.images import (
 )
 from clipsr_serving.manifest import Manifest, read_manifest
 from clipsr_serving.profiles import choose_profile, default_profile, read_cpu_flags
+from clipsr_serving.route_table import RouteTaken
 from clipsr_serving.text.model import TextModel
 from clipsr_serving.zero_shot import Similarities, SimilarityRequest, ZeroShotClassifier, build_zero_shot_classifier
 
-__all__ = ["DecodedImage", "EmbeddedTexts", "Pipeline", "Route"]
-
-Route = Literal["upscaled", "native"]
+__all__ = ["DecodedImage", "EmbeddedTexts", "Pipeline"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +43,7 @@ class DecodedImage:
     """
 
     size_hw: tuple[int, int]
-    route: Route
+    route: RouteTaken
     tensors: Mapping[str, NDArray[Any]]
 
 
@@ -76,7 +74,7 @@ class Pipeline:
     def __init__(
         self, manifest: Manifest, *, upscale: Model, image_encoder: Model, text: TextModel, scorer: ZeroShotClassifier
     ) -> None:
-        self.manifest = manifest
+        self.manifest, self._routes = manifest, manifest.routes
         self.batch_size = max(1, image_encoder.spec.max_batch_size)
         self._upscale, self._image_encoder = upscale, image_encoder
         self._text, self._scorer = text, scorer
@@ -121,7 +119,7 @@ class Pipeline:
         return cls(manifest, upscale=upscale, image_encoder=image_encoder, text=text, scorer=scorer)
 
     def decode(
-        self, contents: Sequence[bytes], *, fit: str = "", route: Route | None = None
+        self, contents: Sequence[bytes], *, fit: str = "", route: RouteTaken | None = None
     ) -> list[DecodedImage | Exception]:
         """Decode image files, on all cores.
 
@@ -135,17 +133,18 @@ class Pipeline:
         """
         return list(self._decoders.map(lambda content: self._try_decode(content, fit, route), contents))
 
-    def _try_decode(self, content: bytes, fit: str, route: Route | None) -> DecodedImage | Exception:
+    def _try_decode(self, content: bytes, fit: str, route: RouteTaken | None) -> DecodedImage | Exception:
         try:
             image = read_image(content)
-            taken = route or self.manifest.choose_route(min(image.size), is_lossy=is_lossy(content))
+            size_hw = (image.height, image.width)
+            taken = route or self._routes.choose(content, size_hw, lambda: np.asarray(image))
             tensors = self._make_tensors(image, fit, taken)
         # As in Triton, whatever one image provokes is its own answer only.
         except Exception as error:
             return error
-        return DecodedImage(size_hw=(image.height, image.width), route=taken, tensors=tensors)
+        return DecodedImage(size_hw=size_hw, route=taken, tensors=tensors)
 
-    def _make_tensors(self, image: Image.Image, fit: str, route: Route) -> dict[str, NDArray[Any]]:
+    def _make_tensors(self, image: Image.Image, fit: str, route: RouteTaken) -> dict[str, NDArray[Any]]:
         encoder = self.manifest.image_encoder
         fit = parse_fit(fit.encode(), default=FIT_OF_RESIZE_MODE[encoder.resize_mode])
         if route == "native":

@@ -2,8 +2,8 @@
 
 The first bytes decide: a supported format that cannot be opened is damaged, a foreign one is named with the way out.
 
-Gateway and serving read images alike and are installed separately, so each has this file, byte for byte the same
-(tests/contract/test_image_reader.py). It knows Pillow and nothing of either room.
+Gateway, serving and training read images alike and are installed separately, so each has this file, byte for byte the
+same (tests/contract/test_image_reader.py). It knows Pillow and nothing of the rooms.
 """
 
 from __future__ import annotations
@@ -47,8 +47,6 @@ MEDIA_TYPES = {
     **_find_optional_types(),
 }
 FORMATS = tuple(MEDIA_TYPES)
-# Files of these usually lose something, as cameras and web sites write them; lossless WebP is rare.
-LOSSY_FORMATS = ("JPEG", "WEBP", "AVIF", "HEIF")
 _TITLES = {name: name for name in FORMATS} | {"WEBP": "WebP", "HEIF": "HEIC"}
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"

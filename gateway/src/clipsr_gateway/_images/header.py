@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from PIL import ExifTags, Image
 
 from clipsr_gateway._images.cost import ImageCostError, check_parts, count_work_pixels
-from clipsr_gateway._images.file import LOSSY_FORMATS, MEDIA_TYPES, ImageFileError, find_format, open_image
+from clipsr_gateway._images.file import MEDIA_TYPES, ImageFileError, find_format, open_image
 from clipsr_gateway._limits import Limits
 from clipsr_gateway.errors import ImageRejectedError
 
@@ -33,11 +33,6 @@ class ImageHeader:
     def media_type(self) -> str:
         """Such as "image/jpeg"."""
         return MEDIA_TYPES[self.format]
-
-    @property
-    def is_lossy(self) -> bool:
-        """Whether files of this format usually lose something; lossless WebP is rare."""
-        return self.format in LOSSY_FORMATS
 
 
 def check_image(content: bytes, *, limits: Limits) -> ImageHeader:

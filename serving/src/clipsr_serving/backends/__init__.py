@@ -6,6 +6,8 @@ what Triton loads, and `open_model` what loads a model where there is no Triton.
 
 from __future__ import annotations
 
+import sys
+
 from clipsr_serving.backends._batching import run_batched
 from clipsr_serving.backends._model import Model, open_model, read_model_args
 from clipsr_serving.backends._spec import (
@@ -27,3 +29,6 @@ __all__ = [
     "read_model_spec",
     "run_batched",
 ]
+
+# openvino reports every import of itself over the Internet by this package; without it, it has a stub.
+sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType, reportCallIssue]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from clipsr_serving.images._canvas import Placement, make_canvas, pad_to_canvas, pick_canvas_size, place
 from clipsr_serving.images._fit import CENTER_CROP, FIT_OF_RESIZE_MODE, FITS, PAD, SQUASH, parse_fit
 from clipsr_serving.images._native import INTERPOLATIONS, make_native_pixels
-from clipsr_serving.images._read import FORMATS, is_lossy, read_image
+from clipsr_serving.images._read import FORMATS, read_image
 
 __all__ = [
     "CENTER_CROP",
@@ -16,7 +16,6 @@ __all__ = [
     "PAD",
     "SQUASH",
     "Placement",
-    "is_lossy",
     "make_canvas",
     "make_native_pixels",
     "pad_to_canvas",

@@ -8,19 +8,10 @@ from PIL import Image
 
 from clipsr_serving.errors import InputError
 from clipsr_serving.images._cost import ImageCostError, check_parts, count_work_pixels
-from clipsr_serving.images._file import (
-    FORMATS,
-    LOSSY_FORMATS,
-    ImageFileError,
-    find_format,
-    load_image,
-    make_upright,
-    open_image,
-    to_eight_bits,
-)
+from clipsr_serving.images._file import FORMATS, ImageFileError, load_image, make_upright, open_image, to_eight_bits
 from clipsr_serving.limits import DEFAULT_LIMITS, Limits
 
-__all__ = ["FORMATS", "is_lossy", "read_image"]
+__all__ = ["FORMATS", "read_image"]
 
 
 def read_image(content: bytes, *, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
@@ -59,11 +50,6 @@ def read_image(content: bytes, *, limits: Limits = DEFAULT_LIMITS) -> Image.Imag
         except (ImageCostError, ImageFileError) as error:
             raise InputError(error.reason, error.message) from error
         return _to_rgb(make_upright(image))
-
-
-def is_lossy(content: bytes) -> bool:
-    """Say whether files of this format usually lose something; `content` is one that `read_image` has decoded."""
-    return find_format(content) in LOSSY_FORMATS
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from clipsr_training import prompts
@@ -23,6 +26,18 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         if action.default is None or action.default is False:
             return action.help
         return super()._get_help_string(action)
+
+
+@contextmanager
+def plain_warnings(command: str) -> Iterator[None]:
+    """Print warnings as sentences, without the line of the code that they come from."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        print(f"{command}: WARNING: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def parse_labels(text: str) -> tuple[str, ...]:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from clipsr_training import prompts
 from clipsr_training._cli.arguments import PREPROCESS_HELP, parse_labels, positive
+from clipsr_training._cli.checkpoint import load_checkpoint
 from clipsr_training._cli.eval.progress import progress_bar
-from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
 from clipsr_training.data import ImageSet, SetOptions, check_images, open_set
 from clipsr_training.evaluation._backends.base import Backend, resolve_templates
+from clipsr_training.evaluation._backends.manifest import read_routes
 from clipsr_training.evaluation._backends.pixels import ROUTES
 from clipsr_training.evaluation._backends.torch import TorchBackend
 from clipsr_training.liif import load_liif
@@ -51,6 +52,13 @@ def add_model_options(parser: argparse.ArgumentParser, backends: Backends = ALL_
         help=f"torch: weights that render small images; {_NO_UPSCALER} to do without",
     )
     group.add_argument(
+        "--route-rules",
+        type=Path,
+        metavar="DIR",
+        help="torch: a model repository, whose manifest then decides the route auto as it does in the service; absent: "
+        "the shorter side decides",
+    )
+    group.add_argument(
         "--repository", type=Path, default=Path("model_repository"), metavar="DIR", help="onnx: an exported repository"
     )
     if "grpc" in backends:
@@ -80,7 +88,8 @@ def add_route_option(parser: argparse.ArgumentParser) -> None:
         "--route",
         choices=ROUTES,
         default="auto",
-        help="auto: images that are too small for the encoder are upscaled, as in the service",
+        help="auto: what the service chooses, by the manifest's route_rules or else by size: images that are too small "
+        "for the encoder are upscaled",
     )
 
 
@@ -131,24 +140,13 @@ def open_model(arguments: argparse.Namespace) -> Backend:
         raise ValueError(str(error)) from error
     upscaler = None if arguments.upscaler == _NO_UPSCALER else load_liif(arguments.upscaler)
     return TorchBackend(
-        _load_checkpoint(arguments),
+        load_checkpoint(arguments),
         upscaler,
         name=Path(arguments.model).name,
         device=arguments.device,
         precision=arguments.precision,
+        routes=None if arguments.route_rules is None else read_routes(arguments.route_rules),
     )
-
-
-def _load_checkpoint(arguments: argparse.Namespace) -> ClipCheckpoint:
-    if Path(arguments.model).is_dir():
-        if arguments.weights is not None:
-            raise ValueError(f"{arguments.model} is a folder that holds its own weights; leave out --weights")
-        return load_clip(arguments.model)
-    if arguments.weights is None:
-        raise ValueError(
-            f"there is no folder {arguments.model}; for a model that OpenCLIP knows by name, give --weights as well"
-        )
-    return load_open_clip(arguments.model, arguments.weights, preprocess=arguments.preprocess)
 
 
 def open_images(arguments: argparse.Namespace, spec: str) -> ImageSet:

@@ -86,14 +86,11 @@ class Backend(Protocol):
 
     Attributes:
         image_size_px: R.
-        native_min_side_px: shorter side from which images take the native route by themselves.
         scoring: how cosines become probabilities.
     """
 
     @property
     def image_size_px(self) -> int: ...
-    @property
-    def native_min_side_px(self) -> int: ...
     @property
     def scoring(self) -> Scoring: ...
 
@@ -137,9 +134,8 @@ def resolve_templates(templates: Sequence[str]) -> list[str]:
 class LocalBackend(ABC):
     """A model that runs in this process; subclasses supply its embeddings."""
 
-    def __init__(self, *, image_size_px: int, native_min_side_px: int, scoring: Scoring) -> None:
+    def __init__(self, *, image_size_px: int, scoring: Scoring) -> None:
         self.image_size_px = image_size_px
-        self.native_min_side_px = native_min_side_px
         self.scoring = scoring
 
     @abstractmethod

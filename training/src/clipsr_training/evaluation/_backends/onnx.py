@@ -43,7 +43,6 @@ class OnnxBackend(LocalBackend):
         manifest = self._pipeline.manifest
         super().__init__(
             image_size_px=manifest.image_encoder.image_size_px,
-            native_min_side_px=manifest.native_min_side_px,
             scoring=Scoring(
                 function=manifest.scoring.function,
                 logit_scale=manifest.scoring.logit_scale,

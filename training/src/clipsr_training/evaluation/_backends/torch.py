@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -18,7 +19,8 @@ from clipsr_training.clip import ClipCheckpoint
 from clipsr_training.clip._preprocess import Fitting, make_preprocess, planar
 from clipsr_training.data import decode
 from clipsr_training.evaluation._backends.base import LocalBackend, Scoring, require_finite, resolve_templates
-from clipsr_training.evaluation._backends.pixels import Canvas, Route, make_canvas, takes_native_route
+from clipsr_training.evaluation._backends.pixels import Canvas, Route, make_canvas
+from clipsr_training.evaluation._backends.route_table import RouteTable
 from clipsr_training.liif import Upscaler
 from clipsr_training.liif._upscaler import to_uint8
 
@@ -37,7 +39,8 @@ class TorchBackend(LocalBackend):
         name: for reports.
         device: where the models run.
         precision: "fp32", or "bf16" for autocast of the encoders; images are rendered in fp32 always.
-        native_min_side_px: None takes the checkpoint's `clipsr_cfg`, or half of R.
+        routes: which route images take by themselves; None lets the shorter side decide, at the checkpoint's
+            `clipsr_cfg` or half of R.
     """
 
     def __init__(
@@ -48,23 +51,23 @@ class TorchBackend(LocalBackend):
         name: str,
         device: str = "cpu",
         precision: str = "fp32",
-        native_min_side_px: int | None = None,
+        routes: RouteTable | None = None,
     ) -> None:
         default_side = clip.config.get("clipsr_cfg", {}).get("native_min_side_px", clip.image_size_px // 2)
         bias = clip.logit_bias
         super().__init__(
             image_size_px=clip.image_size_px,
-            native_min_side_px=native_min_side_px or default_side,
             scoring=Scoring(
                 function="softmax" if bias is None else "sigmoid", logit_scale=clip.logit_scale, logit_bias=bias or 0.0
             ),
         )
+        self.routes = routes or RouteTable(native_min_side_px=default_side)
         self._fitting = Fitting.of(clip.config.get("preprocess_cfg", {}))
         self._preprocess = make_preprocess(clip.image_size_px, self._fitting)
         self._pool = ThreadPoolExecutor(os.cpu_count())
         self._name = name
         # Equal weights behind another resize, or with another scale, are another model.
-        facts = json.dumps([clip.config, self.native_min_side_px], sort_keys=True, allow_nan=False)
+        facts = json.dumps([clip.config, asdict(self.routes)], sort_keys=True, allow_nan=False)
         self._digest = digest_modules(clip.model, upscaler, facts=facts)
         self._precision = precision
         try:
@@ -111,7 +114,9 @@ class TorchBackend(LocalBackend):
 
     def _prepare(self, file: bytes, name: str, route: Route) -> Canvas | np.ndarray:
         image = decode(file, name)
-        if takes_native_route(image, route, self.native_min_side_px):
+        if route == "auto":
+            route = self.routes.choose(file, (image.height, image.width), lambda: np.asarray(image))
+        if route == "native":
             return planar(self._preprocess(image))
         return make_canvas(image, self._fitting)
 
