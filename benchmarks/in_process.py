@@ -82,7 +82,8 @@ def describe(record: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure the profiles one after the other."""
-    parser = argparse.ArgumentParser(prog="in_process", description="Classification in this process beside the bare engines.")
+    description = "Measure classification in this process beside the bare engines."
+    parser = argparse.ArgumentParser(prog="in_process", description=description)
     parser.add_argument("--repository", type=Path, required=True)
     parser.add_argument("--profiles", default="cpu-onnx,cpu-bf16", help="as clipsr-serve's (%(default)s)")
     parser.add_argument("--rounds", type=int, default=9)
