@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,8 @@ from clipsr.local._answers import (
 from clipsr.local._options import FITS, ROUTES, LocalOptions, read_options
 from clipsr_serving import ServingError
 from clipsr_serving.pipeline import DecodedImage, Pipeline
+
+_Image = TypeVar("_Image")
 
 
 class Classifier:
@@ -67,7 +70,7 @@ class Classifier:
 
     def classify(
         self,
-        images: Iterable[ImageSource],
+        images: Iterable[ImageSource | FailedImage],
         labels: Sequence[str] = (),
         *,
         options: ClassifyOptions | None = None,
@@ -86,7 +89,8 @@ class Classifier:
         ClassifyOptions describes the options from `label_set` on.
 
         Args:
-            images: as Client.classify()'s; read and decoded a batch at a time.
+            images: as Client.classify()'s; read and decoded a batch at a time. An image for which there is a
+                FailedImage already comes back as it is.
             labels: what to choose from, each once; leave empty to use `label_set`.
             options: what is asked as one value, instead of the single arguments that follow.
 
@@ -169,7 +173,9 @@ class Classifier:
             ]
         return embeddings
 
-    def _classify(self, sources: Sequence[ImageSource], options: LocalOptions) -> list[Classification | FailedImage]:
+    def _classify(
+        self, sources: Sequence[ImageSource | FailedImage], options: LocalOptions
+    ) -> list[Classification | FailedImage]:
         begin = time.perf_counter()
         images = self._embed(sources, options.fit, options.route)
         sound = [image.embedding for image in images if isinstance(image, EmbeddedImage)]
@@ -203,7 +209,7 @@ class Classifier:
         ]
 
     def _embed_images(
-        self, sources: Sequence[ImageSource], fit: str, route: RouteTaken | None
+        self, sources: Sequence[ImageSource | FailedImage], fit: str, route: RouteTaken | None
     ) -> list[ImageEmbedding | FailedImage]:
         begin = time.perf_counter()
         images = self._embed(sources, fit, route)
@@ -223,7 +229,7 @@ class Classifier:
         ]
 
     def _embed(
-        self, sources: Sequence[ImageSource], fit: str, route: RouteTaken | None
+        self, sources: Sequence[ImageSource | FailedImage], fit: str, route: RouteTaken | None
     ) -> list[EmbeddedImage | FailedImage]:
         """Read and embed a batch; what cannot be read is not decoded, and what cannot be decoded not rendered."""
         contents = [_images.try_read_image(source) for source in sources]
@@ -254,7 +260,7 @@ def _join(
     return EmbeddedImage(input_hw=decoded.size_hw, route=decoded.route, pixels=pixels, embedding=embedding)
 
 
-def _batches(images: Iterable[ImageSource], size: int) -> Iterator[list[ImageSource]]:
+def _batches(images: Iterable[_Image], size: int) -> Iterator[list[_Image]]:
     remaining = iter(images)
     while batch := list(itertools.islice(remaining, size)):
         yield batch
