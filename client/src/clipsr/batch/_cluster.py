@@ -12,9 +12,6 @@ from typing import Any
 
 import click
 
-# Of the same work after its worker was lost; more often, and the images themselves are what kills it.
-_ATTEMPTS = 3
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Workers:
@@ -81,8 +78,6 @@ def map_in_workers(dataset: Any, worker: type, arguments: Mapping[str, Any], wor
         fn_constructor_kwargs=dict(arguments),
         compute=data.ActorPoolStrategy(size=workers.count),
         num_cpus=workers.cores,
-        max_restarts=_ATTEMPTS,
-        max_task_retries=_ATTEMPTS,
         batch_format="pyarrow",
         **batches,
     )
@@ -94,7 +89,7 @@ def run_in_workers(
     """Yield what a worker makes of each task, as they are done; of a task the worker is given a table of one row.
 
     Raises:
-        ClusterError: a worker was lost too often, or failed.
+        ClusterError: a worker failed; one that is lost does not.
     """
     data: Any = importlib.import_module("ray.data")
     errors: Any = importlib.import_module("ray.exceptions")

@@ -52,8 +52,20 @@ class OutputFolder:
                     f"{str(self.path)!r} was begun {' and '.join(changed)}: choose another --output, or replace it "
                     f"with --restart."
                 )
+        for attempts in self.path.glob("_attempts-*"):
+            attempts.unlink()
         with open_atomically(file) as begun:
             begun.write(json.dumps(settings).encode())
+
+    def start(self, number: int) -> int:
+        """Return which attempt at a partition begins, from 1; its results end the count.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        with self._attempts(number).open("ab") as file:
+            file.write(b".")
+            return file.tell()
 
     def write(self, number: int, records: Iterable[Record]) -> None:
         """Write the results of a partition.
@@ -63,6 +75,7 @@ class OutputFolder:
         """
         with open_atomically(self._part(number), is_durable=True) as file:
             parquet.write(file, records)
+        self._attempts(number).unlink(missing_ok=True)
 
     def count_failed(self, number: int) -> int | None:
         """Return how many images of a partition failed; None where it is not done."""
@@ -71,6 +84,9 @@ class OutputFolder:
         reader: Any = importlib.import_module("pyarrow.parquet")
         statuses: Sequence[str] = reader.read_table(self._part(number), columns=["status"])["status"].to_pylist()
         return sum(status != "OK" for status in statuses)
+
+    def _attempts(self, number: int) -> Path:
+        return self.path / f"_attempts-{number:06}"
 
     def _part(self, number: int) -> Path:
         return self.path / f"part-{number:06}.parquet"

@@ -23,6 +23,9 @@ from clipsr.cli._classify.records import make_record
 from clipsr.cli._exits import ExitCode, describe_error, report
 from clipsr.cli._progress import make_progress
 
+# Of one partition in a run; a worker that is lost more often is lost by its images.
+_MAX_ATTEMPTS = 3
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
@@ -111,6 +114,9 @@ class _Worker:
 
     def _classify(self, number: int, partition: Partition) -> int:
         """Write the results of a partition; return how many of its images failed."""
+        if self._job.output.start(number) > _MAX_ATTEMPTS:
+            first, last = partition.names()[0], partition.names()[-1]
+            raise ClipsrError(f"An image between {first!r} and {last!r} ends the process that works on it.")
         if self._models is None:
             self._models = self._job.models.open()
         facts = self._job.facts
