@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pyarrow
 import pyarrow.parquet
@@ -187,7 +188,8 @@ def test_each_image_is_there_once_whoever_is_killed(victim, numbered, fake_servi
     begin = command(numbered, output, "--url", fake_service.url, "--partition-size", 3, "--address", cluster[0])
     with subprocess.Popen(begin, stdout=-1, stderr=-1, text=True) as process:
         assert reached.wait(WAIT_S)
-        assert sorted(path.name for path in output.glob("part-*")) == ["part-000000.parquet", "part-000001.parquet"]
+        done = [row["path"] for row in rows_of(output)]
+        assert len(done) == 6
         if victim == "the command":
             process.kill()
         else:
@@ -203,20 +205,32 @@ def test_each_image_is_there_once_whoever_is_killed(victim, numbered, fake_servi
     assert [row["path"] for row in rows] == [f"numbered.parquet#{number}" for number in range(12)]
     assert {(row["status"], row["label"]) for row in rows} == {("OK", "cat")}
     asked = Counter(content for stream in fake_service.streamed for _, content in stream)
-    assert [asked[b"image %d" % number] for number in range(6)] == [1] * 6
+    assert [asked[b"image " + name.partition("#")[2].encode()] for name in done] == [1] * 6
     # Of a command that is killed the worker may finish what it is at.
-    assert asked[b"image 6"] == 2 or victim == "the command"
+    assert 2 in asked.values() or victim == "the command"
 
 
-def test_a_service_that_fails_ends_the_run_in_a_sentence(numbered, tmp_path, cluster, fake_service):
-    fake_service.keys = {"key"}
-    options = ["--url", fake_service.url, "--address", cluster[0]]
-    code, _, errors = run(command(numbered, tmp_path / "out", *options))
-    assert code == 4
-    assert errors.startswith("clipsr-batch: No such key.")
-    code, _, errors = run(command(numbered, tmp_path / "out", *options, "--workers", "3"))
+def test_what_ends_a_run_is_said_in_a_sentence(numbered, tmp_path, cluster, fake_service):
+    begin = command(numbered, tmp_path / "out", "--url", fake_service.url, "--address", cluster[0])
+    code, _, errors = run([*begin, "--workers", "3"])
     assert code == 2
     assert "3 workers of 1 cores need more than the 2 of Ray." in errors
+    fake_service.keys = {"key"}
+    code, _, errors = run(begin)
+    assert (code, errors.count("\n")) == (4, 1)
+    assert errors.startswith(f"clipsr-batch: The service at {fake_service.url} does not let you in: No such key.")
+    fake_service.keys = set()
+
+    def fail(answered: int, context: Any) -> None:
+        if len(fake_service.streamed) > 1:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "No more.")
+
+    fake_service.on_stream = fail
+    code, _, errors = run([*begin, "--partition-size", "3", "--retries", "0"])
+    assert code == 3
+    assert "No more." in errors
+    assert errors.endswith("What is done stays done; the same command resumes.\n")
+    assert len(list((tmp_path / "out").glob("part-*"))) == 1
 
 
 def test_a_dataset_gets_a_column(repository, tmp_path, cluster):
