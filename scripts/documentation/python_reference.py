@@ -11,6 +11,7 @@ PACKAGES = (
     "clipsr_gateway",
     "clipsr_serving",
     "clipsr.local",
+    "clipsr.batch",
     "clipsr_serving.backends",
     "clipsr_serving.images",
     "clipsr_training.clip",
