@@ -93,6 +93,8 @@ def run_in_workers(
     """
     data: Any = importlib.import_module("ray.data")
     errors: Any = importlib.import_module("ray.exceptions")
+    if not tasks:
+        return
     # A block a task, or a worker would do several before any of them is seen.
     dataset = data.from_items(tasks, override_num_blocks=len(tasks))
     try:

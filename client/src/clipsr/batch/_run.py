@@ -74,15 +74,19 @@ def run(job: Job, partitions: Sequence[Partition], workers: Workers, *, retries_
     tasks = [{"number": number, "partition": pickle.dumps(partitions[number])} for number in missing]
     with make_progress() as progress:
         bar = progress.add_task("classifying", total=total, completed=total - todo)
-        for row in run_in_workers(tasks, _Worker, {"job": job}, workers) if tasks else ():
+        for row in run_in_workers(tasks, _Worker, {"job": job}, workers):
             if row["error"]:
                 report(f"{row['error']}\nWhat is done stays done; the same command resumes.")
                 return ExitCode(row["code"])
-            failed[row["number"]] = row["failed"]
-            progress.advance(bar, sizes[row["number"]])
-    n_failed = sum(filter(None, failed))
+            number: int = row["number"]
+            failed[number] = row["failed"]
+            progress.advance(bar, sizes[number])
+    return _report_end(job.output, total, sum(filter(None, failed)))
+
+
+def _report_end(output: OutputFolder, total: int, n_failed: int) -> ExitCode:
     rest = f", {n_failed:,} failed" if n_failed else ""
-    print(f"{total:,} images: {total - n_failed:,} classified{rest}; {job.output.path}", flush=True)
+    print(f"{total:,} images: {total - n_failed:,} classified{rest}; {output.path}", flush=True)
     if not n_failed:
         return ExitCode.OK
     report("the same command with --retry-failed does the partitions of failed images again")
