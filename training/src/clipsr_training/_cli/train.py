@@ -224,6 +224,19 @@ def _add_clip_data(parser: argparse.ArgumentParser) -> None:
         "service does)",
     )
     data.add_argument(
+        "--both-routes",
+        action="store_true",
+        help="train on every image as the upscaler renders it and as CLIP's own resize does, so that the service may "
+        "take either route",
+    )
+    data.add_argument(
+        "--thumbnails",
+        type=whole(at_least=0),
+        metavar="N",
+        help="train on N small pictures of every image besides, of 8 px and more, made by all sorts of reductions, "
+        "blur, noise, JPEG and WebP, as clipsr-train adapt draws them",
+    )
+    data.add_argument(
         "--on-the-fly",
         action="store_true",
         help="render an image each time it is used, in --workers processes, instead of all of them once to the output "
