@@ -211,6 +211,13 @@ def _add_clip_data(parser: argparse.ArgumentParser) -> None:
     )
     data.add_argument("--devkit", type=Path, metavar="DIR", help="ImageNet: the unpacked ILSVRC2012_devkit_t12")
     data.add_argument("--templates", dest="template_set", metavar="SET", help="prompts for classes: simple, cifar, ...")
+    _add_clip_rendering(data)
+    data.add_argument(
+        "--validation-per-class", type=positive, metavar="N", help="images of every class kept off training"
+    )
+
+
+def _add_clip_rendering(data: argparse._ArgumentGroup) -> None:
     data.add_argument(
         "--upscaler",
         default="none",
@@ -260,9 +267,6 @@ def _add_clip_data(parser: argparse.ArgumentParser) -> None:
         type=share,
         metavar="0-1",
         help="grey out a square of this part of a side in every image",
-    )
-    data.add_argument(
-        "--validation-per-class", type=positive, metavar="N", help="images of every class kept off training"
     )
 
 
