@@ -118,6 +118,7 @@ def test_the_public_names():
         "Manifest",
         "ModelCallError",
         "ModelLoadError",
+        "ModelOutputError",
         "ServingError",
         "read_manifest",
     ]

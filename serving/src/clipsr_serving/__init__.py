@@ -14,6 +14,7 @@ from clipsr_serving.errors import (
     LaunchError,
     ModelCallError,
     ModelLoadError,
+    ModelOutputError,
     ServingError,
 )
 from clipsr_serving.limits import DEFAULT_LIMITS, Limits
@@ -30,6 +31,7 @@ __all__ = [
     "Manifest",
     "ModelCallError",
     "ModelLoadError",
+    "ModelOutputError",
     "ServingError",
     "read_manifest",
 ]

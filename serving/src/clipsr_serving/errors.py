@@ -5,6 +5,7 @@ ServingError
 ├── ArtifactError       a file that export writes is missing or contradicts itself: run `make export`
 ├── ModelLoadError      a model cannot be served the way its config.pbtxt says: change the config or the file
 ├── ModelCallError      another model did not answer: try again, or look into Triton's log
+├── ModelOutputError    a model gives numbers that are none: export one whose weights are sound
 ├── RequestCancelledError   nobody waits for the answer any more
 └── LaunchError         clipsr-serve cannot do what was asked: the sentence ends in the cure
 """
@@ -17,6 +18,7 @@ __all__ = [
     "LaunchError",
     "ModelCallError",
     "ModelLoadError",
+    "ModelOutputError",
     "RequestCancelledError",
     "ServingError",
 ]
@@ -56,6 +58,10 @@ class ModelCallError(ServingError):
 
 class RequestCancelledError(ServingError):
     """The caller gave the request up; its work stops."""
+
+
+class ModelOutputError(ServingError):
+    """A model's outputs are not finite."""
 
 
 class LaunchError(ServingError):
