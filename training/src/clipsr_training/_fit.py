@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import torch
@@ -148,6 +148,17 @@ def open_run(options: FitOptions) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def of_all_devices(module: LightningModule, features: Tensor) -> Tensor:
+    """Join [n, ...] of each device to [N * n, ...], in the order of the devices.
+
+    Every device computes the whole loss, so gradients come back N-fold to where features were computed; averaging
+    over the devices then gives those of one device with the whole batch.
+    """
+    if module.trainer.world_size == 1:
+        return features
+    return cast("Tensor", module.all_gather(features, sync_grads=features.requires_grad)).flatten(0, 1)
 
 
 def fit(

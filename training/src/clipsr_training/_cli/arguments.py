@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from clipsr_training import prompts
@@ -37,6 +37,15 @@ def parse_labels(text: str) -> tuple[str, ...]:
     if len(set(labels)) != len(labels) or not labels:
         raise ValueError(f"labels must be named, with commas between them, each once; got {text!r}")
     return labels
+
+
+def parse_chosen(text: str, known: Sequence[str], name: str) -> tuple[str, ...]:
+    """Read a choice "a,b" of known words, in their order; ArgumentTypeError for others."""
+    asked = text.split(",")
+    unknown = [part for part in asked if part not in known]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"unknown {name} {unknown[0]!r}; choose from {', '.join(known)}")
+    return tuple(part for part in known if part in asked)
 
 
 def whole(*, at_least: int, at_most: int | None = None) -> Callable[[str], int]:

@@ -26,12 +26,16 @@ TEMPLATE = "a photo of a {}."
 _TEXT_BATCH = 256
 
 
-@torch.no_grad()
 def embed_anchors(checkpoint: ClipCheckpoint, nouns: Sequence[str]) -> Tensor:
     """Return unit text embeddings [A, D] of nouns in a simple prompt."""
-    texts = [prompts.expand(TEMPLATE, noun) for noun in nouns]
+    return embed_texts(checkpoint, [prompts.expand(TEMPLATE, noun) for noun in nouns])
+
+
+@torch.no_grad()
+def embed_texts(checkpoint: ClipCheckpoint, texts: Sequence[str]) -> Tensor:
+    """Return unit text embeddings [T, D]."""
     parts = [
-        checkpoint.encode_text(checkpoint.tokenizer(texts[i : i + _TEXT_BATCH]))
+        checkpoint.encode_text(checkpoint.tokenizer(list(texts[i : i + _TEXT_BATCH])))
         for i in range(0, len(texts), _TEXT_BATCH)
     ]
     return functional.normalize(torch.cat(parts).float(), dim=-1)

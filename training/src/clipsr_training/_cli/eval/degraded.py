@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 
 import numpy as np
 
-from clipsr_training._cli.arguments import HelpFormatter
+from clipsr_training._cli.arguments import HelpFormatter, parse_chosen
 from clipsr_training._cli.eval import options
 from clipsr_training._cli.eval.cells import measure_with_progress
 from clipsr_training._files import make_output_folder, write_atomically
@@ -58,25 +57,17 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.set_defaults(run=_run)
 
 
-def _chosen(text: str, known: Sequence[str], name: str) -> tuple[str, ...]:
-    asked = text.split(",")
-    unknown = [part for part in asked if part not in known]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"unknown {name} {unknown[0]!r}; choose from {', '.join(known)}")
-    return tuple(part for part in known if part in asked)
-
-
 def _kinds(text: str) -> tuple[Kind, ...]:
-    asked = _chosen(text, KINDS, "kind")
+    asked = parse_chosen(text, KINDS, "kind")
     return tuple(kind for kind in KINDS if kind in asked)
 
 
 def _severities(text: str) -> tuple[int, ...]:
-    return tuple(map(int, _chosen(text, [str(severity) for severity in _ALL_SEVERITIES], "severity")))
+    return tuple(map(int, parse_chosen(text, [str(severity) for severity in _ALL_SEVERITIES], "severity")))
 
 
 def _routes(text: str) -> tuple[Route, ...]:
-    asked = _chosen(text, ROUTES, "route")
+    asked = parse_chosen(text, ROUTES, "route")
     return tuple(route for route in ("upscaled", "native", "auto") if route in asked)
 
 
