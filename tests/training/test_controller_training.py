@@ -260,7 +260,7 @@ def test_captions_that_repeat_are_no_negatives(parquet):
 
 
 def test_the_papers_loss_at_equal_answers_is_that_of_chance(model, photos):
-    """B pictures of C balanced kinds, all embedded alike: ln C by picture, ln B by word; two terms, halved."""
+    """B pictures of C balanced texts, all embedded alike: the mean of ln C by picture and ln B by text, in both terms."""
     recipe = RECIPES["daclip"]
     module = module_for(model, photos, recipe)
     module._trainer = type("Alone", (), {"world_size": 1})()
@@ -273,8 +273,8 @@ def test_the_papers_loss_at_equal_answers_is_that_of_chance(model, photos):
     with torch.no_grad():
         module.controller.prototypes.fill_(1)
     losses = module._daclip_losses(batch, alike)
-    assert float(losses["captions"]) == pytest.approx(np.log(6), abs=1e-4)
-    assert float(losses["kinds"]) == pytest.approx(np.log(6), abs=1e-4)
+    assert float(losses["captions"]) == pytest.approx((np.log(3) + np.log(6)) / 2, abs=1e-4)
+    assert float(losses["kinds"]) == pytest.approx((np.log(2) + np.log(6)) / 2, abs=1e-4)
 
 
 def test_bad_input_is_one_sentence(command, photos, model, tmp_path, capsys):

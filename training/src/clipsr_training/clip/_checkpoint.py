@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 from clipsr_training._finite import describe_not_finite
 from clipsr_training.clip._errors import NotFiniteError
@@ -33,6 +34,7 @@ from clipsr_training.clip._weights import ClipWeights, load_weights, read_weight
 
 CONFIG_NAME = "open_clip_config.json"
 WEIGHTS_NAME = "open_clip_model.safetensors"
+_TEXT_BATCH = 256
 WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 
 
@@ -134,6 +136,16 @@ class ClipCheckpoint:
     def fill_color(self) -> int:
         """Grey level 0-255 of the border of "longest"."""
         return int(self.config["preprocess_cfg"].get("fill_color") or 0)
+
+
+@torch.no_grad()
+def embed_texts(checkpoint: ClipCheckpoint, texts: Sequence[str]) -> Tensor:
+    """Return unit text embeddings [T, D]."""
+    parts = [
+        checkpoint.encode_text(checkpoint.tokenizer(list(texts[i : i + _TEXT_BATCH])))
+        for i in range(0, len(texts), _TEXT_BATCH)
+    ]
+    return functional.normalize(torch.cat(parts).float(), dim=-1)
 
 
 def bundled_config(name: str) -> dict[str, Any]:

@@ -54,6 +54,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     options.add_templates_option(parser)
     options.add_data_options(parser, several=True)
     options.add_model_options(parser)
+    options.add_controller_option(parser)
     parser.set_defaults(run=_run)
 
 
@@ -82,8 +83,10 @@ def _run(arguments: argparse.Namespace) -> None:
         write_atomically(arguments.output / _SHEET, sheet)
         print(arguments.output / _SHEET)
         return
+    backend, controlled = options.open_with_controller(arguments)
     plan = DegradedPlan(
-        backend=options.open_model(arguments),
+        backend=backend,
+        controlled=controlled,
         sets=sets,
         templates=templates,
         kinds=arguments.kinds,
