@@ -47,8 +47,10 @@ def photos(tmp_path) -> Path:
 
 @pytest.fixture
 def model(tmp_path) -> Path:
-    """A tiny CLIP model of 16 px."""
-    return save_clip(tiny_clip("vit"), tmp_path / "model")
+    """A tiny CLIP model of 16 px, for which pictures below 40 px are rendered by super-resolution."""
+    checkpoint = tiny_clip("vit")
+    checkpoint.config["clipsr_cfg"] = {"native_min_side_px": 40}
+    return save_clip(checkpoint, tmp_path / "model")
 
 
 @pytest.fixture
@@ -114,8 +116,8 @@ def test_shares_and_sizes_are_those_of_the_recipe(photos):
     draws = [draw(square, 0, i, few) for i in range(200)]
     assert {tuple(d.target.round(1)) for d in draws} == {(1, 0, 0), (0, 1, 0), (0, 0, 1), (0.5, 0.5, 0)}
     sides = [len(d.damaged) for d in draws if d.is_upscaled]
-    assert min(sides) == 32
-    assert max(sides) == 63
+    assert 32 <= min(sides) < 36
+    assert 58 < max(sides) < 64
     assert all(d.damaged.shape == d.undamaged.shape for d in draws)
     assert {d.damaged.shape for d in draws if not d.is_upscaled} == {(3, 64, 64)}
     small = np.ascontiguousarray(square[:20, :20])
@@ -181,7 +183,7 @@ def test_the_tower_stays_as_it_is_and_the_controller_does_not(name, command, tmp
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_module.ControllerModule, "configure_optimizers", remember)
         assert main(command(tmp_path / "run", "--model", str(before), "--precision", "32-true")) == 0
-    assert capsys.readouterr().out.strip() == str(tmp_path / "run" / "controller")
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "run" / "controller")
     (module,) = kept
     after = module.checkpoint.model.state_dict()
     assert all(torch.equal(value, after[key]) for key, value in digest.items())
@@ -235,6 +237,7 @@ def test_training_brings_damaged_pictures_back_and_names_the_damage(model, photo
     assert after.kinds_top1 > 0.8
 
 
+@torch.no_grad()
 def test_an_untrained_controller_pulls_nothing_away(model, photos):
     """At the beginning the embedding of an undamaged picture is the target, so nothing is to be learned from it."""
     module = module_for(model, photos, ControllerRecipe(clean_share=1.0, double_share=0.0))
@@ -307,7 +310,7 @@ def test_bad_input_is_one_sentence(command, photos, model, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"draws": 0}, "draws must be at least 1"),
+        ({"draws": 0}, "draws must be a finite number of at least 1"),
         ({"lr": float("nan")}, "lr must be a finite number"),
         ({"warmup": 2.0}, "warmup must be 0 to 1"),
         ({"held_out": 1.0}, "held_out must be between 0 and 1"),

@@ -57,8 +57,15 @@ def scatter(module: nn.Module) -> None:
     for name, value in module.named_parameters():
         if name != "logit_scale":
             value.add_(0.05 * torch.randn_like(value))
+        if name.startswith("visual.") or name.startswith("tower."):
+            continue
+        # Of a text's last token, which is the same in all, only what it sees of the others counts.
         if name.endswith("token_embedding.weight"):
-            value.mul_(50)
+            value.mul_(50)[-1].zero_()
+        if name.endswith("positional_embedding"):
+            value.mul_(0.01)
+        if name.endswith("attn.out_proj.weight"):
+            value.mul_(20)
     for name, value in module.named_buffers():
         if name.endswith("running_mean"):
             value.add_(0.1 * torch.randn_like(value))

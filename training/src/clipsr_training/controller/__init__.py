@@ -1,4 +1,4 @@
-"""Controllers: frozen image towers that answer a damaged picture as the undamaged one, and say what is wrong with it."""
+"""Controllers: a frozen image tower answers damaged pictures as undamaged ones, and the damage gets a name."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +29,11 @@ class Captions:
 
     texts: Sequence[tuple[int, ...]]
     phrases: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all of it."""
+        return hashlib.sha256(json.dumps([self.phrases, list(self.texts)]).encode()).hexdigest()
 
     def select(self, rows: Sequence[int] | np.ndarray) -> Captions:
         """Return the texts of the pictures at these rows."""

@@ -120,8 +120,8 @@ def load_controller(folder: str | Path, checkpoint: ClipCheckpoint) -> Controlle
         raise WeightsFormatError(f"{folder}: {DESCRIPTION_NAME} describes other weights than {WEIGHTS_NAME} holds")
     if digest_tower(checkpoint) != description["base_digest"]:
         raise ControllerMismatchError(
-            f"{folder} controls another image tower than {checkpoint.weights or 'this one'}: name the model that it was "
-            "trained for, or train a controller for this one (clipsr-train controller)"
+            f"{folder} controls another image tower than {checkpoint.weights or 'this one'}: name the model that it "
+            "was trained for, or train a controller for this one (clipsr-train controller)"
         )
     try:
         state = load(weights)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from clipsr_training.degradation import CLEAN, DEGRADATIONS, Kind
 
 Objective = Literal["distill", "daclip"]
-OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+_LARGEST = sys.float_info.max
+_BOUNDS = (
+    (("draws", "batch_size", "max_held_out"), 1, _LARGEST),
+    (("lr", "connection_lr", "weight_decay", "kind_weight"), 0, _LARGEST),
+    (("warmup", "clean_share", "double_share"), 0, 1),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,17 +54,14 @@ class ControllerRecipe:
     max_held_out: int = 500
 
     def __post_init__(self) -> None:
-        for name in ("draws", "batch_size", "max_held_out"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for names, low, high in _BOUNDS:
+            for name in names:
+                # NaN is in no order with the bounds.
+                if not low <= (value := getattr(self, name)) <= high:
+                    bounds = f"{low} to {high}" if high < _LARGEST else f"a finite number of at least {low}"
+                    raise ValueError(f"{name} must be {bounds}, got {value}")
         if self.draws < self.batch_size:
             raise ValueError(f"{self.draws} draws are fewer than one batch takes ({self.batch_size})")
-        for name in ("lr", "connection_lr", "weight_decay", "kind_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be a finite number of at least 0, got {getattr(self, name)}")
-        for name in ("warmup", "clean_share", "double_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be 0 to 1, got {getattr(self, name)}")
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out must be between 0 and 1, got {self.held_out}")
         if self.clean_share + self.double_share > 1:

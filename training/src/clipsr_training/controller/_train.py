@@ -76,7 +76,9 @@ def _train_in_folder(
     options.seed_everything()
     controller = make_controller(checkpoint, recipe)
     used = find_usable(photos, checkpoint.image_size_px)
-    train, held_out = (used[rows] for rows in split_held_out(len(used), recipe.held_out, recipe.max_held_out, options.seed))
+    train, held_out = (
+        used[rows] for rows in split_held_out(len(used), recipe.held_out, recipe.max_held_out, options.seed)
+    )
     if len(train) < recipe.batch_size:
         raise ValueError(
             f"{len(train)} photos to train on ({len(held_out)} are kept to measure on) are fewer than one batch takes "
@@ -86,7 +88,7 @@ def _train_in_folder(
         "model": digest_modules(checkpoint.model, facts=to_json(checkpoint.config)),
         "upscaler": None if upscaler is None else digest_modules(upscaler),
         "data": photos.digest,
-        "texts": list(nouns) if captions is None else [captions.phrases, captions.texts],
+        "texts": list(nouns) if captions is None else captions.digest,
         **asdict(recipe),
     }
     texts = (

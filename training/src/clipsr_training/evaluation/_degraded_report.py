@@ -14,7 +14,17 @@ from clipsr_training.degradation import KINDS, Kind, degrade, generator, strengt
 from clipsr_training.evaluation._backends.pixels import Route
 from clipsr_training.evaluation._cells import LOG_NAME
 from clipsr_training.evaluation._degraded import HEADLINE_SEVERITY, DamagedCondition, DegradedPlan, SetDamage, Way
-from clipsr_training.evaluation._drawing import BLUE, GREEN, GREY, ORANGE, RED, draw_estimates, new_figure, png_bytes, tidy
+from clipsr_training.evaluation._drawing import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    draw_estimates,
+    new_figure,
+    png_bytes,
+    tidy,
+)
 from clipsr_training.evaluation._statistics import points
 
 _TITLES: dict[Route, str] = {"upscaled": "super-resolution", "native": "plain resize", "auto": "the service's route"}
@@ -39,9 +49,9 @@ class DegradedReport:
     def tables(self) -> str:
         """Return the accuracies as a Markdown table."""
         ways, pairs = self.plan.ways, self.plan.pairs
-        head = " | ".join(map(_title, ways))
+        heads = [text for name in self._difference_heads() for text in (name, "McNemar p")]
         lines = [
-            f"| set | damage | severity | {head} |{''.join(f' {name} | McNemar p |' for name in self._difference_heads())}",
+            f"| {' | '.join(('set', 'damage', 'severity', *map(_title, ways), *heads))} |",
             f"|---|---|---|{'---|' * (len(ways) + 2 * len(pairs))}",
         ]
         for result in self.results:
@@ -96,7 +106,11 @@ class DegradedReport:
         return "\n\n".join(parts) + "\n"
 
     def _compared(self) -> str:
-        return "super-resolution minus plain resize" if self.plan.controlled is None else "with the controller minus without"
+        return (
+            "super-resolution minus plain resize"
+            if self.plan.controlled is None
+            else "with the controller minus without"
+        )
 
     def json(self) -> str:
         """Return the figures as JSON."""
@@ -109,9 +123,7 @@ class DegradedReport:
                     "n_images": result.n_images,
                     "top1": [{**c.log(), **result.top1(c).json()} for c in result.correct],
                     "headline": {
-                        way.label: found.json()
-                        for way in self.plan.ways
-                        if (found := result.headline(way)) is not None
+                        way.label: found.json() for way in self.plan.ways if (found := result.headline(way)) is not None
                     },
                 }
                 for result in self.results
