@@ -179,7 +179,9 @@ def test_a_controller_is_read_as_it_was_written(saved):
 def test_a_controller_of_another_tower_is_refused(saved, tmp_path):
     _, _, folder = saved
     save_clip(tiny_clip("vit", seed=9), tmp_path / "other")
-    with pytest.raises(ControllerMismatchError, match="controls another image tower than open_clip_model.safetensors"):
+    with pytest.raises(
+        ControllerMismatchError, match=r"controls another image tower than open_clip_model\.safetensors"
+    ):
         load_controller(folder, load_clip(tmp_path / "other"))
 
 

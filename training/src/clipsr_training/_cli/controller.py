@@ -18,8 +18,8 @@ from clipsr_training.liif import load_liif
 _DEFAULTS = RECIPES["distill"]
 _NO_UPSCALER = "none"
 _RECIPE_HELP = (
-    "distill needs photos alone; daclip is that of the paper: captioned photos, two contrastive terms, and a text tower "
-    "that tells the names of damage apart"
+    "distill needs photos alone; daclip is that of the paper: captioned photos, two contrastive terms, and a text "
+    "tower that tells the names of damage apart"
 )
 _ANCHORS_HELP = (
     "distill: nouns that the model is asked to tell apart: with commas, published sets joined by +, or a text file of "
@@ -36,9 +36,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "controller",
         help="make a CLIP model answer damaged pictures as undamaged ones",
-        description="Train a controller: a copy of the image tower that steers the frozen one, block by block, such that "
-        "a picture that is blurred, dark, noisy, ... gets the embedding of the undamaged one, and that names the damage. "
-        "The model itself stays as it is, bit for bit.",
+        description="Train a controller: a copy of the image tower that steers the frozen one, block by block, such "
+        "that a picture that is blurred, dark, noisy, ... gets the embedding of the undamaged one, and that names the "
+        "damage. The model itself stays as it is, bit for bit.",
         formatter_class=HelpFormatter,
     )
     model = parser.add_argument_group("model")
