@@ -16,11 +16,13 @@ import torch
 from PIL import Image
 
 from clipsr_export import ParityError, UpscalerPlan, export_upscaler
+from clipsr_export._commands.arguments import find_samples
 from clipsr_export._graphs.check import check_graph
 from clipsr_export._graphs.modules import UpscaleGraph
 from clipsr_export._graphs.onnx import write_onnx
-from clipsr_export._upscaler import DynamicUpscaleGraph
+from clipsr_export._upscaler import DynamicUpscaleGraph, _inputs
 from clipsr_export.cli import main
+from clipsr_training.data import read_image
 from clipsr_training.liif import LIIF, ModulatedLIIF, Upscaler, load_liif, save_liif
 from clipsr_training.liif._encoders import EDSR, RDN
 from tests.tolerances import LEVELS, RAW
@@ -189,3 +191,17 @@ def test_the_graph_module_is_upscale(seed):
     with torch.inference_mode():
         sr = DynamicUpscaleGraph(model)(lr, torch.tensor([20, 31]))
         assert torch.equal(sr, model.upscale(lr, (20, 31)))
+
+
+def test_samples_are_all_images_and_read_as_the_service_does(tmp_path):
+    """A HEIC photo, a hidden file, and 16 bits, which Pillow alone clips to white."""
+    Image.new("RGB", (20, 30), "red").save(tmp_path / "a.heic", "HEIF")
+    Image.fromarray(np.linspace(0, 65535, 600).reshape(20, 30).astype(np.uint16)).save(tmp_path / "b.png")
+    (tmp_path / "._b.png").write_bytes(b"left by macOS")
+    samples = find_samples(tmp_path)
+    assert [path.name for path in samples] == ["a.heic", "b.png"]
+    assert find_samples(tmp_path / "absent") == ()
+    plan = UpscalerPlan(upscaler=edsr_liif().eval(), output=tmp_path / "x.onnx", samples=samples, input_type="uint8")
+    heic, deep = [inputs["lr"][0].transpose(1, 2, 0) for inputs in _inputs(plan)][-2:]
+    assert np.array_equal(heic, read_image(samples[0]))
+    assert deep.mean() == pytest.approx(127.5, abs=1)

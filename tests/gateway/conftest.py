@@ -173,13 +173,15 @@ class FakeBackend:
         if error:
             raise error
 
-    async def max_tiles(self, *, timeout_s: float | None) -> int:
+    async def max_tiles(self, model_name: str, *, timeout_s: float | None) -> int:
         return self.tile_limit
 
     async def upscale(
-        self, canvas: np.ndarray, box: np.ndarray, *, request_id: str, timeout_s: float | None
+        self, model_name: str, canvas: np.ndarray, box: np.ndarray, *, request_id: str, timeout_s: float | None
     ) -> np.ndarray:
-        self.tile_calls.append({"canvas": canvas, "box": box, "request_id": request_id, "timeout_s": timeout_s})
+        self.tile_calls.append(
+            {"model": model_name, "canvas": canvas, "box": box, "request_id": request_id, "timeout_s": timeout_s}
+        )
         await self.compute()
         if self.error:
             raise self.error

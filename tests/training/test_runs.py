@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from clipsr_training._cli.train import build_parser
 from clipsr_training._cli.train import main as train_main
 from clipsr_training._files import lock_folder, write_array, write_atomically
 from clipsr_training._fit import FitOptions, open_run
+from clipsr_training.clip import _checkpoint, load_clip, save_clip
+from clipsr_training.clip._checkpoint import build_clip, bundled_config
 from clipsr_training.clip._recipes import ClipRecipe
 from clipsr_training.evaluation._log import RunLog
 from clipsr_training.liif._recipes import LiifRecipe
@@ -115,7 +118,7 @@ def test_a_full_disk_is_named_with_the_file_and_leaves_nothing(tmp_path):
     script = f"""
 import resource
 import numpy as np, torch
-from clipsr_training._files import write_array, write_atomically
+from clipsr_training._files import write_array, write_atomically, write_weights
 from clipsr_training._fit import AtomicCheckpointIO
 from clipsr_training.evaluation._log import RunLog
 from pathlib import Path
@@ -130,18 +133,97 @@ def said(action):
 said(lambda: AtomicCheckpointIO().save_checkpoint({{"x": torch.zeros(100_000)}}, folder / "last.ckpt"))
 said(lambda: write_atomically(folder / "report.json", bytes(20_000)))
 said(lambda: write_array(folder / "a.npy", 3, (np.zeros((1, 500)) for _ in range(3))))
+said(lambda: write_weights(folder / "x.safetensors", {{"x": torch.zeros(100_000)}}, {{}}))
 print([path.name for path in folder.iterdir()])
 with RunLog(folder / "log.jsonl", {{}}, resume=False) as log:
     said(lambda: log.append({{"x": "y" * 20_000}}))
 """
     ran = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
-    assert ran.stdout.splitlines() == [
+    *said, weights, left, log = ran.stdout.splitlines()
+    assert said == [
         f"cannot write {tmp_path / 'last.ckpt'}: the disk is full, or the file too large",
         f"cannot write {tmp_path / 'report.json'}: File too large",
         f"cannot write {tmp_path / 'a.npy'}: File too large",
-        "[]",
-        f"cannot write {tmp_path / 'log.jsonl'}: File too large",
     ]
+    assert re.fullmatch(
+        rf"cannot write {tmp_path / 'x.safetensors'}: .*File too large.*", weights
+    )  # as safetensors says
+    assert left == "[]"
+    assert log == f"cannot write {tmp_path / 'log.jsonl'}: File too large"
+
+
+def test_a_checkpoint_counts_once_it_is_whole(tmp_path, monkeypatch):
+    """Interrupted while it writes, and run again."""
+    clip = build_clip(bundled_config("clipsr-tiny"))
+    made = [save_clip(clip, tmp_path / name) for name in ("a", "b")]
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_checkpoint, "write_weights", interrupted)
+        assert train_main(["average", *map(str, made), "--output", str(tmp_path / "mean")]) == 130
+    assert list((tmp_path / "mean").iterdir()) == []
+    assert train_main(["average", *map(str, made), "--output", str(tmp_path / "mean")]) == 0
+    assert load_clip(tmp_path / "mean").embed_dim == clip.embed_dim
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("module", "command", "said"),
+    [
+        ("train", "clipsr-train", "interrupted"),
+        ("evaluate", "clipsr-eval", "interrupted; nothing was written"),
+    ],
+)
+def test_an_interrupted_command_ends_with_one_line(module, command, said, number):
+    """In a process of its own: a signal that came late would end the tests' process."""
+    script = f"""
+import argparse, os, signal
+from clipsr_training._cli import {module} as cli
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a shell
+handler = signal.getsignal(signal.SIGTERM)
+cli.build_parser = lambda: parser
+parser = argparse.ArgumentParser()
+parser.set_defaults(run=lambda _: os.kill(os.getpid(), {int(number)}), on_interrupt="interrupted; nothing was written")
+code = cli.main([])
+assert signal.getsignal(signal.SIGTERM) == handler
+raise SystemExit(code)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (130, f"{command}: {said}\n")
+
+
+def test_a_terminated_training_says_how_to_continue(tmp_path, image_folder):
+    """Lightning by itself ends with exit code 0 and without a word; SIGTERM comes in the third of six steps."""
+    script = """
+import os, signal, sys
+from clipsr_training._cli.train import main
+from clipsr_training.liif._train import LiifTrainingModule
+step = LiifTrainingModule.training_step
+def terminated(self, batch, batch_idx):
+    if self.global_step == 2:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return step(self, batch, batch_idx)
+LiifTrainingModule.training_step = terminated
+sys.exit(main(sys.argv[1:]))
+"""
+    arguments = [
+        "liif",
+        "--data",
+        str(image_folder),
+        "--steps",
+        "6",
+        "--batch-size",
+        "1",
+        "--output",
+        str(tmp_path / "run"),
+    ]
+    command = [sys.executable, "-W", "ignore", "-c", script, *arguments, "--workers", "1"]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert ended.returncode == 130, ended.stderr
+    assert ended.stderr.splitlines()[-1].startswith("clipsr-train: stopped; continue with --resume")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["logs"]
 
 
 def test_what_killed_runs_left_is_removed_by_the_next_writing(tmp_path):

@@ -53,6 +53,7 @@ from clipsr._types import (
     TextEmbedding,
     UpscaledImage,
     UpscaleFormat,
+    UpscaleRecipe,
 )
 
 __all__ = [
@@ -101,5 +102,6 @@ __all__ = [
     "TextEmbedding",
     "UpdateResult",
     "UpscaleFormat",
+    "UpscaleRecipe",
     "UpscaledImage",
 ]

@@ -32,6 +32,7 @@ RouteTaken = Literal["upscaled", "native"]
 """The path that an image took: super-resolution, or CLIP's own bicubic resize."""
 
 UpscaleFormat = Literal["png", "jpeg", "webp", "tiff", "bmp"]
+UpscaleRecipe = Literal["clean", "robust"]
 """The kind of file that an upscaled image is written as; "jpeg" and "bmp" hold no transparency."""
 
 
@@ -232,7 +233,7 @@ class LibraryLimits:
         max_metadata_value_bytes: UTF-8 bytes of one of them.
         max_thumbnail_side_px: longest side of a library's thumbnails.
         max_original_bytes: bytes of an image file that is kept; of larger ones only thumbnail and vector are.
-        max_delete_hashes: images that one request deletes by their names.
+        max_delete_hashes: images that one request deletes or changes by their hashes.
     """
 
     max_libraries: int
@@ -304,12 +305,14 @@ class RouteRule:
     """The route that small images of one kind take by themselves, and what it was chosen by.
 
     Attributes:
-        max_side_px: applies up to this shorter side, above that of the rule before.
-        is_lossy: applies to JPEG and WebP files; otherwise to all others.
+        max_side_px: applies up to this shorter side, above that of the rules before.
+        is_lossy: applies to JPEG, lossy WebP, AVIF and HEIC files; otherwise to all others.
         route: "upscaled" or "native".
         upscaled_agreement: how often super-resolution answers a damaged copy of a photo as the photo is answered.
         native_agreement: likewise the native route.
         n_images: copies that both were measured on.
+        max_noise: applies up to this estimated standard deviation of the noise in the colours, in levels of 255, above
+            that of the rule before with this size; None to any.
     """
 
     max_side_px: int
@@ -318,6 +321,7 @@ class RouteRule:
     upscaled_agreement: float
     native_agreement: float
     n_images: int
+    max_noise: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -345,6 +349,7 @@ class ModelInfo:
         artifacts: the files that are served.
         gateway_version: version of the gateway.
         route_rules: which route small images take by themselves, as measured at export; what no rule names is native.
+        upscale_recipes: what Client.upscale() may be asked for.
     """
 
     name: str
@@ -366,3 +371,4 @@ class ModelInfo:
     artifacts: tuple[Artifact, ...]
     gateway_version: str
     route_rules: tuple[RouteRule, ...] = ()
+    upscale_recipes: tuple[UpscaleRecipe, ...] = ()

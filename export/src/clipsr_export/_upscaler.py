@@ -23,6 +23,7 @@ from clipsr_export._errors import ExportError
 from clipsr_export._graphs.check import check_graph
 from clipsr_export._graphs.onnx import write_onnx
 from clipsr_export._repository.replace import named_when_unwritable, staging_folder
+from clipsr_training.data import read_image
 from clipsr_training.liif import Upscaler, describe_upscaler
 
 InputType = Literal["uint8", "float32"]
@@ -139,8 +140,7 @@ def _inputs(plan: UpscalerPlan) -> Iterator[dict[str, npt.NDArray[Any]]]:
         lr = rng.integers(0, 256, (3 - i % 3, 3, *lr_hw), dtype=np.uint8)
         yield {"lr": _as_type(lr, plan.input_type), "size_hw": np.array(size_hw)}
     for path in plan.samples:
-        with Image.open(path) as image:
-            rgb = image.convert("RGB")
+        rgb = Image.fromarray(read_image(path))
         rgb.thumbnail((_SAMPLE_SIDE_PX, _SAMPLE_SIDE_PX), Image.Resampling.BICUBIC)
         lr = np.ascontiguousarray(np.asarray(rgb).transpose(2, 0, 1)[None])
         size_hw = np.array([round(_SAMPLE_SCALE * n) for n in lr.shape[2:]])

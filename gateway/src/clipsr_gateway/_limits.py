@@ -27,7 +27,7 @@ class LibraryLimits:
         max_thumbnail_side_px: longest side of a thumbnail.
         max_original_bytes: bytes of a file that is kept; low-resolution images are far smaller, and a table whose rows
             are larger is slow to compact.
-        max_delete_hashes: hashes in one DeleteImages request.
+        max_delete_hashes: hashes in one DeleteImages or UpdateImages request.
     """
 
     max_libraries: int = 64

@@ -12,10 +12,24 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from clipsr.v1 import classifier_pb2, types_pb2
 from clipsr_gateway._json_file import FieldError, Strict, parse_json
 from clipsr_gateway._limits import Limits
+from clipsr_gateway._route_table import RouteTable
 from clipsr_gateway.errors import ManifestError
 
 MANIFEST_NAME = "manifest.json"
 PLACEHOLDER = "{}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpscaleModel:
+    """What renders pictures for people by one recipe.
+
+    Attributes:
+        name: of the model in the repository.
+        receptive_field_px: pixels around a box that it sees; None where an older export does not say.
+    """
+
+    name: str
+    receptive_field_px: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +39,11 @@ class Manifest:
     Attributes:
         name: name of the exported model.
         digest: "sha256:…" over all artifacts.
-        native_min_side_px: images of at least this shorter side take the native route, where nothing was measured.
-        route_rules: which route small images take, ascending by size; empty where nothing was measured.
+        routes: which route images take by themselves.
         image_size_px: R, side of what `upscale` renders.
         embed_dim: D, width of an embedding.
         context_length: tokens that the text encoder reads.
-        receptive_field_px: pixels around a box that `upscale` sees; None where an older export does not say.
+        upscale_models: by the recipe's number on the wire.
         default_templates: "@" and the name of a template set.
         label_sets: labels by name.
         template_sets: templates by name, each with one "{}".
@@ -39,24 +52,15 @@ class Manifest:
 
     name: str
     digest: str
-    native_min_side_px: int
-    route_rules: tuple[classifier_pb2.RouteRule, ...]
+    routes: RouteTable
     image_size_px: int
     embed_dim: int
     context_length: int
-    receptive_field_px: int | None
+    upscale_models: Mapping[types_pb2.UpscaleRecipe, UpscaleModel]
     default_templates: str
     label_sets: Mapping[str, tuple[str, ...]]
     template_sets: Mapping[str, tuple[str, ...]]
     info: classifier_pb2.ModelInfo
-
-    def takes_native_route(self, side_px: int, *, is_lossy: bool) -> bool:
-        """Whether an image of this shorter side skips super-resolution unless the caller says otherwise."""
-        if not self.route_rules:
-            return side_px >= self.native_min_side_px
-        rules = (rule for rule in self.route_rules if rule.is_lossy == is_lossy and side_px <= rule.max_side_px)
-        rule = next(rules, None)
-        return rule is None or rule.route == types_pb2.ROUTE_NATIVE
 
     def model_info(self, *, limits: Limits, gateway_version: str) -> classifier_pb2.ModelInfo:
         """Return the complete description for callers."""
@@ -93,12 +97,11 @@ def load_manifest(repository: Path, *, limits: Limits | None = None) -> Manifest
     return Manifest(
         name=document.name,
         digest=document.digest,
-        native_min_side_px=document.native_min_side_px,
-        route_rules=tuple(_route_rules(document)),
+        routes=_route_table(document),
         image_size_px=document.image_encoder.image_size_px,
         embed_dim=document.image_encoder.embed_dim,
         context_length=document.text_encoder.context_length,
-        receptive_field_px=document.upscaler.receptive_field_px,
+        upscale_models=_upscale_models(document),
         default_templates=document.default_templates,
         label_sets=document.label_sets,
         template_sets=document.template_sets,
@@ -140,6 +143,11 @@ class _Upscaler(Strict):
     receptive_field_px: Annotated[int, Field(ge=0)] | None = None
 
 
+class _PictureUpscaler(Strict):
+    model: _Text
+    receptive_field_px: Annotated[int, Field(ge=0)]
+
+
 class _Scoring(Strict):
     function: Literal["softmax", "sigmoid"]
     logit_scale: float
@@ -149,6 +157,7 @@ class _Scoring(Strict):
 class _RouteRule(Strict):
     max_side_px: _Count
     is_lossy: bool
+    max_noise: Annotated[float, Field(ge=0)] | None = None
     route: Literal["upscaled", "native"]
     upscaled_agreement: Annotated[float, Field(ge=0, le=1)]
     native_agreement: Annotated[float, Field(ge=0, le=1)]
@@ -176,6 +185,7 @@ class _Document(Strict):
     default_templates: _Text
     artifacts: dict[str, _Artifact]
     route_rules: tuple[_RouteRule, ...] = ()
+    upscale_recipes: dict[str, _PictureUpscaler] | None = None
 
     @field_validator("default_templates")
     @classmethod
@@ -206,12 +216,29 @@ def _check_sets(path: Path, document: _Document, limits: Limits) -> None:
                 raise ManifestError(path, f"{where} {what}. Export a shorter one.")
 
 
+def _upscale_models(document: _Document) -> Mapping[types_pb2.UpscaleRecipe, UpscaleModel]:
+    if document.upscale_recipes is None:
+        model = UpscaleModel(name="upscale", receptive_field_px=document.upscaler.receptive_field_px)
+        return {types_pb2.UPSCALE_RECIPE_CLEAN: model}
+    numbers = {"clean": types_pb2.UPSCALE_RECIPE_CLEAN, "robust": types_pb2.UPSCALE_RECIPE_ROBUST}
+    return {
+        numbers[name]: UpscaleModel(name=entry.model, receptive_field_px=entry.receptive_field_px)
+        for name, entry in document.upscale_recipes.items()
+        if name in numbers
+    }
+
+
+def _route_table(document: _Document) -> RouteTable:
+    return RouteTable.make(document.native_min_side_px, [rule.model_dump() for rule in document.route_rules])
+
+
 def _route_rules(document: _Document) -> Iterator[classifier_pb2.RouteRule]:
     routes = {"upscaled": types_pb2.ROUTE_UPSCALED, "native": types_pb2.ROUTE_NATIVE}
-    for rule in sorted(document.route_rules, key=lambda rule: rule.max_side_px):
+    for rule in _route_table(document).rules:
         yield classifier_pb2.RouteRule(
             max_side_px=rule.max_side_px,
             is_lossy=rule.is_lossy,
+            max_noise=rule.max_noise,
             route=routes[rule.route],
             upscaled_agreement=rule.upscaled_agreement,
             native_agreement=rule.native_agreement,
@@ -230,6 +257,7 @@ def _model_info(document: _Document) -> classifier_pb2.ModelInfo:
         canvas_sizes_px=sorted(document.upscaler.canvas_sizes_px),
         native_min_side_px=document.native_min_side_px,
         route_rules=_route_rules(document),
+        upscale_recipes=sorted(_upscale_models(document)),
         logit_scale=document.scoring.logit_scale,
         logit_bias=document.scoring.logit_bias,
         scoring_function=document.scoring.function,

@@ -22,7 +22,7 @@ GatewayError
 │   ├── LibraryExistsError        … ALREADY_EXISTS
 │   ├── LibraryStateError         … FAILED_PRECONDITION: the library must be changed first
 │   ├── StorageFullError          … RESOURCE_EXHAUSTED: somebody must make room
-│   └── StorageUnavailableError   … UNAVAILABLE, the caller may retry
+│   └── StorageUnavailableError   … UNAVAILABLE, the caller may retry unless it is lasting
 └── BackendError
     ├── BackendUnavailableError   answer UNAVAILABLE, the caller may retry
     ├── ImageRejectedError        fail one image with INVALID_ARGUMENT
@@ -263,14 +263,16 @@ class StorageFullError(LibraryError):
 
 
 class StorageUnavailableError(LibraryError):
-    """The storage does not answer, or other writers were faster too often; retrying can help.
+    """The storage does not answer, or other writers were faster too often.
 
     Args:
         name: the library's, or the place of all of them.
         cause: as the end of a sentence; empty where it is not known.
+        is_lasting: whether it stays so until somebody mends it; else retrying can help.
     """
 
-    def __init__(self, name: str, cause: str = "") -> None:
+    def __init__(self, name: str, cause: str = "", *, is_lasting: bool = False) -> None:
+        self.is_lasting = is_lasting
         super().__init__(
             "LIBRARY_STORAGE_UNAVAILABLE",
             f'The storage of library "{name}" could not be read or written: {cause}.'

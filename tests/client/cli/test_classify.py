@@ -114,7 +114,7 @@ class TestCsv:
         (tmp_path / name).write_bytes(b"x")
         done = run("classify", str(tmp_path), "--labels", "cat,dog", "--format", "csv")
         rows = list(csv.reader(io.StringIO(done.out, newline="")))
-        assert [len(row) for row in rows] == [13, 13]
+        assert [len(row) for row in rows] == [14, 14]
         assert rows[1][0] == str(tmp_path / name)
 
     @pytest.mark.parametrize("sign", ["=", "+", "-", "@"])

@@ -229,6 +229,10 @@ def test_rules_of_the_route_are_read():
     assert read == RouteRule(
         max_side_px=24, is_lossy=True, route="native", upscaled_agreement=0.25, native_agreement=0.5, n_images=9
     )
+    rule.max_noise = 0
+    response = classifier_pb2.GetModelInfoResponse(model_info=classifier_pb2.ModelInfo(route_rules=[rule]))
+    assert [one.max_noise for one in decode_model_info(response).route_rules] == [0]
+    assert read.max_noise is None
     rule.route = 9
     response = classifier_pb2.GetModelInfoResponse(model_info=classifier_pb2.ModelInfo(route_rules=[rule]))
     with pytest.raises(ServiceError, match="upgrade clipsr"):

@@ -485,7 +485,7 @@ BOX = np.array([[0, 0, 5, 7], [0.5, 1.25, 3, 2]], np.float32)
 
 
 async def upscale(backend: TritonBackend, **options: Any) -> np.ndarray:
-    return await backend.upscale(CANVAS, BOX, **{"request_id": "id-1", "timeout_s": 5.0, **options})
+    return await backend.upscale("upscale_clean", CANVAS, BOX, **{"request_id": "id-1", "timeout_s": 5.0, **options})
 
 
 async def test_tiles_are_those_of_the_contract(connected, triton):
@@ -493,7 +493,7 @@ async def test_tiles_are_those_of_the_contract(connected, triton):
     triton.outputs = [("pixels", "UINT8", pixels)]
     np.testing.assert_array_equal(await upscale(connected), pixels)
     (request,) = triton.requests
-    assert (request.model_name, request.id) == ("upscale", "id-1")
+    assert (request.model_name, request.id) == ("upscale_clean", "id-1")
     assert [(t.name, t.datatype, list(t.shape)) for t in request.inputs] == [
         ("canvas", "UINT8", [2, 3, 5, 7]),
         ("box", "FP32", [2, 4]),
@@ -519,10 +519,10 @@ async def test_tiles_of_another_shape_are_a_fault(connected, triton, outputs):
 
 
 async def test_the_largest_batch_is_asked_for(connected, triton):
-    assert await connected.max_tiles(timeout_s=5) == 32
+    assert await connected.max_tiles("upscale", timeout_s=5) == 32
     triton.max_batch_size = 0
     with pytest.raises(BackendFaultError, match="max_batch_size 0"):
-        await connected.max_tiles(timeout_s=5)
+        await connected.max_tiles("upscale", timeout_s=5)
 
 
 @pytest.mark.parametrize("call", ["upscale", "max_tiles"])
@@ -538,4 +538,4 @@ async def test_the_largest_batch_is_asked_for(connected, triton):
 async def test_what_goes_wrong_with_tiles_is_typed(connected, triton, call, code, expected):
     triton.failure = (code, "no")
     with pytest.raises(expected):
-        await (upscale(connected) if call == "upscale" else connected.max_tiles(timeout_s=5))
+        await (upscale(connected) if call == "upscale" else connected.max_tiles("upscale", timeout_s=5))

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
 
 _TEMPORARY = ".clipsr-tmp"
 
@@ -85,6 +88,19 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     with _replacing(path) as file, writing(path):
         file.write(content)
+
+
+def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file such that its path holds the old content or the new, never a part.
+
+    Raises:
+        OSError: it cannot be written; the message names the file and the reason.
+    """
+    with _replacing(path) as file, writing(path):
+        try:
+            save_file(dict(tensors), file.name, metadata=dict(metadata))
+        except SafetensorError as error:  # also for a full disk
+            raise OSError(str(error)) from error
 
 
 @contextmanager

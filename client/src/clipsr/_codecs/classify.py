@@ -7,7 +7,7 @@ from typing import TypeVar, get_args
 
 from google.rpc import code_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs] - its stubs lack a package file
 
-from clipsr._codecs.arguments import as_count, as_number, as_text, as_texts, invalid
+from clipsr._codecs.arguments import as_count, as_number, as_text, as_texts, invalid, show
 from clipsr._codecs.status_details import parse_details
 from clipsr._errors import ServiceError
 from clipsr._types import (
@@ -25,6 +25,7 @@ from clipsr._types import (
     Route,
     RouteRule,
     RouteTaken,
+    UpscaleRecipe,
 )
 from clipsr.v1 import classifier_pb2, embedding_pb2, types_pb2
 
@@ -46,6 +47,10 @@ _ROUTES: dict[str, types_pb2.Route] = {
     "upscaled": types_pb2.ROUTE_UPSCALED,
     "native": types_pb2.ROUTE_NATIVE,
 }
+RECIPES: dict[types_pb2.UpscaleRecipe, UpscaleRecipe] = {
+    types_pb2.UPSCALE_RECIPE_CLEAN: "clean",
+    types_pb2.UPSCALE_RECIPE_ROBUST: "robust",
+}
 _ROUTES_TAKEN: dict[int, RouteTaken] = {types_pb2.ROUTE_UPSCALED: "upscaled", types_pb2.ROUTE_NATIVE: "native"}
 
 
@@ -59,7 +64,7 @@ def encode_given_options(given: ClassifyOptions | None, keywords: ClassifyOption
     if given is None:
         return encode_options(keywords)
     if not isinstance(given, ClassifyOptions):  # pyright: ignore[reportUnnecessaryIsInstance] - by callers without types
-        raise TypeError(f"options is {given!r}; give ClassifyOptions(…)")
+        raise TypeError(f"options is {show(given)}; give ClassifyOptions(…)")
     if keywords != ClassifyOptions():
         raise TypeError("options and single options are given at once; change them by dataclasses.replace(options, …)")
     return encode_options(given)
@@ -105,14 +110,14 @@ def encode_min_cosine(min_cosine: float | None) -> float | None:
 def encode_fit(fit: Fit) -> types_pb2.Fit:
     """Return the wire's word; raise InvalidRequestError for one that is not known."""
     if fit not in _FITS:
-        raise invalid("fit", f"Fit {fit!r} is not known; use one of {_choices(Fit)}.", reason="FIT_UNKNOWN")
+        raise invalid("fit", f"Fit {show(fit)} is not known; use one of {_choices(Fit)}.", reason="FIT_UNKNOWN")
     return _FITS[fit]
 
 
 def encode_route(route: Route) -> types_pb2.Route:
     """Return the wire's word; raise InvalidRequestError for one that is not known."""
     if route not in _ROUTES:
-        raise invalid("route", f"Route {route!r} is not known; use one of {_choices(Route)}.")
+        raise invalid("route", f"Route {show(route)} is not known; use one of {_choices(Route)}.")
     return _ROUTES[route]
 
 
@@ -228,6 +233,8 @@ def decode_model_info(response: classifier_pb2.GetModelInfoResponse) -> ModelInf
         ),
         gateway_version=info.gateway_version,
         route_rules=tuple(map(_decode_rule, info.route_rules)),
+        # Those of a later version can't be asked for by this one.
+        upscale_recipes=tuple(RECIPES[number] for number in info.upscale_recipes if number in RECIPES),
     )
 
 
@@ -241,6 +248,7 @@ def _decode_rule(rule: classifier_pb2.RouteRule) -> RouteRule:
         upscaled_agreement=rule.upscaled_agreement,
         native_agreement=rule.native_agreement,
         n_images=rule.n_images,
+        max_noise=rule.max_noise if rule.HasField("max_noise") else None,
     )
 
 

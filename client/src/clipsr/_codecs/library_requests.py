@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from clipsr import _images
-from clipsr._codecs.arguments import as_count, as_text, as_texts, invalid
+from clipsr._codecs.arguments import as_count, as_flag, as_text, as_texts, invalid, show
 from clipsr._codecs.classify import (
     decode_failure,
     decode_route,
@@ -73,7 +73,7 @@ def encode_create(name: str, *, keep_originals: bool, thumbnail_side_px: int) ->
     """
     return library_pb2.CreateLibraryRequest(
         name=_name(name),
-        discard_originals=not keep_originals,
+        discard_originals=not as_flag("keep_originals", keep_originals),
         thumbnail_side_px=as_count("thumbnail_side_px", thumbnail_side_px),
     )
 
@@ -189,7 +189,7 @@ def encode_updates(
 ) -> Iterator[library_pb2.UpdateImagesRequest]:
     """Yield the requests that change images; raise as encode_deletions()."""
     if not isinstance(changes, ImageChanges):  # pyright: ignore[reportUnnecessaryIsInstance] - by callers without types
-        raise TypeError(f"changes is {changes!r}; give ImageChanges(…)")
+        raise TypeError(f"changes is {show(changes)}; give ImageChanges(…)")
     message = library_pb2.ImageChanges(
         source=None if changes.source is None else as_text("source", changes.source),
         add_tags=as_texts("add_tags", changes.add_tags),
@@ -225,7 +225,7 @@ def _encode_filter(where: ImageFilter | None) -> library_pb2.ImageFilter | None:
     if where is None:
         return None
     if not isinstance(where, ImageFilter):  # pyright: ignore[reportUnnecessaryIsInstance] - by callers without types
-        raise TypeError(f"where is {where!r}; give ImageFilter(…)")
+        raise TypeError(f"where is {show(where)}; give ImageFilter(…)")
     return library_pb2.ImageFilter(
         all_tags=as_texts("all_tags", where.all_tags),
         any_tags=as_texts("any_tags", where.any_tags),
@@ -241,8 +241,11 @@ def _encode_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def _encode_time(field: str, time: datetime | None) -> Timestamp | None:
+    given: object = time
     if time is None:
         return None
+    if not isinstance(given, datetime):
+        raise TypeError(f"{field} is {show(given)}; give a datetime, such as datetime(2026, 1, 1, tzinfo=timezone.utc)")
     if time.tzinfo is None:
         raise invalid(field, f"{field} has no time zone: give one, such as datetime(2026, 1, 1, tzinfo=timezone.utc).")
     stamp = Timestamp()

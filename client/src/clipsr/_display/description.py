@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from clipsr._types import CallerLimits, ModelInfo
+from clipsr._types import CallerLimits, ModelInfo, RouteRule
 
 _SHOWN_VALUES = 4  # of a set; `clipsr-client info --format json` has all
 _KIB = 1024
@@ -27,6 +27,8 @@ def describe_model(info: ModelInfo) -> Iterator[tuple[str, str]]:
     bias = f" and bias {info.logit_bias:g}" if info.logit_bias else ""
     yield "image encoder", f"{info.image_architecture}, {side} × {side} px, embeddings of {info.embed_dim}"
     yield "upscaler", f"{info.upscaler_architecture}, canvases of {canvases} px"
+    if info.upscale_recipes:
+        yield "upscale recipes", ", ".join(info.upscale_recipes)
     yield "route", _describe_route(info)
     yield "text encoder", f"the first {info.context_length} tokens of a text"
     yield "probability", f"{info.scoring_function} of the cosines at scale {info.logit_scale:g}{bias}"
@@ -38,12 +40,13 @@ def describe_model(info: ModelInfo) -> Iterator[tuple[str, str]]:
 def _describe_route(info: ModelInfo) -> str:
     if not info.route_rules:
         return f"native where the shorter side is at least {info.native_min_side_px} px, upscaled below"
-    parts = (
-        f"up to {rule.max_side_px} px {'JPEG and WebP' if rule.is_lossy else 'others'}"
-        for rule in info.route_rules
-        if rule.route == "upscaled"
-    )
+    parts = (_describe_rule(rule) for rule in info.route_rules if rule.route == "upscaled")
     return f"upscaled {', '.join(parts) or 'never'}; native otherwise, as measured"
+
+
+def _describe_rule(rule: RouteRule) -> str:
+    noise = "" if rule.max_noise is None else f" with noise up to {rule.max_noise:g}"
+    return f"up to {rule.max_side_px} px {'JPEG and lossy WebP' if rule.is_lossy else 'others'}{noise}"
 
 
 def describe_sets(sets: Mapping[str, tuple[str, ...]]) -> Iterator[tuple[str, str]]:
@@ -86,7 +89,7 @@ def describe_libraries(info: ModelInfo) -> Iterator[tuple[str, str]]:
     yield "values of an image", f"{limits.max_metadata:,} of at most {format_bytes(limits.max_metadata_value_bytes)}"
     yield "images found", f"{limits.max_top_k:,}"
     yield "images of a page", f"{limits.max_page_size:,}"
-    yield "hashes to delete", f"{limits.max_delete_hashes:,}"
+    yield "images named by hash", f"{limits.max_delete_hashes:,}"
 
 
 def _describe_caller(caller: CallerLimits) -> Iterator[str]:

@@ -26,6 +26,7 @@ from clipsr._types import (
     TextEmbedding,
     UpscaledImage,
     UpscaleFormat,
+    UpscaleRecipe,
 )
 from clipsr.v1 import (
     classifier_pb2,
@@ -236,6 +237,7 @@ class Client(ServiceClient):
         scale: float | None = None,
         size_hw: tuple[int, int] | None = None,
         output_format: UpscaleFormat = "png",
+        recipe: UpscaleRecipe = "clean",
         timeout_s: float | None = None,
     ) -> UpscaledImage:
         """Render an image at a higher resolution.
@@ -248,10 +250,12 @@ class Client(ServiceClient):
             scale: factor on height and width, at least 1, such as 3.5; or give `size_hw`.
             size_hw: rows and columns of the output, each at least the image's own; the aspect ratio may change.
             output_format: the kind of file to return.
+            recipe: "clean" for pictures that were reduced well, or "robust", which removes aliasing, JPEG's blocks and
+                noise; one of ModelInfo.upscale_recipes.
             timeout_s: deadline, in seconds; None takes the client's. Large outputs take a minute on a small machine.
 
         Raises:
-            InvalidRequestError: the image, the size or the format is wrong; docs/errors.md lists the reasons.
+            InvalidRequestError: image, size, format or recipe is wrong; docs/errors.md lists the reasons.
             ServiceUnavailableError: nobody answers, or the service cannot work at the moment.
             DeadlineError: it took too long.
             ServiceError: the service failed.
@@ -259,7 +263,9 @@ class Client(ServiceClient):
             TypeError: `image` is none of these.
         """
         content = run_blocking(_images.read_image, image)
-        request = upscale_codec.encode_upscale(content, scale=scale, size_hw=size_hw, output_format=output_format)
+        request = upscale_codec.encode_upscale(
+            content, scale=scale, size_hw=size_hw, output_format=output_format, recipe=recipe
+        )
         response: upscaler_pb2.UpscaleResponse = self._call(self._upscaler.Upscale, request, timeout_s)
         return upscale_codec.decode_upscaled(response)
 

@@ -19,8 +19,8 @@ from clipsr import (
     ModelMismatchError,
     NotFoundError,
 )
+from clipsr._display.text import escape_controls
 from clipsr._files import describe_unwritable
-from clipsr.cli._text import escape_controls
 
 _COMMAND = "clipsr-client"
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import click
 
 from clipsr import FailedImage
+from clipsr._display.text import escape_controls
 from clipsr._formats import IMAGE_ENDINGS
 from clipsr._images import describe_unreadable
 from clipsr.cli._exits import report
-from clipsr.cli._text import escape_controls
 
 STDIN = "-"
 

@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 from rich.console import Console
 
-from clipsr import ServiceUnavailableError, UpscaleFormat
+from clipsr import ServiceUnavailableError, UpscaleFormat, UpscaleRecipe
 from clipsr._rpc.window import READ_AHEAD
 from clipsr.cli._classify.bulk import Output, classify_to_file
 from clipsr.cli._classify.screen import classify_to_screen
@@ -49,6 +49,7 @@ Examples:
   clipsr-client upscale cat.jpg cat-large.png --scale 3.5
   clipsr-client upscale cat.jpg cat-large.webp --size 512x384
   clipsr-client upscale photos/ large/ --scale 4 --format png
+  clipsr-client upscale thumbnail.jpg large.png --scale 4 --recipe robust
   clipsr-client upscale - - --scale 2 --format png < cat.jpg > cat-large.png
 """
 
@@ -185,6 +186,14 @@ def classify(
     type=click.Choice(["png", "jpeg", "webp", "tiff", "bmp"]),
     help="What all files of a folder become, instead of what their endings say; with - as OUT, what is written.",
 )
+@click.option(
+    "--recipe",
+    type=click.Choice(["clean", "robust"]),
+    default="clean",
+    show_default=True,
+    help="clean for pictures that were reduced well; robust removes aliasing, JPEG's blocks and noise, where the "
+    "service offers it.",
+)
 @click.option("--force", "is_forced", is_flag=True, help="Replace outputs that exist.")
 @connection_options(timeout_s=_UPSCALE_TIMEOUT_S)
 def upscale(
@@ -193,6 +202,7 @@ def upscale(
     scale: float | None,
     size_hw: tuple[int, int] | None,
     output_format: UpscaleFormat | None,
+    recipe: UpscaleRecipe,
     is_forced: bool,
 ) -> ExitCode:
     """Upscale image files by the super-resolution model; give --scale or --size.
@@ -203,7 +213,9 @@ def upscale(
     """
     if (scale is None) == (size_hw is None):
         raise click.UsageError("Give either --scale or --size: how large shall the output be?")
-    options = UpscaleOptions(scale=scale, size_hw=size_hw, output_format=output_format, is_forced=is_forced)
+    options = UpscaleOptions(
+        scale=scale, size_hw=size_hw, output_format=output_format, recipe=recipe, is_forced=is_forced
+    )
     with connect() as client:
         return upscale_images(client, source, target, options)
 

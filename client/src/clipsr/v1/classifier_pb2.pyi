@@ -123,7 +123,7 @@ class NamedSet(_message.Message):
     def __init__(self, name: _Optional[str] = ..., values: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ModelInfo(_message.Message):
-    __slots__ = ("name", "digest", "image_architecture", "image_size_px", "embed_dim", "upscaler_architecture", "canvas_sizes_px", "native_min_side_px", "logit_scale", "logit_bias", "scoring_function", "context_length", "default_templates", "label_sets", "template_sets", "limits", "artifacts", "gateway_version", "route_rules")
+    __slots__ = ("name", "digest", "image_architecture", "image_size_px", "embed_dim", "upscaler_architecture", "canvas_sizes_px", "native_min_side_px", "logit_scale", "logit_bias", "scoring_function", "context_length", "default_templates", "label_sets", "template_sets", "limits", "artifacts", "gateway_version", "route_rules", "upscale_recipes")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     IMAGE_ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
@@ -143,6 +143,7 @@ class ModelInfo(_message.Message):
     ARTIFACTS_FIELD_NUMBER: _ClassVar[int]
     GATEWAY_VERSION_FIELD_NUMBER: _ClassVar[int]
     ROUTE_RULES_FIELD_NUMBER: _ClassVar[int]
+    UPSCALE_RECIPES_FIELD_NUMBER: _ClassVar[int]
     name: str
     digest: str
     image_architecture: str
@@ -162,20 +163,23 @@ class ModelInfo(_message.Message):
     artifacts: _containers.RepeatedCompositeFieldContainer[_types_pb2.Artifact]
     gateway_version: str
     route_rules: _containers.RepeatedCompositeFieldContainer[RouteRule]
-    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., image_architecture: _Optional[str] = ..., image_size_px: _Optional[int] = ..., embed_dim: _Optional[int] = ..., upscaler_architecture: _Optional[str] = ..., canvas_sizes_px: _Optional[_Iterable[int]] = ..., native_min_side_px: _Optional[int] = ..., logit_scale: _Optional[float] = ..., logit_bias: _Optional[float] = ..., scoring_function: _Optional[str] = ..., context_length: _Optional[int] = ..., default_templates: _Optional[str] = ..., label_sets: _Optional[_Iterable[_Union[NamedSet, _Mapping]]] = ..., template_sets: _Optional[_Iterable[_Union[NamedSet, _Mapping]]] = ..., limits: _Optional[_Union[_types_pb2.Limits, _Mapping]] = ..., artifacts: _Optional[_Iterable[_Union[_types_pb2.Artifact, _Mapping]]] = ..., gateway_version: _Optional[str] = ..., route_rules: _Optional[_Iterable[_Union[RouteRule, _Mapping]]] = ...) -> None: ...
+    upscale_recipes: _containers.RepeatedScalarFieldContainer[_types_pb2.UpscaleRecipe]
+    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., image_architecture: _Optional[str] = ..., image_size_px: _Optional[int] = ..., embed_dim: _Optional[int] = ..., upscaler_architecture: _Optional[str] = ..., canvas_sizes_px: _Optional[_Iterable[int]] = ..., native_min_side_px: _Optional[int] = ..., logit_scale: _Optional[float] = ..., logit_bias: _Optional[float] = ..., scoring_function: _Optional[str] = ..., context_length: _Optional[int] = ..., default_templates: _Optional[str] = ..., label_sets: _Optional[_Iterable[_Union[NamedSet, _Mapping]]] = ..., template_sets: _Optional[_Iterable[_Union[NamedSet, _Mapping]]] = ..., limits: _Optional[_Union[_types_pb2.Limits, _Mapping]] = ..., artifacts: _Optional[_Iterable[_Union[_types_pb2.Artifact, _Mapping]]] = ..., gateway_version: _Optional[str] = ..., route_rules: _Optional[_Iterable[_Union[RouteRule, _Mapping]]] = ..., upscale_recipes: _Optional[_Iterable[_Union[_types_pb2.UpscaleRecipe, str]]] = ...) -> None: ...
 
 class RouteRule(_message.Message):
-    __slots__ = ("max_side_px", "is_lossy", "route", "upscaled_agreement", "native_agreement", "n_images")
+    __slots__ = ("max_side_px", "is_lossy", "route", "upscaled_agreement", "native_agreement", "n_images", "max_noise")
     MAX_SIDE_PX_FIELD_NUMBER: _ClassVar[int]
     IS_LOSSY_FIELD_NUMBER: _ClassVar[int]
     ROUTE_FIELD_NUMBER: _ClassVar[int]
     UPSCALED_AGREEMENT_FIELD_NUMBER: _ClassVar[int]
     NATIVE_AGREEMENT_FIELD_NUMBER: _ClassVar[int]
     N_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    MAX_NOISE_FIELD_NUMBER: _ClassVar[int]
     max_side_px: int
     is_lossy: bool
     route: _types_pb2.Route
     upscaled_agreement: float
     native_agreement: float
     n_images: int
-    def __init__(self, max_side_px: _Optional[int] = ..., is_lossy: bool = ..., route: _Optional[_Union[_types_pb2.Route, str]] = ..., upscaled_agreement: _Optional[float] = ..., native_agreement: _Optional[float] = ..., n_images: _Optional[int] = ...) -> None: ...
+    max_noise: float
+    def __init__(self, max_side_px: _Optional[int] = ..., is_lossy: bool = ..., route: _Optional[_Union[_types_pb2.Route, str]] = ..., upscaled_agreement: _Optional[float] = ..., native_agreement: _Optional[float] = ..., n_images: _Optional[int] = ..., max_noise: _Optional[float] = ...) -> None: ...

@@ -18,12 +18,21 @@ class Route(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ROUTE_UNSPECIFIED: _ClassVar[Route]
     ROUTE_UPSCALED: _ClassVar[Route]
     ROUTE_NATIVE: _ClassVar[Route]
+
+class UpscaleRecipe(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    UPSCALE_RECIPE_UNSPECIFIED: _ClassVar[UpscaleRecipe]
+    UPSCALE_RECIPE_CLEAN: _ClassVar[UpscaleRecipe]
+    UPSCALE_RECIPE_ROBUST: _ClassVar[UpscaleRecipe]
 FIT_UNSPECIFIED: Fit
 FIT_CENTER_CROP: Fit
 FIT_SQUASH: Fit
 ROUTE_UNSPECIFIED: Route
 ROUTE_UPSCALED: Route
 ROUTE_NATIVE: Route
+UPSCALE_RECIPE_UNSPECIFIED: UpscaleRecipe
+UPSCALE_RECIPE_CLEAN: UpscaleRecipe
+UPSCALE_RECIPE_ROBUST: UpscaleRecipe
 
 class Image(_message.Message):
     __slots__ = ("content",)

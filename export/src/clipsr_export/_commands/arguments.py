@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from clipsr_export._repository.running import find_service
+from clipsr_training.data import find_images
 
 if TYPE_CHECKING:
     # argparse gives its own result type of add_subparsers() no public name.
     Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # pyright: ignore[reportPrivateUsage]
-
-_SAMPLE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -65,7 +64,21 @@ def add_clip_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("checkpoints/liif-fast/liif.safetensors"),
         metavar="FILE",
-        help="LIIF weights: .safetensors, or .pth in the official format",
+        help="LIIF weights before the encoder: .safetensors, or .pth in the official format",
+    )
+    parser.add_argument(
+        "--picture-upscaler",
+        type=Path,
+        metavar="FILE",
+        help="LIIF weights for pictures that people look at, where those before the encoder were adapted to it "
+        "(default: --upscaler)",
+    )
+    parser.add_argument(
+        "--robust-upscaler",
+        type=Path,
+        metavar="FILE",
+        help="LIIF weights for such pictures of unknown origin, of clipsr-train liif --recipe robust (absent: this "
+        "recipe is not offered)",
     )
     parser.add_argument("--name", help="name of the model in the manifest (default: the checkpoint's)")
     parser.add_argument(
@@ -105,4 +118,4 @@ def warn_of_service(repository: Path) -> None:
 
 def find_samples(folder: Path) -> tuple[Path, ...]:
     """Return the images of a folder, sorted; none where it is absent."""
-    return tuple(sorted(p for p in folder.glob("*") if p.suffix.lower() in _SAMPLE_SUFFIXES))
+    return tuple(find_images(folder, recursive=False))

@@ -16,9 +16,10 @@ from clipsr_export._commands.arguments import (
 )
 from clipsr_export._commands.int8 import Int8Plan, export_int8, open_calibration
 from clipsr_export._repository.export import ExportPlan, export_repository
+from clipsr_export._repository.manifest import Recipe, sha256
 from clipsr_training.adapt import measure_routes, read_nouns
 from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
-from clipsr_training.liif import load_liif
+from clipsr_training.liif import Upscaler, load_liif
 
 if TYPE_CHECKING:
     from clipsr_export._commands.arguments import Commands
@@ -114,19 +115,21 @@ def _export(arguments: argparse.Namespace, clip: ClipCheckpoint, name: str) -> N
     warn_of_service(arguments.output)
     calibration = open_calibration(arguments.int8) if arguments.int8 else None  # minutes before it is needed
     default_side = clip.config.get("clipsr_cfg", {}).get("native_min_side_px", clip.image_size_px // 2)
-    upscaler = load_liif(arguments.upscaler)
+    upscaler, recipes = _load_upscalers(arguments)
     rules = None
     if arguments.photos is not None:
         rules = measure_routes(clip, upscaler, arguments.photos, read_nouns(arguments.anchors))
         for rule in rules:
+            noise = "" if rule.max_noise is None else f", noise up to {rule.max_noise:g}"
             _print(
-                f"route up to {rule.max_side_px} px, {'JPEG or WebP' if rule.is_lossy else 'lossless'}: {rule.route} "
+                f"route up to {rule.max_side_px} px, {'JPEG' if rule.is_lossy else 'lossless'}{noise}: {rule.route} "
                 f"(agreement {rule.upscaled_agreement:.1%} upscaled, {rule.native_agreement:.1%} native)"
             )
     plan = ExportPlan(
         name=arguments.name or name,
         clip=clip,
         upscaler=upscaler,
+        recipes=recipes,
         template=arguments.template,
         output=arguments.output,
         samples=find_samples(arguments.samples),
@@ -138,6 +141,21 @@ def _export(arguments: argparse.Namespace, clip: ClipCheckpoint, name: str) -> N
     export_repository(plan)
     if calibration is not None:
         export_int8(Int8Plan(repository=arguments.output, images=calibration, report=_print))
+
+
+def _load_upscalers(arguments: argparse.Namespace) -> tuple[Upscaler, dict[Recipe, Upscaler]]:
+    """Load the encoder's upscaler and those of the recipes; equal files are one object."""
+    loaded: dict[str, Upscaler] = {}
+
+    def load(path: Path) -> Upscaler:
+        upscaler = load_liif(path)
+        return loaded.setdefault(sha256(path), upscaler)
+
+    upscaler = load(arguments.upscaler)
+    recipes: dict[Recipe, Upscaler] = {"clean": load(arguments.picture_upscaler or arguments.upscaler)}
+    if arguments.robust_upscaler is not None:
+        recipes["robust"] = load(arguments.robust_upscaler)
+    return upscaler, recipes
 
 
 def _print(line: str) -> None:

@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,20 @@ from clipsr_export._graphs.modules import FEATURES, ImageEncoderGraph, TextEncod
 from clipsr_export._graphs.onnx import write_onnx
 from clipsr_export._graphs.receptive_field import measure_receptive_field
 from clipsr_export._repository.dims import fill_dims
-from clipsr_export._repository.manifest import Manifest, describe_file, make_manifest, sha256, write_manifest
+from clipsr_export._repository.manifest import (
+    Manifest,
+    Recipe,
+    describe_file,
+    make_manifest,
+    sha256,
+    write_manifest,
+)
 from clipsr_export._repository.replace import check_output, named_when_unwritable, replaced, staging_folder
 from clipsr_export._tokenizer.build import build_tokenizer, pad_token_id
 from clipsr_training import prompts
 from clipsr_training.adapt import RouteRule
 from clipsr_training.clip import ClipCheckpoint
+from clipsr_training.data import read_image
 from clipsr_training.liif import Upscaler, describe_upscaler
 
 # Canvas sides that requests are padded to, so that images of different sizes share a batch.
@@ -40,9 +48,18 @@ CANVAS_SIZES_PX = (32, 64, 128)
 _OTHER_CANVASES_HW = ((57, 41), (1, 1), (5, 1))
 DEFAULT_TEMPLATES = "@simple"
 _BANK_TEMPLATE_SETS = ("simple", "cifar")
+# Models that an export adds for pictures, each a copy of `upscale` with another graph.
+_PICTURE_MODELS: Mapping[Recipe, str] = {"clean": "upscale_clean", "robust": "upscale_robust"}
 # What an export or a later step makes: taken over neither from the template nor from the output.
 _GENERATED = shutil.ignore_patterns(
-    "model.onnx*", "model.int8.onnx", "*.plan", "tensorrt.json", "manifest.json", "tokenizer.json", "text_banks"
+    "model.onnx*",
+    "model.int8.onnx",
+    "*.plan",
+    "tensorrt.json",
+    "manifest.json",
+    "tokenizer.json",
+    "text_banks",
+    *_PICTURE_MODELS.values(),
 )
 # Texts that a text tower encodes at once: at width 1,024, the activations of one layer are then 100 MB.
 _TEXT_BATCH = 64
@@ -66,7 +83,9 @@ class ExportPlan:
     Attributes:
         name: the manifest's model name.
         clip: the CLIP checkpoint.
-        upscaler: the super-resolution model.
+        upscaler: the super-resolution model before the image encoder.
+        recipes: those that render pictures for people; the same object twice is served by one model. Without any, the
+            encoder's is what is clean.
         template: a model repository whose configurations are taken.
         output: the repository to fill; may be the template itself.
         samples: real images that the graphs are checked on, besides random ones.
@@ -84,8 +103,21 @@ class ExportPlan:
     samples: tuple[Path, ...]
     native_min_side_px: int
     route_rules: tuple[RouteRule, ...] | None = None
+    recipes: Mapping[Recipe, Upscaler] = field(default_factory=dict[Recipe, Upscaler])
     has_text_banks: bool = True
     report: Callable[[str], None] = lambda _: None
+
+    def recipe_models(self) -> dict[Recipe, str]:
+        """Return the model of each recipe: an upscaler that has one already gets no second."""
+        names = {id(self.upscaler): "upscale"}
+        return {
+            recipe: names.setdefault(id(upscaler), _PICTURE_MODELS[recipe]) for recipe, upscaler in self.recipes.items()
+        }
+
+    def added_models(self) -> dict[str, Upscaler]:
+        """Return the upscalers that are exported beside the encoder's, by the name of their model."""
+        models = {name: self.recipes[recipe] for recipe, name in self.recipe_models().items()}
+        return {name: upscaler for name, upscaler in models.items() if name != "upscale"}
 
 
 def export_repository(plan: ExportPlan) -> Manifest:
@@ -111,6 +143,8 @@ def export_repository(plan: ExportPlan) -> Manifest:
         with replaced(plan.output, ignore=_GENERATED) as repository:
             if plan.template.resolve() != plan.output.resolve():
                 shutil.copytree(plan.template, repository, ignore=_GENERATED, dirs_exist_ok=True)
+            for model in plan.added_models():
+                shutil.copytree(repository / "upscale", repository / model, ignore=_GENERATED)
             for path, text in configurations.items():
                 (repository / path).write_text(text, encoding="utf-8")
             _move_files(made, repository)
@@ -120,13 +154,21 @@ def export_repository(plan: ExportPlan) -> Manifest:
 
 def _configurations(plan: ExportPlan) -> dict[Path, str]:
     """Return every configuration of the template, filled in, by path inside the repository."""
-    paths = sorted([*plan.template.glob("*/config.pbtxt"), *plan.template.glob("*/configs/*.pbtxt")])
+    found = [*plan.template.glob("*/config.pbtxt"), *plan.template.glob("*/configs/*.pbtxt")]
+    paths = sorted(p.relative_to(plan.template) for p in found)
+    paths = [path for path in paths if path.parts[0] not in _PICTURE_MODELS.values()]
     if not paths:
         raise TemplateError(
             f"{plan.template} holds no <model>/config.pbtxt; name clipsr's model_repository with --template"
         )
     sizes = {"R": plan.clip.image_size_px, "D": plan.clip.embed_dim, "L": plan.clip.context_length}
-    return {p.relative_to(plan.template): fill_dims(p.read_text(encoding="utf-8"), sizes) for p in paths}
+    texts = {path: fill_dims((plan.template / path).read_text(encoding="utf-8"), sizes) for path in paths}
+    return texts | {
+        Path(model, *path.parts[1:]): text.replace('name: "upscale"', f'name: "{model}"', 1)
+        for model in plan.added_models()
+        for path, text in texts.items()
+        if path.parts[0] == "upscale"
+    }
 
 
 def _write_graphs(plan: ExportPlan, staging: Path) -> None:
@@ -140,12 +182,16 @@ def _write_graphs(plan: ExportPlan, staging: Path) -> None:
         ("upscale", UpscaleGraph(plan.upscaler, size), lambda: _canvases(plan), "pixels", canvas_axes),
         ("image_encoder", ImageEncoderGraph(plan.clip), lambda: _pixels(plan), "image_embedding", {"pixels": batch}),
         ("text_encoder", TextEncoderGraph(plan.clip), lambda: _tokens(plan), "text_embedding", {"tokens": batch}),
+        *(
+            (name, UpscaleGraph(upscaler, size), lambda: _canvases(plan), "pixels", canvas_axes)
+            for name, upscaler in plan.added_models().items()
+        ),
     ]
     for name, module, samples, output, axes in graphs:
         path = staging / name / "1" / "model.onnx"
         path.parent.mkdir(parents=True)
         example = {key: torch.from_numpy(array) for key, array in next(samples()).items()}
-        inner = (FEATURES,) if name == "upscale" else ()
+        inner = (FEATURES,) if isinstance(module, UpscaleGraph) else ()
         write_onnx(module, example, output, path, axes, inner=inner)
         difference = check_graph(name, module, path, samples())
         plan.report(f"{name}: {path.stat().st_size / 1e6:.1f} MB, largest difference from PyTorch {difference:.2g}")
@@ -164,8 +210,7 @@ def _canvases(plan: ExportPlan) -> Iterator[dict[str, npt.NDArray[Any]]]:
         yield {"canvas": canvas, "box": np.array(boxes, dtype=np.float32)}
     for path in plan.samples:
         side = CANVAS_SIZES_PX[1]
-        with Image.open(path) as image:
-            array = np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC))
+        array = np.asarray(Image.fromarray(read_image(path)).resize((side, side), Image.Resampling.BICUBIC))
         canvas = np.ascontiguousarray(array.transpose(2, 0, 1)[None])
         yield {"canvas": canvas, "box": np.array([[0, 0, side, side]], dtype=np.float32)}
 
@@ -176,8 +221,7 @@ def _pixels(plan: ExportPlan) -> Iterator[dict[str, npt.NDArray[Any]]]:
     size = plan.clip.image_size_px
     yield {"pixels": rng.integers(0, 256, (3, 3, size, size), dtype=np.uint8)}
     for path in plan.samples:
-        with Image.open(path) as image:
-            array = np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
+        array = np.asarray(Image.fromarray(read_image(path)).resize((size, size), Image.Resampling.BICUBIC))
         yield {"pixels": np.ascontiguousarray(array.transpose(2, 0, 1)[None])}
 
 
@@ -244,7 +288,6 @@ def _manifest(plan: ExportPlan, staging: Path, banks: list[dict[str, str]], pad_
     files = sorted(p for p in staging.rglob("*") if p.is_file())
     artifacts = {p.relative_to(staging).as_posix(): describe_file(p) for p in files}
     clip = plan.clip
-    upscaler = describe_upscaler(plan.upscaler)
     packages = ("clipsr-export", "clipsr-training", "torch", "onnx", "onnxscript", "open_clip_torch", "tokenizers")
     fields = {
         "name": plan.name,
@@ -265,11 +308,10 @@ def _manifest(plan: ExportPlan, staging: Path, banks: list[dict[str, str]], pad_
             "pad_token_id": pad_id,
         },
         "upscaler": {
-            "architecture": f"{upscaler['name']} ({upscaler['args']['encoder_spec']['name']})",
+            **_describe(plan.upscaler),
             "canvas_sizes_px": list(CANVAS_SIZES_PX),
-            "scale_max": plan.upscaler.scale_max,
-            "receptive_field_px": measure_receptive_field(plan.upscaler),
         },
+        "upscale_recipes": _describe_recipes(plan),
         "scoring": {
             "function": "softmax" if clip.logit_bias is None else "sigmoid",
             "logit_scale": clip.logit_scale,
@@ -285,6 +327,22 @@ def _manifest(plan: ExportPlan, staging: Path, banks: list[dict[str, str]], pad_
         "versions": {name: version(name) for name in packages},
     }
     return make_manifest(fields)
+
+
+def _describe(upscaler: Upscaler) -> dict[str, Any]:
+    spec = describe_upscaler(upscaler)
+    return {
+        "architecture": f"{spec['name']} ({spec['args']['encoder_spec']['name']})",
+        "scale_max": upscaler.scale_max,
+        "receptive_field_px": measure_receptive_field(upscaler),
+    }
+
+
+def _describe_recipes(plan: ExportPlan) -> dict[Recipe, dict[str, Any]] | None:
+    models = plan.recipe_models()
+    if models in ({}, {"clean": "upscale"}):
+        return None
+    return {recipe: {"model": model, **_describe(plan.recipes[recipe])} for recipe, model in models.items()}
 
 
 def _move_files(source: Path, target: Path) -> None:

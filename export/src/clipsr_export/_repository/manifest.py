@@ -20,6 +20,7 @@ _NOT_DECIDING = {"digest", "name", "versions", "int8"}
 
 Channels = tuple[float, float, float]
 Text = Annotated[str, Field(min_length=1)]
+Recipe = Literal["clean", "robust"]
 Count = Annotated[int, Field(gt=0)]
 NamedTexts = Annotated[dict[Text, Annotated[tuple[Text, ...], Field(min_length=1)]], Field(min_length=1)]
 
@@ -62,6 +63,18 @@ class Upscaler(_Model):
     architecture: Text
     canvas_sizes_px: Annotated[tuple[Count, ...], Field(min_length=1)]
     """Sides of the canvases that requests are padded to, ascending."""
+    scale_max: float = Field(gt=0)
+    """Largest trained scale."""
+    receptive_field_px: int = Field(ge=0)
+    """Pixels around a box that decide its content."""
+
+
+class PictureUpscaler(_Model):
+    """What renders pictures for people by one recipe."""
+
+    model: Text
+    """Name in the repository; `upscale` is the encoder's own."""
+    architecture: Text
     scale_max: float = Field(gt=0)
     """Largest trained scale."""
     receptive_field_px: int = Field(ge=0)
@@ -127,9 +140,11 @@ class RouteRule(_Model):
     """The route of small images of one kind, and what it was chosen by."""
 
     max_side_px: Count
-    """Applies up to this shorter side, above that of the rule before."""
+    """Applies up to this shorter side, above that of the rules before."""
     is_lossy: bool
-    """Applies to JPEG and WebP files; otherwise to all others."""
+    """Applies to JPEG, lossy WebP, AVIF and HEIC files; otherwise to all others."""
+    max_noise: Annotated[float, Field(ge=0)] | None = None
+    """Applies up to this standard deviation of the noise in the colours; to any where it is absent."""
     route: Literal["upscaled", "native"]
     upscaled_agreement: float = Field(ge=0, le=1)
     """How often super-resolution answers a damaged copy as the native route answers the photo."""
@@ -152,6 +167,8 @@ class Manifest(_Model):
     """Images of at least this shorter side skip super-resolution, where no route was measured."""
     route_rules: tuple[RouteRule, ...] | None = None
     """Which route small images take, as measured; those that no rule names skip super-resolution."""
+    upscale_recipes: dict[Recipe, PictureUpscaler] | None = None
+    """What renders pictures for people; absent where `upscale` does so and there is no other recipe than clean."""
     default_templates: Text
     """`@` and the name of a template set."""
     template_sets: NamedTexts

@@ -179,8 +179,8 @@ class InferenceBackend(Protocol):
         """
         ...
 
-    async def max_tiles(self, *, timeout_s: float | None) -> int:
-        """Return how many tiles one call of `upscale` may hold, at least 1.
+    async def max_tiles(self, model_name: str, *, timeout_s: float | None) -> int:
+        """Return how many tiles one call of `upscale` with this model may hold, at least 1.
 
         Raises:
             BackendError, DeadlineExceededError: as EncodedLabels.classify.
@@ -189,6 +189,7 @@ class InferenceBackend(Protocol):
 
     async def upscale(
         self,
+        model_name: str,
         canvas: npt.NDArray[np.uint8],
         box: npt.NDArray[np.float32],
         *,
@@ -198,6 +199,7 @@ class InferenceBackend(Protocol):
         """Render regions of low-resolution images.
 
         Args:
+            model_name: of the repository.
             canvas: [N, 3, H, W] RGB, N at most `max_tiles`.
             box: [N, 4] (top, left, height, width) of each region, in canvas pixels.
             request_id: shown in the backend's own log.

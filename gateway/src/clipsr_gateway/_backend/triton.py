@@ -42,7 +42,6 @@ EMBED_IMAGE_MODELS: dict[Route, str] = {"upscaled": "embed_image", "native": "em
 
 EMBED_TEXT_MODEL = "embed_text"
 SIMILARITY_MODEL = "similarity"
-UPSCALE_MODEL = "upscale"
 
 # `upscale` is a part of the ensembles, which are ready when their parts are.
 # Where a request holds what a reason of the models speaks of: texts are labels in templates there.
@@ -197,25 +196,24 @@ class TritonBackend:
         values = read_float(result, "text_embedding", rank=2)[0]
         return TextEmbeddings(values=values, is_cut=read_bool(result, "text_is_cut")[0])
 
-    async def max_tiles(self, *, timeout_s: float | None) -> int:
-        """Return `max_batch_size` of `upscale`, as it is configured now.
+    async def max_tiles(self, model_name: str, *, timeout_s: float | None) -> int:
+        """Return `max_batch_size` of an upscaler, as it is configured now.
 
         Raises:
             BackendUnavailableError, DeadlineExceededError, BackendFaultError: as TritonLabels.classify.
         """
         try:
-            answer = cast("Any", await self._client.get_model_config(UPSCALE_MODEL, client_timeout=timeout_s))
+            answer = cast("Any", await self._client.get_model_config(model_name, client_timeout=timeout_s))
         except InferenceServerException as error:
-            _raise_typed(error, target=self._target, model_name=UPSCALE_MODEL)
+            _raise_typed(error, target=self._target, model_name=model_name)
         size = int(answer.config.max_batch_size)
         if size < 1:
-            raise BackendFaultError(
-                f"model {UPSCALE_MODEL!r} has max_batch_size {size}, and the contract wants batches"
-            )
+            raise BackendFaultError(f"model {model_name!r} has max_batch_size {size}, and the contract wants batches")
         return size
 
     async def upscale(
         self,
+        model_name: str,
         canvas: npt.NDArray[np.uint8],
         box: npt.NDArray[np.float32],
         *,
@@ -224,7 +222,7 @@ class TritonBackend:
     ) -> npt.NDArray[np.uint8]:
         """Render tiles; see InferenceBackend.upscale. Cancelling the caller cancels the request in Triton."""
         result = await self._connection.infer(
-            UPSCALE_MODEL,
+            model_name,
             inputs=[
                 InferInput("canvas", list(canvas.shape), "UINT8").set_data_from_numpy(canvas),
                 InferInput("box", list(box.shape), "FP32").set_data_from_numpy(box),

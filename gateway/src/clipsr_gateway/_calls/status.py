@@ -102,7 +102,8 @@ def status_from_error(error: GatewayError, request_id: str) -> status_pb2.Status
         reason = _UNAVAILABLE_REASONS[type(error)]
         return _status(code_pb2.UNAVAILABLE, message, _error_info(reason), _retry_info(_RETRY_DELAY))
     if isinstance(error, LibraryError):
-        retries = [_retry_info(_RETRY_DELAY)] if isinstance(error, StorageUnavailableError) else []
+        passes = isinstance(error, StorageUnavailableError) and not error.is_lasting
+        retries = [_retry_info(_RETRY_DELAY)] if passes else []
         return _status(_LIBRARY_CODES[type(error)], message, _error_info(error.reason), *retries)
     return internal(request_id)
 

@@ -9,6 +9,7 @@ from clipsr.v1 import classifier_pb2, embedding_pb2, library_pb2, types_pb2
 from clipsr_gateway._admission.controller import image_units
 from clipsr_gateway._backend.core import Core
 from clipsr_gateway._backend.protocol import Fit, Route
+from clipsr_gateway._images.decode import decode_on_white
 from clipsr_gateway._images.header import check_image
 from clipsr_gateway._limits import Limits
 from clipsr_gateway._offload import run_off_loop
@@ -95,16 +96,21 @@ def _plan_image(content: bytes, field: str, forced: Route | None, core: Core) ->
         header = check_image(content, limits=core.limits)
     except ImageRejectedError as error:
         return Violation(field=field, reason=error.reason, message=error.message)
-    is_native = core.manifest.takes_native_route(min(header.size_hw), is_lossy=header.is_lossy)
-    route: Route = forced or ("native" if is_native else "upscaled")
     return PlannedImage(
         field=field,
         content=content,
         media_type=header.media_type,
         size_hw=header.size_hw,
         work_pixels=header.work_pixels,
-        route=route,
+        route=forced or _choose_route(content, header.size_hw, core),
     )
+
+
+def _choose_route(content: bytes, size_hw: tuple[int, int], core: Core) -> Route:
+    try:
+        return core.manifest.routes.choose(content, size_hw, lambda: decode_on_white(content))
+    except ImageRejectedError:
+        return "native"  # either route says what is wrong with the pixels
 
 
 def total_units(images: Sequence[PlannedImage | Violation], *, labels: int = 0) -> float:

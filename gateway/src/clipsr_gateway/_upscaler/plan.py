@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from clipsr.v1 import upscaler_pb2
+from clipsr.v1 import types_pb2, upscaler_pb2
 from clipsr_gateway._images.encode import OUTPUT_FORMATS, OutputFormat
 from clipsr_gateway._images.header import check_image
 from clipsr_gateway._limits import Limits
+from clipsr_gateway._manifest import UpscaleModel
 from clipsr_gateway.errors import ImageRejectedError, InvalidRequestError, Violation
 
 CONTENT_FIELD = "image.content"
@@ -25,6 +27,7 @@ class UpscalePlan:
         source_hw: rows and columns of the image by its header, after EXIF orientation.
         work_pixels: that decoding goes over, all passes counted.
         target_hw: rows and columns of the output.
+        model: what renders it.
     """
 
     format_number: upscaler_pb2.ImageFormat
@@ -32,10 +35,18 @@ class UpscalePlan:
     source_hw: tuple[int, int]
     work_pixels: int
     target_hw: tuple[int, int]
+    model: UpscaleModel
 
 
-def plan_upscale(request: upscaler_pb2.UpscaleRequest, *, limits: Limits) -> UpscalePlan:
+def plan_upscale(
+    request: upscaler_pb2.UpscaleRequest, *, limits: Limits, models: Mapping[types_pb2.UpscaleRecipe, UpscaleModel]
+) -> UpscalePlan:
     """Check a request without decoding its image.
+
+    Args:
+        request: as it came.
+        limits: what it may hold.
+        models: what is served, by the recipe's number.
 
     Raises:
         InvalidRequestError: with one violation for every wrong field.
@@ -45,6 +56,9 @@ def plan_upscale(request: upscaler_pb2.UpscaleRequest, *, limits: Limits) -> Ups
     if output is None:
         message = f"Format {request.format} is unknown; use one of {', '.join(_names())}."
         violations.append(Violation(field="format", reason="FORMAT_UNKNOWN", message=message))
+    model = models.get(request.recipe or types_pb2.UPSCALE_RECIPE_CLEAN)
+    if model is None:
+        violations.append(_recipe_violation(request.recipe, models))
     target = request.WhichOneof("target")
     if target is None:
         message = "Nothing says how large the output is; set scale or size."
@@ -58,7 +72,7 @@ def plan_upscale(request: upscaler_pb2.UpscaleRequest, *, limits: Limits) -> Ups
         violations.append(Violation(field=CONTENT_FIELD, reason=error.reason, message=error.message))
     except InvalidRequestError as error:
         violations += error.violations
-    if output is None or header is None or violations:
+    if output is None or model is None or header is None or violations:
         raise InvalidRequestError(violations)
     _check_sides(target_hw, output)
     number = request.format or upscaler_pb2.IMAGE_FORMAT_PNG
@@ -68,7 +82,18 @@ def plan_upscale(request: upscaler_pb2.UpscaleRequest, *, limits: Limits) -> Ups
         source_hw=header.size_hw,
         work_pixels=header.work_pixels,
         target_hw=target_hw,
+        model=model,
     )
+
+
+def _recipe_violation(number: int, models: Mapping[types_pb2.UpscaleRecipe, UpscaleModel]) -> Violation:
+    names = {value: name for name, value in types_pb2.UpscaleRecipe.items()}
+    published = ", ".join(names[each] for each in sorted(models))
+    if number in names:
+        message = f"{names[number]} is not published by this service; it has {published}."
+        return Violation(field="recipe", reason="RECIPE_UNAVAILABLE", message=message)
+    message = f"Recipe {number} is unknown; this service has {published}."
+    return Violation(field="recipe", reason="RECIPE_UNKNOWN", message=message)
 
 
 def _resolve_target(

@@ -97,7 +97,8 @@ class UpscalerService(upscaler_pb2_grpc.UpscalerServiceServicer):
     ) -> upscaler_pb2.UpscaleResponse:
         """Upscale one image; see upscaler.proto."""
         call = current_call()
-        plan = await asyncio.to_thread(plan_upscale, request, limits=self._core.limits)
+        models = self._core.manifest.upscale_models
+        plan = await asyncio.to_thread(plan_upscale, request, limits=self._core.limits, models=models)
         call.admit(items=1, units=upscale_units(pixels=plan.work_pixels, target_hw=plan.target_hw))
         clock = _Clock()
         try:
@@ -106,7 +107,7 @@ class UpscalerService(upscaler_pb2_grpc.UpscalerServiceServicer):
                 with call.stage("decode"):
                     picture = await room.finish(run_in_own_thread(_decode, request, plan))
                 call.fields["input_hw"], call.fields["output_hw"] = picture.size_hw, plan.target_hw
-                rendered = await self._render(picture, plan.target_hw, call, clock)
+                rendered = await self._render(picture, plan, call, clock)
                 with call.stage("encode"):
                     content = await room.finish(run_in_own_thread(self._encode, rendered, plan))
         except ImageRejectedError as error:
@@ -131,13 +132,14 @@ class UpscalerService(upscaler_pb2_grpc.UpscalerServiceServicer):
             raise _refuse("format", "RESPONSE_TOO_LARGE", message)
         return content
 
-    async def _render(self, picture: Picture, target_hw: tuple[int, int], call: Call, clock: _Clock) -> Picture:
+    async def _render(self, picture: Picture, plan: UpscalePlan, call: Call, clock: _Clock) -> Picture:
         """Render all planes of a picture."""
+        target_hw, model = plan.target_hw, plan.model
         tiles = plan_tiles(
             picture.size_hw,
             target_hw,
             tile_px=self._core.manifest.image_size_px,
-            halo_px=self._core.manifest.receptive_field_px,
+            halo_px=model.receptive_field_px,
         )
         _check_window(tiles)
         color = _Layer(source=_as_rgb(picture.color), target=_blank(picture.color, target_hw))
@@ -150,7 +152,7 @@ class UpscalerService(upscaler_pb2_grpc.UpscalerServiceServicer):
                 layers.append(_Layer(source=_as_rgb(picture.alpha), target=alpha))
         call.fields["tiles"] = len(layers) * len(tiles)
         most = min(
-            await self._core.backend.max_tiles(timeout_s=call.time_remaining_s()),
+            await self._core.backend.max_tiles(model.name, timeout_s=call.time_remaining_s()),
             max(1, MAX_REQUEST_PIXELS // tiles.window_pixels),
         )
         groups = _group([(layer, tile) for layer in layers for tile in tiles], most)
@@ -159,19 +161,20 @@ class UpscalerService(upscaler_pb2_grpc.UpscalerServiceServicer):
 
         async def work() -> None:
             for group in groups:  # shared: each worker takes the next one
-                await self._render_group(group, tiles, call, clock)
+                await self._render_group(model.name, group, tiles, call, clock)
 
         await gather_or_cancel(work() for _ in range(_REQUESTS_IN_FLIGHT))
         return replace(picture, color=color.target, alpha=alpha)
 
     async def _render_group(
-        self, group: Sequence[tuple[_Layer, Tile]], tiles: TilePlan, call: Call, clock: _Clock
+        self, model_name: str, group: Sequence[tuple[_Layer, Tile]], tiles: TilePlan, call: Call, clock: _Clock
     ) -> None:
         units = len(group) * upscale_units(pixels=0, target_hw=(tiles.tile_px, tiles.tile_px))
         async with call.acquire_slot(units, nouns="tiles") as turn:
             clock.send()
             with call.inference(units):
                 request = self._core.backend.upscale(
+                    model_name,
                     np.stack([tiles.window(layer.source, tile) for layer, tile in group]),
                     np.array([tiles.box(tile) for _, tile in group], dtype=np.float32),
                     request_id=call.request_id,

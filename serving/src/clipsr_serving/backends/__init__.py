@@ -6,6 +6,8 @@ what Triton loads.
 
 from __future__ import annotations
 
+import sys
+
 from clipsr_serving.backends._batching import run_batched
 from clipsr_serving.backends._spec import ModelSpec, TensorSpec, check_signature, read_model_spec
 
@@ -16,3 +18,6 @@ __all__ = [
     "read_model_spec",
     "run_batched",
 ]
+
+# openvino reports every import of itself over the Internet by this package; without it, it has a stub.
+sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType, reportCallIssue]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Sequence
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from clipsr_training import prompts
@@ -14,6 +17,7 @@ PREPROCESS_HELP = (
     "activation or in how images are prepared"
 )
 _T = TypeVar("_T", int, float)
+_Word = TypeVar("_Word", bound=str)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -23,6 +27,18 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         if action.default is None or action.default is False:
             return action.help
         return super()._get_help_string(action)
+
+
+@contextmanager
+def plain_warnings(command: str) -> Iterator[None]:
+    """Print warnings as sentences, without the line of the code that they come from."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        print(f"{command}: WARNING: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def parse_labels(text: str) -> tuple[str, ...]:
@@ -39,13 +55,13 @@ def parse_labels(text: str) -> tuple[str, ...]:
     return labels
 
 
-def parse_chosen(text: str, known: Sequence[str], name: str) -> tuple[str, ...]:
+def parse_chosen(text: str, known: Sequence[_Word], name: str) -> tuple[_Word, ...]:
     """Read a choice "a,b" of known words, in their order; ArgumentTypeError for others."""
     asked = text.split(",")
-    unknown = [part for part in asked if part not in known]
+    unknown = [word for word in asked if word not in known]
     if unknown:
         raise argparse.ArgumentTypeError(f"unknown {name} {unknown[0]!r}; choose from {', '.join(known)}")
-    return tuple(part for part in known if part in asked)
+    return tuple(word for word in known if word in asked)
 
 
 def whole(*, at_least: int, at_most: int | None = None) -> Callable[[str], int]:

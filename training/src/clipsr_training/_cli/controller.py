@@ -89,8 +89,7 @@ def _add_steps(parser: argparse.ArgumentParser) -> None:
 
 
 def _kinds(text: str) -> tuple[Kind, ...]:
-    asked = parse_chosen(text, DEGRADATIONS, "kind")
-    return tuple(kind for kind in DEGRADATIONS if kind in asked)
+    return parse_chosen(text, DEGRADATIONS, "kind")
 
 
 def _run(arguments: argparse.Namespace) -> Path:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from clipsr_training._cli import adapt, backbone, controller, draw
+from clipsr_training._cli import adapt, backbone, controller, draw, edit
 from clipsr_training._cli.arguments import (
     PREPROCESS_HELP,
     HelpFormatter,
     parse_labels,
+    plain_warnings,
     positive,
     rate,
     real,
@@ -28,6 +29,8 @@ from clipsr_training.clip._recipes import RECIPES as CLIP_RECIPES
 from clipsr_training.clip._rendering import Rendering
 from clipsr_training.clip._train import train_clip
 from clipsr_training.data import SetOptions
+from clipsr_training.interrupts import interrupted_by_sigterm
+from clipsr_training.liif import load_liif
 from clipsr_training.liif._recipes import RECIPES as LIIF_RECIPES
 from clipsr_training.liif._train import train_liif
 
@@ -48,12 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `clipsr-train`; returns the exit code (0 done, 1 bad data, disk or run, 130 interrupted)."""
     arguments = build_parser().parse_args(argv)
     try:
-        path = arguments.run(arguments)
+        with interrupted_by_sigterm(), plain_warnings("clipsr-train"):
+            path = arguments.run(arguments)
     except (OSError, ValueError) as error:
         print(f"clipsr-train: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interruption:
-        print(f"clipsr-train: {interruption or 'interrupted'}", file=sys.stderr)
+        print(f"clipsr-train: {str(interruption) or 'interrupted'}", file=sys.stderr)
         return 130
     if rank_zero_only.rank == 0:  # of several devices' processes, one speaks
         print(path)
@@ -70,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     controller.add(commands)
     _add_average(commands)
     draw.add(commands)
+    edit.add(commands)
     backbone.add(commands)
     return parser
 
@@ -79,11 +84,18 @@ def _add_liif(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "liif",
         help="train an upscaler",
         description="Train an upscaler (LIIF) on folders of high-resolution images. Low-resolution inputs are made "
-        "from them by antialiased bicubic reduction, so of DIV2K only the HR folder is needed.",
+        "from them by antialiased bicubic reduction, by the robust recipe in many other ways, so of DIV2K only the HR "
+        "folder is needed.",
         formatter_class=HelpFormatter,
     )
     parser.add_argument("--recipe", choices=sorted(LIIF_RECIPES), default="fast", help="model and hyperparameters")
     parser.add_argument("--data", nargs="+", type=Path, required=True, metavar="DIR", help=_DATA_HELP)
+    parser.add_argument(
+        "--upscaler",
+        type=Path,
+        metavar="FILE",
+        help="weights to start from, whose model takes the place of the recipe's",
+    )
     parser.add_argument("--steps", type=positive, help="optimizer steps, instead of the recipe's")
     parser.add_argument("--batch-size", type=positive, help="patches a step, instead of the recipe's")
     parser.add_argument("--scale-max", type=real(at_least=1), help=_SCALE_HELP)
@@ -96,7 +108,8 @@ def _run_liif(arguments: argparse.Namespace) -> Path:
         name: value for name in ("steps", "batch_size", "scale_max") if (value := getattr(arguments, name)) is not None
     }
     recipe = replace(LIIF_RECIPES[arguments.recipe], **overrides)
-    return train_liif(recipe, arguments.data, read_fit_options(arguments))
+    start = None if arguments.upscaler is None else load_liif(arguments.upscaler)
+    return train_liif(recipe, arguments.data, read_fit_options(arguments), start=start)
 
 
 def _add_clip(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -18,7 +18,7 @@ from clipsr_training.adapt import _module
 from clipsr_training.adapt._photos import Photos, check_photos, open_photos, split_held_out
 from clipsr_training.adapt._recipe import AdaptRecipe
 from clipsr_training.clip import ClipCheckpoint, save_clip
-from clipsr_training.clip._checkpoint import embed_texts
+from clipsr_training.clip._embeddings import embed_texts
 from clipsr_training.data import SetOptions
 from clipsr_training.liif import Upscaler, save_liif
 

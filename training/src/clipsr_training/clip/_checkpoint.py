@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -11,10 +11,9 @@ from typing import Any, cast
 
 import torch
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
-from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn import functional
 
+from clipsr_training._files import make_output_folder, write_atomically, write_weights
 from clipsr_training._finite import describe_not_finite
 from clipsr_training.clip._errors import NotFiniteError
 from clipsr_training.clip._hugging_face import is_hugging_face, read_hugging_face
@@ -34,7 +33,6 @@ from clipsr_training.clip._weights import ClipWeights, load_weights, read_weight
 
 CONFIG_NAME = "open_clip_config.json"
 WEIGHTS_NAME = "open_clip_model.safetensors"
-_TEXT_BATCH = 256
 WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 
 
@@ -136,16 +134,6 @@ class ClipCheckpoint:
     def fill_color(self) -> int:
         """Grey level 0-255 of the border of "longest"."""
         return int(self.config["preprocess_cfg"].get("fill_color") or 0)
-
-
-@torch.no_grad()
-def embed_texts(checkpoint: ClipCheckpoint, texts: Sequence[str]) -> Tensor:
-    """Return unit text embeddings [T, D]."""
-    parts = [
-        checkpoint.encode_text(checkpoint.tokenizer(list(texts[i : i + _TEXT_BATCH])))
-        for i in range(0, len(texts), _TEXT_BATCH)
-    ]
-    return functional.normalize(torch.cat(parts).float(), dim=-1)
 
 
 def bundled_config(name: str) -> dict[str, Any]:
@@ -281,6 +269,7 @@ def save_clip(checkpoint: ClipCheckpoint, folder: str | Path, *, dtype: torch.dt
 
     Raises:
         NotFiniteError: a weight is infinite or not a number, or becomes infinite in `dtype`; nothing is written.
+        OSError: a file cannot be written; the message names it.
     """
     folder = Path(folder)
     state = {
@@ -289,11 +278,12 @@ def save_clip(checkpoint: ClipCheckpoint, folder: str | Path, *, dtype: torch.dt
     }
     if (fault := describe_not_finite(state)) is not None:
         raise NotFiniteError(f"{folder} is not written: {fault}")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG_NAME).write_text(json.dumps(checkpoint.config, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    save_file(state, folder / WEIGHTS_NAME, metadata={"format": "pt"})
+    make_output_folder(folder)
+    write_weights(folder / WEIGHTS_NAME, state, {"format": "pt"})
     # Tokenizers and text towers of transformers bring files of their own.
     for part in (checkpoint.tokenizer, getattr(getattr(checkpoint.model, "text", None), "config", None)):
         if part is not None and hasattr(part, "save_pretrained"):
             part.save_pretrained(str(folder))
+    # Last: a folder without it is no checkpoint.
+    write_atomically(folder / CONFIG_NAME, f"{json.dumps(checkpoint.config, indent=2, allow_nan=False)}\n".encode())
     return folder

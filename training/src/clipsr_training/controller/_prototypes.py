@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from clipsr_training.clip import ClipCheckpoint
-from clipsr_training.clip._checkpoint import embed_texts
+from clipsr_training.clip._embeddings import embed_texts
 
 # Words closer than this are one to the text tower; two of the bundled model have .98.
 _TOLD_APART = 0.95

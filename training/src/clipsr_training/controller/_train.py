@@ -17,7 +17,7 @@ from clipsr_training._identity import digest_modules
 from clipsr_training.adapt._photos import Photos, find_usable, open_photos, split_held_out
 from clipsr_training.adapt._train import embed_anchors
 from clipsr_training.clip import ClipCheckpoint
-from clipsr_training.clip._checkpoint import embed_texts
+from clipsr_training.clip._embeddings import embed_texts
 from clipsr_training.controller import _module
 from clipsr_training.controller._captions import Captions, open_captioned
 from clipsr_training.controller._controller import Controller

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
-from datasets.exceptions import DatasetGenerationError
+from datasets.exceptions import DatasetGenerationError, ExpectedMoreSplitsError, NonMatchingSplitsSizesError
 
 from clipsr_training.data._columns import (
     CAPTION_COLUMNS,
@@ -36,6 +36,13 @@ _SAVED = ("dataset_dict.json", "dataset_info.json")
 def is_saved(folder: Path) -> bool:
     """Whether `datasets` saved this folder."""
     return any((folder / name).is_file() for name in _SAVED)
+
+
+def is_repository(folder: Path) -> bool:
+    """Whether a folder is laid out as a data set on the hub: tables, or images beside a table of what they are."""
+    places = ("", "*/", "*/*/")
+    names = ("*.parquet", "metadata.csv", "metadata.jsonl")
+    return any(next(folder.glob(place + name), None) for place in places for name in names)
 
 
 def is_on_hub(spec: str) -> bool:
@@ -66,10 +73,12 @@ def open_saved(folder: Path, options: SetOptions, *, or_captions: bool) -> Image
     return open_table(saved, folder.name, str(folder), options, or_captions=or_captions)
 
 
-def open_repository(folder: Path, options: SetOptions, *, or_captions: bool) -> ImageSet | CaptionedImages:
-    """Open a folder of Parquet files that is laid out as a repository of the hub; see `open_table`."""
+def open_repository(
+    folder: Path, options: SetOptions, *, or_captions: bool, config: str = ""
+) -> ImageSet | CaptionedImages:
+    """Open a folder that is laid out as a data set on the hub, `config` of several in it; see `open_table`."""
     with _explained(f"{folder} can't be read as a repository of the hub"):
-        table = datasets.load_dataset(str(folder), split=options.split)
+        table = datasets.load_dataset(str(folder), config or None, split=options.split)
     return open_table(table, folder.name, str(folder), options, or_captions=or_captions)
 
 
@@ -98,11 +107,20 @@ def _explained(what_failed: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        cause: BaseException = error
-        while isinstance(cause, DatasetGenerationError) and cause.__cause__ is not None:
-            cause = cause.__cause__
-        reason = str(cause).strip().splitlines() or [type(cause).__name__]
-        raise ValueError(f"{what_failed}: {reason[0]}") from error
+        raise ValueError(f"{what_failed}: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    while isinstance(error, DatasetGenerationError) and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, NonMatchingSplitsSizesError | ExpectedMoreSplitsError):
+        return "it holds other rows than its README.md counts; copy it in full, or correct the counts there"
+    first, *more = str(error).strip().splitlines() or [type(error).__name__]
+    if first.startswith("Unknown split"):
+        return f"{first} Choose with --split."
+    if first.startswith("Config name is missing") and more:
+        return f"{first} {more[0]} Name it behind a colon."
+    return first
 
 
 def open_table(

@@ -26,6 +26,8 @@ _KERNEL_SHARES: dict[Kernel, float] = {
     "nearest": 0.1,
 }
 _CLEAN_SHARE = 0.25
+# What adaptation meets; models that remove noise are shown more.
+_NOISE = 6.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,13 +102,16 @@ def apply_chain(pixels: np.ndarray, chain: Chain, seed: int, image: int) -> np.n
     return pixels
 
 
-def draw_thumbnail(rng: np.random.Generator, size_hw: tuple[int, int], from_hw: tuple[int, int]) -> Thumbnail:
-    """Draw how a photo became a small picture, as adaptation meets it: a quarter cleanly, the rest by all sorts.
+def draw_thumbnail(
+    rng: np.random.Generator, size_hw: tuple[int, int], from_hw: tuple[int, int], *, max_noise: float = _NOISE
+) -> Thumbnail:
+    """Draw how a photo became a small picture: a quarter cleanly, the rest by all sorts.
 
     Args:
         rng: of the draw.
         size_hw: of the small picture.
         from_hw: of the photo.
+        max_noise: largest standard deviation of the noise, in levels of 255.
     """
     kernels, shares = list(_KERNEL_SHARES), list(_KERNEL_SHARES.values())
     if rng.random() < _CLEAN_SHARE:
@@ -122,7 +127,7 @@ def draw_thumbnail(rng: np.random.Generator, size_hw: tuple[int, int], from_hw: 
         kernel=kernel,
         via=via,
         blur_px=rng.uniform(0.2, 1.2) if rng.random() < 0.3 else 0.0,
-        noise=rng.uniform(1, 6) if rng.random() < 0.3 else 0.0,
+        noise=rng.uniform(1, max_noise) if rng.random() < 0.3 else 0.0,
         files=_draw_files(rng),
     )
 

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from clipsr.cli._classify.records import Record, flatten
+from clipsr.cli._classify.records import COLUMNS, Record, flatten
 
 _ROWS = 4_096  # of a row group; keeps memory flat, and is a fair size to read
 
@@ -40,26 +40,20 @@ def write(file: BinaryIO, records: Iterable[Record]) -> None:
 
 
 def _make_schema(arrow: Any) -> Any:
-    number = arrow.float32()
-    prediction = arrow.struct([("label", arrow.string()), ("cosine", number), ("probability", number)])
-    return arrow.schema(
-        [
-            ("path", arrow.string()),
-            ("status", arrow.string()),
-            ("reason", arrow.string()),
-            ("message", arrow.string()),
-            ("label", arrow.string()),
-            ("cosine", number),
-            ("probability", number),
-            ("none_of_these", arrow.bool_()),
-            ("route", arrow.string()),
-            ("input_height", arrow.int32()),
-            ("input_width", arrow.int32()),
-            ("model", arrow.string()),
-            ("predictions", arrow.list_(prediction)),
-            ("embedding", arrow.list_(number)),
-        ]
-    )
+    text, number = arrow.string(), arrow.float32()
+    prediction = arrow.struct([("label", text), ("cosine", number), ("probability", number)])
+    warning = arrow.struct([("reason", text), ("message", text), ("field", text)])
+    types = {
+        "cosine": number,
+        "probability": number,
+        "none_of_these": arrow.bool_(),
+        "input_height": arrow.int32(),
+        "input_width": arrow.int32(),
+        "predictions": arrow.list_(prediction),
+        "warnings": arrow.list_(warning),
+        "embedding": arrow.list_(number),
+    }
+    return arrow.schema([(name, types.get(name, text)) for name in (*COLUMNS, "embedding")])
 
 
 def _to_row(record: Record) -> Record:

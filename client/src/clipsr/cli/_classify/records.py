@@ -13,7 +13,7 @@ from clipsr.cli._text import shorten_float
 Record = dict[str, Any]
 """What is known of one image."""
 
-_CSV_COLUMNS = (
+COLUMNS = (
     "path",
     "status",
     "reason",
@@ -27,7 +27,9 @@ _CSV_COLUMNS = (
     "input_width",
     "model",
     "predictions",
+    "warnings",
 )
+"""Fields of a flat record, as tables hold them; only Parquet holds embeddings besides."""
 
 
 def make_record(path: str, outcome: Classification | FailedImage) -> Record:
@@ -74,7 +76,7 @@ class RecordWriter:
 
     def __init__(self, file: TextIO, *, is_json: bool, is_csv_safe: bool) -> None:
         self._file = file
-        self._csv = None if is_json else CsvWriter(file, _CSV_COLUMNS, is_safe=is_csv_safe)
+        self._csv = None if is_json else CsvWriter(file, COLUMNS, is_safe=is_csv_safe)
 
     def write(self, path: str, outcome: Classification | FailedImage) -> None:
         """Write one image's outcome."""

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.text import Text
 
 from clipsr import Classification, FailedImage, Prediction
-from clipsr.cli._text import escape_controls, fit_left, fit_right, measure
+from clipsr._display.text import escape_controls
+from clipsr.cli._text import fit_left, fit_right, measure
 
 _GAP = "  "
 _BAR_WIDTH = 10
@@ -51,8 +52,8 @@ class Layout:
 
 def plan_layout(paths: Iterable[str], labels: Iterable[str], *, terminal_width: int | None) -> Layout:
     """Return the widths for these paths and labels; terminal_width is None where the output is no terminal."""
-    path = max(map(measure, paths), default=0)
-    label = min(max([measure("best label"), *map(measure, labels)]), _LABEL_WIDTH_MAX)
+    path = max((measure(escape_controls(path)) for path in paths), default=0)
+    label = min(max([measure("best label"), *(measure(escape_controls(label)) for label in labels)]), _LABEL_WIDTH_MAX)
     path = max(path, measure("image"))
     if terminal_width is None:
         return Layout(path=min(path, _PATH_WIDTH_MAX), label=label, has_bar=True, has_route=True, runners=None)

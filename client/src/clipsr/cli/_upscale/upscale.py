@@ -17,12 +17,13 @@ from clipsr import (
     ServiceError,
     UpscaledImage,
     UpscaleFormat,
+    UpscaleRecipe,
 )
+from clipsr._display.text import escape_controls
 from clipsr._files import describe_unwritable, write_atomically
 from clipsr.cli._exits import ExitCode, report
 from clipsr.cli._inputs import check_paths, no_image, read_item, report_left_out, walk_images
 from clipsr.cli._progress import make_progress
-from clipsr.cli._text import escape_controls
 from clipsr.cli._upscale.outputs import STDOUT, Job, plan_outputs
 
 _SIZE = re.compile(r"([0-9]{1,9})[xX×]([0-9]{1,9})")
@@ -36,12 +37,14 @@ class UpscaleOptions:
         scale: factor on width and height; None where size_hw says it.
         size_hw: rows and columns of the output; None where scale says it.
         output_format: the kind of all files of a folder, or of standard output; None goes by their endings.
+        recipe: how; one that the service offers.
         is_forced: whether files that exist are replaced.
     """
 
     scale: float | None
     size_hw: tuple[int, int] | None
     output_format: UpscaleFormat | None
+    recipe: UpscaleRecipe
     is_forced: bool
 
 
@@ -82,14 +85,17 @@ def upscale_images(client: Client, source: str, target: str, options: UpscaleOpt
     if len(jobs) > 1:
         failed = f", {session.failed} failed" if session.failed else ""
         _say(f"\n{len(jobs)} images: {len(jobs) - session.failed} upscaled{failed}")
+    if session.is_output_failing:
+        return ExitCode.OUTPUT_FAILED
     return ExitCode.SOME_FAILED if session.failed else ExitCode.OK
 
 
 class _Session:
-    """Upscales one image after another and counts those that failed."""
+    """Upscales one image after another, counts those that failed, and keeps whether an output could not be written."""
 
     def __init__(self, client: Client, options: UpscaleOptions) -> None:
         self.failed = 0
+        self.is_output_failing = False
         self._client = client
         self._options = options
         self._has_answer = False
@@ -107,7 +113,11 @@ class _Session:
         options = self._options
         try:
             answer = self._client.upscale(
-                content, scale=options.scale, size_hw=options.size_hw, output_format=output_format
+                content,
+                scale=options.scale,
+                size_hw=options.size_hw,
+                output_format=output_format,
+                recipe=options.recipe,
             )
         except InvalidRequestError as error:
             return FailedImage(code="INVALID_ARGUMENT", reason=error.reason, message=str(error))
@@ -129,6 +139,7 @@ class _Session:
             job.output.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(job.output, answer.content)
         except OSError as error:
+            self.is_output_failing = True
             code = "PERMISSION_DENIED" if isinstance(error, PermissionError) else "FAILED_PRECONDITION"
             return FailedImage(code=code, reason="", message=describe_unwritable(job.output, error))
         (height, width), (rows, columns) = answer.input_hw, answer.output_hw

@@ -12,10 +12,12 @@ from clipsr_training._cli.eval.cells import measure_with_progress
 from clipsr_training._files import make_output_folder, write_atomically
 from clipsr_training.data import ImageSet, decode
 from clipsr_training.degradation import BEYOND, KINDS, SEVERITIES, Kind
-from clipsr_training.evaluation._backends.pixels import ROUTES, Route
+from clipsr_training.evaluation._backends.pixels import Route
 from clipsr_training.evaluation._degraded import DegradedPlan
 from clipsr_training.evaluation._degraded_report import DegradedReport, draw_sheet, write_degraded_report
 
+# In the order of the report, whose pairs are the first minus the second.
+_ROUTES: tuple[Route, ...] = ("upscaled", "native", "auto")
 _ALL_SEVERITIES = (*SEVERITIES, BEYOND)
 _SHEET = "sheet.png"
 # Of the images of a contact sheet: enough that a bad draw of one shows as such.
@@ -48,7 +50,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help=f"1 (mild) to 5 within the training range, {BEYOND} beyond it",
     )
     parser.add_argument(
-        "--routes", type=_routes, default="upscaled,native", metavar="R,R", help=f"any of {', '.join(ROUTES)}"
+        "--routes", type=_routes, default="upscaled,native", metavar="R,R", help=f"any of {', '.join(_ROUTES)}"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
     options.add_templates_option(parser)
@@ -59,8 +61,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _kinds(text: str) -> tuple[Kind, ...]:
-    asked = parse_chosen(text, KINDS, "kind")
-    return tuple(kind for kind in KINDS if kind in asked)
+    return parse_chosen(text, KINDS, "kind")
 
 
 def _severities(text: str) -> tuple[int, ...]:
@@ -68,8 +69,7 @@ def _severities(text: str) -> tuple[int, ...]:
 
 
 def _routes(text: str) -> tuple[Route, ...]:
-    asked = parse_chosen(text, ROUTES, "route")
-    return tuple(route for route in ("upscaled", "native", "auto") if route in asked)
+    return parse_chosen(text, _ROUTES, "route")
 
 
 def _run(arguments: argparse.Namespace) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from clipsr_training import prompts
 from clipsr_training._cli.arguments import PREPROCESS_HELP, parse_labels, positive
+from clipsr_training._cli.checkpoint import load_checkpoint
 from clipsr_training._cli.eval.progress import progress_bar
-from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
+from clipsr_training.clip import ClipCheckpoint
 from clipsr_training.controller import Controller, load_controller, load_daclip
 from clipsr_training.data import ImageSet, SetOptions, check_images, open_set
 from clipsr_training.evaluation._backends.base import Backend, resolve_templates
+from clipsr_training.evaluation._backends.manifest import read_routes
 from clipsr_training.evaluation._backends.pixels import ROUTES
 from clipsr_training.evaluation._backends.torch import TorchBackend
 from clipsr_training.liif import Upscaler, load_liif
@@ -52,6 +54,13 @@ def add_model_options(parser: argparse.ArgumentParser, backends: Backends = ALL_
         help=f"torch: weights that render small images; {_NO_UPSCALER} to do without",
     )
     group.add_argument(
+        "--route-rules",
+        type=Path,
+        metavar="DIR",
+        help="torch: a model repository, whose manifest then decides the route auto as it does in the service; absent: "
+        "the shorter side decides",
+    )
+    group.add_argument(
         "--repository", type=Path, default=Path("model_repository"), metavar="DIR", help="onnx: an exported repository"
     )
     if "grpc" in backends:
@@ -81,7 +90,8 @@ def add_route_option(parser: argparse.ArgumentParser) -> None:
         "--route",
         choices=ROUTES,
         default="auto",
-        help="auto: images that are too small for the encoder are upscaled, as in the service",
+        help="auto: what the service chooses, by the manifest's route_rules or else by size: images that are too small "
+        "for the encoder are upscaled",
     )
 
 
@@ -130,7 +140,7 @@ def open_model(arguments: argparse.Namespace) -> Backend:
             return GrpcBackend(arguments.url)
     except ImportError as error:
         raise ValueError(str(error)) from error
-    return _torch_backend(arguments, _load_checkpoint(arguments), _load_upscaler(arguments), Path(arguments.model).name)
+    return _torch_backend(arguments, load_checkpoint(arguments), _load_upscaler(arguments), Path(arguments.model).name)
 
 
 def add_controller_option(parser: argparse.ArgumentParser) -> None:
@@ -157,7 +167,7 @@ def open_with_controller(arguments: argparse.Namespace) -> tuple[Backend, Backen
         raise ValueError(f"a controller runs by PyTorch alone: leave out --backend {arguments.backend}")
     path: Path = arguments.controller
     upscaler = _load_upscaler(arguments)
-    controlled = load_daclip(path) if path.is_file() else load_controller(path, _load_checkpoint(arguments))
+    controlled = load_daclip(path) if path.is_file() else load_controller(path, load_checkpoint(arguments))
     name = path.name if path.is_file() else Path(arguments.model).name
     return (
         _torch_backend(arguments, controlled.clip, upscaler, name),
@@ -177,20 +187,14 @@ def _torch_backend(
     controller: Controller | None = None,
 ) -> TorchBackend:
     return TorchBackend(
-        clip, upscaler, name=name, device=arguments.device, precision=arguments.precision, controller=controller
+        clip,
+        upscaler,
+        name=name,
+        device=arguments.device,
+        precision=arguments.precision,
+        routes=None if arguments.route_rules is None else read_routes(arguments.route_rules),
+        controller=controller,
     )
-
-
-def _load_checkpoint(arguments: argparse.Namespace) -> ClipCheckpoint:
-    if Path(arguments.model).is_dir():
-        if arguments.weights is not None:
-            raise ValueError(f"{arguments.model} is a folder that holds its own weights; leave out --weights")
-        return load_clip(arguments.model)
-    if arguments.weights is None:
-        raise ValueError(
-            f"there is no folder {arguments.model}; for a model that OpenCLIP knows by name, give --weights as well"
-        )
-    return load_open_clip(arguments.model, arguments.weights, preprocess=arguments.preprocess)
 
 
 def open_images(arguments: argparse.Namespace, spec: str) -> ImageSet:

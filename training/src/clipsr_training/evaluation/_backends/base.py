@@ -14,12 +14,8 @@ import numpy as np
 from clipsr_training import prompts
 from clipsr_training.clip._preprocess import Fitting, make_preprocess, planar
 from clipsr_training.data import decode
-from clipsr_training.evaluation._backends.pixels import (
-    Canvas,
-    Route,
-    make_canvas,
-    takes_native_route,
-)
+from clipsr_training.evaluation._backends.pixels import Canvas, Route, make_canvas
+from clipsr_training.evaluation._backends.route_table import RouteTable
 
 # One text batch of a ViT-L text tower takes about a gigabyte at 512.
 _TEXT_BATCH = 256
@@ -98,14 +94,11 @@ class Backend(Protocol):
 
     Attributes:
         image_size_px: R.
-        native_min_side_px: shorter side from which images take the native route by themselves.
         scoring: how cosines become probabilities.
     """
 
     @property
     def image_size_px(self) -> int: ...
-    @property
-    def native_min_side_px(self) -> int: ...
     @property
     def scoring(self) -> Scoring: ...
 
@@ -153,12 +146,12 @@ class LocalBackend(ABC):
         self,
         *,
         image_size_px: int,
-        native_min_side_px: int,
+        routes: RouteTable,
         scoring: Scoring,
         fitting: Fitting,
     ) -> None:
         self.image_size_px = image_size_px
-        self.native_min_side_px = native_min_side_px
+        self.routes = routes
         self.scoring = scoring
         self._fitting = fitting
         self._preprocess = make_preprocess(image_size_px, fitting)
@@ -203,7 +196,9 @@ class LocalBackend(ABC):
 
     def _prepare(self, file: bytes, name: str, route: Route) -> Canvas | np.ndarray:
         image = decode(file, name)
-        if takes_native_route(image, route, self.native_min_side_px):
+        if route == "auto":
+            route = self.routes.choose(file, (image.height, image.width), lambda: np.asarray(image))
+        if route == "native":
             return planar(self._preprocess(image))
         return make_canvas(image, self._fitting)
 

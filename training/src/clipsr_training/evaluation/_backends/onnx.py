@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from clipsr_training.clip._preprocess import Fitting
 from clipsr_training.evaluation._backends.base import LocalBackend, Scoring, require_finite
+from clipsr_training.evaluation._backends.manifest import read_manifest, read_routes
 
 try:
     import onnxruntime
@@ -34,11 +34,11 @@ class OnnxBackend(LocalBackend):
     """
 
     def __init__(self, repository: Path, *, device: str = "cpu") -> None:
-        manifest = _read_manifest(repository)
+        manifest = read_manifest(repository)
         image_encoder, scoring = manifest["image_encoder"], manifest["scoring"]
         super().__init__(
             image_size_px=image_encoder["image_size_px"],
-            native_min_side_px=manifest["native_min_side_px"],
+            routes=read_routes(repository),
             scoring=Scoring(
                 function=scoring["function"], logit_scale=scoring["logit_scale"], logit_bias=scoring["logit_bias"] or 0
             ),
@@ -90,13 +90,3 @@ class OnnxBackend(LocalBackend):
     def _run(self, name: str, inputs: dict[str, np.ndarray]) -> np.ndarray:
         (output,) = self._sessions[name].run(None, inputs)
         return require_finite(output, f"outputs of {name}")
-
-
-def _read_manifest(repository: Path) -> dict[str, Any]:
-    path = repository / "manifest.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"no manifest.json in {repository}; export a model first (clipsr-export, make export)")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); export the model again") from error

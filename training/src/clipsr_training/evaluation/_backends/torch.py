@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from clipsr_training.clip import ClipCheckpoint
 from clipsr_training.clip._preprocess import Fitting
 from clipsr_training.controller import ControlledClip, Controller
 from clipsr_training.evaluation._backends.base import LocalBackend, Scoring, require_finite
+from clipsr_training.evaluation._backends.route_table import RouteTable
 from clipsr_training.liif import Upscaler
 from clipsr_training.liif._upscaler import to_uint8
 
@@ -31,7 +33,8 @@ class TorchBackend(LocalBackend):
         name: for reports.
         device: where the models run.
         precision: "fp32", or "bf16" for autocast of the encoders; images are rendered in fp32 always.
-        native_min_side_px: None takes the checkpoint's `clipsr_cfg`, or half of R.
+        routes: which route images take by themselves; None lets the shorter side decide, at the checkpoint's
+            `clipsr_cfg` or half of R.
         controller: steers the image tower, unless it says that an image is clean.
     """
 
@@ -43,14 +46,14 @@ class TorchBackend(LocalBackend):
         name: str,
         device: str = "cpu",
         precision: str = "fp32",
-        native_min_side_px: int | None = None,
+        routes: RouteTable | None = None,
         controller: Controller | None = None,
     ) -> None:
         default_side = clip.config.get("clipsr_cfg", {}).get("native_min_side_px", clip.image_size_px // 2)
         bias = clip.logit_bias
         super().__init__(
             image_size_px=clip.image_size_px,
-            native_min_side_px=native_min_side_px or default_side,
+            routes=routes or RouteTable(native_min_side_px=default_side),
             scoring=Scoring(
                 function="softmax" if bias is None else "sigmoid", logit_scale=clip.logit_scale, logit_bias=bias or 0.0
             ),
@@ -58,7 +61,7 @@ class TorchBackend(LocalBackend):
         )
         self._name = name
         # Equal weights behind another resize, or with another scale, are another model.
-        facts = json.dumps([clip.config, self.native_min_side_px], sort_keys=True, allow_nan=False)
+        facts = json.dumps([clip.config, asdict(self.routes)], sort_keys=True, allow_nan=False)
         self._digest = digest_modules(clip.model, upscaler, controller, facts=facts)
         self._precision = precision
         try:
