@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from clipsr_training._fit import FitOptions, of_all_devices
+from clipsr_training._fit import FitOptions, deal_out, of_all_devices
 from clipsr_training.adapt._photos import Photos
 from clipsr_training.clip import ClipCheckpoint, multi_positive_contrastive_loss
 from clipsr_training.clip._distillation import distillation_loss, soften
@@ -113,7 +113,6 @@ class ControllerModule(LightningModule):
     def train_dataloader(self) -> DataLoader[ControllerBatch]:
         """Return the draws of the current segment, in batches that `collate` makes."""
         done = self.current_epoch * STEPS_PER_SEGMENT
-        # Lightning deals the draws out to the devices.
         per_step = self.recipe.batch_size * self.trainer.world_size
         dataset = DrawDataset(
             self.photos,
@@ -125,6 +124,7 @@ class ControllerModule(LightningModule):
         return DataLoader(
             cast("Dataset[ControllerBatch]", dataset),
             batch_size=self.recipe.batch_size,
+            sampler=deal_out(self, dataset),
             collate_fn=collate,
             num_workers=n_workers,
             # Sources hold open tables and functions.
