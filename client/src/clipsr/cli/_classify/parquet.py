@@ -42,6 +42,7 @@ def write(file: BinaryIO, records: Iterable[Record]) -> None:
 def _make_schema(arrow: Any) -> Any:
     text, number = arrow.string(), arrow.float32()
     prediction = arrow.struct([("label", text), ("cosine", number), ("probability", number)])
+    degradation = arrow.struct([("kind", text), ("cosine", number), ("probability", number)])
     warning = arrow.struct([("reason", text), ("message", text), ("field", text)])
     types = {
         "cosine": number,
@@ -51,6 +52,8 @@ def _make_schema(arrow: Any) -> Any:
         "input_width": arrow.int32(),
         "predictions": arrow.list_(prediction),
         "warnings": arrow.list_(warning),
+        "degradation_probability": number,
+        "degradations": arrow.list_(degradation),
         "embedding": arrow.list_(number),
     }
     return arrow.schema([(name, types.get(name, text)) for name in (*COLUMNS, "embedding")])
