@@ -40,7 +40,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help=f"measure nothing: draw every kind and severity on a few of the images into {_SHEET}",
     )
     parser.add_argument(
-        "--kinds", type=_kinds, default=",".join(KINDS), metavar="K,K", help="of damage, any of the default"
+        "--kinds", type=read_kinds, default=",".join(KINDS), metavar="K,K", help="of damage, any of the default"
     )
     parser.add_argument(
         "--severities",
@@ -60,7 +60,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.set_defaults(run=_run)
 
 
-def _kinds(text: str) -> tuple[Kind, ...]:
+def read_kinds(text: str) -> tuple[Kind, ...]:
+    """Read kinds of damage with commas between them, in the order in which they happen."""
     return parse_chosen(text, KINDS, "kind")
 
 
