@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 
-from clipsr_training._fit import FitOptions
+from clipsr_training._fit import FitOptions, deal_out
 from clipsr_training.clip._data import ClassPrompts, ClipBatchDataset
 from tests.training import devices_run
 
@@ -47,6 +48,13 @@ def runs(tmp_path_factory) -> dict[int, list[dict]]:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
     return {n: [torch.load(path) for path in sorted((folder / str(n)).glob("step-*.pt"))] for n in (1, 2)}
+
+
+def test_draws_are_dealt_out_in_their_order():
+    """A step of all devices sees what a step of one would, with a batch as large as theirs together."""
+    modules = (SimpleNamespace(trainer=SimpleNamespace(world_size=2, global_rank=device)) for device in range(2))
+    first, second = (list(deal_out(cast("Any", module), cast("Any", range(8)))) for module in modules)
+    assert (first, second) == ([0, 2, 4, 6], [1, 3, 5, 7])
 
 
 @pytest.mark.slow

@@ -79,7 +79,7 @@ def test_it_costs_more_than_the_plain_encoder():
     plain = PlannedImage(
         field="", content=b"", media_type="", size_hw=(8, 8), work_pixels=64, route="native", encoder="plain"
     )
-    assert replace(plain, encoder="robust").units() - plain.units() == pytest.approx(1.2)
+    assert replace(plain, encoder="robust").units() - plain.units() == pytest.approx(1.5)
 
 
 @pytest.mark.usefixtures("with_controller")
