@@ -10,9 +10,9 @@ import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
-import timm.layers
 import torch
-from open_clip.transformer import PatchDropout
+from open_clip import transformer
+from timm.layers import patch_dropout
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -94,7 +94,7 @@ class Controller(nn.Module):
         """Switch to training, but for the dropping of patches: copy and tower must see the same."""
         super().train(mode)
         for module in self.modules():
-            if isinstance(module, PatchDropout | timm.layers.PatchDropout):
+            if isinstance(module, transformer.PatchDropout | patch_dropout.PatchDropout):
                 module.eval()
         return self
 

@@ -115,7 +115,7 @@ def make_controller(checkpoint: ClipCheckpoint, recipe: ControllerRecipe) -> Con
     directions = embed_kinds(checkpoint, kinds) if is_by_texts else first_prototypes(checkpoint, kinds)
     if is_by_texts:
         require_told_apart(directions, kinds)
-        controller.prototypes.requires_grad_(requires_grad=False)
+        controller.prototypes.requires_grad = False
     with torch.no_grad():
         controller.prototypes.copy_(directions)
         if is_by_texts:
