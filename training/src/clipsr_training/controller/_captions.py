@@ -33,7 +33,7 @@ class Captions:
     @property
     def digest(self) -> str:
         """SHA-256 over all of it."""
-        return hashlib.sha256(json.dumps([self.phrases, list(self.texts)]).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([self.phrases, list(self.texts)], allow_nan=False).encode()).hexdigest()
 
     def select(self, rows: Sequence[int] | np.ndarray) -> Captions:
         """Return the texts of the pictures at these rows."""

@@ -52,7 +52,9 @@ def digest_tower(checkpoint: ClipCheckpoint) -> str:
     """Return the SHA-256 over the image tower's weights and over what else decides its embeddings."""
     model_cfg = checkpoint.config["model_cfg"]
     facts = [model_cfg["vision_cfg"], bool(model_cfg.get("quick_gelu")), checkpoint.mean, checkpoint.std]
-    return digest_modules(cast("nn.Module", checkpoint.model.visual), facts=json.dumps(facts, sort_keys=True))
+    return digest_modules(
+        cast("nn.Module", checkpoint.model.visual), facts=json.dumps(facts, sort_keys=True, allow_nan=False)
+    )
 
 
 def save_controller(
