@@ -14,8 +14,8 @@ import numpy as np
 from clipsr_training import prompts
 from clipsr_training.clip._preprocess import Fitting, make_preprocess, planar
 from clipsr_training.data import decode
+from clipsr_training.data._route_table import RouteTable
 from clipsr_training.evaluation._backends.pixels import Canvas, Route, make_canvas
-from clipsr_training.evaluation._backends.route_table import RouteTable
 
 # One text batch of a ViT-L text tower takes about a gigabyte at 512.
 _TEXT_BATCH = 256

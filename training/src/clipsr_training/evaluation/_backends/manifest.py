@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clipsr_training.evaluation._backends.route_table import RouteTable
+from clipsr_training.data._route_table import RouteTable
 
 
 def read_manifest(repository: Path) -> Mapping[str, Any]:

@@ -14,8 +14,8 @@ from torch.nn import functional
 from clipsr_training._identity import digest_modules
 from clipsr_training.clip import ClipCheckpoint
 from clipsr_training.clip._preprocess import Fitting
+from clipsr_training.data._route_table import RouteTable
 from clipsr_training.evaluation._backends.base import LocalBackend, Scoring, require_finite
-from clipsr_training.evaluation._backends.route_table import RouteTable
 from clipsr_training.liif import Upscaler
 from clipsr_training.liif._upscaler import to_uint8
 
