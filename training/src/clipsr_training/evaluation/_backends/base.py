@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
+import joblib
 import numpy as np
 
 from clipsr_training import prompts
@@ -155,7 +155,7 @@ class LocalBackend(ABC):
         self.scoring = scoring
         self._fitting = fitting
         self._preprocess = make_preprocess(image_size_px, fitting)
-        self._pool = ThreadPoolExecutor(os.cpu_count())
+        self._pool = ThreadPoolExecutor(joblib.cpu_count())
 
     @abstractmethod
     def describe(self) -> dict[str, object]:
