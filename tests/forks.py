@@ -12,23 +12,36 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# A child ends without the interpreter's own cleaning up, which takes as long as the imports did.
 _SERVER = """
-import importlib, json, os, sys
+import gc, importlib, json, os, sys, traceback
 for module in sys.argv[1:]:
     importlib.import_module(module)
+gc.freeze()
 for line in sys.stdin:
     script, arguments, folder, *files = json.loads(line)
     child = os.fork()
     if child == 0:
         for descriptor, path in enumerate((os.devnull, *files)):
             os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), descriptor)
-        os.chdir(folder)
-        sys.argv = ["-c", *arguments]
         break
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 else:
-    sys.exit()
-exec(compile(script, "<script>", "exec"), {"__name__": "__main__"})
+    os._exit(0)
+os.chdir(folder)
+sys.argv = ["-c", *arguments]
+code = 0
+try:
+    exec(compile(script, "<script>", "exec"), {"__name__": "__main__"})
+except SystemExit as ended:
+    code = ended.code or 0
+except BaseException:
+    traceback.print_exc()
+    code = 1
+finally:
+    sys.stdout.flush()
+    sys.stderr.flush()
+os._exit(code)
 """
 
 TRAIN = "import sys; from clipsr_training._cli.train import main; sys.exit(main(sys.argv[1:]))"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,11 +25,20 @@ from tests.forks import Forks, forking
 assert clipsr_training.__version__
 
 
+@pytest.fixture(scope="session")
+def write_graph(tmp_path_factory) -> Callable[..., None]:
+    """`write_onnx`, but for graphs that are there already."""
+    own = tmp_path_factory.getbasetemp()
+    kept = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "graphs"
+    kept.mkdir(exist_ok=True)
+    return functools.partial(write_once, kept)
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _graphs_are_written_once() -> Iterator[None]:
+def _graphs_are_written_once(write_graph) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in ("_repository.export", "_upscaler"):
-            patch.setattr(f"clipsr_export.{module}.write_onnx", write_once)
+            patch.setattr(f"clipsr_export.{module}.write_onnx", write_graph)
         yield
 
 
