@@ -13,6 +13,9 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import clipsr_training  # noqa: F401  (torchvision imports beside a torch without its operators)
+
+# isort: split
 import numpy as np
 from open_clip import IMAGENET_CLASSNAMES
 from timm.data.imagenet_info import ImageNetInfo

@@ -18,3 +18,9 @@ SERVICE_COSINE = 5e-3
 PROFILE_COSINE = {"cpu-bf16": 1e-2, "cpu-int8": 3e-2}
 # L2-normalized fp32 embeddings of equal weights and pixels, in OpenCLIP's pipeline and in ours; batches may differ.
 PEER = 1e-5
+# Tables of the SDE in float64, computed in another order.
+TABLES = 1e-12
+# The restoration network against the original's: round-off is 3e-6, a tanh in place of the exact GELU 3e-5.
+UNET = 2e-5
+# Pictures and states of restoration: the reference has float32 tables, off by 2e-4 relative at t = 2.
+RESTORED = 1e-4

@@ -176,6 +176,37 @@ def test_arguments_of_other_calls(client, call, error, message):
         call(client)
 
 
+@pytest.mark.parametrize(
+    ("flag", "call"),
+    [
+        ("return_embedding", lambda client, text: client.classify([b"x"], labels=["a"], return_embedding=text)),
+        ("return_encoder_input", lambda client, text: client.classify([b"x"], labels=["a"], return_encoder_input=text)),
+        ("update_present", lambda client, text: list(client.library("x").add([b"x"], update_present=text))),
+        ("return_thumbnail", lambda client, text: client.library("x").list_page(return_thumbnail=text)),
+        ("return_original", lambda client, text: client.library("x").get_image("0" * 64, return_original=text)),
+        ("return_embedding", lambda client, text: client.library("x").search_text("a", return_embedding=text)),
+        ("newest_first", lambda client, text: client.library("x").list_page(newest_first=text)),
+        ("is_exact", lambda client, text: client.library("x").search_text("a", is_exact=text)),
+        ("exclude_query", lambda client, text: client.library("x").search_image(b"x", exclude_query=text)),
+        ("drop_without_original", lambda client, text: list(client.library("x").reembed(drop_without_original=text))),
+        (
+            "clear_tags",
+            lambda client, text: client.library("x").update_images(["0" * 64], changes=ImageChanges(clear_tags=text)),
+        ),
+        (
+            "clear_metadata",
+            lambda client, text: client.library("x").update_images(
+                ["0" * 64], changes=ImageChanges(clear_metadata=text)
+            ),
+        ),
+    ],
+)
+def test_a_flag_is_true_or_false_and_no_text(client, flag, call):
+    client.library("x").create()
+    with pytest.raises(TypeError, match=f"{flag} is 'no'; give True or False"):
+        call(client, "no")
+
+
 def test_a_key_that_is_no_text_is_not_repeated(connect):
     with pytest.raises(TypeError, match="api_key is no text") as caught:
         connect("localhost:50051", api_key=b"secret")

@@ -43,13 +43,14 @@ def test_every_command_is_documented():
         " image",
         " linear-probe",
         " lowres",
+        " restore",
         " sr",
         " zeroshot",
     ]
     assert names["evaluation.md"] == [f"clipsr-eval{name}" for name in evaluations]
     assert names["training.md"] == [
         f"clipsr-train{name}"
-        for name in ("", " adapt", " average", " clip", " draw", " edit", " import-lite0", " liif")
+        for name in ("", " adapt", " average", " clip", " draw", " edit", " import-lite0", " liif", " restorer")
     ]
 
 

@@ -7,7 +7,7 @@ from typing import TypeVar, get_args
 
 from google.rpc import code_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs] - its stubs lack a package file
 
-from clipsr._codecs.arguments import as_count, as_number, as_text, as_texts, invalid, show
+from clipsr._codecs.arguments import as_count, as_flag, as_number, as_text, as_texts, invalid, show
 from clipsr._codecs.status_details import parse_details
 from clipsr._errors import ServiceError
 from clipsr._types import (
@@ -97,8 +97,8 @@ def encode_options(options: ClassifyOptions) -> classifier_pb2.ClassifyOptions:
         route=encode_route(options.route),
         top_k=as_count("top_k", options.top_k, advice="use 0 for all labels, or the number of the best ones"),
         none_of_these=none_of_these,
-        return_embedding=options.return_embedding,
-        return_encoder_input=options.return_encoder_input,
+        return_embedding=as_flag("return_embedding", options.return_embedding),
+        return_encoder_input=as_flag("return_encoder_input", options.return_encoder_input),
     )
 
 

@@ -7,10 +7,20 @@ import sys
 from collections.abc import Sequence
 
 from clipsr_training._cli.arguments import describe, plain_warnings
-from clipsr_training._cli.eval import degraded, drawings, experiment, image, linear_probe, low_resolution, sr, zero_shot
+from clipsr_training._cli.eval import (
+    degraded,
+    drawings,
+    experiment,
+    image,
+    linear_probe,
+    low_resolution,
+    restore,
+    sr,
+    zero_shot,
+)
 from clipsr_training.interrupts import interrupted_by_sigterm
 
-_COMMANDS = (sr, zero_shot, linear_probe, low_resolution, degraded, image, drawings, experiment)
+_COMMANDS = (sr, zero_shot, linear_probe, low_resolution, degraded, restore, image, drawings, experiment)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

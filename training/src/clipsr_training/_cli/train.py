@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from clipsr_training._cli import adapt, backbone, draw, edit
+from clipsr_training._cli import adapt, backbone, draw, edit, restorer
 from clipsr_training._cli.arguments import (
     PREPROCESS_HELP,
     HelpFormatter,
@@ -73,6 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_clip(commands)
     adapt.add(commands)
     _add_average(commands)
+    restorer.add(commands)
     draw.add(commands)
     edit.add(commands)
     backbone.add(commands)
@@ -211,6 +212,13 @@ def _add_clip_data(parser: argparse.ArgumentParser) -> None:
     )
     data.add_argument("--devkit", type=Path, metavar="DIR", help="ImageNet: the unpacked ILSVRC2012_devkit_t12")
     data.add_argument("--templates", dest="template_set", metavar="SET", help="prompts for classes: simple, cifar, ...")
+    _add_clip_rendering(data)
+    data.add_argument(
+        "--validation-per-class", type=positive, metavar="N", help="images of every class kept off training"
+    )
+
+
+def _add_clip_rendering(data: argparse._ArgumentGroup) -> None:
     data.add_argument(
         "--upscaler",
         default="none",
@@ -222,6 +230,19 @@ def _add_clip_data(parser: argparse.ArgumentParser) -> None:
         type=real(at_least=1, at_most=32),
         help="enlarge by this, then resize and crop as CLIP does (absent: straight onto the encoder's pixels, as the "
         "service does)",
+    )
+    data.add_argument(
+        "--both-routes",
+        action="store_true",
+        help="train on every image as the upscaler renders it and as CLIP's own resize does, so that the service may "
+        "take either route",
+    )
+    data.add_argument(
+        "--thumbnails",
+        type=whole(at_least=0),
+        metavar="N",
+        help="train on N small pictures of every image besides, of 8 px and more, made by all sorts of reductions, "
+        "blur, noise, JPEG and WebP, as clipsr-train adapt draws them",
     )
     data.add_argument(
         "--on-the-fly",
@@ -247,9 +268,6 @@ def _add_clip_data(parser: argparse.ArgumentParser) -> None:
         type=share,
         metavar="0-1",
         help="grey out a square of this part of a side in every image",
-    )
-    data.add_argument(
-        "--validation-per-class", type=positive, metavar="N", help="images of every class kept off training"
     )
 
 

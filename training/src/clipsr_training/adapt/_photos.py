@@ -21,16 +21,12 @@ from clipsr_training.data import SetOptions, decode, find_images
 from clipsr_training.data._image_set import check_files
 from clipsr_training.data._images import read_size
 from clipsr_training.data._open import open_images
-from clipsr_training.degradation import draw_thumbnail, generator, make_thumbnail
+from clipsr_training.degradation import draw_side, draw_thumbnail, generator, make_thumbnail
 
 # Of the tensor contract (docs/tensor-contract.md): an image sits on the smallest canvas that holds it.
 CANVAS_SIZES_PX = (32, 64, 128)
-SMALLEST_PX = 8
 # Nothing smaller has anything left to reduce.
 _SMALLEST_PHOTO_PX = 16
-# Sizes are drawn from [8, 32] in half of the draws, from (32, 64] in three eighths, above in the rest: a canvas of
-# 128 px takes as long as ten of 32, and such images lose least.
-_SIZE_BOUNDS_PX = (32, 64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,23 +176,13 @@ def draw(square: np.ndarray, number: int, options: DrawOptions) -> Draw:
     if rng.random() < 0.5:
         square = np.ascontiguousarray(square[:, ::-1])
     side = square.shape[0]
-    size = min(_draw_size(rng, options.largest_px), side)
+    size = min(draw_side(rng, options.largest_px), side)
     thumbnail = make_thumbnail(square, draw_thumbnail(rng, (size, size), (side, side)), rng)
     reduced = None
     if options.teacher_side_px is not None:
         seen = min(options.teacher_side_px, side)
         reduced = np.asarray(Image.fromarray(square).resize((seen, seen), Image.Resampling.BICUBIC))
     return Draw(planar(options.preprocess(Image.fromarray(square))), thumbnail, reduced)
-
-
-def _draw_size(rng: np.random.Generator, largest: int) -> int:
-    low, high = _SIZE_BOUNDS_PX
-    which = rng.random()
-    if which < 0.5 or largest <= low:
-        return round(SMALLEST_PX * (min(low, largest) / SMALLEST_PX) ** rng.random())
-    if which < 0.875 or largest <= high:
-        return int(rng.integers(low + 1, min(high, largest) + 1))
-    return int(rng.integers(high + 1, largest + 1))
 
 
 class Canvases(NamedTuple):

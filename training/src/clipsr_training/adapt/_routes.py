@@ -10,12 +10,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from clipsr_training.adapt._photos import CANVAS_SIZES_PX, SMALLEST_PX, Photos, check_photos, open_photos
+from clipsr_training.adapt._photos import CANVAS_SIZES_PX, Photos, check_photos, open_photos
 from clipsr_training.adapt._train import TEMPLATE
 from clipsr_training.clip import ClipCheckpoint
 from clipsr_training.data import SetOptions
 from clipsr_training.data._route_table import RouteRule
 from clipsr_training.degradation import (
+    SMALLEST_PX,
     FileFormat,
     draw_thumbnail,
     generator,

@@ -35,7 +35,8 @@ from clipsr_training.clip._distillation import Teachers, distillation_loss, load
 from clipsr_training.clip._loss import multi_positive_contrastive_loss, multi_positive_sigmoid_loss
 from clipsr_training.clip._optimizer import build_optimizer, lock_towers
 from clipsr_training.clip._recipes import ClipRecipe
-from clipsr_training.clip._rendering import RenderedOnTheFly, Renderer, render_to_cache
+from clipsr_training.clip._rendering import RenderedOnTheFly, Renderer, Rendering, render_to_cache
+from clipsr_training.clip._thumbnails import ThumbnailSource
 from clipsr_training.data import PairSource, SetOptions, read_pairs
 
 # CLIP clips its learned scale at 100 (Radford et al. 2021, section 2.5).
@@ -268,14 +269,18 @@ def _train_in_folder(
     teachers: Teachers | None,
 ) -> Path:
     phrases = ClassPrompts([*prompts.template_sets()[recipe.template_set], "{}", "a low resolution photo of a {}."])
-    renderer = Renderer(recipe.rendering, checkpoint)
+    renderers = [Renderer(rendering, checkpoint) for rendering in _renderings(recipe)]
     named = _with_own_names(pairs)
-    sources = [_training_source(source, phrases, renderer, recipe, options.seed, cache) for source in named]
+    sources = [
+        _training_source(source, phrases, renderer, recipe, options.seed, cache)
+        for renderer in renderers
+        for source in named
+    ]
     n_images = sum(len(source.train) for source in sources)
     if n_images < recipe.batch_size:
         raise ValueError(f"{n_images} images to train on are fewer than one batch takes ({recipe.batch_size})")
     # Before the first step changes the weights.
-    settings = _settings(checkpoint, named, recipe, renderer, teachers)
+    settings = _settings(checkpoint, named, recipe, renderers, teachers)
     module = ClipTrainingModule(checkpoint, recipe, sources, phrases, options, teachers)
     fit(module, options, settings=settings, max_epochs=recipe.epochs, accumulate=recipe.accumulate)
     folder = options.output / "clip"
@@ -289,7 +294,7 @@ def _settings(
     checkpoint: ClipCheckpoint,
     sources: Sequence[PairSource],
     recipe: ClipRecipe,
-    renderer: Renderer,
+    renderers: Sequence[Renderer],
     teachers: Teachers | None,
 ) -> dict[str, object]:
     """Return everything that trained weights depend on."""
@@ -298,10 +303,14 @@ def _settings(
     return {
         "model": digest_modules(checkpoint.model, facts=to_json(checkpoint.config)),
         "data": {source.name: source.digest for source in sources},
-        "rendering": hashlib.sha256(renderer.version.encode()).hexdigest(),
+        "rendering": hashlib.sha256(" ".join(renderer.version for renderer in renderers).encode()).hexdigest(),
         "teachers": {str(i): digest_modules(teacher.model) for i, teacher in enumerate(taught)},
         **{name: value for name, value in asdict(recipe).items() if name not in by_content},
     }
+
+
+def _renderings(recipe: ClipRecipe) -> list[Rendering]:
+    return [recipe.rendering, *([Rendering()] if recipe.both_routes else [])]
 
 
 def _with_own_names(pairs: Sequence[PairSource]) -> list[PairSource]:
@@ -319,6 +328,10 @@ def _training_source(
     source: PairSource, phrases: ClassPrompts, renderer: Renderer, recipe: ClipRecipe, seed: int, cache: Path
 ) -> TrainingSource:
     train, validation = split_validation(source, recipe.validation_per_class, seed)
+    if recipe.thumbnails:
+        source = ThumbnailSource.of(source, recipe.thumbnails, seed)
+        # Validation sees the images as they are.
+        train, validation = source.rows(train), validation * (recipe.thumbnails + 1)
     if not len(validation):
         warnings.warn(f"{source.name}: of fewer than ten captioned images, none is kept for validation", stacklevel=2)
     if recipe.on_the_fly:
@@ -327,7 +340,7 @@ def _training_source(
     else:
         pixels = render_to_cache(source, renderer, cache)
     return TrainingSource(
-        name=source.name,
+        name=f"{source.name}-{renderer.rendering.route}" if recipe.both_routes else source.name,
         pixels=pixels,
         texts=phrases.add(source),
         has_classes=source.has_classes,

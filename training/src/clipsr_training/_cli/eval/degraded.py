@@ -39,7 +39,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help=f"measure nothing: draw every kind and severity on a few of the images into {_SHEET}",
     )
     parser.add_argument(
-        "--kinds", type=_kinds, default=",".join(KINDS), metavar="K,K", help="of damage, any of the default"
+        "--kinds", type=read_kinds, default=",".join(KINDS), metavar="K,K", help="of damage, any of the default"
     )
     parser.add_argument(
         "--severities",
@@ -66,7 +66,8 @@ def _chosen(text: str, known: Sequence[str], name: str) -> tuple[str, ...]:
     return tuple(part for part in known if part in asked)
 
 
-def _kinds(text: str) -> tuple[Kind, ...]:
+def read_kinds(text: str) -> tuple[Kind, ...]:
+    """Read kinds of damage with commas between them, in the order in which they happen."""
     asked = _chosen(text, KINDS, "kind")
     return tuple(kind for kind in KINDS if kind in asked)
 
