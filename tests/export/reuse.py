@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from clipsr_export._graphs.onnx import write_onnx
 from clipsr_training._identity import digest_modules
 
+# Models of full size are exported by slow tests, once each.
+_MOST_BYTES = 1 << 25
+
 
 def write_once(
     kept: Path,
@@ -37,9 +40,10 @@ def write_once(
         shutil.copyfile(kept / key, path)
         return
     write_onnx(module, inputs, output, path, dynamic_axes, inner=inner)
-    with tempfile.NamedTemporaryFile(dir=kept, delete=False) as file:
-        file.write(path.read_bytes())
-    Path(file.name).replace(kept / key)
+    if path.stat().st_size <= _MOST_BYTES:
+        with tempfile.NamedTemporaryFile(dir=kept, delete=False) as file:
+            file.write(path.read_bytes())
+        Path(file.name).replace(kept / key)
 
 
 def _settings(module: nn.Module) -> list[object]:
