@@ -151,7 +151,7 @@ $(UI): $(INSTALLER) $(wildcard client/pyproject.toml gateway/pyproject.toml serv
 	scripts/install.sh ui $(VENV_SERVE)
 	@touch $(SERVE) $@
 
-$(EXPORT): $(INSTALLER) $(wildcard training/pyproject.toml export/pyproject.toml)
+$(EXPORT): $(INSTALLER) $(wildcard serving/pyproject.toml training/pyproject.toml export/pyproject.toml)
 	scripts/install.sh export $(VENV)
 	@touch $@
 

@@ -14,6 +14,8 @@ LEVELS = 1
 COSINE = 1e-4
 # Cosines through the service (ONNX Runtime, fp32) and in PyTorch: one UINT8 level between the stages on either side.
 SERVICE_COSINE = 5e-3
+# Cosines through the service and in the same process, by the same sessions: only the batches differ.
+IN_PROCESS_COSINE = 1e-3
 # Cosines under a profile and under cpu-onnx, of the bundled model: 8 bits of a mantissa, or 8 bits in all.
 PROFILE_COSINE = {"cpu-bf16": 1e-2, "cpu-int8": 3e-2}
 # L2-normalized fp32 embeddings of equal weights and pixels, in OpenCLIP's pipeline and in ours; batches may differ.

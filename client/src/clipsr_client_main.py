@@ -1,4 +1,4 @@
-"""The command of this distribution, beside its package, whose import takes a while.
+"""The commands of this distribution, beside its package, whose import takes a while.
 
 Ctrl-C during the import ends a command as it does later: in one line, with exit code 130. Rooms are installed
 separately, so each has this function (tests/contract/test_entry_points.py holds them equal).
@@ -20,6 +20,11 @@ _DEFAULTS = (signal.default_int_handler, signal.SIG_DFL)
 def client() -> int:
     """Run `clipsr-client`."""
     return _run("clipsr-client", "clipsr.cli")
+
+
+def batch() -> int:
+    """Run `clipsr-batch`."""
+    return _run("clipsr-batch", "clipsr.batch._command")
 
 
 def _run(command: str, module: str, signals: tuple[signal.Signals, ...] = (signal.SIGINT,)) -> int:

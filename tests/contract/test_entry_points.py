@@ -52,8 +52,8 @@ sys.meta_path.insert(0, Interrupting())
 
 
 def test_there_are_commands():
-    expected = ["clipsr-client", "clipsr-eval", "clipsr-export", "clipsr-gateway", "clipsr-serve", "clipsr-train"]
-    assert sorted(scripts()) == expected
+    names = ["batch", "client", "eval", "export", "gateway", "serve", "train"]
+    assert sorted(scripts()) == [f"clipsr-{name}" for name in names]
 
 
 @pytest.mark.parametrize("command", sorted(scripts()))

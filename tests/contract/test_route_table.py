@@ -1,4 +1,4 @@
-"""Gateway and evaluation choose the same route: one code, of which each has a copy as it is installed by itself."""
+"""Gateway, serving and evaluation choose the same route: one code, of which each, installed by itself, has a copy."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from PIL import Image
 from clipsr_gateway import Limits, load_manifest
 from clipsr_gateway._images.plan import _choose_route
 from clipsr_gateway._route_table import estimate_noise, is_lossy
+from clipsr_serving.images import read_image
+from clipsr_serving.manifest import read_manifest
 from clipsr_training.clip import load_clip
-from clipsr_training.evaluation._backends.base import LocalBackend
 from clipsr_training.evaluation._backends.manifest import read_routes
 from clipsr_training.evaluation._backends.pixels import Canvas
 from clipsr_training.evaluation._backends.torch import TorchBackend
 
 ROOT = Path(__file__).resolve().parents[2]
 GATEWAY = ROOT / "gateway/src/clipsr_gateway/_route_table.py"
+SERVING = ROOT / "serving/src/clipsr_serving/route_table.py"
 TRAINING = ROOT / "training/src/clipsr_training/data/_route_table.py"
 
 
@@ -108,16 +110,20 @@ def backend(repository) -> TorchBackend:
     )
 
 
-def test_both_run_the_same_code():
-    assert GATEWAY.read_bytes() == TRAINING.read_bytes(), f"cp {GATEWAY.relative_to(ROOT)} {TRAINING.relative_to(ROOT)}"
+@pytest.mark.parametrize("copy", [SERVING, TRAINING], ids=lambda path: path.relative_to(ROOT).parts[0])
+def test_all_run_the_same_code(copy):
+    assert GATEWAY.read_bytes() == copy.read_bytes(), f"cp {GATEWAY.relative_to(ROOT)} {copy.relative_to(ROOT)}"
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_gateway_and_evaluation_choose_alike(name, repository, backend):
+def test_all_choose_alike(name, repository, backend):
     content, expected = FILES[name]
     width, height = Image.open(io.BytesIO(content)).size
     assert _choose_route(content, (height, width), Core(repository)) == expected
-    prepared = LocalBackend._prepare(backend, content, name, "auto")
+    image = read_image(content)
+    taken = read_manifest(repository).routes.choose(content, (image.height, image.width), lambda: np.asarray(image))
+    assert taken == expected
+    prepared = TorchBackend._prepare(backend, content, name, "auto")
     assert ("upscaled" if isinstance(prepared, Canvas) else "native") == expected
 
 

@@ -27,6 +27,7 @@ FORBIDDEN = [
     ("clipsr", "numpy"),
     ("clipsr", "tritonclient"),
     ("clipsr", "gradio"),
+    ("clipsr", "clipsr_serving"),
     ("clipsr_gateway", "torch"),
     ("clipsr_gateway", "lancedb"),
     ("clipsr_gateway", "clipsr_serving"),
@@ -35,7 +36,9 @@ FORBIDDEN = [
     ("clipsr_training", "clipsr_export"),
     ("clipsr_training", "clipsr"),
     ("clipsr_training", "onnxruntime"),
+    ("clipsr_training", "clipsr_serving"),
     ("clipsr_export", "clipsr_gateway"),
+    ("clipsr_export", "clipsr_serving"),
 ]
 
 
@@ -152,6 +155,7 @@ def test_training_reaches_each_other_back_end_through_one_module() -> None:
     source = REPO_ROOT / "training" / "src" / "clipsr_training"
     assert importers(source, "clipsr") == ["evaluation/_backends/grpc.py"]
     assert importers(source, "onnxruntime") == ["evaluation/_backends/onnx.py"]
+    assert importers(source, "clipsr_serving") == ["evaluation/_backends/onnx.py"]
 
 
 # The models and their checkpoints, through the packages' public names; not the training around them.

@@ -117,6 +117,7 @@ def test_the_public_names():
         "Limits",
         "Manifest",
         "ModelLoadError",
+        "ModelOutputError",
         "ServingError",
         "TextEncoderError",
         "read_manifest",

@@ -325,7 +325,7 @@ def test_single_images_become_pictures(folders, tmp_path, capsys):
         ({"--labels": "a,b,a"}, "each once"),
         ({"--device": "toaster"}, "cannot use the device 'toaster'"),
         ({"--compare": "nowhere"}, "no log at nowhere"),
-        ({"--backend": "onnx", "--repository": "docs"}, "no manifest.json in docs; export a model first"),
+        ({"--backend": "onnx", "--repository": "docs"}, "docs/manifest.json is missing; run `make export`"),
         ({"--backend": "grpc", "--url": "127.0.0.1:9"}, "the service at 127.0.0.1:9 can't be asked"),
     ],
 )

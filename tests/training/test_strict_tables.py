@@ -302,3 +302,20 @@ def test_numbers_are_named_on_the_command_line(tmp_path, monkeypatch, repo_root)
     assert eval_main(command) == 1
     assert eval_main([*command, "--labels", "fox,cat"]) == 0
     assert list(json.loads((tmp_path / "report" / "report.json").read_text("utf-8"))["per_class"]) == ["fox", "cat"]
+
+
+@pytest.mark.parametrize(
+    ("header", "options", "phrases"),
+    [
+        ("image,label,other", {}, ("cat", "dog")),
+        ("image,label,caption", {}, ("a cat", "a dog")),
+        ("image,label,caption", {"label_column": "label"}, ("cat", "dog")),
+        ("image,label,caption", {"caption_column": "caption"}, ("a cat", "a dog")),
+        ("image,kind,caption", {"label_column": "kind"}, ("cat", "dog")),
+    ],
+)
+def test_a_csv_file_holds_captions_or_labels(folder, header, options, phrases):
+    table = write(folder / "table.csv", f"{header}\ni0.png,cat,a cat\ni1.png,dog,a dog\n")
+    source = read_pairs(table, options=SetOptions(split="train", **options))
+    assert source.phrases == phrases
+    assert source.has_classes == (phrases == ("cat", "dog"))

@@ -1,6 +1,6 @@
 """Which route an image takes by itself: the table that a manifest holds, and what it asks of an image.
 
-The gateway and the evaluation have a copy each, as each is installed by itself; a test holds the copies together.
+Gateway, serving and evaluation have a copy each, as each is installed by itself; a test holds the copies together.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from clipsr_serving.errors import (
     InputError,
     LaunchError,
     ModelLoadError,
+    ModelOutputError,
     ServingError,
     TextEncoderError,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "Limits",
     "Manifest",
     "ModelLoadError",
+    "ModelOutputError",
     "ServingError",
     "TextEncoderError",
     "read_manifest",

@@ -5,6 +5,7 @@ ServingError
 ├── ArtifactError       a file that export writes is missing or contradicts itself: run `make export`
 ├── ModelLoadError      a model cannot be served the way its config.pbtxt says: change the config or the file
 ├── TextEncoderError    text_encoder did not answer: try again, or look into Triton's log
+├── ModelOutputError    a model gives numbers that are none: export one whose weights are sound
 └── LaunchError         clipsr-serve cannot do what was asked: the sentence ends in the cure
 """
 
@@ -15,6 +16,7 @@ __all__ = [
     "InputError",
     "LaunchError",
     "ModelLoadError",
+    "ModelOutputError",
     "ServingError",
     "TextEncoderError",
 ]
@@ -50,6 +52,10 @@ class ModelLoadError(ServingError):
 
 class TextEncoderError(ServingError):
     """The call of text_encoder failed; the request may succeed when tried again."""
+
+
+class ModelOutputError(ServingError):
+    """A model's outputs are not finite."""
 
 
 class LaunchError(ServingError):

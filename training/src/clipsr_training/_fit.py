@@ -17,6 +17,7 @@ from typing import Any
 import lightning
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -41,7 +42,8 @@ class FitOptions:
         resume: continue from `output/last.ckpt`.
         seed: of weights, data order and augmentation.
         precision: Lightning's precision string.
-        devices: number of devices, or "auto".
+        devices: number of devices of each machine, or "auto".
+        nodes: machines; on each of several, torchrun runs the same command.
         n_workers: data loader processes.
     """
 
@@ -50,6 +52,7 @@ class FitOptions:
     seed: int = 0
     precision: str = "bf16-mixed"
     devices: str = "auto"
+    nodes: int = 1
     n_workers: int = 1
 
     def seed_everything(self) -> None:
@@ -212,12 +215,16 @@ def _require_trainer(options: FitOptions, max_epochs: int = 1, accumulate: int =
 
 
 def _make_trainer(options: FitOptions, max_epochs: int, accumulate: int) -> Trainer:
+    if options.nodes > 1 and not TorchElasticEnvironment.detect():
+        # Lightning would wait for the others for half an hour.
+        raise ValueError(f"{options.nodes} machines need torchrun on each of them, which says where the others are")
     return Trainer(
         max_epochs=max_epochs,
         accumulate_grad_batches=accumulate,
         precision=options.precision,  # pyright: ignore[reportArgumentType] (Lightning checks the string)
         accelerator="auto",
         devices=options.devices,
+        num_nodes=options.nodes,
         plugins=[AtomicCheckpointIO()],
         default_root_dir=options.output,
         logger=TensorBoardLogger(options.output, name="", version="logs"),

@@ -18,7 +18,7 @@ from clipsr.cli._classify.screen import classify_to_screen
 from clipsr.cli._classify.stream import Job
 from clipsr.cli._connection import connect, connection_options
 from clipsr.cli._csv import csv_safe_option
-from clipsr.cli._exits import ExitCode, QuietGroup, report, report_unwritable
+from clipsr.cli._exits import ExitCode, QuietGroup, run_group
 from clipsr.cli._info import print_info, to_json
 from clipsr.cli._inputs import STDIN
 from clipsr.cli._library.commands import library
@@ -59,18 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     open_missing_streams()
     configure_stream(sys.stdout)
     configure_stream(sys.stderr)
-    try:
-        return cli.main(args=arguments, prog_name="clipsr-client", standalone_mode=False)
-    except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx else "clipsr-client"
-        report(f"{error.format_message()}\nTry `{command} --help`.")
-        return ExitCode.USAGE
-    except click.Abort:  # interrupted before a command had begun
-        return ExitCode.INTERRUPTED
-    except OSError as error:  # --help or --version could not be written
-        return report_unwritable(error)
-    except SystemExit:  # click's way to end when the reader of --help is gone
-        return ExitCode.BROKEN_PIPE
+    return run_group(cli, arguments, command="clipsr-client")
 
 
 def _check_scale(ctx: click.Context, parameter: click.Parameter, scale: float | None) -> float | None:

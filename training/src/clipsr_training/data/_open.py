@@ -6,7 +6,7 @@ from pathlib import Path
 
 from clipsr_training.data import _imagenet
 from clipsr_training.data._columns import SetOptions
-from clipsr_training.data._delimited import open_captions, open_labels
+from clipsr_training.data._delimited import open_labels, open_pairs
 from clipsr_training.data._folders import open_class_folders
 from clipsr_training.data._image_set import CaptionedImages, ImageSet, require_every_class
 from clipsr_training.data._shards import find_shards, open_shards
@@ -71,7 +71,7 @@ def _open(spec: str, options: SetOptions, *, or_captions: bool) -> ImageSet | Ca
         if ending == ".parquet":
             return open_parquet(path, options, or_captions=or_captions)
         if ending in {".csv", ".tsv"}:
-            return open_captions(path, options) if or_captions else open_labels(path, options)
+            return open_pairs(path, options) if or_captions else open_labels(path, options)
         if ending == ".tar":
             return open_shards(path, [path], options, or_captions=or_captions)
         raise ValueError(f"{path}: expected .parquet, .csv, .tsv, .tar or a folder")

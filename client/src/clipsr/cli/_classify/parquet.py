@@ -30,16 +30,21 @@ def write(file: BinaryIO, records: Iterable[Record]) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    arrow: Any = importlib.import_module("pyarrow")  # it has no types
     parquet: Any = importlib.import_module("pyarrow.parquet")
-    schema = _make_schema(arrow)
-    rows = map(_to_row, records)
-    with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
-        while batch := list(islice(rows, _ROWS)):
-            writer.write_table(arrow.Table.from_pylist(batch, schema=schema))
+    remaining = iter(records)
+    with parquet.ParquetWriter(file, _make_schema(), compression="zstd") as writer:
+        while batch := list(islice(remaining, _ROWS)):
+            writer.write_table(make_table(batch))
 
 
-def _make_schema(arrow: Any) -> Any:
+def make_table(records: Iterable[Record]) -> Any:
+    """Return a pyarrow.Table of one row a record."""
+    arrow: Any = importlib.import_module("pyarrow")  # it has no types
+    return arrow.Table.from_pylist(list(map(_to_row, records)), schema=_make_schema())
+
+
+def _make_schema() -> Any:
+    arrow: Any = importlib.import_module("pyarrow")
     text, number = arrow.string(), arrow.float32()
     prediction = arrow.struct([("label", text), ("cosine", number), ("probability", number)])
     warning = arrow.struct([("reason", text), ("message", text), ("field", text)])
