@@ -23,7 +23,7 @@ def write_once(
     kept: Path,
     module: nn.Module,
     inputs: Mapping[str, Tensor],
-    output: str,
+    outputs: Sequence[str],
     path: Path,
     dynamic_axes: Mapping[str, Mapping[int, str]],
     *,
@@ -35,11 +35,11 @@ def write_once(
         for name, tensor in inputs.items()
     ]
     module.eval()
-    key = digest_modules(module, facts=repr((_settings(module), kinds, output, inner)))
+    key = digest_modules(module, facts=repr((_settings(module), kinds, tuple(outputs), inner)))
     if (kept / key).exists():
         shutil.copyfile(kept / key, path)
         return
-    write_onnx(module, inputs, output, path, dynamic_axes, inner=inner)
+    write_onnx(module, inputs, outputs, path, dynamic_axes, inner=inner)
     if path.stat().st_size <= _MOST_BYTES:
         with tempfile.NamedTemporaryFile(dir=kept, delete=False) as file:
             file.write(path.read_bytes())

@@ -161,7 +161,7 @@ def test_training_reaches_each_other_back_end_through_one_module() -> None:
 # The models and their checkpoints, through the packages' public names; not the training around them.
 # Data and evaluation: quantization calibrates on images, and says what they are embedded as. Ctrl-C and SIGTERM end
 # the commands of both rooms alike.
-PUBLIC_FOR_EXPORT = {"adapt", "clip", "data", "evaluation", "interrupts", "liif", "prompts"}
+PUBLIC_FOR_EXPORT = {"adapt", "clip", "controller", "data", "evaluation", "interrupts", "liif", "prompts"}
 
 
 def not_for_export(modules: set[str]) -> list[str]:

@@ -116,7 +116,7 @@ def export_upscaler(plan: UpscalerPlan) -> float:
     with named_when_unwritable(plan.output), staging_folder(beside) as folder:
         path = folder / "upscaler.onnx"
         example = {name: torch.from_numpy(array) for name, array in next(_inputs(plan)).items()}
-        write_onnx(graph, example, "sr", path, axes)
+        write_onnx(graph, example, ("sr",), path, axes)
         _describe(path, plan.upscaler)
         difference = check_graph("upscaler", graph, path, _inputs(plan))
         path.replace(plan.output)

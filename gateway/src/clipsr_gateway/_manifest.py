@@ -44,6 +44,7 @@ class Manifest:
         embed_dim: D, width of an embedding.
         context_length: tokens that the text encoder reads.
         upscale_models: by the recipe's number on the wire.
+        degradation_kinds: what the robust encoder tells apart; empty where there is none.
         default_templates: "@" and the name of a template set.
         label_sets: labels by name.
         template_sets: templates by name, each with one "{}".
@@ -57,6 +58,7 @@ class Manifest:
     embed_dim: int
     context_length: int
     upscale_models: Mapping[types_pb2.UpscaleRecipe, UpscaleModel]
+    degradation_kinds: tuple[str, ...]
     default_templates: str
     label_sets: Mapping[str, tuple[str, ...]]
     template_sets: Mapping[str, tuple[str, ...]]
@@ -102,6 +104,7 @@ def load_manifest(repository: Path, *, limits: Limits | None = None) -> Manifest
         embed_dim=document.image_encoder.embed_dim,
         context_length=document.text_encoder.context_length,
         upscale_models=_upscale_models(document),
+        degradation_kinds=_degradation_kinds(document),
         default_templates=document.default_templates,
         label_sets=document.label_sets,
         template_sets=document.template_sets,
@@ -148,6 +151,10 @@ class _PictureUpscaler(Strict):
     receptive_field_px: Annotated[int, Field(ge=0)]
 
 
+class _RobustEncoder(Strict):
+    kinds: Annotated[tuple[_Text, ...], Field(min_length=1)]
+
+
 class _Scoring(Strict):
     function: Literal["softmax", "sigmoid"]
     logit_scale: float
@@ -186,6 +193,7 @@ class _Document(Strict):
     artifacts: dict[str, _Artifact]
     route_rules: tuple[_RouteRule, ...] = ()
     upscale_recipes: dict[str, _PictureUpscaler] | None = None
+    robust_encoder: _RobustEncoder | None = None
 
     @field_validator("default_templates")
     @classmethod
@@ -228,6 +236,10 @@ def _upscale_models(document: _Document) -> Mapping[types_pb2.UpscaleRecipe, Ups
     }
 
 
+def _degradation_kinds(document: _Document) -> tuple[str, ...]:
+    return () if document.robust_encoder is None else document.robust_encoder.kinds
+
+
 def _route_table(document: _Document) -> RouteTable:
     return RouteTable.make(document.native_min_side_px, [rule.model_dump() for rule in document.route_rules])
 
@@ -258,6 +270,7 @@ def _model_info(document: _Document) -> classifier_pb2.ModelInfo:
         native_min_side_px=document.native_min_side_px,
         route_rules=_route_rules(document),
         upscale_recipes=sorted(_upscale_models(document)),
+        degradation_kinds=_degradation_kinds(document),
         logit_scale=document.scoring.logit_scale,
         logit_bias=document.scoring.logit_bias,
         scoring_function=document.scoring.function,

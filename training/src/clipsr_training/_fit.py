@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import torch
@@ -24,6 +24,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
+from torch.utils.data import Dataset, DistributedSampler
 
 from clipsr_training._files import lock_folder, make_output_folder, replacing, to_json, writing
 from clipsr_training._identity import first_difference
@@ -155,6 +156,26 @@ def open_run(options: FitOptions) -> Iterator[None]:
         os.close(lock)
 
 
+def of_all_devices(module: LightningModule, features: Tensor) -> Tensor:
+    """Join [n, ...] of each device to [N * n, ...], in the order of the devices.
+
+    Every device computes the whole loss, so gradients come back N-fold to where features were computed; averaging
+    over the devices then gives those of one device with the whole batch.
+    """
+    if module.trainer.world_size == 1:
+        return features
+    return cast("Tensor", module.all_gather(features, sync_grads=features.requires_grad)).flatten(0, 1)
+
+
+def deal_out(module: LightningModule, dataset: Dataset[Any]) -> DistributedSampler[Any]:
+    """Return a sampler that deals a dataset out to the devices in its order, so that a step sees what one device would.
+
+    Lightning's own shuffles.
+    """
+    trainer = module.trainer
+    return DistributedSampler(dataset, num_replicas=trainer.world_size, rank=trainer.global_rank, shuffle=False)
+
+
 def fit(
     module: LightningModule,
     options: FitOptions,
@@ -237,7 +258,7 @@ def _make_trainer(options: FitOptions, max_epochs: int, accumulate: int) -> Trai
         ],
         log_every_n_steps=20,
         reload_dataloaders_every_n_epochs=1,
-        # Our loaders seed each sample by its index; a sampler of Lightning's would reorder them.
+        # Of validation; training data have samplers of their own, as Lightning's would reorder them.
         use_distributed_sampler=True,
         enable_model_summary=False,
     )

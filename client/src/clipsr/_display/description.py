@@ -30,6 +30,8 @@ def describe_model(info: ModelInfo) -> Iterator[tuple[str, str]]:
     if info.upscale_recipes:
         yield "upscale recipes", ", ".join(info.upscale_recipes)
     yield "route", _describe_route(info)
+    if info.degradation_kinds:
+        yield "encoder robust", f"tells apart {', '.join(info.degradation_kinds)}"
     yield "text encoder", f"the first {info.context_length} tokens of a text"
     yield "probability", f"{info.scoring_function} of the cosines at scale {info.logit_scale:g}{bias}"
     yield "default templates", info.default_templates

@@ -87,6 +87,13 @@ def add_clip_options(parser: argparse.ArgumentParser) -> None:
         help="LIIF weights for such pictures of unknown origin, of clipsr-train liif --recipe robust (absent: this "
         "recipe is not offered)",
     )
+    parser.add_argument(
+        "--controller",
+        type=Path,
+        metavar="FOLDER|FILE",
+        help="add an encoder for damaged images: a folder of clipsr-train controller, trained for this model, or a "
+        "DA-CLIP checkpoint, which is the model, too (absent: the encoder robust is not offered)",
+    )
     parser.add_argument("--name", help="name of the model in the manifest (default: the checkpoint's)")
     parser.add_argument(
         "--native-min-side",

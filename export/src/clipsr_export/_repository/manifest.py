@@ -81,6 +81,13 @@ class PictureUpscaler(_Model):
     """Pixels around a box that decide its content."""
 
 
+class RobustEncoder(_Model):
+    """What embeds damaged images as undamaged ones, and says what is wrong with them."""
+
+    kinds: Annotated[tuple[Text, ...], Field(min_length=1)]
+    """What it tells apart, in the order of `degradation_cosine`; `clean` is an image with no damage."""
+
+
 class Scoring(_Model):
     """Probability = function(logit_scale * cosine + logit_bias)."""
 
@@ -169,6 +176,8 @@ class Manifest(_Model):
     """Which route small images take, as measured; those that no rule names skip super-resolution."""
     upscale_recipes: dict[Recipe, PictureUpscaler] | None = None
     """What renders pictures for people; absent where `upscale` does so and there is no other recipe than clean."""
+    robust_encoder: RobustEncoder | None = None
+    """Absent where no controller was exported."""
     default_templates: Text
     """`@` and the name of a template set."""
     template_sets: NamedTexts

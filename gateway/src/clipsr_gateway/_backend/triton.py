@@ -20,7 +20,7 @@ from tritonclient.utils import InferenceServerException
 
 from clipsr_gateway._backend.coalescer import RequestCoalescer
 from clipsr_gateway._backend.outputs import read_bool, read_float, read_pixels
-from clipsr_gateway._backend.protocol import Fit, Route, Similarities, TextEmbeddings
+from clipsr_gateway._backend.protocol import Encoder, Fit, Route, Similarities, TextEmbeddings
 from clipsr_gateway._tracing import outgoing_headers
 from clipsr_gateway.errors import (
     BackendFaultError,
@@ -36,6 +36,10 @@ MODELS: dict[Route, str] = {"upscaled": "classify", "native": "classify_native"}
 
 # The same with `image_embedding` and `pixels`; Triton wants all outputs of these to be asked for.
 DETAILED_MODELS: dict[Route, str] = {"upscaled": "classify_detailed", "native": "classify_native_detailed"}
+
+# Of either, with `robust_encoder` in the place of `image_encoder`; `degradation_*` must be asked for, too.
+_ROBUST_SUFFIX = "_robust"
+_DEGRADATION_OUTPUTS = ("degradation_cosine", "degradation_probability")
 
 # Their first parts.
 EMBED_IMAGE_MODELS: dict[Route, str] = {"upscaled": "embed_image", "native": "embed_image_native"}
@@ -259,22 +263,25 @@ class TritonLabels:
         request_id: str,
         timeout_s: float | None,
         size_hw: tuple[int, int] | None = None,
+        encoder: Encoder = "plain",
         wants_embedding: bool = False,
         wants_pixels: bool = False,
         wants_cut: bool = False,
     ) -> Similarities:
         """Run one ensemble on one image; see EncodedLabels.classify."""
-        is_detailed = wants_embedding or wants_pixels
+        is_detailed, is_robust = wants_embedding or wants_pixels, encoder == "robust"
+        model_name = (DETAILED_MODELS if is_detailed else MODELS)[route] + (_ROBUST_SUFFIX if is_robust else "")
 
         async def send(images: Sequence[bytes]) -> list[Similarities]:
             count = len(images)
             result = await self._connection.infer(
-                DETAILED_MODELS[route] if is_detailed else MODELS[route],
+                model_name,
                 inputs=[*_image_inputs(images, fit), *self._make_inputs(count)],
                 outputs=[
                     *("cosine", "probability"),
                     *(("label_is_cut",) if wants_cut else ()),
                     *(("image_embedding", "pixels") if is_detailed else ()),
+                    *(_DEGRADATION_OUTPUTS if is_robust else ()),
                 ],
                 request_id=request_id,
                 timeout_s=timeout_s,
@@ -284,6 +291,7 @@ class TritonLabels:
             embedding = read_float(result, "image_embedding", rank=1, count=count) if wants_embedding else None
             pixels = read_pixels(result, count=count) if wants_pixels else None
             is_cut = read_bool(result, "label_is_cut", count=count) if wants_cut else None
+            damage = [read_float(result, name, rank=1, count=count) for name in _DEGRADATION_OUTPUTS if is_robust]
             return [
                 Similarities(
                     cosine=cosine[row],
@@ -291,13 +299,15 @@ class TritonLabels:
                     image_embedding=None if embedding is None else embedding[row],
                     pixels=None if pixels is None else pixels[row],
                     label_is_cut=None if is_cut is None else is_cut[row],
+                    degradation_cosine=damage[0][row] if damage else None,
+                    degradation_probability=damage[1][row] if damage else None,
                 )
                 for row in range(count)
             ]
 
         if not _may_share(size_hw):
             return (await send([image]))[0]
-        key = (request_id, route, fit, size_hw, wants_embedding, wants_pixels, wants_cut)
+        key = (request_id, model_name, fit, size_hw, wants_embedding, wants_pixels, wants_cut)
         return await self._coalescer.submit(key, image, send, max_items=self._max_group)
 
     def _make_inputs(self, count: int) -> list[InferInput]:

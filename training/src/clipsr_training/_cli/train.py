@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from clipsr_training._cli import adapt, backbone, draw, edit, restorer
+from clipsr_training._cli import adapt, backbone, controller, draw, edit, restorer
 from clipsr_training._cli.arguments import (
     PREPROCESS_HELP,
     HelpFormatter,
@@ -72,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_liif(commands)
     _add_clip(commands)
     adapt.add(commands)
+    controller.add(commands)
     _add_average(commands)
     restorer.add(commands)
     draw.add(commands)

@@ -17,6 +17,7 @@ from clipsr_training import prompts
 from clipsr_training._identity import digest_modules
 from clipsr_training.clip import ClipCheckpoint
 from clipsr_training.clip._preprocess import Fitting, make_preprocess, planar
+from clipsr_training.controller import ControlledClip, Controller
 from clipsr_training.data import decode
 from clipsr_training.data._route_table import RouteTable
 from clipsr_training.evaluation._backends.base import LocalBackend, Scoring, require_finite, resolve_templates
@@ -41,6 +42,7 @@ class TorchBackend(LocalBackend):
         precision: "fp32", or "bf16" for autocast of the encoders; images are rendered in fp32 always.
         routes: which route images take by themselves; None lets the shorter side decide, at the checkpoint's
             `clipsr_cfg` or half of R.
+        controller: steers the image tower, unless it says that an image is clean.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class TorchBackend(LocalBackend):
         device: str = "cpu",
         precision: str = "fp32",
         routes: RouteTable | None = None,
+        controller: Controller | None = None,
     ) -> None:
         default_side = clip.config.get("clipsr_cfg", {}).get("native_min_side_px", clip.image_size_px // 2)
         bias = clip.logit_bias
@@ -68,12 +71,13 @@ class TorchBackend(LocalBackend):
         self._name = name
         # Equal weights behind another resize, or with another scale, are another model.
         facts = json.dumps([clip.config, asdict(self.routes)], sort_keys=True, allow_nan=False)
-        self._digest = digest_modules(clip.model, upscaler, facts=facts)
+        self._digest = digest_modules(clip.model, upscaler, controller, facts=facts)
         self._precision = precision
         try:
             self._device = torch.device(device)
             self._model = clip.model.to(self._device)
             self._upscaler = None if upscaler is None else upscaler.to(self._device)
+            self._controller = None if controller is None else controller.to(self._device)
         except (RuntimeError, AssertionError) as error:
             raise ValueError(f"cannot use the device {device!r}: {str(error).splitlines()[0]}") from error
         self._clip = clip
@@ -145,9 +149,12 @@ class TorchBackend(LocalBackend):
     @torch.inference_mode()
     def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
         """Map pixels uint8 [N, 3, R, R] to L2-normalized embeddings float32 [N, D]."""
-        images = torch.from_numpy(pixels).to(self._device).float() / 255
+        images = (torch.from_numpy(pixels).to(self._device).float() / 255 - self._mean) / self._std
         with self._autocast():
-            features = self._clip.encode_image((images - self._mean) / self._std)
+            if self._controller is None:
+                features = self._clip.encode_image(images)
+            else:
+                features = ControlledClip(clip=self._clip, controller=self._controller).encode(images).content
         return _normalized(features)
 
     @torch.inference_mode()
