@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from clipsr_export._errors import ExportError
 from clipsr_export._graphs.check import check_graph
 from clipsr_export._graphs.onnx import write_onnx
-from clipsr_export._repository.replace import named_when_unwritable, staging_folder
+from clipsr_export._repository.replace import named_when_unwritable, require_folder, staging_folder
 from clipsr_training.data import read_image
 from clipsr_training.liif import Upscaler, describe_upscaler
 
@@ -104,6 +104,7 @@ def export_upscaler(plan: UpscalerPlan) -> float:
     """
     if plan.output.is_dir():
         raise IsADirectoryError(f"{plan.output} is a folder; name the ONNX file to write")
+    require_folder(plan.output.parent)
     try:
         plan.output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

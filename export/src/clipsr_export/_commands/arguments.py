@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from pathlib import Path
@@ -27,17 +28,23 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 def positive(text: str) -> int:
     """Read a whole number of at least 1."""
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
     return value
 
 
 def cosine(text: str) -> float:
     """Read a number from -1 to 1."""
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not -1 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must be from -1 to 1, not {text}")
+        raise argparse.ArgumentTypeError(f"must be a number from -1 to 1, not {text!r}")
     return value
 
 

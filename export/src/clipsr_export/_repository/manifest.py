@@ -231,12 +231,10 @@ def read_manifest(repository: Path) -> Manifest:
 
 
 def write_manifest(repository: Path, manifest: Manifest) -> None:
-    """Write the manifest in one step: a reader sees the old one or the new one."""
+    """Write the manifest into a copy of a repository (`replaced`), with which it shares no file."""
     path = repository / NAME
-    staged = path.with_name(f".{NAME}")
-    document = manifest.model_dump(mode="json", exclude_none=True)
-    staged.write_text(to_json(document), encoding="utf-8")
-    staged.replace(path)
+    path.unlink(missing_ok=True)
+    path.write_text(to_json(manifest.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
 
 
 def schema() -> str:

@@ -41,6 +41,13 @@ def plain_warnings(command: str) -> Iterator[None]:
         yield
 
 
+def describe(error: Exception) -> str:
+    """Return what an error says: where Python puts a number before the system's reason, the file instead."""
+    if isinstance(error, OSError) and error.strerror is not None and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
 def parse_labels(text: str) -> tuple[str, ...]:
     """Read the labels of "a,b,c", or of "@name" for a published set; ValueError for anything else."""
     if text.startswith("@"):

@@ -14,6 +14,7 @@ from clipsr_training._cli import adapt, backbone, controller, draw, edit, restor
 from clipsr_training._cli.arguments import (
     PREPROCESS_HELP,
     HelpFormatter,
+    describe,
     parse_labels,
     plain_warnings,
     positive,
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with interrupted_by_sigterm(), plain_warnings("clipsr-train"):
             path = arguments.run(arguments)
     except (OSError, ValueError) as error:
-        print(f"clipsr-train: {error}", file=sys.stderr)
+        print(f"clipsr-train: {describe(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interruption:
         print(f"clipsr-train: {str(interruption) or 'interrupted'}", file=sys.stderr)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
+import joblib
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,9 +19,9 @@ from clipsr_training.clip import ClipCheckpoint
 from clipsr_training.clip._preprocess import Fitting, make_preprocess, planar
 from clipsr_training.controller import ControlledClip, Controller
 from clipsr_training.data import decode
+from clipsr_training.data._route_table import RouteTable
 from clipsr_training.evaluation._backends.base import LocalBackend, Scoring, require_finite, resolve_templates
 from clipsr_training.evaluation._backends.pixels import Canvas, Route, make_canvas
-from clipsr_training.evaluation._backends.route_table import RouteTable
 from clipsr_training.liif import Upscaler
 from clipsr_training.liif._upscaler import to_uint8
 
@@ -67,7 +67,7 @@ class TorchBackend(LocalBackend):
         self.routes = routes or RouteTable(native_min_side_px=default_side)
         self._fitting = Fitting.of(clip.config.get("preprocess_cfg", {}))
         self._preprocess = make_preprocess(clip.image_size_px, self._fitting)
-        self._pool = ThreadPoolExecutor(os.cpu_count())
+        self._pool = ThreadPoolExecutor(joblib.cpu_count())
         self._name = name
         # Equal weights behind another resize, or with another scale, are another model.
         facts = json.dumps([clip.config, asdict(self.routes)], sort_keys=True, allow_nan=False)
