@@ -38,7 +38,8 @@ MANIFEST := model_repository/manifest.json
 # What is exported without ARGS: checkpoints/, and an int8 image encoder calibrated on the sample photos.
 BUNDLED := --int8 samples
 EXPORTED_FROM := $(shell find checkpoints export/src samples -type f -not -name '*.pyc' 2> /dev/null)
-GENERATED := $(MANIFEST) model_repository/upscale_* model_repository/denoise model_repository/restore \
+GENERATED := $(MANIFEST) model_repository/upscale_* model_repository/robust_encoder model_repository/*_robust \
+	model_repository/denoise model_repository/restore \
 	model_repository/*/1/model.onnx model_repository/*/1/model.onnx.data \
 	model_repository/*/1/model.int8.onnx model_repository/*/1/*.plan model_repository/tensorrt.json \
 	model_repository/text_encoder/tokenizer.json model_repository/similarity/text_banks

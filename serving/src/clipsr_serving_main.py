@@ -14,6 +14,7 @@ from types import FrameType
 from typing import NoReturn
 
 _INTERRUPTED = 128 + signal.SIGINT
+_DEFAULTS = (signal.default_int_handler, signal.SIG_DFL)
 
 
 def serve() -> int:
@@ -21,20 +22,21 @@ def serve() -> int:
     return _run("clipsr-serve", "clipsr_serving.launcher")
 
 
-def _run(command: str, module: str) -> int:
-    """Import a module and run its `main`; return the exit code."""
+def _run(command: str, module: str, signals: tuple[signal.Signals, ...] = (signal.SIGINT,)) -> int:
+    """Import a module, which signals end in one line, and run its `main`; return the exit code."""
 
     def leave(number: int, frame: FrameType | None) -> NoReturn:
         # At once: nothing has begun that must be ended, and an exception could come up anywhere in foreign code.
         _report_interrupt(command)
         os._exit(_INTERRUPTED)
 
-    is_heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # and not ignored, as by nohup
-    if is_heeded:
-        signal.signal(signal.SIGINT, leave)
+    before = {number: signal.getsignal(number) for number in signals}
+    heeded = [number for number in signals if before[number] in _DEFAULTS]  # and not ignored, as by nohup
+    for number in heeded:
+        signal.signal(number, leave)
     main = import_module(module).main
-    if is_heeded:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in heeded:
+        signal.signal(number, before[number])
     try:
         return main()
     except KeyboardInterrupt:

@@ -36,6 +36,7 @@ from clipsr.v1 import (
 
 MODEL_DIGEST = "sha256:" + "ab" * 32
 INPUT_HW = (32, 48)
+DAMAGE = (("low-light", 0.75), ("clean", 0.25))
 
 
 def model_info() -> classifier_pb2.ModelInfo:
@@ -333,6 +334,7 @@ class FakeService(
             types_pb2.Prediction(label=label, cosine=0.3 - index / 64, probability=0.5 ** (index + 1))
             for index, label in enumerate(labels[: options.top_k or len(labels)])
         ]
+        is_robust = options.encoder == types_pb2.ENCODER_ROBUST
         return classifier_pb2.ClassifyResult(
             classification=classifier_pb2.Classification(
                 predictions=predictions,
@@ -343,6 +345,10 @@ class FakeService(
                 none_of_these=options.none_of_these.min_cosine > 0.3,
                 embedding=[0.6, 0.8] if options.return_embedding else [],
                 encoder_input=b"png of " + content if options.return_encoder_input else b"",
+                encoder=types_pb2.ENCODER_ROBUST if is_robust else types_pb2.ENCODER_PLAIN,
+                degradations=[types_pb2.Degradation(kind=kind, cosine=0.5, probability=p) for kind, p in DAMAGE]
+                if is_robust
+                else [],
             )
         )
 

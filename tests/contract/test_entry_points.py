@@ -45,7 +45,7 @@ INTERRUPT = """
 class Interrupting:
     def find_spec(self, name, path=None, target=None):
         if name.startswith("clipsr") and not name.endswith("_main"):
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.{name})
             {then}
 sys.meta_path.insert(0, Interrupting())
 """
@@ -58,13 +58,19 @@ def test_there_are_commands():
 
 @pytest.mark.parametrize("command", sorted(scripts()))
 def test_an_interrupted_import_ends_in_one_line(command):
-    ended = run(command, INTERRUPT.format(then=""))
+    ended = run(command, INTERRUPT.format(name="SIGINT", then=""))
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", f"{command}: interrupted\n")
+
+
+@pytest.mark.parametrize("command", ["clipsr-eval", "clipsr-export", "clipsr-train"])
+def test_sigterm_ends_an_import_as_it_ends_the_command_later(command):
+    ended = run(command, INTERRUPT.format(name="SIGTERM", then=""))
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", f"{command}: interrupted\n")
 
 
 def test_an_ignored_interrupt_stays_ignored():
     """As in a script's background jobs and under nohup."""
-    before = "signal.signal(signal.SIGINT, signal.SIG_IGN)" + INTERRUPT.format(then="sys.exit(7)")
+    before = "signal.signal(signal.SIGINT, signal.SIG_IGN)" + INTERRUPT.format(name="SIGINT", then="sys.exit(7)")
     assert run("clipsr-serve", before).returncode == 7
 
 

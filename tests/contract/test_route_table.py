@@ -23,7 +23,7 @@ from clipsr_training.evaluation._backends.torch import TorchBackend
 ROOT = Path(__file__).resolve().parents[2]
 GATEWAY = ROOT / "gateway/src/clipsr_gateway/_route_table.py"
 SERVING = ROOT / "serving/src/clipsr_serving/route_table.py"
-TRAINING = ROOT / "training/src/clipsr_training/evaluation/_backends/route_table.py"
+TRAINING = ROOT / "training/src/clipsr_training/data/_route_table.py"
 
 
 class Core:

@@ -175,9 +175,8 @@ def test_official_checkpoints_export_at_a_fixed_size(tmp_path, golden_dir, name)
         "box": np.array([[0, 0, side, side], [0.5, 1.25, side - 2, side - 3.5]], np.float32),
     }
     axes = {"canvas": {0: "batch", 2: "height", 3: "width"}, "box": {0: "batch"}}
-    write_onnx(
-        graph, {key: torch.from_numpy(value) for key, value in sample.items()}, "pixels", path, axes, inner=["features"]
-    )
+    example = {key: torch.from_numpy(value) for key, value in sample.items()}
+    write_onnx(graph, example, ("pixels",), path, axes, inner=["features"])
     assert "GridSample" not in {node.op_type for node in onnx.load(path).graph.node}
     assert check_graph("upscale", graph, path, [sample]) <= LEVELS
     (pixels,) = onnxruntime.InferenceSession(path).run(None, sample)

@@ -234,6 +234,7 @@ class FakeLabels:
         request_id: str,
         timeout_s: float | None,
         size_hw: tuple[int, int] | None = None,
+        encoder: str = "plain",
         wants_embedding: bool = False,
         wants_pixels: bool = False,
         wants_cut: bool = False,
@@ -242,7 +243,7 @@ class FakeLabels:
         backend.calls.append(
             {
                 **{"image": image, "fit": fit, "route": route, "request_id": request_id, "timeout_s": timeout_s},
-                "wants_cut": wants_cut,
+                **{"wants_cut": wants_cut, "encoder": encoder},
             }
         )
         if request_id.startswith("canary"):

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
 from clipsr import Classification, Client, FailedImage, InvalidRequestError
 from clipsr.local import Classifier
 from tests.tolerances import COSINE, IN_PROCESS_COSINE
+
+BATCH = [sys.executable, "-c", "import sys; from clipsr_client_main import batch; sys.exit(batch())"]
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +86,29 @@ def test_embeddings_are_the_services(client: Client, classifier, images):
         for served, local in zip(there, here, strict=True):
             assert np.dot(local.values, served.values) >= 1 - COSINE
             assert local.model_digest == served.model_digest
+
+
+@pytest.mark.timeout(900)  # starts Ray twice
+def test_bulk_by_the_models_is_bulk_by_the_service(service, repo_root, images, tmp_path):
+    folder, found = tmp_path / "images", []
+    folder.mkdir()
+    for number, image in enumerate(images):
+        if isinstance(image, bytes) or image.is_file():
+            (folder / f"{number:02}.png").write_bytes(image if isinstance(image, bytes) else image.read_bytes())
+    for name, models in {
+        "service": ["--url", service.url],
+        "models": ["--repository", str(repo_root / "model_repository"), "--profile", "cpu-onnx"],
+    }.items():
+        options = ["--labels", "@cifar10", "--output", str(tmp_path / name), "--partition-size", "20", *models]
+        done = subprocess.run([*BATCH, "classify", str(folder), *options], timeout=400, check=False)
+        assert done.returncode == 1
+        found.append(pyarrow.parquet.read_table(tmp_path / name).to_pylist())
+    assert len(found[0]) == len(found[1]) == len(images) - 1
+    for served, local in zip(*found, strict=True):
+        same = ("path", "status", "reason", "label", "route", "input_height", "input_width", "model")
+        assert {name: local[name] for name in same} == {name: served[name] for name in same}
+        if served["status"] == "OK":
+            assert local["cosine"] == pytest.approx(served["cosine"], abs=IN_PROCESS_COSINE)
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,7 @@ def test_training_reaches_each_other_back_end_through_one_module() -> None:
 PUBLIC_FOR_EXPORT = {
     "adapt",
     "clip",
+    "controller",
     "data",
     "degradation",
     "evaluation",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -169,16 +167,11 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.mark.usefixtures("_short_segments")
 @pytest.mark.parametrize("tune", ["upscaler", "tower"])
-def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tune, command, tmp_path):
+def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(forks, tune, command, tmp_path):
     options = ("--tune", tune, "--tower-lr", "1e-3")
     assert main(command(tmp_path / "whole", *options)) == 0
 
-    ended = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", _KILLED_IN_THE_SECOND_SEGMENT, *command(tmp_path / "parts", *options)],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    ended = forks.run(_KILLED_IN_THE_SECOND_SEGMENT, *command(tmp_path / "parts", *options))
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert not (tmp_path / "parts" / "liif.safetensors").exists()
     assert main(command(tmp_path / "parts", *options, "--resume")) == 0

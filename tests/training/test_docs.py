@@ -50,7 +50,10 @@ def test_every_command_is_documented():
     assert names["evaluation.md"] == [f"clipsr-eval{name}" for name in evaluations]
     assert names["training.md"] == [
         f"clipsr-train{name}"
-        for name in ("", " adapt", " average", " clip", " draw", " edit", " import-lite0", " liif", " restorer")
+        for name in (
+            *("", " adapt", " average", " clip", " controller", " draw", " edit", " import-lite0", " liif"),
+            " restorer",
+        )
     ]
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -180,7 +178,7 @@ def test_a_browser_shows_the_same_picture(tmp_path):
         assert psnr > 30
 
 
-def test_an_interrupted_drawing_keeps_the_best_so_far(repo_root, tmp_path):
+def test_an_interrupted_drawing_keeps_the_best_so_far(forks, repo_root, tmp_path):
     """In a process of its own: a signal that came late would end the tests' process."""
     script = f"""
 import os, signal
@@ -195,7 +193,7 @@ draw.draw = interrupted
 raise SystemExit(train.main(["draw", "a truck", "--strokes", "4", "--steps", "40",
     "--model", {str(repo_root / "checkpoints/clipsr-small")!r}, "--output", {str(tmp_path / "x.svg")!r}]))
 """
-    ended = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    ended = forks.run(script)
     assert ended.returncode == 130
     assert ended.stderr.endswith(f"stopped; {tmp_path / 'x.svg'} is the best drawing so far, of step 10\n")
     assert (tmp_path / "x.svg").read_text().count("<path") == 4

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +113,8 @@ def test_a_recipe_looks_alike_at_every_resolution():
 CHANGES = [{"exposure": 0.7, "temperature": 0.4}, {"exposure": -0.7, "temperature": -0.4}]
 
 
-@pytest.mark.parametrize("true", CHANGES)
+# Of a real photo both changes are recovered below.
+@pytest.mark.parametrize("true", [CHANGES[0], pytest.param(CHANGES[1], marks=pytest.mark.slow)])
 def test_a_known_change_is_recovered_from_two_pictures(clip, true):
     # Larger than what the search looks at.
     assert_recovers(clip, made_photo(0, 400, 500), true)
@@ -232,7 +231,7 @@ class TestCommand:
                 assert 0x0112 not in edited.getexif() or edited.getexif()[0x0112] == 1
                 assert edited.info["icc_profile"] == profile
 
-    def test_an_interrupted_edit_keeps_the_best_so_far(self, photo, repo_root, tmp_path):
+    def test_an_interrupted_edit_keeps_the_best_so_far(self, forks, photo, repo_root, tmp_path):
         script = f"""
 import os, signal
 from clipsr_training._cli import edit, train
@@ -246,7 +245,7 @@ edit.edit = interrupted
 raise SystemExit(train.main(["edit", {str(photo)!r}, "--from", "a ship", "--to", "a frog", "--views", "2",
     "--model", {str(repo_root / "checkpoints/clipsr-small")!r}, "--output", {str(tmp_path / "x.png")!r}]))
 """
-        ended = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+        ended = forks.run(script)
         assert ended.returncode == 130
         assert ended.stderr.endswith(f"stopped; {tmp_path / 'x.png'} is the best edit so far, of step 1\n")
         assert json.loads((tmp_path / "x.json").read_text())["step"] == 1

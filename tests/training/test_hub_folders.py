@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import datasets
@@ -117,6 +118,33 @@ def test_an_image_folder_with_metadata(tmp_path, place, kind):
     pairs = read_pairs(tmp_path / "set", options=TRAIN)
     found = {pairs.phrases[pairs.texts[i][0]]: pairs.encoded(i) for i in range(3)}
     assert found == {f"a text {i}": png(COLOURS[i]) for i in range(3)}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # datasets leaves metadata.csv open
+def test_images_that_metadata_does_not_name_are_reported(tmp_path):
+    for split, named in (("train", 2), ("test", 4)):
+        (tmp_path / "set" / split / "sub").mkdir(parents=True)
+        for i in range(4):
+            (tmp_path / "set" / split / ("sub" if i % 2 else "") / f"{i}.png").write_bytes(png(COLOURS[i]))
+        files = [f"{'sub/' if i % 2 else ''}{i}.png" for i in range(named)]
+        write_text(tmp_path / "set" / split / "metadata.csv", "file_name,text", *(f"{file},a" for file in files))
+    said: dict[str, list[str]] = {}
+    for split, named in (("train", 2), ("test", 4)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            assert len(read_pairs(tmp_path / "set", options=SetOptions(split=split))) == named
+        said[split] = [str(one.message) for one in caught if one.category is UserWarning]
+    names = "metadata.csv or metadata.jsonl or metadata.parquet"
+    left_out = f"{tmp_path / 'set'}: 2 images that no {names} names are left out, the first train/2.png"
+    assert said == {"train": [left_out], "test": []}
+
+
+def test_images_beside_class_folders_are_reported(tmp_path):
+    for name in ("cat/0.png", "dog/1.png", "loose.png", ".hidden.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(png(COLOURS[0]))
+    with pytest.warns(UserWarning, match=r"1 images in no class folder are left out, the first loose\.png"):
+        assert len(open_set(str(tmp_path))) == 2
 
 
 @pytest.mark.parametrize(

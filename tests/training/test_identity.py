@@ -14,7 +14,7 @@ from clipsr_training._files import write_array
 from clipsr_training._identity import first_difference
 from clipsr_training.clip import load_clip
 from clipsr_training.data import open_set, read_pairs
-from clipsr_training.evaluation._backends.route_table import RouteTable
+from clipsr_training.data._route_table import RouteTable
 from clipsr_training.evaluation._backends.torch import TorchBackend
 from clipsr_training.evaluation._probe import embed_cached
 from tests.training.made_images import class_folders, png

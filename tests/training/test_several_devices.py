@@ -9,12 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 
-from clipsr_training._fit import FitOptions, fit
+from clipsr_training._fit import FitOptions, deal_out, fit
 from clipsr_training.clip._data import ClassPrompts, ClipBatchDataset
 from tests.training import devices_run
 
@@ -87,6 +88,13 @@ def test_several_machines_need_torchrun(tmp_path):
     options = FitOptions(output=tmp_path, nodes=2)
     with pytest.raises(ValueError, match="2 machines need torchrun on each of them"):
         fit(devices_run.training(batch_size=4, options=options), options, settings={}, max_epochs=1)
+
+
+def test_draws_are_dealt_out_in_their_order():
+    """A step of all devices sees what a step of one would, with a batch as large as theirs together."""
+    modules = (SimpleNamespace(trainer=SimpleNamespace(world_size=2, global_rank=device)) for device in range(2))
+    first, second = (list(deal_out(cast("Any", module), cast("Any", range(8)))) for module in modules)
+    assert (first, second) == ([0, 2, 4, 6], [1, 3, 5, 7])
 
 
 @pytest.mark.slow

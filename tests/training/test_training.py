@@ -150,13 +150,6 @@ def test_render_without_upscaler_is_antialiased_bicubic():
     assert pixels.dtype == np.uint8
 
 
-def run_training(*arguments: object) -> None:
-    """Run the command in a process of its own, as a user does."""
-    command = [sys.executable, "-W", "ignore", "-m", "clipsr_training._cli.train", *map(str, arguments)]
-    completed = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert completed.returncode == 0, completed.stderr
-
-
 def test_a_resumed_liif_run_ends_with_the_same_weights(tmp_path, image_folder, monkeypatch):
     """Two segments in one go, and one segment, a stop, and a resume."""
     from clipsr_training import _fit

@@ -31,6 +31,9 @@ Route = Literal["auto", "upscaled", "native"]
 RouteTaken = Literal["upscaled", "native"]
 """The path that an image took: super-resolution, or CLIP's own bicubic resize."""
 
+Encoder = Literal["plain", "robust"]
+"""What embeds an image: the model's own encoder, or the same steered past the damage, which it names."""
+
 UpscaleRecipe = Literal["clean", "robust"]
 """How an image is upscaled; see `Client.upscale`."""
 
@@ -46,6 +49,7 @@ class ClassifyOptions:
         top_k: how many predictions an image gets, best first; 0 for all labels.
         fit: how images that are not square are fitted; "auto" is the model's own way.
         route: "upscaled" or "native" forces one; "auto" lets the service choose by the image.
+        encoder: "robust" for images that may be blurred, dark or noisy, where ModelInfo.degradation_kinds offers it.
         min_cosine: an image whose best label has a smaller cosine shows none of them; None: never.
         min_probability: likewise by probability.
         return_embedding: whether the image's embedding is returned.
@@ -58,6 +62,7 @@ class ClassifyOptions:
     top_k: int = 5
     fit: Fit = "auto"
     route: Route = "auto"
+    encoder: Encoder = "plain"
     min_cosine: float | None = None
     min_probability: float | None = None
     return_embedding: bool = False
@@ -76,6 +81,21 @@ class Prediction:
     """
 
     label: str
+    cosine: float
+    probability: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Degradation:
+    """How likely an image is damaged in one way.
+
+    Attributes:
+        kind: one of ModelInfo.degradation_kinds, such as "noisy"; "clean" is none.
+        cosine: similarity of what is wrong with the image and what stands for the kind, in [-1, 1].
+        probability: softmax over all kinds, in [0, 1].
+    """
+
+    kind: str
     cosine: float
     probability: float
 
@@ -113,6 +133,8 @@ class Classification:
         encoder_input: a PNG of what the image encoder saw; None unless asked for.
         warnings: what is doubtful about the labels and templates; the same for all images that were asked about at
             once.
+        encoder: what embedded the image.
+        degradations: what may be wrong with the image, most likely first; empty from the plain encoder.
     """
 
     predictions: tuple[Prediction, ...]
@@ -125,6 +147,8 @@ class Classification:
     embedding: tuple[float, ...] | None = None
     encoder_input: bytes | None = None
     warnings: tuple[AnswerWarning, ...] = ()
+    encoder: Encoder = "plain"
+    degradations: tuple[Degradation, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -346,6 +370,7 @@ class ModelInfo:
         route_rules: which route small images take by themselves, as measured at export; what no rule names is native.
         upscale_recipes: what Client.upscale() may be asked for.
         restorer: what Client.restore() does; None where the service restores nothing.
+        degradation_kinds: of damage that the encoder "robust" tells apart; empty where it is not offered.
     """
 
     name: str
@@ -369,3 +394,4 @@ class ModelInfo:
     route_rules: tuple[RouteRule, ...] = ()
     upscale_recipes: tuple[UpscaleRecipe, ...] = ()
     restorer: RestorerInfo | None = None
+    degradation_kinds: tuple[str, ...] = ()

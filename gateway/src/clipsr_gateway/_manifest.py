@@ -63,6 +63,7 @@ class Manifest:
         context_length: tokens that the text encoder reads.
         upscale_models: by the recipe's number on the wire.
         restorer: what restores damaged pictures; None where nothing does.
+        degradation_kinds: what the robust encoder tells apart; empty where there is none.
         default_templates: "@" and the name of a template set.
         label_sets: labels by name.
         template_sets: templates by name, each with one "{}".
@@ -77,6 +78,7 @@ class Manifest:
     context_length: int
     upscale_models: Mapping[types_pb2.UpscaleRecipe, UpscaleModel]
     restorer: ServedRestorer | None
+    degradation_kinds: tuple[str, ...]
     default_templates: str
     label_sets: Mapping[str, tuple[str, ...]]
     template_sets: Mapping[str, tuple[str, ...]]
@@ -123,6 +125,7 @@ def load_manifest(repository: Path, *, limits: Limits | None = None) -> Manifest
         context_length=document.text_encoder.context_length,
         upscale_models=_upscale_models(document),
         restorer=_served_restorer(document),
+        degradation_kinds=_degradation_kinds(document),
         default_templates=document.default_templates,
         label_sets=document.label_sets,
         template_sets=document.template_sets,
@@ -181,6 +184,10 @@ class _Restorer(Strict):
     max_steps: _Count
 
 
+class _RobustEncoder(Strict):
+    kinds: Annotated[tuple[_Text, ...], Field(min_length=1)]
+
+
 class _Scoring(Strict):
     function: Literal["softmax", "sigmoid"]
     logit_scale: float
@@ -220,6 +227,7 @@ class _Document(Strict):
     route_rules: tuple[_RouteRule, ...] = ()
     upscale_recipes: dict[str, _PictureUpscaler] | None = None
     restorer: _Restorer | None = None
+    robust_encoder: _RobustEncoder | None = None
 
     @field_validator("default_templates")
     @classmethod
@@ -283,6 +291,10 @@ def _restorer_info(document: _Document) -> classifier_pb2.RestorerInfo | None:
     )
 
 
+def _degradation_kinds(document: _Document) -> tuple[str, ...]:
+    return () if document.robust_encoder is None else document.robust_encoder.kinds
+
+
 def _route_table(document: _Document) -> RouteTable:
     return RouteTable.make(document.native_min_side_px, [rule.model_dump() for rule in document.route_rules])
 
@@ -314,6 +326,7 @@ def _model_info(document: _Document) -> classifier_pb2.ModelInfo:
         route_rules=_route_rules(document),
         upscale_recipes=sorted(_upscale_models(document)),
         restorer=_restorer_info(document),
+        degradation_kinds=_degradation_kinds(document),
         logit_scale=document.scoring.logit_scale,
         logit_bias=document.scoring.logit_bias,
         scoring_function=document.scoring.function,

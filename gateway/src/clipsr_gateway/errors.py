@@ -7,6 +7,7 @@ GatewayError
 │   └── CertificateError          … a certificate, its key or the callers' authority
 ├── ListenError                   do not start: the address cannot be bound (exit code 1)
 ├── InvalidRequestError           answer INVALID_ARGUMENT, list the fields
+├── EncoderMissingError           answer FAILED_PRECONDITION: another model must be exported
 ├── UnauthenticatedError          answer UNAUTHENTICATED
 ├── LimitedError                  answer RESOURCE_EXHAUSTED with RetryInfo
 │   ├── RateExceededError         … this key has sent too many items
@@ -43,6 +44,7 @@ __all__ = [
     "CertificateError",
     "ConfigurationError",
     "DeadlineExceededError",
+    "EncoderMissingError",
     "GatewayError",
     "ImageRejectedError",
     "InvalidRequestError",
@@ -151,6 +153,16 @@ class InvalidRequestError(GatewayError):
     def __init__(self, violations: Sequence[Violation]) -> None:
         super().__init__(violations[0].message)
         self.violations = tuple(violations)
+
+
+class EncoderMissingError(GatewayError):
+    """The served model has no robust encoder."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This service has no encoder for damaged images. Train a controller for its model (clipsr-train "
+            "controller) and export both (clipsr-export --controller FOLDER), or leave encoder out."
+        )
 
 
 class UnauthenticatedError(GatewayError):

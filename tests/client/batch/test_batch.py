@@ -129,11 +129,12 @@ def find_worker(root: int) -> int | None:
     return None
 
 
-@pytest.mark.parametrize("where", ["this machine", "a cluster"])
-def test_each_image_has_its_row_which_is_what_the_process_alone_says(where, photos, repository, tmp_path, cluster):
+@pytest.mark.parametrize("where", ["this machine", pytest.param("a cluster", marks=pytest.mark.slow)])
+def test_each_image_has_its_row_which_is_what_the_process_alone_says(where, photos, repository, tmp_path, request):
     output = tmp_path / "out"
     options = ["--repository", repository, "--profile", "cpu-onnx", "--partition-size", 5, "--cores", 1]
-    options += ["--address", cluster[0], "--workers", 2] if where == "a cluster" else []
+    if where == "a cluster":
+        options += ["--address", request.getfixturevalue("cluster")[0], "--workers", 2]
     code, said, errors = run(command(photos, output, *options))
     assert (code, said) == (1, f"16 images: 14 classified, 2 failed; {output}\n"), errors
     names = sorted(path.name for path in photos.iterdir())
@@ -148,6 +149,7 @@ def test_each_image_has_its_row_which_is_what_the_process_alone_says(where, phot
         assert row["cosine"] == pytest.approx(alone.predictions[0].cosine, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(photos, repository, tmp_path, cluster):
     output = tmp_path / "out"
     options = ["--repository", repository, "--profile", "cpu-onnx", "--partition-size", 5, "--address", cluster[0]]
@@ -172,6 +174,7 @@ def test_what_is_done_is_not_done_again(photos, repository, tmp_path, cluster):
     assert "was begun with other labels or options: choose another --output" in errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["the command", "its worker"])
 def test_each_image_is_there_once_whoever_is_killed(victim, numbered, fake_service, tmp_path, cluster):
     output, reached, go_on = tmp_path / "out", threading.Event(), threading.Event()
@@ -210,6 +213,7 @@ def test_each_image_is_there_once_whoever_is_killed(victim, numbered, fake_servi
     assert 2 in asked.values() or victim == "the command"
 
 
+@pytest.mark.slow
 def test_what_ends_a_run_is_said_in_a_sentence(numbered, tmp_path, cluster, fake_service):
     begin = command(numbered, tmp_path / "out", "--url", fake_service.url, "--address", cluster[0])
     code, _, errors = run([*begin, "--workers", "3"])
@@ -233,6 +237,7 @@ def test_what_ends_a_run_is_said_in_a_sentence(numbered, tmp_path, cluster, fake
     assert len(list((tmp_path / "out").glob("part-*"))) == 1
 
 
+@pytest.mark.slow
 def test_a_dataset_gets_a_column(repository, tmp_path, cluster):
     contents = []
     for number in range(10):

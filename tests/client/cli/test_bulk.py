@@ -45,6 +45,9 @@ FIELDS = [
     "model",
     "predictions",
     "warnings",
+    "degradation",
+    "degradation_probability",
+    "degradations",
 ]
 
 
@@ -148,7 +151,7 @@ class TestOutputs:
     def test_csv(self, output, folder):
         rows = read_any(output)
         assert list(rows[0]) == FIELDS
-        assert list(rows[0].values())[:-3] == [
+        assert list(rows[0].values())[: FIELDS.index("model")] == [
             str(folder / "a.jpg"), "OK", "", "", "cat", "0.3", "0.5", "false", "upscaled", "32", "48",
         ]  # fmt: skip
         assert json.loads(rows[0]["predictions"])[1] == {"label": "dog", "cosine": 0.284375, "probability": 0.25}

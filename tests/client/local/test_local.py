@@ -69,6 +69,13 @@ def test_nothing_is_asked_without_images(classifier):
     assert classifier.classify([], []) == classifier.embed_images([]) == classifier.embed_texts([]) == []
 
 
+def test_the_robust_encoder_is_a_service_s(classifier):
+    with pytest.raises(InvalidRequestError, match="ask a service") as caught:
+        classifier.classify([], options=ClassifyOptions(labels=LABELS, encoder="robust"))
+    assert caught.value.reason == "ENCODER_MISSING"
+    assert classifier.classify([], options=ClassifyOptions(labels=LABELS, encoder="plain")) == []
+
+
 def test_what_is_asked_for_is_returned(classifier):
     options = ClassifyOptions(
         labels=LABELS, top_k=2, route="native", fit="squash", return_embedding=True, return_encoder_input=True

@@ -172,6 +172,33 @@ async def test_what_is_cut_is_asked_for_only_where_wanted(connected, triton):
         await classify(connected, wants_cut=True)
 
 
+@pytest.mark.parametrize(
+    ("route", "is_detailed", "model"),
+    [
+        ("upscaled", False, "classify_robust"),
+        ("native", False, "classify_native_robust"),
+        ("upscaled", True, "classify_detailed_robust"),
+        ("native", True, "classify_native_detailed_robust"),
+    ],
+)
+async def test_the_robust_encoder_has_ensembles_and_outputs_of_its_own(connected, triton, route, is_detailed, model):
+    row, damage = np.zeros((1, 3), np.float32), np.array([[0.25, 0.75]], np.float32)
+    triton.outputs = [
+        *(("cosine", "FP32", row), ("probability", "FP32", row)),
+        *(("degradation_cosine", "FP32", damage), ("degradation_probability", "FP32", damage / 2)),
+        *(("image_embedding", "FP32", row), ("pixels", "UINT8", np.zeros((1, 3, 4, 4), np.uint8))),
+    ]
+    scores = await classify(connected, route=route, encoder="robust", wants_pixels=is_detailed)
+    assert triton.requests[-1].model_name == model
+    asked = [output.name for output in triton.requests[-1].outputs]
+    details = ["image_embedding", "pixels"] if is_detailed else []
+    assert asked == ["cosine", "probability", *details, "degradation_cosine", "degradation_probability"]
+    assert scores.degradation_cosine.tolist() == [0.25, 0.75]
+    assert scores.degradation_probability.tolist() == [0.125, 0.375]
+    assert (await classify(connected, route=route)).degradation_cosine is None
+    assert triton.requests[-1].model_name == model.removesuffix("_robust").replace("_detailed", "")
+
+
 async def test_details_are_asked_for_only_where_wanted_and_then_all(connected, triton):
     pixels = np.random.default_rng(0).integers(0, 256, (1, 3, 4, 4), dtype=np.uint8)
     embedding = np.linspace(0, 1, 5, dtype=np.float32)[None]

@@ -469,3 +469,21 @@ def test_openvino_reports_nothing_over_the_internet(first, used):
     command = [sys.executable, "-c", f"{first}; {WHICH_TELEMETRY}"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     assert done.stdout == f"{used}\n"
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "clipsr_serving.backends.onnxruntime",
+        "clipsr_export.cli",
+        "clipsr_training.evaluation._backends.onnx",
+        "benchmarks.liif.graphs",
+    ],
+)
+def test_onnxruntime_keeps_nothing_to_report(module, tmp_path):
+    """It collects in the home folder, from its import on, what it sends."""
+    inherited = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment = {**inherited, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    code = f"import {module}, sys; assert 'onnxruntime' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert [path for path in tmp_path.rglob("*") if "Microsoft" in path.name or path.suffix == ".db"] == []

@@ -70,7 +70,7 @@ def write_array(path: Path, n: int, parts: Iterable[np.ndarray]) -> np.ndarray:
     Raises:
         OSError: it cannot be written; the message names the file and the reason.
     """
-    with _replacing(path) as file:
+    with replacing(path) as file:
         for part in parts:
             with writing(path):
                 if file.tell() == 0:
@@ -86,7 +86,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OSError: it cannot be written; the message names the file and the reason.
     """
-    with _replacing(path) as file, writing(path):
+    with replacing(path) as file, writing(path):
         file.write(content)
 
 
@@ -96,7 +96,7 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     Raises:
         OSError: it cannot be written; the message names the file and the reason.
     """
-    with _replacing(path) as file, writing(path):
+    with replacing(path) as file, writing(path):
         try:
             save_file(dict(tensors), file.name, metadata=dict(metadata))
         except SafetensorError as error:  # also for a full disk
@@ -104,7 +104,7 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file that takes the place of `path` when the block ends without an error.
 
     It lies beside its target, for a rename is atomic only within one file system. Those that killed processes left

@@ -16,6 +16,8 @@ from clipsr._types import (
     CallerLimits,
     Classification,
     ClassifyOptions,
+    Degradation,
+    Encoder,
     FailedImage,
     Fit,
     LibraryLimits,
@@ -47,6 +49,17 @@ _ROUTES: dict[str, types_pb2.Route] = {
     "auto": types_pb2.ROUTE_UNSPECIFIED,
     "upscaled": types_pb2.ROUTE_UPSCALED,
     "native": types_pb2.ROUTE_NATIVE,
+}
+_ENCODERS: dict[str, types_pb2.Encoder] = {
+    # Unspecified is the same, and what a service without any other knows.
+    "plain": types_pb2.ENCODER_UNSPECIFIED,
+    "robust": types_pb2.ENCODER_ROBUST,
+}
+# A service without any other says none.
+_ENCODERS_TAKEN: dict[int, Encoder] = {
+    types_pb2.ENCODER_UNSPECIFIED: "plain",
+    types_pb2.ENCODER_PLAIN: "plain",
+    types_pb2.ENCODER_ROBUST: "robust",
 }
 RECIPES: dict[types_pb2.UpscaleRecipe, UpscaleRecipe] = {
     types_pb2.UPSCALE_RECIPE_CLEAN: "clean",
@@ -96,6 +109,7 @@ def encode_options(options: ClassifyOptions) -> classifier_pb2.ClassifyOptions:
         label_space=label_space,
         fit=encode_fit(options.fit),
         route=encode_route(options.route),
+        encoder=encode_encoder(options.encoder),
         top_k=as_count("top_k", options.top_k, advice="use 0 for all labels, or the number of the best ones"),
         none_of_these=none_of_these,
         return_embedding=as_flag("return_embedding", options.return_embedding),
@@ -120,6 +134,13 @@ def encode_route(route: Route) -> types_pb2.Route:
     if route not in _ROUTES:
         raise invalid("route", f"Route {show(route)} is not known; use one of {_choices(Route)}.")
     return _ROUTES[route]
+
+
+def encode_encoder(encoder: Encoder) -> types_pb2.Encoder:
+    """Return the wire's word; raise InvalidRequestError for one that is not known."""
+    if encoder not in _ENCODERS:
+        raise invalid("encoder", f"Encoder {show(encoder)} is not known; use one of {_choices(Encoder)}.")
+    return _ENCODERS[encoder]
 
 
 def decode_route(route: int) -> RouteTaken:
@@ -235,6 +256,7 @@ def decode_model_info(response: classifier_pb2.GetModelInfoResponse) -> ModelInf
         ),
         gateway_version=info.gateway_version,
         route_rules=tuple(map(_decode_rule, info.route_rules)),
+        degradation_kinds=tuple(info.degradation_kinds),
         # Those of a later version can't be asked for by this one.
         upscale_recipes=tuple(RECIPES[number] for number in info.upscale_recipes if number in RECIPES),
         restorer=_decode_restorer(info.restorer) if info.HasField("restorer") else None,
@@ -282,6 +304,8 @@ def decode_result(
     if outcome is None:
         raise unreadable("a result without outcome")
     found = result.classification
+    if found.encoder not in _ENCODERS_TAKEN:
+        raise unreadable(f"encoder {found.encoder}")
     return Classification(
         predictions=tuple(
             Prediction(label=prediction.label, cosine=prediction.cosine, probability=prediction.probability)
@@ -296,6 +320,10 @@ def decode_result(
         embedding=tuple(found.embedding) or None,
         encoder_input=found.encoder_input or None,
         warnings=warnings,
+        encoder=_ENCODERS_TAKEN[found.encoder],
+        degradations=tuple(
+            Degradation(kind=each.kind, cosine=each.cosine, probability=each.probability) for each in found.degradations
+        ),
     )
 
 

@@ -33,6 +33,8 @@ def describe_model(info: ModelInfo) -> Iterator[tuple[str, str]]:
         steps = f"in {restorer.default_steps} steps by default, {restorer.max_steps} at most"
         yield "restorer", f"{restorer.architecture}, {steps}; removes {', '.join(restorer.kinds)}"
     yield "route", _describe_route(info)
+    if info.degradation_kinds:
+        yield "encoder robust", f"tells apart {', '.join(info.degradation_kinds)}"
     yield "text encoder", f"the first {info.context_length} tokens of a text"
     yield "probability", f"{info.scoring_function} of the cosines at scale {info.logit_scale:g}{bias}"
     yield "default templates", info.default_templates

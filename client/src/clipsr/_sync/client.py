@@ -20,6 +20,7 @@ from clipsr._sync.service import ServiceClient
 from clipsr._types import (
     Classification,
     ClassifyOptions,
+    Encoder,
     FailedImage,
     Fit,
     ImageEmbedding,
@@ -74,6 +75,7 @@ class Client(ServiceClient):
         top_k: int = 5,
         fit: Fit = "auto",
         route: Route = "auto",
+        encoder: Encoder = "plain",
         min_cosine: float | None = None,
         min_probability: float | None = None,
         return_embedding: bool = False,
@@ -113,6 +115,7 @@ class Client(ServiceClient):
                 top_k=top_k,
                 fit=fit,
                 route=route,
+                encoder=encoder,
                 min_cosine=min_cosine,
                 min_probability=min_probability,
                 return_embedding=return_embedding,
@@ -133,6 +136,7 @@ class Client(ServiceClient):
         top_k: int = 5,
         fit: Fit = "auto",
         route: Route = "auto",
+        encoder: Encoder = "plain",
         min_cosine: float | None = None,
         min_probability: float | None = None,
         return_embedding: bool = False,
@@ -146,8 +150,7 @@ class Client(ServiceClient):
         stream before its images do; in asyncio by `async with contextlib.aclosing(…) as outcomes`.
 
         Args:
-            images: as classify()'s, of any length, such as a generator, also an asynchronous one for AsyncClient. An
-                image for which there is a FailedImage already comes back as it is.
+            images: as classify()'s, any iterable, for AsyncClient an asynchronous one, too; a FailedImage comes back.
             labels: as in classify().
             options: as in classify().
             read_ahead: images in memory at once, at least 1.
@@ -168,6 +171,7 @@ class Client(ServiceClient):
                 top_k=top_k,
                 fit=fit,
                 route=route,
+                encoder=encoder,
                 min_cosine=min_cosine,
                 min_probability=min_probability,
                 return_embedding=return_embedding,

@@ -61,8 +61,12 @@ def read_options(asked: classifier_pb2.ClassifyOptions, label_sets: LabelSets) -
     They come as the message, whose numbers are those that a service compares with.
 
     Raises:
-        InvalidRequestError: labels and a set's name are given at once, or there is no such set.
+        InvalidRequestError: labels and a set's name are given at once, there is no such set, or the robust encoder is
+            asked for, which services alone have.
     """
+    if asked.encoder == types_pb2.ENCODER_ROBUST:
+        message = "There is no robust encoder in this process; ask a service that has one, or leave encoder out."
+        raise invalid("encoder", message, reason="ENCODER_MISSING")
     threshold = asked.none_of_these
     return LocalOptions(
         labels=_find_labels(asked.label_space, label_sets),

@@ -19,6 +19,12 @@ class Route(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ROUTE_UPSCALED: _ClassVar[Route]
     ROUTE_NATIVE: _ClassVar[Route]
 
+class Encoder(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ENCODER_UNSPECIFIED: _ClassVar[Encoder]
+    ENCODER_PLAIN: _ClassVar[Encoder]
+    ENCODER_ROBUST: _ClassVar[Encoder]
+
 class UpscaleRecipe(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     UPSCALE_RECIPE_UNSPECIFIED: _ClassVar[UpscaleRecipe]
@@ -30,6 +36,9 @@ FIT_SQUASH: Fit
 ROUTE_UNSPECIFIED: Route
 ROUTE_UPSCALED: Route
 ROUTE_NATIVE: Route
+ENCODER_UNSPECIFIED: Encoder
+ENCODER_PLAIN: Encoder
+ENCODER_ROBUST: Encoder
 UPSCALE_RECIPE_UNSPECIFIED: UpscaleRecipe
 UPSCALE_RECIPE_CLEAN: UpscaleRecipe
 UPSCALE_RECIPE_ROBUST: UpscaleRecipe
@@ -59,6 +68,16 @@ class Prediction(_message.Message):
     cosine: float
     probability: float
     def __init__(self, label: _Optional[str] = ..., cosine: _Optional[float] = ..., probability: _Optional[float] = ...) -> None: ...
+
+class Degradation(_message.Message):
+    __slots__ = ("kind", "cosine", "probability")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    COSINE_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    cosine: float
+    probability: float
+    def __init__(self, kind: _Optional[str] = ..., cosine: _Optional[float] = ..., probability: _Optional[float] = ...) -> None: ...
 
 class Warning(_message.Message):
     __slots__ = ("reason", "message", "field")

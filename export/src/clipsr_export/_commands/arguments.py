@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from pathlib import Path
@@ -27,17 +28,23 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 def positive(text: str) -> int:
     """Read a whole number of at least 1."""
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
     return value
 
 
 def cosine(text: str) -> float:
     """Read a number from -1 to 1."""
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not -1 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must be from -1 to 1, not {text}")
+        raise argparse.ArgumentTypeError(f"must be a number from -1 to 1, not {text!r}")
     return value
 
 
@@ -80,12 +87,7 @@ def add_clip_options(parser: argparse.ArgumentParser) -> None:
         help="LIIF weights for such pictures of unknown origin, of clipsr-train liif --recipe robust (absent: this "
         "recipe is not offered)",
     )
-    parser.add_argument(
-        "--restorer",
-        type=Path,
-        metavar="FILE",
-        help="weights of clipsr-train restorer --contexts kinds, to serve restoration with (absent: it is not offered)",
-    )
+    _add_optional_models(parser)
     parser.add_argument("--name", help="name of the model in the manifest (default: the checkpoint's)")
     parser.add_argument(
         "--native-min-side",
@@ -113,6 +115,22 @@ def add_clip_options(parser: argparse.ArgumentParser) -> None:
         "--int8",
         metavar="DATA",
         help="add an int8 image encoder, calibrated on these images, as the command int8 does",
+    )
+
+
+def _add_optional_models(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--restorer",
+        type=Path,
+        metavar="FILE",
+        help="weights of clipsr-train restorer --contexts kinds, to serve restoration with (absent: it is not offered)",
+    )
+    parser.add_argument(
+        "--controller",
+        type=Path,
+        metavar="FOLDER|FILE",
+        help="add an encoder for damaged images: a folder of clipsr-train controller, trained for this model, or a "
+        "DA-CLIP checkpoint, which is the model, too (absent: the encoder robust is not offered)",
     )
 
 

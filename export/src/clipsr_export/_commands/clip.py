@@ -15,10 +15,12 @@ from clipsr_export._commands.arguments import (
     warn_of_service,
 )
 from clipsr_export._commands.int8 import Int8Plan, export_int8, open_calibration
+from clipsr_export._errors import ExportError
 from clipsr_export._repository.export import ExportPlan, export_repository
 from clipsr_export._repository.manifest import Recipe, sha256
 from clipsr_training.adapt import measure_routes, read_nouns
 from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
+from clipsr_training.controller import Controller, load_controller, load_daclip
 from clipsr_training.liif import Upscaler, load_liif
 from clipsr_training.restoration import load_restorer
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 # What runs where no command is given, and `make export` with it.
 DEFAULT_COMMAND = "checkpoints"
+_BUNDLED = Path("checkpoints/clipsr-small")
 
 _RANDOM_WARNING = (
     "clipsr-export: WARNING: the weights are RANDOM. Every answer of this model will be meaningless; "
@@ -50,9 +53,9 @@ def _add_checkpoints(commands: Commands) -> None:
     parser.add_argument(
         "--clip",
         type=Path,
-        default=Path("checkpoints/clipsr-small"),
         metavar="DIR",
-        help="checkpoint in OpenCLIP's layout, or a CLIP or SigLIP of transformers",
+        help="checkpoint in OpenCLIP's layout, or a CLIP or SigLIP of transformers "
+        f"(default: {_BUNDLED}, or the model in the file of --controller)",
     )
     add_clip_options(parser)
     add_repository_options(parser)
@@ -93,10 +96,26 @@ def _add_clip(commands: Commands) -> None:
 
 
 def _run_checkpoints(arguments: argparse.Namespace) -> None:
-    _export(arguments, load_clip(arguments.clip), arguments.clip.resolve().name)
+    path: Path | None = arguments.controller
+    if path is not None and path.is_file():
+        if arguments.clip is not None:
+            raise ExportError(f"{path} is a model and its controller at once; leave out --clip")
+        controlled = load_daclip(path)
+        _export(arguments, controlled.clip, path.stem, controlled.controller)
+        return
+    folder: Path = arguments.clip or _BUNDLED
+    clip = load_clip(folder)
+    _export(arguments, clip, folder.resolve().name, _load_controller(path, clip))
+
+
+def _load_controller(path: Path | None, clip: ClipCheckpoint) -> Controller | None:
+    return None if path is None else load_controller(path, clip).controller
 
 
 def _run_clip(arguments: argparse.Namespace) -> None:
+    path: Path | None = arguments.controller
+    if path is not None and path.is_file():
+        raise ExportError(f"{path} is a model and its controller at once: clipsr-export --controller {path}")
     clip = load_open_clip(
         arguments.model,
         arguments.weights,
@@ -109,10 +128,12 @@ def _run_clip(arguments: argparse.Namespace) -> None:
         name = f"{name}-random"
         arguments.name = f"{arguments.name}-random" if arguments.name else None
         print(_RANDOM_WARNING, file=sys.stderr)
-    _export(arguments, clip, name)
+    _export(arguments, clip, name, _load_controller(path, clip))
 
 
-def _export(arguments: argparse.Namespace, clip: ClipCheckpoint, name: str) -> None:
+def _export(
+    arguments: argparse.Namespace, clip: ClipCheckpoint, name: str, controller: Controller | None = None
+) -> None:
     warn_of_service(arguments.output)
     calibration = open_calibration(arguments.int8) if arguments.int8 else None  # minutes before it is needed
     default_side = clip.config.get("clipsr_cfg", {}).get("native_min_side_px", clip.image_size_px // 2)
@@ -130,6 +151,7 @@ def _export(arguments: argparse.Namespace, clip: ClipCheckpoint, name: str) -> N
         name=arguments.name or name,
         clip=clip,
         upscaler=upscaler,
+        controller=controller,
         recipes=recipes,
         restorer=None if arguments.restorer is None else load_restorer(arguments.restorer),
         template=arguments.template,

@@ -27,7 +27,7 @@ EXTERNAL_DATA_BYTES = 2**31 - 2**20
 def write_onnx(
     module: nn.Module,
     inputs: Mapping[str, Tensor],
-    output: str,
+    outputs: Sequence[str],
     path: Path,
     dynamic_axes: Mapping[str, Mapping[int, str]],
     *,
@@ -36,12 +36,12 @@ def write_onnx(
     """Export a module by the dynamo exporter and check the file with ONNX's own checker.
 
     Args:
-        module: takes the inputs in order and returns one tensor, or a tuple of it and the inner ones.
+        module: takes the inputs in order and returns one tensor, or a tuple of the outputs and the inner ones.
         inputs: example inputs by name.
-        output: name of the result.
+        outputs: names of the results.
         path: file to write; external data, if needed, goes to a file beside it.
         dynamic_axes: for each input, axis → symbol of axes that vary; `8*rows` for multiples of 8.
-        inner: names of the tuple's other tensors. The graph computes them on the way to its output and keeps the
+        inner: names of the tuple's other tensors. The graph computes them on the way to its outputs and keeps the
             names, so that whoever reads the file can find them, but does not return them.
     """
     symbols = {s: _dimension(s) for axes in dynamic_axes.values() for s in axes.values()}
@@ -53,13 +53,13 @@ def write_onnx(
             dynamo=True,
             opset_version=OPSET,
             input_names=list(inputs),
-            output_names=[output, *inner],
+            output_names=[*outputs, *inner],
             dynamic_shapes=tuple(shapes[name] for name in inputs),
             optimize=True,
             verbose=False,
         )
     assert program is not None
-    del program.model.graph.outputs[1:]
+    del program.model.graph.outputs[len(outputs) :]
     # Not the module's parameters: a graph of one tower leaves out those of the other.
     weights = (initializer.const_value for initializer in program.model.graph.initializers.values())
     n_bytes = sum(weight.nbytes for weight in weights if weight is not None)

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -20,9 +20,15 @@ from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from clipsr_export._errors import TemplateError, TokenizerError
+from clipsr_export._errors import ExportError, TemplateError, TokenizerError
 from clipsr_export._graphs.check import check_graph
-from clipsr_export._graphs.modules import FEATURES, ImageEncoderGraph, TextEncoderGraph, UpscaleGraph
+from clipsr_export._graphs.modules import (
+    FEATURES,
+    ImageEncoderGraph,
+    RobustEncoderGraph,
+    TextEncoderGraph,
+    UpscaleGraph,
+)
 from clipsr_export._graphs.onnx import write_onnx
 from clipsr_export._graphs.receptive_field import measure_receptive_field
 from clipsr_export._repository.dims import fill_dims
@@ -43,10 +49,12 @@ from clipsr_export._repository.restorer import (
     restorer_template,
     write_restorer,
 )
+from clipsr_export._repository.robust import OUTPUTS, ROBUST_ENCODER, ROBUST_MODELS, derive_configurations
 from clipsr_export._tokenizer.build import build_tokenizer, pad_token_id
 from clipsr_training import prompts
 from clipsr_training.adapt import RouteRule
 from clipsr_training.clip import ClipCheckpoint
+from clipsr_training.controller import ControlledClip, Controller
 from clipsr_training.data import read_image
 from clipsr_training.liif import Upscaler, describe_upscaler
 from clipsr_training.restoration import Restorer
@@ -70,6 +78,7 @@ _GENERATED = shutil.ignore_patterns(
     "text_banks",
     *_PICTURE_MODELS.values(),
     *RESTORER_MODELS,
+    *ROBUST_MODELS.values(),
 )
 # Texts that a text tower encodes at once: at width 1,024, the activations of one layer are then 100 MB.
 _TEXT_BATCH = 64
@@ -85,6 +94,8 @@ _HARD_TEXTS = (
     "don't_do.it!",
 )
 
+_Samples = Iterator[dict[str, npt.NDArray[Any]]]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportPlan:
@@ -94,6 +105,7 @@ class ExportPlan:
         name: the manifest's model name.
         clip: the CLIP checkpoint.
         upscaler: the super-resolution model before the image encoder.
+        controller: of the image encoder, which is then exported with it as a second one; None for none.
         recipes: those that render pictures for people; the same object twice is served by one model. Without any, the
             encoder's is what is clean.
         template: a model repository whose configurations are taken.
@@ -114,6 +126,7 @@ class ExportPlan:
     samples: tuple[Path, ...]
     native_min_side_px: int
     route_rules: tuple[RouteRule, ...] | None = None
+    controller: Controller | None = None
     recipes: Mapping[Recipe, Upscaler] = field(default_factory=dict[Recipe, Upscaler])
     restorer: Restorer | None = None
     has_text_banks: bool = True
@@ -131,6 +144,11 @@ class ExportPlan:
         models = {name: self.recipes[recipe] for recipe, name in self.recipe_models().items()}
         return {name: upscaler for name, upscaler in models.items() if name != "upscale"}
 
+    def derived_models(self) -> dict[str, str]:
+        """Return the models that the template does not hold, each with the one that it is derived from."""
+        robust = {} if self.controller is None else {new: plain for plain, new in ROBUST_MODELS.items()}
+        return {**dict.fromkeys(self.added_models(), "upscale"), **robust}
+
 
 def export_repository(plan: ExportPlan) -> Manifest:
     """Export into a temporary folder, check everything, then put a whole new repository in the place of the output.
@@ -143,6 +161,8 @@ def export_repository(plan: ExportPlan) -> Manifest:
         ParityError: a graph does not compute what PyTorch computes; the output is unchanged.
         ExportError: the output can't be written, or the model can't be described.
     """
+    if plan.controller is not None and not plan.controller.kinds:
+        raise ExportError("the controller names no kinds of damage, and there is nothing to answer without them")
     configurations = _configurations(plan)
     check_output(plan.output)
     beside = plan.output.resolve().parent
@@ -155,8 +175,8 @@ def export_repository(plan: ExportPlan) -> Manifest:
         with replaced(plan.output, ignore=_GENERATED) as repository:
             if plan.template.resolve() != plan.output.resolve():
                 shutil.copytree(plan.template, repository, ignore=_GENERATED, dirs_exist_ok=True)
-            for model in plan.added_models():
-                shutil.copytree(repository / "upscale", repository / model, ignore=_GENERATED)
+            for model, source in plan.derived_models().items():
+                shutil.copytree(repository / source, repository / model, ignore=_GENERATED)
             if plan.restorer is not None:
                 shutil.copytree(restorer_template(plan.template), repository, dirs_exist_ok=True)
             for path, text in configurations.items():
@@ -170,22 +190,28 @@ def _configurations(plan: ExportPlan) -> dict[Path, str]:
     """Return every configuration of the template, filled in, by path inside the repository."""
     found = [*plan.template.glob("*/config.pbtxt"), *plan.template.glob("*/configs/*.pbtxt")]
     paths = sorted(p.relative_to(plan.template) for p in found)
-    paths = [path for path in paths if path.parts[0] not in (*_PICTURE_MODELS.values(), *RESTORER_MODELS)]
+    generated = {*_PICTURE_MODELS.values(), *ROBUST_MODELS.values(), *RESTORER_MODELS}
+    paths = [path for path in paths if path.parts[0] not in generated]
     if not paths:
         raise TemplateError(
             f"{plan.template} holds no <model>/config.pbtxt; name clipsr's model_repository with --template"
         )
     sizes = {"R": plan.clip.image_size_px, "D": plan.clip.embed_dim, "L": plan.clip.context_length}
-    texts = {path: fill_dims((plan.template / path).read_text(encoding="utf-8"), sizes) for path in paths}
+    texts = {path: (plan.template / path).read_text(encoding="utf-8") for path in paths}
+    for model in plan.added_models():
+        texts |= {
+            Path(model, *path.parts[1:]): texts[path].replace('name: "upscale"', f'name: "{model}"', 1)
+            for path in paths
+            if path.parts[0] == "upscale"
+        }
+    if plan.controller is not None:
+        sizes["C"] = len(plan.controller.kinds)
+        texts |= derive_configurations({path: texts[path] for path in paths})
+    filled = {path: fill_dims(text, sizes) for path, text in texts.items()}
     if plan.restorer is not None:
         check_restorer(plan.restorer)
-        texts |= restorer_configurations(plan.template, plan.restorer)
-    return texts | {
-        Path(model, *path.parts[1:]): text.replace('name: "upscale"', f'name: "{model}"', 1)
-        for model in plan.added_models()
-        for path, text in texts.items()
-        if path.parts[0] == "upscale"
-    }
+        filled |= restorer_configurations(plan.template, plan.restorer)
+    return filled
 
 
 def _write_graphs(plan: ExportPlan, staging: Path) -> None:
@@ -193,30 +219,31 @@ def _write_graphs(plan: ExportPlan, staging: Path) -> None:
     batch = {0: "batch"}
     # Two symbols: classification sends squares, upscaling of whole images any shape.
     canvas_axes = {"canvas": {0: "batch", 2: "canvas_height", 3: "canvas_width"}, "box": batch}
-    graphs: list[
-        tuple[str, nn.Module, Callable[[], Iterator[dict[str, npt.NDArray[Any]]]], str, dict[str, dict[int, str]]]
-    ] = [
-        ("upscale", UpscaleGraph(plan.upscaler, size), lambda: _canvases(plan), "pixels", canvas_axes),
-        ("image_encoder", ImageEncoderGraph(plan.clip), lambda: _pixels(plan), "image_embedding", {"pixels": batch}),
-        ("text_encoder", TextEncoderGraph(plan.clip), lambda: _tokens(plan), "text_embedding", {"tokens": batch}),
+    graphs: list[tuple[str, nn.Module, Callable[[], _Samples], Sequence[str], dict[str, dict[int, str]]]] = [
+        ("upscale", UpscaleGraph(plan.upscaler, size), lambda: _canvases(plan), ("pixels",), canvas_axes),
+        ("image_encoder", ImageEncoderGraph(plan.clip), lambda: _pixels(plan), OUTPUTS[:1], {"pixels": batch}),
+        ("text_encoder", TextEncoderGraph(plan.clip), lambda: _tokens(plan), ("text_embedding",), {"tokens": batch}),
         *(
-            (name, UpscaleGraph(upscaler, size), lambda: _canvases(plan), "pixels", canvas_axes)
+            (name, UpscaleGraph(upscaler, size), lambda: _canvases(plan), ("pixels",), canvas_axes)
             for name, upscaler in plan.added_models().items()
         ),
     ]
-    for name, module, samples, output, axes in graphs:
+    if plan.controller is not None:
+        robust = RobustEncoderGraph(ControlledClip(clip=plan.clip, controller=plan.controller))
+        graphs.append((ROBUST_ENCODER, robust, lambda: _pixels(plan), OUTPUTS, {"pixels": batch}))
+    for name, module, samples, outputs, axes in graphs:
         path = staging / name / "1" / "model.onnx"
         path.parent.mkdir(parents=True)
         example = {key: torch.from_numpy(array) for key, array in next(samples()).items()}
         inner = (FEATURES,) if isinstance(module, UpscaleGraph) else ()
-        write_onnx(module, example, output, path, axes, inner=inner)
+        write_onnx(module, example, outputs, path, axes, inner=inner)
         difference = check_graph(name, module, path, samples())
         plan.report(f"{name}: {path.stat().st_size / 1e6:.1f} MB, largest difference from PyTorch {difference:.2g}")
     if plan.restorer is not None:
         write_restorer(plan.restorer, staging, plan.samples, plan.report)
 
 
-def _canvases(plan: ExportPlan) -> Iterator[dict[str, npt.NDArray[Any]]]:
+def _canvases(plan: ExportPlan) -> _Samples:
     """Yield random canvases and boxes of every bucket and of other shapes, then real images."""
     rng = np.random.default_rng(0)
     for side in CANVAS_SIZES_PX:
@@ -234,7 +261,7 @@ def _canvases(plan: ExportPlan) -> Iterator[dict[str, npt.NDArray[Any]]]:
         yield {"canvas": canvas, "box": np.array([[0, 0, side, side]], dtype=np.float32)}
 
 
-def _pixels(plan: ExportPlan) -> Iterator[dict[str, npt.NDArray[Any]]]:
+def _pixels(plan: ExportPlan) -> _Samples:
     """Yield random pixels, then real images."""
     rng = np.random.default_rng(0)
     size = plan.clip.image_size_px
@@ -244,7 +271,7 @@ def _pixels(plan: ExportPlan) -> Iterator[dict[str, npt.NDArray[Any]]]:
         yield {"pixels": np.ascontiguousarray(array.transpose(2, 0, 1)[None])}
 
 
-def _tokens(plan: ExportPlan) -> Iterator[dict[str, npt.NDArray[Any]]]:
+def _tokens(plan: ExportPlan) -> _Samples:
     """Yield token ids of real prompts, one of them longer than the context."""
     texts = [prompts.expand(t, "cat") for t in prompts.template_sets()["cifar"]]
     yield {"tokens": plan.clip.tokenizer(texts).numpy()}
@@ -332,6 +359,7 @@ def _manifest(plan: ExportPlan, staging: Path, banks: list[dict[str, str]], pad_
         },
         "upscale_recipes": _describe_recipes(plan),
         "restorer": None if plan.restorer is None else describe_restorer(plan.restorer),
+        "robust_encoder": None if plan.controller is None else {"kinds": plan.controller.kinds},
         "scoring": {
             "function": "softmax" if clip.logit_bias is None else "sigmoid",
             "logit_scale": clip.logit_scale,

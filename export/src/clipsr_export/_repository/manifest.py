@@ -99,6 +99,13 @@ class Restorer(_Model):
     max_steps: Count
 
 
+class RobustEncoder(_Model):
+    """What embeds damaged images as undamaged ones, and says what is wrong with them."""
+
+    kinds: Annotated[tuple[Text, ...], Field(min_length=1)]
+    """What it tells apart, in the order of `degradation_cosine`; `clean` is an image with no damage."""
+
+
 class Scoring(_Model):
     """Probability = function(logit_scale * cosine + logit_bias)."""
 
@@ -189,6 +196,8 @@ class Manifest(_Model):
     """What renders pictures for people; absent where `upscale` does so and there is no other recipe than clean."""
     restorer: Restorer | None = None
     """Absent where no restoration is served."""
+    robust_encoder: RobustEncoder | None = None
+    """Absent where no controller was exported."""
     default_templates: Text
     """`@` and the name of a template set."""
     template_sets: NamedTexts
@@ -242,12 +251,10 @@ def read_manifest(repository: Path) -> Manifest:
 
 
 def write_manifest(repository: Path, manifest: Manifest) -> None:
-    """Write the manifest in one step: a reader sees the old one or the new one."""
+    """Write the manifest into a copy of a repository (`replaced`), with which it shares no file."""
     path = repository / NAME
-    staged = path.with_name(f".{NAME}")
-    document = manifest.model_dump(mode="json", exclude_none=True)
-    staged.write_text(to_json(document), encoding="utf-8")
-    staged.replace(path)
+    path.unlink(missing_ok=True)
+    path.write_text(to_json(manifest.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
 
 
 def schema() -> str:

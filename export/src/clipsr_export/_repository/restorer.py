@@ -111,7 +111,7 @@ def write_restorer(restorer: Restorer, staging: Path, samples: Sequence[Path], r
     row = {0: "batch"}
     axes = {"state": picture, "lq": picture, "time": row, "content": row, "degradation": row}
     example = {name: torch.from_numpy(array) for name, array in next(_states(restorer, samples)).items()}
-    write_onnx(graph, example, "clean", path, axes)
+    write_onnx(graph, example, ("clean",), path, axes)
     difference = check_graph("denoise", graph, path, _states(restorer, samples))
     (staging / "restore" / "1" / "sampler.json").write_text(to_json(describe_sampler(restorer)), encoding="utf-8")
     report(f"denoise: {path.stat().st_size / 1e6:.1f} MB, largest difference from PyTorch {difference:.2g}")

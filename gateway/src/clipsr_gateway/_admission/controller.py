@@ -71,9 +71,9 @@ _RATE_HALF_LIFE_S = 1.0
 _MIN_RETRY_S, _MAX_RETRY_S = 0.1, 30.0
 
 
-def image_units(*, pixels: int, labels: int = 0) -> float:
-    """Return what an image of `pixels` costs when compared with `labels`, in units."""
-    return 1 + pixels / _PIXELS_PER_UNIT + labels / _LABELS_PER_UNIT
+def image_units(*, pixels: int, labels: int = 0, encoder_passes: float = 1) -> float:
+    """Return what an image of `pixels` costs when embedded and compared with `labels`, in units."""
+    return encoder_passes + pixels / _PIXELS_PER_UNIT + labels / _LABELS_PER_UNIT
 
 
 def upscale_units(*, pixels: int, target_hw: tuple[int, int]) -> float:

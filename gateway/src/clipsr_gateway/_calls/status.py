@@ -15,6 +15,7 @@ from google.rpc import (  # pyright: ignore[reportMissingTypeStubs] - its stubs 
 from clipsr_gateway.errors import (
     BackendUnavailableError,
     DeadlineExceededError,
+    EncoderMissingError,
     GatewayError,
     InvalidRequestError,
     LibrariesDisabledError,
@@ -92,6 +93,8 @@ def status_from_error(error: GatewayError, request_id: str) -> status_pb2.Status
     message = str(error)
     if isinstance(error, InvalidRequestError):
         return invalid_argument(error.violations)
+    if isinstance(error, EncoderMissingError):
+        return _status(code_pb2.FAILED_PRECONDITION, message, _error_info("ENCODER_MISSING"))
     if isinstance(error, UnauthenticatedError):
         return _status(code_pb2.UNAUTHENTICATED, message, _error_info(error.reason))
     if isinstance(error, LimitedError):

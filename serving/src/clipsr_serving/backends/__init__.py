@@ -6,6 +6,7 @@ what Triton loads, and `open_model` what loads a model where there is no Triton.
 
 from __future__ import annotations
 
+import os
 import sys
 
 from clipsr_serving.backends._batching import run_batched
@@ -32,3 +33,5 @@ __all__ = [
 
 # openvino reports every import of itself over the Internet by this package; without it, it has a stub.
 sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType, reportCallIssue]
+# onnxruntime reports what it runs to its maker; it looks for this when it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -6,7 +6,7 @@ import argparse
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ PREPROCESS_HELP = (
     "activation or in how images are prepared"
 )
 _T = TypeVar("_T", int, float)
+_Word = TypeVar("_Word", bound=str)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -40,6 +41,13 @@ def plain_warnings(command: str) -> Iterator[None]:
         yield
 
 
+def describe(error: Exception) -> str:
+    """Return what an error says: where Python puts a number before the system's reason, the file instead."""
+    if isinstance(error, OSError) and error.strerror is not None and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
 def parse_labels(text: str) -> tuple[str, ...]:
     """Read the labels of "a,b,c", or of "@name" for a published set; ValueError for anything else."""
     if text.startswith("@"):
@@ -52,6 +60,15 @@ def parse_labels(text: str) -> tuple[str, ...]:
     if len(set(labels)) != len(labels) or not labels:
         raise ValueError(f"labels must be named, with commas between them, each once; got {text!r}")
     return labels
+
+
+def parse_chosen(text: str, known: Sequence[_Word], name: str) -> tuple[_Word, ...]:
+    """Read a choice "a,b" of known words, in their order; ArgumentTypeError for others."""
+    asked = text.split(",")
+    unknown = [word for word in asked if word not in known]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"unknown {name} {unknown[0]!r}; choose from {', '.join(known)}")
+    return tuple(word for word in known if word in asked)
 
 
 def whole(*, at_least: int, at_most: int | None = None) -> Callable[[str], int]:

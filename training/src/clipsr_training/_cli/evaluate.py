@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from clipsr_training._cli.arguments import plain_warnings
+from clipsr_training._cli.arguments import describe, plain_warnings
 from clipsr_training._cli.eval import (
     degraded,
     drawings,
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with interrupted_by_sigterm(), plain_warnings("clipsr-eval"):
             arguments.run(arguments)
     except (OSError, ValueError) as error:
-        print(f"clipsr-eval: {error}", file=sys.stderr)
+        print(f"clipsr-eval: {describe(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"clipsr-eval: {arguments.on_interrupt}", file=sys.stderr)

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from clipsr_training._cli import adapt, backbone, draw, edit, restorer
+from clipsr_training._cli import adapt, backbone, controller, draw, edit, restorer
 from clipsr_training._cli.arguments import (
     PREPROCESS_HELP,
     HelpFormatter,
+    describe,
     parse_labels,
     plain_warnings,
     positive,
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with interrupted_by_sigterm(), plain_warnings("clipsr-train"):
             path = arguments.run(arguments)
     except (OSError, ValueError) as error:
-        print(f"clipsr-train: {error}", file=sys.stderr)
+        print(f"clipsr-train: {describe(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interruption:
         print(f"clipsr-train: {str(interruption) or 'interrupted'}", file=sys.stderr)
@@ -71,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_liif(commands)
     _add_clip(commands)
     adapt.add(commands)
+    controller.add(commands)
     _add_average(commands)
     restorer.add(commands)
     draw.add(commands)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from clipsr_training._fit import FitOptions
+from clipsr_training._fit import FitOptions, deal_out
 from clipsr_training.adapt._photos import AdaptBatch, DrawDataset, DrawOptions, Photos, collate, draw
 from clipsr_training.adapt._recipe import AdaptRecipe
 from clipsr_training.adapt._rendering import quantize, render_canvases
@@ -87,7 +87,6 @@ class AdaptModule(LightningModule):
     def train_dataloader(self) -> DataLoader[AdaptBatch]:
         """Return the draws of the current segment, in batches that `collate` makes."""
         done = self.current_epoch * STEPS_PER_SEGMENT
-        # Lightning deals the draws out to the devices.
         per_step = self.recipe.batch_size * self.trainer.world_size
         dataset = DrawDataset(
             self.photos,
@@ -99,6 +98,7 @@ class AdaptModule(LightningModule):
         return DataLoader(
             cast("Dataset[AdaptBatch]", dataset),
             batch_size=self.recipe.batch_size,
+            sampler=deal_out(self, dataset),
             collate_fn=collate,
             num_workers=n_workers,
             # Sources hold open tables and functions.

@@ -99,7 +99,12 @@ def _open(spec: str, options: SetOptions) -> Photos:
 
 
 def check_photos(photos: Photos, image_size_px: int) -> Photos:
-    """Decode every photo once; return those that can be reduced, and say what is smaller than the encoder.
+    """Return the photos that can be reduced; see `find_usable`."""
+    return photos.select(find_usable(photos, image_size_px))
+
+
+def find_usable(photos: Photos, image_size_px: int) -> np.ndarray:
+    """Decode every photo once; return the rows of those that can be reduced, and say what is smaller than the encoder.
 
     Raises:
         ValueError: photos can't be read.
@@ -118,7 +123,7 @@ def check_photos(photos: Photos, image_size_px: int) -> Photos:
             "says of them, enlarged, is all there is to learn from them",
             stacklevel=2,
         )
-    return photos.select(used)
+    return used
 
 
 def split_held_out(n: int, part: float, most: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -217,12 +222,13 @@ def collate(draws: Sequence[Draw]) -> AdaptBatch:
     """Make a batch."""
     return AdaptBatch(
         photo=torch.from_numpy(np.stack([d.photo for d in draws])),
-        thumbnails=_on_canvases([d.thumbnail for d in draws]),
-        reduced=_on_canvases([d.reduced for d in draws if d.reduced is not None]),
+        thumbnails=on_canvases([d.thumbnail for d in draws]),
+        reduced=on_canvases([d.reduced for d in draws if d.reduced is not None]),
     )
 
 
-def _on_canvases(images: Sequence[np.ndarray]) -> list[Canvases]:
+def on_canvases(images: Sequence[np.ndarray]) -> list[Canvases]:
+    """Put square images [s, s, 3] of up to 128 px on canvases; rows count from 0."""
     by_size: dict[int, list[int]] = {}
     for row, image in enumerate(images):
         by_size.setdefault(min(s for s in CANVAS_SIZES_PX if s >= len(image)), []).append(row)
@@ -238,10 +244,29 @@ def _canvases(images: Sequence[np.ndarray], rows: Sequence[int], size: int) -> C
     )
 
 
+class PhotoOrder:
+    """Which photo a draw is of: a function of the seed and the draw's number; every pass has an order of its own.
+
+    Args:
+        n_photos: how many there are.
+        seed: of the orders.
+    """
+
+    def __init__(self, n_photos: int, seed: int) -> None:
+        self.n_photos = n_photos
+        self.seed = seed
+        self._pass: tuple[int, np.ndarray] | None = None
+
+    def row(self, number: int) -> int:
+        """Return the row of a draw's photo."""
+        done, place = divmod(number, self.n_photos)
+        if self._pass is None or self._pass[0] != done:
+            self._pass = done, generator(self.seed, done, "order").permutation(self.n_photos)
+        return int(self._pass[1][place])
+
+
 class DrawDataset(Dataset[Draw]):
     """Draw i is a pure function of (seed, i), so that a resumed run sees what an uninterrupted one sees.
-
-    Every pass over the photos has an order of its own.
 
     Args:
         photos: what to draw from.
@@ -255,7 +280,7 @@ class DrawDataset(Dataset[Draw]):
         self.options = options
         self.n_draws = n_draws
         self.first = first
-        self._order: tuple[int, np.ndarray] | None = None
+        self.order = PhotoOrder(len(photos), options.seed)
 
     def __len__(self) -> int:
         """Return the number of draws."""
@@ -266,7 +291,4 @@ class DrawDataset(Dataset[Draw]):
         if not 0 <= index < self.n_draws:
             raise IndexError(index)
         number = self.first + index
-        done, place = divmod(number, len(self.photos))
-        if self._order is None or self._order[0] != done:
-            self._order = done, generator(self.options.seed, done, "order").permutation(len(self.photos))
-        return draw(self.photos.square(int(self._order[1][place])), number, self.options)
+        return draw(self.photos.square(self.order.row(number)), number, self.options)

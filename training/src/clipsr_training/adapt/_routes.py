@@ -14,6 +14,7 @@ from clipsr_training.adapt._photos import CANVAS_SIZES_PX, Photos, check_photos,
 from clipsr_training.adapt._train import TEMPLATE
 from clipsr_training.clip import ClipCheckpoint
 from clipsr_training.data import SetOptions
+from clipsr_training.data._route_table import RouteRule
 from clipsr_training.degradation import (
     SMALLEST_PX,
     FileFormat,
@@ -23,7 +24,6 @@ from clipsr_training.degradation import (
     write_pixels,
 )
 from clipsr_training.evaluation._backends.pixels import Route, encode
-from clipsr_training.evaluation._backends.route_table import RouteRule
 from clipsr_training.evaluation._backends.torch import TorchBackend
 from clipsr_training.liif import Upscaler
 

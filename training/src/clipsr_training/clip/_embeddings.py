@@ -10,11 +10,16 @@ from torch.nn import functional
 
 from clipsr_training.clip._checkpoint import ClipCheckpoint
 
+_TEXT_BATCH = 256
 
+
+@torch.no_grad()
 def embed_texts(clip: ClipCheckpoint, texts: Sequence[str]) -> Tensor:
     """Return unit embeddings [N, D] of texts."""
-    with torch.no_grad():
-        return functional.normalize(clip.encode_text(clip.tokenizer(list(texts))).float(), dim=-1)
+    parts = [
+        clip.encode_text(clip.tokenizer(list(texts[i : i + _TEXT_BATCH]))) for i in range(0, len(texts), _TEXT_BATCH)
+    ]
+    return functional.normalize(torch.cat(parts).float(), dim=-1)
 
 
 def embed_pictures(clip: ClipCheckpoint, pictures: Tensor) -> Tensor:

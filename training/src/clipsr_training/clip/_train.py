@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from clipsr_training import prompts
 from clipsr_training._files import to_json
-from clipsr_training._fit import FitOptions, fit, open_run
+from clipsr_training._fit import FitOptions, fit, of_all_devices, open_run
 from clipsr_training._identity import digest_modules
 from clipsr_training.clip._checkpoint import ClipCheckpoint, save_clip
 from clipsr_training.clip._data import (
@@ -153,8 +153,8 @@ class ClipTrainingModule(LightningModule):
         """
         own_images = functional.normalize(self.model.encode_image(self.normalize(batch.pixels)).float(), dim=-1)
         own_texts = functional.normalize(self.model.encode_text(batch.tokens).float(), dim=-1)
-        image_features = self._of_all_devices(own_images)
-        text_features = self._of_all_devices(own_texts)[: batch.is_positive.shape[1]]
+        image_features = of_all_devices(self, own_images)
+        text_features = of_all_devices(self, own_texts)[: batch.is_positive.shape[1]]
         with torch.no_grad():
             self.model.logit_scale.clamp_(max=_LOGIT_SCALE_MAX)
         scale, bias = self.model.logit_scale.exp(), getattr(self.model, "logit_bias", None)
@@ -164,7 +164,7 @@ class ClipTrainingModule(LightningModule):
             loss = multi_positive_sigmoid_loss(image_features, text_features, scale, bias, batch.is_positive)
         if self.teachers is not None:
             n_texts, weight = batch.is_positive.shape[1], self.recipe.distillation
-            own = [self._of_all_devices(t)[:n_texts] for t in self.teachers.encode_texts(batch.tokens)]
+            own = [of_all_devices(self, t)[:n_texts] for t in self.teachers.encode_texts(batch.tokens)]
             target = self.teachers.probabilities(batch.pixels, own)
             taught = distillation_loss(own_images, text_features, scale, target)
             self.log("train/distillation", taught, prog_bar=True, batch_size=len(batch.pixels))
@@ -172,16 +172,6 @@ class ClipTrainingModule(LightningModule):
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.pixels))
         self.log("train/logit_scale", scale, batch_size=len(batch.pixels))
         return loss
-
-    def _of_all_devices(self, features: Tensor) -> Tensor:
-        """Join [n, D] of each device to [N * n, D], in the order of the devices.
-
-        Every device computes the whole loss, so gradients come back N-fold to where features were computed; averaging
-        over the devices then gives those of one device with the whole batch.
-        """
-        if self.trainer.world_size == 1:
-            return features
-        return cast("Tensor", self.all_gather(features, sync_grads=True)).flatten(0, 1)
 
     def validation_step(self, batch: ClipBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log zero-shot top-1 among the source's own classes, or among the captions of its validation images."""

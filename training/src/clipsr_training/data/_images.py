@@ -142,15 +142,3 @@ def _decode(content: bytes) -> Image.Image:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba)
     return image.convert("RGB")
-
-
-def is_lossy(encoded: bytes) -> bool:
-    """Return whether a file is a JPEG, AVIF, HEIC or lossy WebP.
-
-    Source: RFC 9649; of WebP's two codecs, "VP8 " is the lossy one.
-    """
-    try:
-        kind = find_format(encoded)
-    except ImageFileError:
-        return False
-    return kind in ("JPEG", "AVIF", "HEIF") or (kind == "WEBP" and b"VP8 " in encoded[12:64])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,11 +26,15 @@ from clipsr_training.data._columns import (
     require_text,
     set_name,
 )
-from clipsr_training.data._image_set import CaptionedImages, ImageSet
+from clipsr_training.data._image_set import CaptionedImages, ImageSet, warn_of_left_out
+from clipsr_training.data._images import find_images
 
 # Where the hub keeps the CIFAR sets; any other set is named `hub:OWNER/NAME`.
 HUB_NAMES = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 HUB_PREFIX = "hub:"
+# What the `datasets` package looks for beside images, and where it does.
+_METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+_PLACES = ("", "*/", "*/*/")
 _SAVED = ("dataset_dict.json", "dataset_info.json")
 
 
@@ -40,9 +45,7 @@ def is_saved(folder: Path) -> bool:
 
 def is_repository(folder: Path) -> bool:
     """Whether a folder is laid out as a data set on the hub: tables, or images beside a table of what they are."""
-    places = ("", "*/", "*/*/")
-    names = ("*.parquet", "metadata.csv", "metadata.jsonl")
-    return any(next(folder.glob(place + name), None) for place in places for name in names)
+    return any(next(folder.glob(place + name), None) for place in _PLACES for name in ("*.parquet", *_METADATA))
 
 
 def is_on_hub(spec: str) -> bool:
@@ -79,7 +82,31 @@ def open_repository(
     """Open a folder that is laid out as a data set on the hub, `config` of several in it; see `open_table`."""
     with _explained(f"{folder} can't be read as a repository of the hub"):
         table = datasets.load_dataset(str(folder), config or None, split=options.split)
+    assert isinstance(table, datasets.Dataset)
+    warn_of_left_out(folder, _find_unnamed(folder, table), f"that no {' or '.join(_METADATA)} names")
     return open_table(table, folder.name, str(folder), options, or_captions=or_captions)
+
+
+def _find_unnamed(folder: Path, table: datasets.Dataset) -> list[Path]:
+    """Return the images beside and below the table's metadata files that are in none of its rows."""
+    metadata = [path for place in _PLACES for name in _METADATA for path in folder.glob(place + name)]
+    if not metadata:
+        return []
+    named = {Path(path) for column in table.features for path in _read_paths(table, column)}
+    unnamed: set[Path] = set()
+    for path in metadata:
+        found = {image.resolve(): image for image in find_images(path.parent)}
+        if not named.isdisjoint(found):  # otherwise it is of another split
+            unnamed |= {image for target, image in found.items() if target not in named}
+    return sorted(unnamed)
+
+
+def _read_paths(table: datasets.Dataset, column: str) -> list[str]:
+    """Return where the files of a column of images lie, those that are not in the table itself."""
+    if not isinstance(table.features[column], datasets.Image):
+        return []
+    stored = table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+    return [os.path.realpath(cell["path"]) for cell in stored[column] if cell is not None and cell["bytes"] is None]
 
 
 def open_hub(spec: str, options: SetOptions, *, or_captions: bool) -> ImageSet | CaptionedImages:

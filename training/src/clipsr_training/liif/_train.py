@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from clipsr_training._fit import FitOptions, fit, open_run
+from clipsr_training._fit import FitOptions, deal_out, fit, open_run
 from clipsr_training._identity import digest_files, digest_modules
 from clipsr_training.liif._checkpoint import save_liif
 from clipsr_training.liif._data import PatchBatch, PatchDataset, read_images
@@ -58,7 +58,7 @@ class LiifTrainingModule(LightningModule):
         """Return the samples of the current segment."""
         recipe = self.recipe
         done = self.current_epoch * STEPS_PER_SEGMENT
-        # Lightning deals the samples out to the devices: with more of them a step has more, not a segment fewer steps.
+        # With more devices a step has more samples, not a segment fewer steps.
         samples_per_step = recipe.batch_size * self.trainer.world_size
         dataset = PatchDataset(
             self.images,
@@ -70,7 +70,9 @@ class LiifTrainingModule(LightningModule):
             seed=self.seed,
             max_noise=recipe.max_noise,
         )
-        return DataLoader(dataset, batch_size=recipe.batch_size, num_workers=self.n_workers)
+        return DataLoader(
+            dataset, batch_size=recipe.batch_size, sampler=deal_out(self, dataset), num_workers=self.n_workers
+        )
 
     def training_step(self, batch: PatchBatch, batch_idx: int) -> Tensor:
         """Return the mean absolute error in [0, 1] units, and log it with PSNR in dB."""

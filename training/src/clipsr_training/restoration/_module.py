@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from clipsr_training._fit import FitOptions
+from clipsr_training._fit import FitOptions, deal_out
 from clipsr_training.adapt._photos import Photos
 from clipsr_training.clip._train import learning_rate
 from clipsr_training.restoration._contexts import ContextSource
@@ -77,7 +77,6 @@ class RestorerModule(LightningModule):
     def train_dataloader(self) -> DataLoader[list[Group]]:
         """Return the draws of the current segment, in batches that `collate` makes."""
         done = self.current_epoch * STEPS_PER_SEGMENT
-        # Lightning deals the draws out to the devices.
         per_step = self.recipe.batch_size * self.trainer.world_size
         dataset = DrawDataset(
             self.photos,
@@ -89,6 +88,7 @@ class RestorerModule(LightningModule):
         return DataLoader(
             cast("Dataset[list[Group]]", dataset),
             batch_size=self.recipe.batch_size,
+            sampler=deal_out(self, dataset),
             collate_fn=collate,
             num_workers=n_workers,
             # Sources hold open tables and functions.

@@ -47,6 +47,7 @@ def _make_schema() -> Any:
     arrow: Any = importlib.import_module("pyarrow")
     text, number = arrow.string(), arrow.float32()
     prediction = arrow.struct([("label", text), ("cosine", number), ("probability", number)])
+    degradation = arrow.struct([("kind", text), ("cosine", number), ("probability", number)])
     warning = arrow.struct([("reason", text), ("message", text), ("field", text)])
     types = {
         "cosine": number,
@@ -56,6 +57,8 @@ def _make_schema() -> Any:
         "input_width": arrow.int32(),
         "predictions": arrow.list_(prediction),
         "warnings": arrow.list_(warning),
+        "degradation_probability": number,
+        "degradations": arrow.list_(degradation),
         "embedding": arrow.list_(number),
     }
     return arrow.schema([(name, types.get(name, text)) for name in (*COLUMNS, "embedding")])

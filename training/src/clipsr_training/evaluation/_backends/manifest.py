@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from clipsr_training.evaluation._backends.route_table import RouteTable
+from clipsr_training.data._route_table import RouteTable
 
 
 def read_routes(repository: Path) -> RouteTable:

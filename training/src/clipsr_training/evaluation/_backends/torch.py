@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
+import joblib
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,10 +17,11 @@ from clipsr_training import prompts
 from clipsr_training._identity import digest_modules
 from clipsr_training.clip import ClipCheckpoint
 from clipsr_training.clip._preprocess import Fitting, make_preprocess, planar
+from clipsr_training.controller import ControlledClip, Controller
 from clipsr_training.data import decode
+from clipsr_training.data._route_table import RouteTable
 from clipsr_training.evaluation._backends.base import LocalBackend, Scoring, require_finite, resolve_templates
 from clipsr_training.evaluation._backends.pixels import Canvas, Route, make_canvas
-from clipsr_training.evaluation._backends.route_table import RouteTable
 from clipsr_training.liif import Upscaler
 from clipsr_training.liif._upscaler import to_uint8
 
@@ -41,6 +42,7 @@ class TorchBackend(LocalBackend):
         precision: "fp32", or "bf16" for autocast of the encoders; images are rendered in fp32 always.
         routes: which route images take by themselves; None lets the shorter side decide, at the checkpoint's
             `clipsr_cfg` or half of R.
+        controller: steers the image tower, unless it says that an image is clean.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class TorchBackend(LocalBackend):
         device: str = "cpu",
         precision: str = "fp32",
         routes: RouteTable | None = None,
+        controller: Controller | None = None,
     ) -> None:
         default_side = clip.config.get("clipsr_cfg", {}).get("native_min_side_px", clip.image_size_px // 2)
         bias = clip.logit_bias
@@ -64,16 +67,17 @@ class TorchBackend(LocalBackend):
         self.routes = routes or RouteTable(native_min_side_px=default_side)
         self._fitting = Fitting.of(clip.config.get("preprocess_cfg", {}))
         self._preprocess = make_preprocess(clip.image_size_px, self._fitting)
-        self._pool = ThreadPoolExecutor(os.cpu_count())
+        self._pool = ThreadPoolExecutor(joblib.cpu_count())
         self._name = name
         # Equal weights behind another resize, or with another scale, are another model.
         facts = json.dumps([clip.config, asdict(self.routes)], sort_keys=True, allow_nan=False)
-        self._digest = digest_modules(clip.model, upscaler, facts=facts)
+        self._digest = digest_modules(clip.model, upscaler, controller, facts=facts)
         self._precision = precision
         try:
             self._device = torch.device(device)
             self._model = clip.model.to(self._device)
             self._upscaler = None if upscaler is None else upscaler.to(self._device)
+            self._controller = None if controller is None else controller.to(self._device)
         except (RuntimeError, AssertionError) as error:
             raise ValueError(f"cannot use the device {device!r}: {str(error).splitlines()[0]}") from error
         self._clip = clip
@@ -145,9 +149,12 @@ class TorchBackend(LocalBackend):
     @torch.inference_mode()
     def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
         """Map pixels uint8 [N, 3, R, R] to L2-normalized embeddings float32 [N, D]."""
-        images = torch.from_numpy(pixels).to(self._device).float() / 255
+        images = (torch.from_numpy(pixels).to(self._device).float() / 255 - self._mean) / self._std
         with self._autocast():
-            features = self._clip.encode_image((images - self._mean) / self._std)
+            if self._controller is None:
+                features = self._clip.encode_image(images)
+            else:
+                features = ControlledClip(clip=self._clip, controller=self._controller).encode(images).content
         return _normalized(features)
 
     @torch.inference_mode()
