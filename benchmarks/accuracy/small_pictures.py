@@ -29,7 +29,7 @@ from clipsr_training.evaluation._backends.manifest import read_routes
 from clipsr_training.evaluation._backends.pixels import Rendering, Route
 from clipsr_training.evaluation._backends.torch import TorchBackend
 from clipsr_training.evaluation._cells import measure_cells
-from clipsr_training.evaluation._degraded import DamagedCondition, DegradedPlan
+from clipsr_training.evaluation._degraded import DamagedCondition, DegradedPlan, Way
 from clipsr_training.evaluation._low_resolution import (
     LR12_REDUCTIONS,
     LR12_SIZES_PX,
@@ -107,7 +107,7 @@ class Measuring:
         )
         correct = plan.results(self._measure(name, plan))[0].correct
         routes: tuple[tuple[Rendering, Route], ...] = (("liif", "upscaled"), ("bicubic", "native"), ("auto", "auto"))
-        return {rendering: correct[DamagedCondition(None, None, route)] for rendering, route in routes}
+        return {rendering: correct[DamagedCondition(None, None, Way(route))] for rendering, route in routes}
 
     def _measure(self, name: str, plan: LowResolutionPlan | DegradedPlan) -> Any:
         folder = self.folder / name

@@ -281,11 +281,11 @@ class Limits:
         max_texts: labels times templates.
         max_message_bytes: bytes of the whole request.
         max_output_pixels: rows times columns of one upscaled image.
-        max_restore_pixels: rows times columns of one image to restore; 0 where the service cannot restore.
         max_embed_texts: texts to embed.
         max_stream_images: images of one stream that are in the service at once.
         caller: what this caller's API key allows; None where the service asks for none.
         library: what libraries may hold; None where the service keeps none.
+        max_restore_pixels: rows times columns of one image to restore; 0 where the service cannot restore.
     """
 
     max_images: int
@@ -297,11 +297,11 @@ class Limits:
     max_texts: int
     max_message_bytes: int
     max_output_pixels: int
-    max_restore_pixels: int = 0
     max_embed_texts: int = 0
     max_stream_images: int = 0
     caller: CallerLimits | None = None
     library: LibraryLimits | None = None
+    max_restore_pixels: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -369,8 +369,8 @@ class ModelInfo:
         gateway_version: version of the gateway.
         route_rules: which route small images take by themselves, as measured at export; what no rule names is native.
         upscale_recipes: what Client.upscale() may be asked for.
-        restorer: what Client.restore() does; None where the service restores nothing.
         degradation_kinds: of damage that the encoder "robust" tells apart; empty where it is not offered.
+        restorer: what Client.restore() does; None where the service restores nothing.
     """
 
     name: str
@@ -393,5 +393,5 @@ class ModelInfo:
     gateway_version: str
     route_rules: tuple[RouteRule, ...] = ()
     upscale_recipes: tuple[UpscaleRecipe, ...] = ()
-    restorer: RestorerInfo | None = None
     degradation_kinds: tuple[str, ...] = ()
+    restorer: RestorerInfo | None = None
