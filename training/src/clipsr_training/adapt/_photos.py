@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from clipsr_training._draws import NumberedDraws, PhotoOrder
 from clipsr_training._identity import digest_files
 from clipsr_training.clip._preprocess import Preprocess, planar
 from clipsr_training.data import SetOptions, decode, find_images
@@ -244,51 +244,22 @@ def _canvases(images: Sequence[np.ndarray], rows: Sequence[int], size: int) -> C
     )
 
 
-class PhotoOrder:
-    """Which photo a draw is of: a function of the seed and the draw's number; every pass has an order of its own.
-
-    Args:
-        n_photos: how many there are.
-        seed: of the orders.
-    """
-
-    def __init__(self, n_photos: int, seed: int) -> None:
-        self.n_photos = n_photos
-        self.seed = seed
-        self._pass: tuple[int, np.ndarray] | None = None
-
-    def row(self, number: int) -> int:
-        """Return the row of a draw's photo."""
-        done, place = divmod(number, self.n_photos)
-        if self._pass is None or self._pass[0] != done:
-            self._pass = done, generator(self.seed, done, "order").permutation(self.n_photos)
-        return int(self._pass[1][place])
-
-
-class DrawDataset(Dataset[Draw]):
-    """Draw i is a pure function of (seed, i), so that a resumed run sees what an uninterrupted one sees.
+class DrawDataset(NumberedDraws[Draw]):
+    """Thumbnails of photos.
 
     Args:
         photos: what to draw from.
         options: how.
-        n_draws: length.
-        first: number of the first draw, for a run that continues.
+        n_draws: see `NumberedDraws`.
+        first: likewise.
     """
 
     def __init__(self, photos: Photos, options: DrawOptions, *, n_draws: int, first: int) -> None:
+        super().__init__(n_draws, first)
         self.photos = photos
         self.options = options
-        self.n_draws = n_draws
-        self.first = first
         self.order = PhotoOrder(len(photos), options.seed)
 
-    def __len__(self) -> int:
-        """Return the number of draws."""
-        return self.n_draws
-
-    def __getitem__(self, index: int) -> Draw:
-        """Return one draw."""
-        if not 0 <= index < self.n_draws:
-            raise IndexError(index)
-        number = self.first + index
+    def draw(self, number: int) -> Draw:
+        """See `NumberedDraws.draw`."""
         return draw(self.photos.square(self.order.row(number)), number, self.options)

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from clipsr_training.adapt._photos import CANVAS_SIZES_PX, Canvases, PhotoOrder, Photos, on_canvases
+from clipsr_training._draws import NumberedDraws, PhotoOrder
+from clipsr_training.adapt._photos import CANVAS_SIZES_PX, Canvases, Photos, on_canvases
 from clipsr_training.adapt._rendering import render_canvases
 from clipsr_training.clip._preprocess import Preprocess, planar
 from clipsr_training.controller._recipe import ControllerRecipe
@@ -179,31 +179,23 @@ def render(views: Views, upscaler: Upscaler | None, image_size_px: int) -> Tenso
     return pixels
 
 
-class DrawDataset(Dataset[Draw]):
-    """Draw i is a pure function of (seed, i), so that a resumed run sees what an uninterrupted one sees.
+class DrawDataset(NumberedDraws[Draw]):
+    """Damaged pictures of photos.
 
     Args:
         photos: what to draw from.
         options: how.
-        n_draws: length.
-        first: number of the first draw, for a run that continues.
+        n_draws: see `NumberedDraws`.
+        first: likewise.
     """
 
     def __init__(self, photos: Photos, options: DrawOptions, *, n_draws: int, first: int) -> None:
+        super().__init__(n_draws, first)
         self.photos = photos
         self.options = options
-        self.n_draws = n_draws
-        self.first = first
         self.order = PhotoOrder(len(photos), options.seed)
 
-    def __len__(self) -> int:
-        """Return the number of draws."""
-        return self.n_draws
-
-    def __getitem__(self, index: int) -> Draw:
-        """Return one draw."""
-        if not 0 <= index < self.n_draws:
-            raise IndexError(index)
-        number = self.first + index
+    def draw(self, number: int) -> Draw:
+        """See `NumberedDraws.draw`."""
         row = self.order.row(number)
         return draw(self.photos.square(row), row, number, self.options)

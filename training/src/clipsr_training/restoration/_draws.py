@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from clipsr_training._draws import NumberedDraws, PhotoOrder
 from clipsr_training.adapt._photos import Photos
 from clipsr_training.data import decode
 from clipsr_training.data._image_set import check_files
@@ -140,42 +140,25 @@ def check_photos(photos: Photos, name: str) -> Photos:
     return photos.select(used)
 
 
-class DrawDataset(Dataset[Draw]):
-    """Draw i is a pure function of (seed, i), so that a resumed run sees what an uninterrupted one sees.
+class DrawDataset(NumberedDraws[Draw]):
+    """Damaged squares of photos.
 
-    Sources take turns, so each gives as many pictures, however many it holds; every pass over one has an order of its
-    own.
+    Sources take turns, so each gives as many pictures, however many it holds.
 
     Args:
         sources: what to draw from.
         options: how.
-        n_draws: length.
-        first: number of the first draw, for a run that continues.
+        n_draws: see `NumberedDraws`.
+        first: likewise.
     """
 
     def __init__(self, sources: Sequence[Photos], options: DrawOptions, *, n_draws: int, first: int) -> None:
+        super().__init__(n_draws, first)
         self.sources = sources
         self.options = options
-        self.n_draws = n_draws
-        self.first = first
-        self._orders: dict[int, tuple[int, np.ndarray]] = {}
+        self.orders = [PhotoOrder(len(own), options.seed, f"restore order {i}") for i, own in enumerate(sources)]
 
-    def __len__(self) -> int:
-        """Return the number of draws."""
-        return self.n_draws
-
-    def __getitem__(self, index: int) -> Draw:
-        """Return one draw."""
-        if not 0 <= index < self.n_draws:
-            raise IndexError(index)
-        number = self.first + index
+    def draw(self, number: int) -> Draw:
+        """See `NumberedDraws.draw`."""
         turn, source = divmod(number, len(self.sources))
-        photos = self.sources[source]
-        done, place = divmod(turn, len(photos))
-        return draw(photos, int(self._order(source, done)[place]), number, self.options)
-
-    def _order(self, source: int, done: int) -> np.ndarray:
-        if source not in self._orders or self._orders[source][0] != done:
-            rng = generator(self.options.seed, done, f"restore order {source}")
-            self._orders[source] = done, rng.permutation(len(self.sources[source]))
-        return self._orders[source][1]
+        return draw(self.sources[source], self.orders[source].row(turn), number, self.options)
