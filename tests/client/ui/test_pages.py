@@ -384,6 +384,7 @@ def test_what_is_seen_on_a_button_is_its_name(visit, pets):
 
 def test_headings_leave_out_no_level(visit, pets):
     visit.show("Search")
+    expect(shown_library(visit)).to_have_value("pets")
     visit.fill("What the images show", "dog", key="Enter")
     visit.page.get_by_role("heading", name="most similar first").wait_for()
     assert visit.heading_levels() == [1, 2]
