@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from google.rpc import code_pb2
 
 from clipsr.v1 import classifier_pb2, upscaler_pb2
 
@@ -48,6 +49,17 @@ def test_a_folder_keeps_its_names_and_one_failure_is_one(run, tmp_path, fake_ser
     assert done.out.endswith("\n3 images: 2 restored, 1 failed\n")
     assert "b.png: INVALID_ARGUMENT" in done.err
     assert (tmp_path / "clear" / "sub" / "c.png").read_bytes() == b"clear sub/c.png"
+
+
+def test_without_a_restorer_no_second_image_is_sent(run, tmp_path, fake_service) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(name.encode())
+        message = "This service restores no images."
+        code = code_pb2.FAILED_PRECONDITION
+        fake_service.fail_image(name.encode(), reason="RESTORER_MISSING", message=message, code=code)
+    done = run("restore", str(tmp_path), str(tmp_path / "out"), "--remove", "haze")
+    assert (done.code, done.err) == (2, "clipsr-client: This service restores no images.\n")
+    assert len(fake_service.restores) == 1
 
 
 def test_nothing_is_replaced_unless_it_is_asked_for(run, cat, tmp_path, fake_service) -> None:

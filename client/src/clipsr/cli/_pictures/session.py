@@ -26,6 +26,9 @@ from clipsr.cli._progress import make_progress
 
 Picture = UpscaledImage | RestoredImage
 
+# What no other image would change.
+_SERVICE_LACKS = "RESTORER_MISSING"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
@@ -103,6 +106,8 @@ class _Session:
         try:
             answer = self._work.ask(content, output_format)
         except InvalidRequestError as error:
+            if error.reason == _SERVICE_LACKS:
+                raise
             return FailedImage(code="INVALID_ARGUMENT", reason=error.reason, message=str(error))
         except DeadlineError as error:
             if not self._has_answer:  # nothing suggests that the next image would be faster
