@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from clipsr_training.controller._recipe import RECIPES
+from tests.conftest import REPO_ROOT
 from tests.training import controller_devices_run
 
 TOLERANCE = 1e-5  # sums in another order, in fp32; of gradients a part of the largest, where that is above 1
@@ -22,6 +23,7 @@ TIMEOUT_S = 240  # a dozen seconds where nothing else runs
 def test_two_devices_have_the_losses_and_gradients_of_one(recipe, tmp_path):
     # Where there are accelerators, too, these are processes of the CPU; they talk by gloo, on this machine only.
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    environment["PYTHONPATH"] = str(REPO_ROOT)  # for the other modules of the tests
     script = [sys.executable, "-W", "ignore", controller_devices_run.__file__, recipe]
     processes = [
         subprocess.Popen(
