@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import grpc
+import pyarrow.parquet
 import pytest
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
@@ -155,10 +156,9 @@ class TestRobust:
         assert (row["degradation"], row["degradations"]) == ("", "")
 
     def test_parquet_has_them_too(self, run, cat, tmp_path) -> None:
-        parquet = pytest.importorskip("pyarrow.parquet")
         output = tmp_path / "results.parquet"
         assert run("classify", cat, "--labels", "cat,dog", "--encoder", "robust", "--output", str(output)).code == 0
-        (row,) = parquet.read_table(output).to_pylist()
+        (row,) = pyarrow.parquet.read_table(output).to_pylist()
         assert (row["degradation"], row["degradation_probability"]) == ("low-light", 0.75)
         assert [each["kind"] for each in row["degradations"]] == ["low-light", "clean"]
 

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 )
 @click.version_option(package_name="clipsr", prog_name="clipsr-batch")
 def cli() -> None:
-    """Work on any number of images on Ray: on this machine, or on a cluster.
+    """Work on many images on Ray: on this machine, or on a cluster.
 
     Exit codes: 0 all succeeded, 1 some images failed, 2 wrong usage, 3 the service, the models or Ray cannot be used,
     4 authentication failed, 5 the output cannot be written.
