@@ -3,8 +3,9 @@
     python -m benchmarks.accuracy.small_pictures --runs RUNS --stand-in FOLDER --tiny DIR --cifar10 FILE --output DIR
 
 `small_pictures.json` says what is measured and was fixed before. RUNS holds the adapted upscalers as
-`r2-POOL-sSEED/liif.safetensors`, DIR what `python -m benchmarks.tiny_imagenet` writes. Arms that are not finished are
-named and left out. Everything is kept in `cells.jsonl` files below the output folder, and `--resume` measures the rest.
+`r2-POOL-sSEED/liif.safetensors`, with tuned towers as `r3-POOL-sSEED`, DIR what `python -m benchmarks.tiny_imagenet`
+writes. Runs that are not finished are named and left out. Everything is kept in `cells.jsonl` files below the output
+folder, and `--resume` measures the rest.
 """
 
 from __future__ import annotations
@@ -122,16 +123,17 @@ class Measuring:
 
 
 def find_runs(runs: Path, configuration: Mapping[str, Any]) -> tuple[dict[str, dict[int, Path]], list[str]]:
-    """Return the finished checkpoints by pool and seed, and the names of those that are not."""
+    """Return the folders of finished runs by arm with pool ("R2, own") and seed, and the names of the others."""
     found: dict[str, dict[int, Path]] = {}
     missing: list[str] = []
-    for pool in configuration["pools"]:
-        for seed in configuration["seeds"]:
-            path = runs / f"r2-{pool}-s{seed}" / "liif.safetensors"
-            if path.is_file():
-                found.setdefault(pool, {})[seed] = path
-            else:
-                missing.append(f"{pool}, seed {seed}")
+    for arm, pools in configuration["pools_of_arms"].items():
+        for pool in pools:
+            for seed in configuration["seeds"]:
+                folder = runs / f"{arm.lower()}-{pool}-s{seed}"
+                if (folder / "liif.safetensors").is_file():
+                    found.setdefault(f"{arm}, {pool}", {})[seed] = folder
+                else:
+                    missing.append(f"{arm}, {pool}, seed {seed}")
     return found, missing
 
 
@@ -141,19 +143,22 @@ def compare_arms(
     """Measure all arms on the stand-in; also returns what is not finished."""
     found, missing = find_runs(arguments.runs, configuration)
     if not found:
-        raise FileNotFoundError(f"no finished arm in {arguments.runs}: no r2-POOL-sSEED/liif.safetensors")
+        raise FileNotFoundError(f"no finished arm in {arguments.runs}: no ARM-POOL-sSEED/liif.safetensors")
     images = open_set(str(arguments.tiny / "val.csv")).sample(arguments.limit)
     cells = ((*LR12_SIZES_PX, _OWN_SIZE_PX), LR12_REDUCTIONS)
 
-    def measure(name: str, upscaler: Path, *renderings: Rendering) -> Correct:
-        backend = TorchBackend(load_clip(arguments.stand_in), load_liif(upscaler), name=name)
+    def measure(name: str, model: Path, upscaler: Path, *renderings: Rendering) -> Correct:
+        backend = TorchBackend(load_clip(model), load_liif(upscaler), name=name)
         return measuring.reduced(name, backend, images, cells, renderings)
 
-    before = measure("r0-r1", arguments.before, "bicubic", "liif")
-    adapted = {
-        pool: {seed: measure(f"r2-{pool}-s{seed}", path, "liif") for seed, path in seeds.items()}
-        for pool, seeds in found.items()
-    }
+    def measure_run(folder: Path) -> Correct:
+        upscaler, tower = folder / "liif.safetensors", folder / "clip"
+        if not tower.is_dir():
+            return measure(folder.name, arguments.stand_in, upscaler, "liif")
+        return measure(folder.name, tower, upscaler, "liif", "bicubic")
+
+    before = measure("r0-r1", arguments.stand_in, arguments.before, "bicubic", "liif")
+    adapted = {arm: {seed: measure_run(folder) for seed, folder in runs.items()} for arm, runs in found.items()}
     return Comparison(before=before, adapted=adapted, n_images=len(images)), missing
 
 
@@ -216,7 +221,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     checkpoints = _ROOT / "checkpoints"
-    parser.add_argument("--runs", type=Path, required=True, help="folder of r2-POOL-sSEED/liif.safetensors")
+    parser.add_argument("--runs", type=Path, required=True, help="folder of r2-POOL-sSEED, r3-POOL-sSEED")
     parser.add_argument("--stand-in", type=Path, required=True, help="what clipsr-train import-lite0 wrote")
     parser.add_argument("--tiny", type=Path, required=True, help="what python -m benchmarks.tiny_imagenet wrote")
     parser.add_argument("--before", type=Path, default=checkpoints / "liif-fast/liif.safetensors", help="arm R1")

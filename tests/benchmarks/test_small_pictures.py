@@ -42,7 +42,11 @@ def comparison() -> Comparison:
     before = {**answers(0.3, 0, "bicubic"), **answers(0.2, 1, "liif")}
     # LIIF is the better in one cell.
     before[ReducedCondition(*CELLS[0], "liif")] = np.arange(N) < 0.5 * N
-    adapted = {"own": {s: answers(0.45, 10 + s, "liif") for s in (1, 2, 3)}, "foreign": {1: answers(0.3, 20, "liif")}}
+    adapted = {
+        "R2, own": {s: answers(0.45, 10 + s, "liif") for s in (1, 2, 3)},
+        "R2, foreign": {1: answers(0.3, 20, "liif")},
+        "R3, own": {1: answers(0.35, 30, "liif", "bicubic")},
+    }
     return Comparison(before=before, adapted=adapted, n_images=N)
 
 
@@ -51,15 +55,19 @@ def test_gains_are_over_the_better_arm_of_each_cell(comparison):
         max(comparison.before[ReducedCondition(*cell, r)].mean() for r in ("bicubic", "liif")) for cell in CELLS[:12]
     ]
     assert comparison.better_before().mean() == pytest.approx(np.mean(means))
-    gains = comparison.gains("own")
+    gains = comparison.gains("R2, own")
     assert gains.shape == (3, N)
-    own = [np.mean([comparison.adapted["own"][s][ReducedCondition(*c, "liif")] for c in CELLS[:12]]) for s in (1, 2, 3)]
+    own = [
+        np.mean([comparison.adapted["R2, own"][s][ReducedCondition(*c, "liif")] for c in CELLS[:12]]) for s in (1, 2, 3)
+    ]
     assert gains.mean(axis=1) == pytest.approx(np.array(own) - np.mean(means))
-    assert comparison.worst_cell("own")[1] == min(float(comparison.gain_at("own", *c).mean()) for c in CELLS[:12])
+    assert comparison.worst_cell("R2, own")[1] == min(
+        float(comparison.gain_at("R2, own", *c).mean()) for c in CELLS[:12]
+    )
 
 
 def test_p_is_where_the_interval_begins_to_hold_zero(comparison):
-    values = comparison.gains("own") - comparison.gains("own").mean() + 0.01
+    values = comparison.gains("R2, own") - comparison.gains("R2, own").mean() + 0.01
     p = p_value(values)
     assert 0 < p < 1
     just_out, just_in = (mean_over_seeds(values, confidence=1 - p * factor) for factor in (1.001, 0.999))
@@ -86,15 +94,20 @@ def test_the_page_says_what_was_met_and_what_was_missed(comparison):
     served = AsServed(model={"model": "small"}, rows=(row("one", 0.49), row("two", 0.56)))
     page = report_markdown(comparison, served, CONFIGURATION, ["A note."])
     lines = page.splitlines()
-    (own,) = (line for line in lines if line.startswith("| own: LR-12 over"))
-    (foreign,) = (line for line in lines if line.startswith("| foreign: LR-12 over"))
+    (own,) = (line for line in lines if line.startswith("| R2, own: LR-12 over"))
+    (foreign,) = (line for line in lines if line.startswith("| R2, foreign: LR-12 over"))
     assert own.endswith("| met |")
     assert foreign.endswith("| **missed** |")
+    (tuned,) = (line for line in lines if "LR-12 over" in line and line.startswith("| R3, own"))
+    assert "| +8 |" in tuned
+    assert tuned.endswith("| **missed** |")
+    (native,) = (line for line in lines if "by the native route" in line)
+    assert native.startswith("| R3, own: its own 64 px by the native route against R0 | -0.5 | +")
     assert "| one | " in page
     assert "Worst row -1.00 (promised −0.5: **missed**), mean +2.50 (promised +2: met)." in page
     assert len([line for line in lines if " px, " in line and line.startswith(("| 8 px", "| 64 px"))]) == 6
     written = json.loads(report_json(comparison, served, []))
-    assert written["gain"]["own"]["p"] < 0.01
+    assert written["gain"]["R2, own"]["p"] < 0.01
     assert written["served"]["rows"][0]["auto"] == pytest.approx(0.49)
 
 
@@ -129,9 +142,9 @@ def test_the_command_measures_and_resumes(folder, capsys):
     assert main(words) == 0
     page = (folder / "report/report.md").read_text("utf-8")
     assert page == capsys.readouterr().out.removesuffix("\n")
-    assert "Not finished, and left out: own, seed 2; own, seed 3; foreign, seed 1;" in page
+    assert "Not finished, and left out: R2, own, seed 2; R2, own, seed 3; R2, foreign, seed 1;" in page
     assert "| R2, own, seed 1 |" in page
-    assert "| own: LR-12 over the better before | +5 |" in page
+    assert "| R2, own: LR-12 over the better before | +5 |" in page
     assert len([line for line in page.splitlines() if line.startswith(("| CIFAR-10", "| Tiny-ImageNet"))]) == 7
     before = {path: path.stat().st_mtime_ns for path in folder.glob("report/*/cells.jsonl")}
     assert len(before) == 9
@@ -141,8 +154,8 @@ def test_the_command_measures_and_resumes(folder, capsys):
 
 def test_without_a_finished_arm_there_is_no_report(folder, capsys):
     found, missing = find_runs(folder / "runs", CONFIGURATION)
-    assert list(found) == ["own"]
-    assert len(missing) == 8
+    assert list(found) == ["R2, own"]
+    assert len(missing) == 11
     options = ["--runs", folder, "--stand-in", folder, "--tiny", folder, "--output", folder / "report"]
     assert main([str(option) for option in options]) == 1
     assert "no finished arm in" in capsys.readouterr().err
