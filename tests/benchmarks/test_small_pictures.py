@@ -22,6 +22,7 @@ from benchmarks.accuracy.small_pictures_tables import (
 from benchmarks.tiny_imagenet import _CIFAR_NAMES
 
 from clipsr_training import prompts
+from clipsr_training.evaluation._backends.pixels import Rendering
 from clipsr_training.evaluation._low_resolution import LR12_REDUCTIONS, LR12_SIZES_PX, ReducedCondition
 from clipsr_training.evaluation._statistics import mean_over_seeds
 from tests.training.made_images import png
@@ -32,7 +33,7 @@ N = 400
 CELLS = [(size, reduction) for size in (*LR12_SIZES_PX, 64) for reduction in LR12_REDUCTIONS]
 
 
-def answers(accuracy: float, seed: int, *renderings: str) -> dict[ReducedCondition, np.ndarray]:
+def answers(accuracy: float, seed: int, *renderings: Rendering) -> dict[ReducedCondition, np.ndarray]:
     rng = np.random.default_rng(seed)
     return {ReducedCondition(*cell, r): rng.random(N) < accuracy for cell in CELLS for r in renderings}
 
