@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from urllib.parse import urlsplit
 
@@ -45,7 +46,7 @@ class Files:
     def read(self, *, max_bytes: int) -> list[Image]:
         """See `Partition`."""
         with ThreadPoolExecutor(_READERS) as readers:
-            return list(readers.map(lambda item: _read(item, max_bytes), self.items))
+            return list(readers.map(partial(_read, max_bytes=max_bytes), self.items))
 
 
 def plan_files(items: Iterable[Item], folder: str, size: int) -> list[Files]:
@@ -84,7 +85,7 @@ def _find(line: str, folder: str) -> str:
     return line if _URI.match(line) else join(folder, line)
 
 
-def _read(item: Item, max_bytes: int) -> Image:
+def _read(item: Item, *, max_bytes: int) -> Image:
     if item.failure is not None:
         return item.failure
     if _HTTP.match(item.path):

@@ -97,19 +97,14 @@ def _plan_kind(kind: str, items: Sequence[Item], folder: str, size: int, column:
         _LIST: lambda path, _: plan_list(path, folder, size),
     }
     if kind not in plans:
-        raise click.UsageError(
-            f"{items[0].path!r} is neither a folder nor a {', '.join(plans)} file or a Lance dataset."
-        )
+        raise click.UsageError(f"{items[0].path!r} is neither a folder nor a {', '.join(plans)} file.")
+    paths = [item.path for item in items]
+    names = [path.removeprefix(folder).lstrip("/") for path in paths]
     with ThreadPoolExecutor(_READERS) as readers:
-        planned = readers.map(lambda item: plans[kind](item.path, _name(item, folder)), items)
-        parts = [*chain.from_iterable(planned)]
+        parts = [*chain.from_iterable(readers.map(plans[kind], paths, names))]
     if not parts and kind == _SHARD:
-        raise no_image([item.path for item in items])
+        raise no_image(paths)
     return parts
-
-
-def _name(item: Item, folder: str) -> str:
-    return item.path.removeprefix(folder).lstrip("/")
 
 
 def _kind_of(path: str) -> str:

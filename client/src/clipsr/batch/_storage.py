@@ -7,6 +7,7 @@ the environment (`AWS_*`), by the names that the gateway's libraries read, too.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import importlib
 import io
@@ -117,8 +118,8 @@ def complete(path: str) -> str:
 
 
 def join(folder: str, name: str) -> str:
-    """Return the path of something in a folder."""
-    return f"{folder}/{name}" if folder.startswith(SCHEME) else str(Path(folder, name))
+    """Return the path of something in a folder; a path of this machine that is absolute is in none."""
+    return f"{folder}/{name}" if folder.startswith(SCHEME) and not name.startswith("/") else str(Path(folder, name))
 
 
 @contextlib.contextmanager
@@ -145,6 +146,8 @@ def _translate(path: str, error: Exception) -> Exception:
     for pattern, cause in _UNUSABLE:
         if path.startswith(SCHEME) and re.search(pattern, text):
             return StorageUnavailableError(f"The object store of {bucket} cannot be used: {cause}.")
+    if isinstance(error, FileNotFoundError) and path.startswith(SCHEME):
+        return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     if isinstance(error, OSError):
         return error
     first = text.partition("\n")[0]
@@ -189,8 +192,12 @@ class _Disk:
         write_atomically(part, content, is_durable=True)
         try:
             os.link(part, target)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            part.replace(target)
         finally:
-            part.unlink()
+            part.unlink(missing_ok=True)
 
     def remove(self, path: str) -> None:
         Path(path).unlink(missing_ok=True)
@@ -216,7 +223,10 @@ class _Bucket:
 
     def is_folder(self, path: str) -> bool:
         with storage_errors(path):
-            if next(iter(self.obstore.list(self.store, self._key(path) or None, chunk_size=1)), None):
+            try:
+                if next(iter(self.obstore.list(self.store, self._key(path) or None, chunk_size=1)), None):
+                    return True
+            except self.obstore.exceptions.InvalidPathError:  # of a key there
                 return True
             self.obstore.head(self.store, self._key(path))
         return False
@@ -259,11 +269,10 @@ class _Bucket:
         pass
 
     def write(self, path: str, content: bytes, *, is_new: bool = False) -> None:
-        exceptions: Any = importlib.import_module("obstore.exceptions")
         with storage_errors(path):
             if is_new:
-                # A store without conditional writes says so by AWS_CONDITIONAL_PUT=disabled.
-                with contextlib.suppress(exceptions.NotSupportedError):
+                # Of a store without conditional writes, AWS_CONDITIONAL_PUT=disabled says so.
+                with contextlib.suppress(NotImplementedError):
                     self.obstore.put(self.store, self._key(path), content, mode="create")
                     return
             self.obstore.put(self.store, self._key(path), content)
