@@ -33,7 +33,7 @@ case $role in
     serve) wanted=(-e ./client -e './gateway[heif,library,otel]' -e './serving[heif,triton]') ;;
     ui) wanted=(-e './client[ui]' -e './gateway[heif,library,otel]' -e './serving[heif,triton]') ;;
     export) wanted=(-e ./serving -e ./training -e ./export) ;;
-    dev) wanted=(-e './client[batch,export,ui]' -e './gateway[heif,library,otel]' -e './serving[heif]' -e ./training -e ./export -r requirements-dev.txt) ;;
+    dev) wanted=(-e './client[batch,export,lance,ui]' -e './gateway[heif,library,otel]' -e './serving[heif]' -e ./training -e ./export -r requirements-dev.txt) ;;
     gpu) wanted=('onnxruntime-gpu[cuda,cudnn]') ;;
     *) fail "unknown role '$role'; use: install.sh container|serve|ui|export|dev|gpu FOLDER" ;;
 esac

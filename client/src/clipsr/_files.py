@@ -95,7 +95,7 @@ def write_atomically(path: Path, content: bytes, *, is_durable: bool = False) ->
         file.write(content)
 
 
-def describe_unwritable(path: Path, error: OSError) -> str:
+def describe_unwritable(path: Path | str, error: OSError) -> str:
     """Return a sentence that says why `path` was not written and what to do."""
     cause = _CAUSES.get(error.errno or 0) or error.strerror or str(error)
     return f"{str(path)!r} could not be written: {cause}."

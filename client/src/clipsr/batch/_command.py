@@ -8,11 +8,13 @@ from pathlib import Path
 
 import click
 
+from clipsr._files import describe_unwritable
 from clipsr.batch._cluster import ClusterError, Workers, open_cluster
 from clipsr.batch._models import LocalModels, ModelFacts, Models, Service
 from clipsr.batch._output import OutputFolder
 from clipsr.batch._partitions import plan_partitions
 from clipsr.batch._run import Job, run
+from clipsr.batch._storage import complete
 from clipsr.cli._connection import connection_options, read_connection
 from clipsr.cli._exits import ExitCode, QuietGroup, report, run_group
 from clipsr.cli._options import chosen_classify_options, classify_options
@@ -27,6 +29,7 @@ _EXAMPLES = """\b
 Examples:
   clipsr-batch classify photos/ --labels cat,dog --output labelled/ --url localhost:50051
   clipsr-batch classify train.parquet --labels @cifar10 --output labelled/ --repository model_repository
+  clipsr-batch classify s3://bucket/photos --labels cat,dog --output s3://bucket/labelled --repository model_repository
 """
 
 
@@ -47,25 +50,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def cli() -> None:
     """Work on many images on Ray: on this machine, or on a cluster.
 
-    Exit codes: 0 all succeeded, 1 some images failed, 2 wrong usage, 3 the service, the models or Ray cannot be used,
-    4 authentication failed, 5 the output cannot be written.
+    Exit codes: 0 all succeeded, 1 some images failed, 2 wrong usage, 3 the service, the models, Ray or the object store
+    cannot be used, 4 authentication failed, 5 the output cannot be written.
     """
 
 
 @cli.command(short_help="Classify image files.", epilog=_EXAMPLES)
-@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
+@click.argument("source", metavar="INPUT")
 @classify_options
 @click.option(
     "--output",
-    type=click.Path(path_type=Path),
     required=True,
-    metavar="DIR",
+    metavar="DIR|s3://...",
     help="Folder for the results, a Parquet file for each partition with a row for each image; after an interruption "
     "the same command resumes.",
 )
-@click.option(
-    "--image-column", metavar="NAME", help="Of Parquet files: holds the image files; image, img, ... if absent."
-)
+@click.option("--image-column", metavar="NAME", help="Of tables: holds the image files; image, img, ... if absent.")
 @click.option(
     "--repository",
     type=click.Path(path_type=Path),
@@ -95,8 +95,8 @@ def cli() -> None:
 @click.option("--retry-failed", "retries_failed", is_flag=True, help="Do partitions with failed images again.")
 @connection_options(timeout_s=_TIMEOUT_S)
 def classify(
-    source: Path,
-    output: Path,
+    source: str,
+    output: str,
     image_column: str | None,
     repository: Path | None,
     profile: str | None,
@@ -107,10 +107,12 @@ def classify(
     is_restarted: bool,
     retries_failed: bool,
 ) -> ExitCode:
-    """Classify the images of a folder or of Parquet files with the labels you name.
+    """Classify any number of images with the labels you name.
 
-    INPUT is a folder of image files or of Parquet files (searched with its subfolders), or a Parquet file with a column
-    of image files. All workers must see INPUT, --output and --repository by the same paths.
+    INPUT is a folder (searched with its subfolders) of image files, Parquet files or WebDataset shards (.tar); one of
+    these tables or shards; a Lance dataset; or a list of paths and URIs, one a line (.txt). INPUT and --output are
+    folders of this machine or of a bucket, s3://bucket/folder, whose endpoint and access keys the environment has
+    (AWS_*). All workers must see INPUT, --output and --repository by the same paths.
     """
     if profile is not None and repository is None:
         raise click.UsageError("--profile goes with --repository.")
@@ -123,13 +125,16 @@ def classify(
                     f"{pool.count} workers of {pool.cores} cores need more than the {n_cores} of Ray."
                 )
             models, facts = _find_models(repository, profile, pool.cores)
-            partitions = plan_partitions(source.absolute(), size=partition_size, column=image_column)
-            job = Job(models=models, facts=facts, options=options, output=OutputFolder(output.absolute()))
+            partitions = plan_partitions(complete(source), size=partition_size, column=image_column)
+            job = Job(models=models, facts=facts, options=options, output=OutputFolder(complete(output)))
             job.output.begin(job.settings(partitions), is_restarted=is_restarted)
             return run(job, partitions, pool, retries_failed=retries_failed)
     except ClusterError as error:
         report(str(error))
         return ExitCode.UNREACHABLE
+    except OSError as error:  # all that is read says so by itself
+        report(describe_unwritable(output, error))
+        return ExitCode.OUTPUT_FAILED
 
 
 def _find_models(repository: Path | None, profile: str | None, cores: int) -> tuple[Models, ModelFacts]:

@@ -8,7 +8,7 @@ from typing import Any
 from clipsr._types import ClassifyOptions
 from clipsr.batch._cluster import Workers, map_in_workers
 from clipsr.batch._models import Models, OpenModels
-from clipsr.batch._partitions import image_of
+from clipsr.batch._tables import image_of
 from clipsr.cli._classify import parquet
 from clipsr.cli._classify.records import make_record
 

@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import click
 
-from clipsr._files import open_atomically
+from clipsr.batch._storage import Storage, join, storage_of
 from clipsr.cli._classify import parquet
 from clipsr.cli._classify.records import Record
 
 _SETTINGS = "_run.json"  # readers of Parquet folders pass over what begins with an underscore
+_PART = re.compile(r"part-(\d+)\.parquet")
 _WORDS = {"model": "by another model", "question": "with other labels or options", "input": "on another input"}
+_READERS = 16  # parts read at once; over a network each takes a while
 
 
 @dataclass(frozen=True, slots=True)
 class OutputFolder:
-    """Where a run keeps its results; what is in it is all that a run knows of an earlier one."""
+    """Where a run keeps its results; what is in it is all that a run knows of an earlier one.
 
-    path: Path
+    What it does raises OSError where that cannot be read or written, and StorageUnavailableError where nothing can.
+
+    Attributes:
+        path: of the folder: absolute, or s3://bucket/….
+    """
+
+    path: str
 
     def begin(self, settings: Mapping[str, str], *, is_restarted: bool) -> None:
         """Make the folder, or check that the run that it holds is this one.
@@ -34,59 +44,80 @@ class OutputFolder:
 
         Raises:
             click.UsageError: it holds something else.
-            OSError: it cannot be written.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        file = self.path / _SETTINGS
-        if not file.exists():
-            if any(self.path.iterdir()):
-                raise click.UsageError(f"{str(self.path)!r} holds other files: choose an empty or a new folder.")
-        elif is_restarted:
-            for part in self.path.glob("part-*.parquet"):
-                part.unlink()
-        else:
-            before = json.loads(file.read_text(encoding="utf-8"))
-            changed = [words for key, words in _WORDS.items() if before[key] != settings[key]]
-            if changed:
-                raise click.UsageError(
-                    f"{str(self.path)!r} was begun {' and '.join(changed)}: choose another --output, or replace it "
-                    f"with --restart."
-                )
-        for attempts in self.path.glob("_attempts-*"):
-            attempts.unlink()
-        with open_atomically(file) as begun:
-            begun.write(json.dumps(settings).encode())
+        self._storage.make_folder(self.path)
+        names = self._names()
+        if _SETTINGS not in names:
+            if any(not name.startswith(".") for name in names):
+                raise click.UsageError(f"{self.path!r} holds other files: choose an empty or a new folder.")
+            if not self._claim(settings):
+                self._check(settings)  # another run was faster
+        elif not is_restarted:
+            self._check(settings)
+        for name in names:
+            if name.startswith("_attempts-") or (is_restarted and _PART.fullmatch(name)):
+                self._storage.remove(join(self.path, name))
+        if is_restarted:
+            self._storage.write(join(self.path, _SETTINGS), _dump(settings))
+
+    def _claim(self, settings: Mapping[str, str]) -> bool:
+        try:
+            self._storage.write(join(self.path, _SETTINGS), _dump(settings), is_new=True)
+        except FileExistsError:
+            return False
+        return True
+
+    def _check(self, settings: Mapping[str, str]) -> None:
+        before = json.loads(self._storage.read(join(self.path, _SETTINGS)))
+        changed = [words for key, words in _WORDS.items() if before[key] != settings[key]]
+        if changed:
+            raise click.UsageError(
+                f"{self.path!r} was begun {' and '.join(changed)}: choose another --output, or replace it with "
+                f"--restart."
+            )
 
     def start(self, number: int) -> int:
-        """Return which attempt at a partition begins, from 1; its results end the count.
-
-        Raises:
-            OSError: it cannot be written.
-        """
-        with self._attempts(number).open("ab") as file:
-            file.write(b".")
-            return file.tell()
+        """Return which attempt at a partition begins, from 1; its results end the count."""
+        path = self._attempts(number)
+        try:
+            earlier = self._storage.read(path)
+        except FileNotFoundError:
+            earlier = b""
+        self._storage.write(path, earlier + b".")
+        return len(earlier) + 1
 
     def write(self, number: int, records: Iterable[Record]) -> None:
-        """Write the results of a partition.
+        """Write the results of a partition."""
+        content = io.BytesIO()
+        parquet.write(content, records)
+        self._storage.write(self._part(number), content.getvalue())
+        self._storage.remove(self._attempts(number))
 
-        Raises:
-            OSError: it cannot be written.
-        """
-        with open_atomically(self._part(number), is_durable=True) as file:
-            parquet.write(file, records)
-        self._attempts(number).unlink(missing_ok=True)
+    def count_failed(self) -> dict[int, int]:
+        """Return how many images failed of each partition that is done."""
+        found = [int(match[1]) for match in map(_PART.fullmatch, self._names()) if match]
+        with ThreadPoolExecutor(_READERS) as readers:
+            return dict(zip(found, readers.map(self._count_failed, found), strict=True))
 
-    def count_failed(self, number: int) -> int | None:
-        """Return how many images of a partition failed; None where it is not done."""
-        if not self._part(number).exists():
-            return None
+    def _count_failed(self, number: int) -> int:
         reader: Any = importlib.import_module("pyarrow.parquet")
-        statuses: Sequence[str] = reader.read_table(self._part(number), columns=["status"])["status"].to_pylist()
+        with self._storage.open(self._part(number)) as file:
+            statuses: Sequence[str] = reader.read_table(file, columns=["status"])["status"].to_pylist()
         return sum(status != "OK" for status in statuses)
 
-    def _attempts(self, number: int) -> Path:
-        return self.path / f"_attempts-{number:06}"
+    @property
+    def _storage(self) -> Storage:
+        return storage_of(self.path)
 
-    def _part(self, number: int) -> Path:
-        return self.path / f"part-{number:06}.parquet"
+    def _names(self) -> list[str]:
+        return [entry.name for entry in self._storage.list_folder(self.path)]
+
+    def _attempts(self, number: int) -> str:
+        return join(self.path, f"_attempts-{number:06}")
+
+    def _part(self, number: int) -> str:
+        return join(self.path, f"part-{number:06}.parquet")
+
+
+def _dump(settings: Mapping[str, str]) -> bytes:
+    return json.dumps(settings).encode()

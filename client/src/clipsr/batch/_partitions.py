@@ -1,27 +1,30 @@
-"""The input in parts: image files of a folder, or rows of Parquet files."""
+"""The input in parts, always alike: which kind it is, and how it is divided."""
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
-from itertools import islice
-from pathlib import Path
-from typing import Any, Protocol
+from itertools import chain
+from pathlib import PurePosixPath
+from typing import Protocol
 
 import click
 
-from clipsr._images import describe_unreadable
-from clipsr._types import FailedImage
+from clipsr._formats import IMAGE_ENDINGS
+from clipsr.batch._files import plan_files, plan_list
 from clipsr.batch._models import Image
-from clipsr.cli._inputs import Item, check_paths, describe_too_large, no_image, read_item, walk_images
+from clipsr.batch._shards import plan_shard
+from clipsr.batch._storage import Storage, storage_of
+from clipsr.batch._tables import plan_lance, plan_parquet
+from clipsr.cli._inputs import Item, no_image, walk_folder
 
-_ENDING = ".parquet"
-# Of a column that holds image files, where none is named; data sets of the Hub use the first two.
-_COLUMNS = ("image", "img", "bytes", "content")
+_PARQUET, _SHARD, _LIST, _LANCE = ".parquet", ".tar", ".txt", ".lance"
+_IMAGES = "images"
+_VERSIONS = "_versions"  # a folder of every Lance dataset
+_READERS = 8  # files of which the beginning or end is read at once
 
 
 class Partition(Protocol):
@@ -32,117 +35,86 @@ class Partition(Protocol):
         ...
 
     def read(self, *, max_bytes: int) -> list[Image]:
-        """Return the content of each image, or why it cannot be read."""
+        """Return the content of each image, or why it cannot be read.
+
+        Raises:
+            StorageUnavailableError: nothing can be read any more.
+        """
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Files:
-    """Image files, named by their paths in the folder."""
-
-    folder: str
-    items: tuple[Item, ...]
-
-    def names(self) -> Sequence[str]:
-        """See `Partition`."""
-        return [str(Path(item.path).relative_to(self.folder)) for item in self.items]
-
-    def read(self, *, max_bytes: int) -> list[Image]:
-        """See `Partition`."""
-        return [read_item(item, max_bytes=max_bytes) for item in self.items]
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Rows of a Parquet file, named by the file's path in the folder and their place, such as "train.parquet#17"."""
-
-    path: str
-    name: str
-    column: str
-    start: int
-    stop: int
-
-    def names(self) -> Sequence[str]:
-        """See `Partition`."""
-        return [f"{self.name}#{row}" for row in range(self.start, self.stop)]
-
-    def read(self, *, max_bytes: int) -> list[Image]:
-        """See `Partition`."""
-        try:
-            return [image_of(value, max_bytes=max_bytes) for value in self._read_values()]
-        except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
-            cause = error if isinstance(error, OSError) else OSError(str(error))
-            return [describe_unreadable(cause, "file")] * (self.stop - self.start)
-
-    def _read_values(self) -> Iterator[Any]:
-        parquet: Any = importlib.import_module("pyarrow.parquet")
-        with parquet.ParquetFile(self.path) as file:
-            first = 0
-            for group in range(file.num_row_groups):
-                end = first + file.metadata.row_group(group).num_rows
-                if first < self.stop and end > self.start:
-                    (column,) = file.read_row_group(group, columns=[self.column]).columns
-                    yield from column[max(self.start - first, 0) : self.stop - first].to_pylist()
-                first = end
-
-
-def image_of(value: Any, *, max_bytes: int) -> Image:
-    """Return the file in a cell: binary, or binary in the field `bytes`, as data sets of the Hub have it."""
-    content = value.get("bytes") if isinstance(value, dict) else value  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-    if isinstance(content, bytes):
-        return content if len(content) <= max_bytes else describe_too_large(max_bytes)
-    return FailedImage(code="INVALID_ARGUMENT", reason="IMAGE_EMPTY", message="The row holds no image.")
-
-
-def plan_partitions(source: Path, *, size: int, column: str | None) -> list[Partition]:
-    """Divide the input, always alike.
+def plan_partitions(source: str, *, size: int, column: str | None) -> list[Partition]:
+    """Divide the input.
 
     Args:
-        source: a folder with image files or Parquet files, searched with its subfolders, or a Parquet file; absolute.
+        source: a folder, searched with its subfolders, with image files, Parquet files or WebDataset shards; one such
+            table or shard; a Lance dataset; or a list of paths and URIs. Absolute, or s3://bucket/….
         size: images of a partition, at most.
-        column: of the image files in Parquet files; None takes the usual names.
+        column: of the image files in tables; None takes the usual names.
 
     Raises:
-        click.UsageError: there are no images, both kinds of files, no such column, or a Parquet file is damaged.
+        click.UsageError: there are no images, several kinds of them, no such column, or a file is damaged.
+        StorageUnavailableError: the object store cannot be used.
     """
-    check_paths([str(source)])
-    if source.is_file():
-        if source.suffix.lower() != _ENDING:
-            raise click.UsageError(f"{str(source)!r} is neither a folder nor a {_ENDING} file.")
-        return list(_plan_rows([source], source.parent, size, column))
-    left_out: Counter[str] = Counter()
-    items = walk_images([str(source)], left_out)
-    files: list[Partition] = []
-    while part := tuple(islice(items, size)):
-        files.append(Files(str(source), part))
-    if not left_out[_ENDING]:
-        if not files:
-            raise no_image([str(source)])
-        return files
-    if files:
-        raise click.UsageError(f"{str(source)!r} holds images and {_ENDING} files: give one kind at a time.")
-    tables = sorted(path for path in source.rglob(f"*{_ENDING}") if not _is_hidden(path.relative_to(source)))
-    return list(_plan_rows(tables, source, size, column))
+    storage = storage_of(source)
+    folder = source
+    try:
+        if not storage.is_folder(source):
+            folder = source.rpartition("/")[0]
+            return _plan_kind(_kind_of(source), [Item(path=source)], folder, size, column)
+        if source.endswith(_LANCE) or any(entry.name == _VERSIONS for entry in storage.list_folder(source)):
+            return [*plan_lance(source, source.rpartition("/")[2], size, column)]
+    except FileNotFoundError as error:
+        hint = str(error) if error.errno is None else "check the path"
+        raise click.UsageError(f"{source!r} does not exist: {hint}.") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte
+        raise click.UsageError(f"{source!r} cannot be read: {error}") from None
+    return _plan_folder(storage, source, size, column)
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith((".", "_")) for part in path.parts)
+def _plan_folder(storage: Storage, source: str, size: int, column: str | None) -> list[Partition]:
+    kinds: dict[str, list[Item]] = {}
+    for item in walk_folder(source, storage.list_folder, Counter(), {*IMAGE_ENDINGS, _PARQUET, _SHARD}):
+        kind = _IMAGES if item.failure else _kind_of(item.path)
+        if kind == _IMAGES or not _is_hidden(item.path.removeprefix(source)):
+            kinds.setdefault(kind, []).append(item)
+    if not kinds:
+        raise no_image([source])
+    if len(kinds) > 1:
+        found = " and ".join(name if name == _IMAGES else f"{name} files" for name in sorted(kinds, reverse=True))
+        raise click.UsageError(f"{source!r} holds {found}: give one kind at a time.")
+    ((kind, items),) = kinds.items()
+    return _plan_kind(kind, items, source, size, column)
 
 
-def _plan_rows(tables: Sequence[Path], folder: Path, size: int, column: str | None) -> Iterator[Partition]:
-    parquet: Any = importlib.import_module("pyarrow.parquet")
-    for path in tables:
-        try:
-            with parquet.ParquetFile(path) as file:
-                n_rows: int = file.metadata.num_rows
-                names: list[str] = file.schema_arrow.names
-        except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
-            raise click.UsageError(f"{str(path)!r} cannot be read as Parquet: {error}") from None
-        found = [name for name in ((column,) if column else _COLUMNS) if name in names]
-        if not found:
-            raise click.UsageError(f"{str(path)!r} has the columns {', '.join(names)}: name one by --image-column.")
-        for start in range(0, n_rows, size):
-            yield Rows(str(path), str(path.relative_to(folder)), found[0], start, min(start + size, n_rows))
+def _plan_kind(kind: str, items: Sequence[Item], folder: str, size: int, column: str | None) -> list[Partition]:
+    """Divide files of one kind; each is named by its path in the folder."""
+    if kind == _IMAGES:
+        return [*plan_files(items, folder, size)]
+    plans: dict[str, Callable[[str, str], Sequence[Partition]]] = {
+        _PARQUET: lambda path, name: plan_parquet(path, name, size, column),
+        _SHARD: lambda path, name: plan_shard(path, name, size),
+        _LIST: lambda path, _: plan_list(path, folder, size),
+    }
+    if kind not in plans:
+        raise click.UsageError(f"{items[0].path!r} is neither a folder nor a {', '.join(plans)} file.")
+    paths = [item.path for item in items]
+    names = [path.removeprefix(folder).lstrip("/") for path in paths]
+    with ThreadPoolExecutor(_READERS) as readers:
+        parts = [*chain.from_iterable(readers.map(plans[kind], paths, names))]
+    if not parts and kind == _SHARD:
+        raise no_image(paths)
+    return parts
+
+
+def _kind_of(path: str) -> str:
+    ending = PurePosixPath(path).suffix.lower()
+    return ending if ending in (_PARQUET, _SHARD, _LIST) else _IMAGES if ending in IMAGE_ENDINGS else ""
+
+
+def _is_hidden(path: str) -> bool:
+    """Say whether readers of Parquet folders pass over a file, as over what other programs keep there."""
+    return any(part.startswith("_") for part in path.split("/"))
 
 
 def fingerprint(partitions: Sequence[Partition]) -> str:

@@ -65,8 +65,10 @@ def run(job: Job, partitions: Sequence[Partition], workers: Workers, *, retries_
     Raises:
         ClusterError: Ray could not finish.
     """
-    failed = [job.output.count_failed(number) for number in range(len(partitions))]
-    missing = [number for number, count in enumerate(failed) if count is None or (retries_failed and count)]
+    failed = job.output.count_failed()
+    missing = [
+        number for number in range(len(partitions)) if number not in failed or (retries_failed and failed[number])
+    ]
     sizes = [len(partition.names()) for partition in partitions]
     total, todo = sum(sizes), sum(sizes[number] for number in missing)
     if todo < total:
@@ -81,7 +83,7 @@ def run(job: Job, partitions: Sequence[Partition], workers: Workers, *, retries_
             number: int = row["number"]
             failed[number] = row["failed"]
             progress.advance(bar, sizes[number])
-    return _report_end(job.output, total, sum(filter(None, failed)))
+    return _report_end(job.output, total, sum(failed.values()))
 
 
 def _report_end(output: OutputFolder, total: int, n_failed: int) -> ExitCode:

@@ -6,7 +6,7 @@ import os
 import stat
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,23 @@ class Item:
     failure: FailedImage | None = None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """What a folder holds under one name.
+
+    Attributes:
+        path: of the entry, which begins with the folder's.
+        name: its last part.
+        is_folder: whether it is a folder, or a link to one.
+        is_link: whether it is a symbolic link.
+    """
+
+    path: str
+    name: str
+    is_folder: bool
+    is_link: bool = False
+
+
 def check_paths(paths: Sequence[str], *, takes_stdin: bool = False) -> None:
     """Refuse paths that walk_images() could not begin with.
 
@@ -76,15 +93,52 @@ def walk_images(paths: Sequence[str], left_out: Counter[str] | None = None) -> I
         if path == STDIN or not _is_folder(path):
             yield Item(path=path)
             continue
-        levels: list[Iterator[Item | Path]] = [iter([Path(path)])]
-        while levels:
-            entry = next(levels[-1], None)
-            if entry is None:
-                levels.pop()
-            elif isinstance(entry, Path):
-                levels.append(_list_folder(entry, counts))
-            else:
-                yield entry
+        yield from walk_folder(str(Path(path)), scan_folder, counts)
+
+
+def walk_folder(
+    folder: str,
+    list_folder: Callable[[str], Iterable[Entry]],
+    left_out: Counter[str],
+    endings: Collection[str] = IMAGE_ENDINGS,
+) -> Iterator[Item]:
+    """Yield the files of a folder and its subfolders, wherever they are, as walk_images() does.
+
+    Args:
+        folder: where to begin.
+        list_folder: returns what a folder holds; raises OSError where it cannot be listed.
+        left_out: counts what folders hold besides, by kind.
+        endings: of the names of the files to yield, in lower case.
+    """
+    levels: list[Iterator[Item | str]] = [iter([folder])]
+    while levels:
+        entry = next(levels[-1], None)
+        if entry is None:
+            levels.pop()
+        elif isinstance(entry, str):
+            levels.append(_choose(entry, list_folder, left_out, endings))
+        else:
+            yield entry
+
+
+def is_in_sight(path: str) -> bool:
+    """Say whether walk_images() would come to a file of this path in a folder, as far as names decide."""
+    parts = path.split("/")
+    return _ARCHIVE_FOLDER not in parts[:-1] and not any(part.startswith(".") for part in parts)
+
+
+def scan_folder(folder: str) -> list[Entry]:
+    """Return what a folder of this machine holds; raise OSError where it cannot be listed."""
+    with os.scandir(folder) as listed:
+        return [
+            Entry(
+                path=str(Path(folder, entry.name)),
+                name=entry.name,
+                is_folder=_leads_to_folder(entry),
+                is_link=entry.is_symlink(),
+            )
+            for entry in listed
+        ]
 
 
 def report_left_out(left_out: Counter[str]) -> None:
@@ -145,26 +199,26 @@ def _is_folder(path: str) -> bool:
         return False
 
 
-def _list_folder(folder: Path, left_out: Counter[str]) -> Iterator[Item | Path]:
-    """Yield the images and the subfolders of a folder by name, or the failure of the folder itself."""
+def _choose(
+    folder: str, list_folder: Callable[[str], Iterable[Entry]], left_out: Counter[str], endings: Collection[str]
+) -> Iterator[Item | str]:
+    """Yield the files and the subfolders of a folder by name, or the failure of the folder itself."""
     try:
-        with os.scandir(folder) as listed:
-            entries = sorted((entry.name, _leads_to_folder(entry), entry.is_symlink()) for entry in listed)
+        entries = sorted(list_folder(folder), key=lambda entry: (entry.name, entry.is_folder))
     except OSError as error:
-        yield Item(path=str(folder), failure=describe_unreadable(error, "folder"))
+        yield Item(path=folder, failure=describe_unreadable(error, "folder"))
         return
-    for name, is_folder, is_link in entries:
-        path = folder / name
-        if name.startswith("."):
+    for entry in entries:
+        if entry.name.startswith("."):
             left_out["hidden"] += 1
-        elif is_folder and is_link:  # it may lead back up
+        elif entry.is_folder and entry.is_link:  # it may lead back up
             left_out["linked folders"] += 1
-        elif is_folder and name == _ARCHIVE_FOLDER:
+        elif entry.is_folder and entry.name == _ARCHIVE_FOLDER:
             left_out[_ARCHIVE_FOLDER] += 1
-        elif is_folder:
-            yield path
-        elif (ending := path.suffix.lower()) in IMAGE_ENDINGS:
-            yield Item(path=str(path))
+        elif entry.is_folder:
+            yield entry.path
+        elif (ending := Path(entry.name).suffix.lower()) in endings:
+            yield Item(path=entry.path)
         else:
             left_out[ending if 1 < len(ending) <= _ENDING_LETTERS else "without ending"] += 1
 
