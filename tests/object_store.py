@@ -11,7 +11,7 @@ import contextlib
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,14 +93,14 @@ def object_store() -> Iterator[ObjectStore]:
             process.kill()
 
 
-_App = Callable[[Mapping[str, Any], Callable[..., Any]], Iterable[bytes]]
+_App = Callable[..., Iterable[bytes]]
 
 
 def _guard(app: _App) -> _App:
     """Let only ACCESS_KEY in, and one write at a time."""
     writing = threading.Lock()
 
-    def guarded(environ: Mapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def guarded(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if f"Credential={ACCESS_KEY}/" not in environ.get("HTTP_AUTHORIZATION", ""):
             start_response(
                 "403 Forbidden", [("Content-Type", "application/xml"), ("Content-Length", str(len(_REFUSAL)))]
@@ -115,7 +115,7 @@ def _guard(app: _App) -> _App:
 
 def _serve() -> None:
     """Say the port on standard output; serve until standard input ends."""
-    from moto.server import DomainDispatcherApplication, create_backend_app
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
 
     class Handler(WSGIRequestHandler):
