@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -214,6 +215,7 @@ def _full_disk(options: argparse.Namespace) -> Sequence[Verdict]:
 
 
 def _balanced(options: argparse.Namespace) -> Sequence[Verdict]:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # leaves no process and no namespace
     with tempfile.TemporaryDirectory(prefix="clipsr-") as name:
         folder, command = Path(name), _find_launcher()
         instances = [

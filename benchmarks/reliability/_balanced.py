@@ -26,6 +26,8 @@ _LABELS = ["a cat", "a dog", "a boat", "a tree"]
 _TIMEOUT_S = 20.0
 _SLACK_S = 1.0
 
+_WARM_UP_S = 5.0
+
 # An instance that is back gets its share again before the next one goes.
 _BETWEEN_S = 3.0
 _FAULT_AFTER_S, _FAULT_LASTS_S, _FAULT_SECONDS = 3.0, 15.0, 30.0
@@ -59,6 +61,7 @@ async def measure_balanced(
     async with _connect(url, callers=callers, rate=rate, retries=retries) as asks:
         if await first_answer(asks[0], patience_s=60) is None:
             raise SystemExit("nothing answers behind the load balancer")
+        await keep_calling(asks, seconds=_WARM_UP_S)
         quiet = await keep_calling(asks, seconds=seconds)
         restarts = asyncio.create_task(_restart_each(instances))
         rolling = await _call_during(asks, restarts, at_least_s=seconds)

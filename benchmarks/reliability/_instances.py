@@ -129,8 +129,7 @@ def balanced(proxy: str, instances: Sequence[Instance], folder: Path) -> Iterato
         for instance in instances:
             with suppress(subprocess.CalledProcessError):
                 instance.stop()
-            subprocess.run(["ip", "netns", "del", instance.namespace], check=False, capture_output=True)
-        subprocess.run(["ip", "link", "del", _BRIDGE], check=False, capture_output=True)
+        _disconnect(instances)
 
 
 @contextmanager
@@ -156,6 +155,7 @@ def run_proxy(proxy: str, addresses: dict[str, str], folder: Path) -> Iterator[s
 
 def _connect(instances: Sequence[Instance]) -> None:
     """Give every instance a namespace, and a cable from it to a bridge of the machine's own."""
+    _disconnect(instances)  # what a run that was killed left
     _run("ip", "link", "add", _BRIDGE, "type", "bridge")
     _run("ip", "address", "add", f"{_SUBNET}.1/24", "dev", _BRIDGE)
     _run("ip", "link", "set", _BRIDGE, "up")
@@ -167,6 +167,13 @@ def _connect(instances: Sequence[Instance]) -> None:
         _run("ip", "-n", name, "address", "add", f"{instance.address}/24", "dev", "eth0")
         _run("ip", "-n", name, "link", "set", "eth0", "up")
         _run("ip", "-n", name, "link", "set", "lo", "up")
+
+
+def _disconnect(instances: Sequence[Instance]) -> None:
+    """Remove namespaces, cables and the bridge, as far as they are there."""
+    for link in (*(instance.namespace for instance in instances), _BRIDGE):
+        subprocess.run(["ip", "netns", "del", link], check=False, capture_output=True)
+        subprocess.run(["ip", "link", "del", link], check=False, capture_output=True)
 
 
 def _await_port(process: subprocess.Popen[bytes], log: Path) -> None:
