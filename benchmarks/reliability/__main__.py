@@ -13,7 +13,9 @@ import argparse
 import asyncio
 import json
 import shutil
+import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -21,9 +23,11 @@ from pathlib import Path
 
 from benchmarks.load.access import Access
 from benchmarks.load.plan import Target
+from benchmarks.reliability._balanced import FAULTS, measure_balanced
 from benchmarks.reliability._faults import measure_full_disk, measure_hang
 from benchmarks.reliability._fuzz import fuzz_images, fuzz_requests
 from benchmarks.reliability._hostile import measure_chunks, measure_scans, measure_silent
+from benchmarks.reliability._instances import PROXIES, Instance, balanced
 from benchmarks.reliability._overload import measure_mixed, measure_overload
 from benchmarks.reliability._processes import measure_drain, measure_kill, measure_soak
 from benchmarks.reliability._service import Service
@@ -91,7 +95,35 @@ def make_parser() -> argparse.ArgumentParser:
                 metavar="S",
                 help="until it answers again: 15, and 3 x (interval + timeout) of the probes of `up` (%(default)g)",
             )
+    _add_balanced(commands)
     return parser
+
+
+def _add_balanced(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "services behind a load balancer: restarted one after the other, killed, cut off, stopped"
+    command = commands.add_parser(
+        "balanced",
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}. Starts them itself, in network namespaces, as root.",
+    )
+    command.add_argument("--proxy", choices=sorted(PROXIES), required=True, help="the load balancer")
+    command.add_argument("--instances", type=int, default=3, metavar="N", help="services behind it (%(default)s)")
+    command.add_argument("--callers", type=int, default=16, metavar="N", help="callers at once (%(default)s)")
+    command.add_argument(
+        "--rate", type=float, default=4.0, metavar="N", help="calls a second of each caller at most (%(default)g)"
+    )
+    command.add_argument("--retries", type=int, default=3, metavar="N", help="of the client library (%(default)s)")
+    command.add_argument("--seconds", type=float, default=60.0, metavar="S", help="of each part (%(default)g)")
+    command.add_argument("--fault", choices=sorted(FAULTS), action="append", help="may be given twice (default: all)")
+    command.add_argument(
+        "--repository",
+        type=Path,
+        default=Path("model_repository"),
+        metavar="DIR",
+        help="model repository (%(default)s)",
+    )
+    command.add_argument("--gateway-option", action="append", default=[], metavar="OPTION", help="of clipsr-gateway")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write the result there, with the environment")
 
 
 def _target(options: argparse.Namespace) -> Target:
@@ -102,11 +134,15 @@ def _target(options: argparse.Namespace) -> Target:
 def _service(options: argparse.Namespace) -> Service:
     if options.state_dir is None:
         raise SystemExit(f"{options.command} looks at the service's processes; give --state-dir, not --url")
-    beside = Path(sys.executable).with_name("clipsr-serve")
-    command = str(beside) if beside.exists() else shutil.which("clipsr-serve")
+    return Service(state_dir=options.state_dir, command=_find_launcher())
+
+
+def _find_launcher() -> Path:
+    # This interpreter's own environment may have no Triton beside it.
+    command = shutil.which("clipsr-serve")
     if command is None:
         raise SystemExit("clipsr-serve is not on PATH; put .venv-serve/bin there")
-    return Service(state_dir=options.state_dir, command=Path(command))
+    return Path(command)
 
 
 def _overload(options: argparse.Namespace) -> Sequence[Verdict]:
@@ -178,6 +214,33 @@ def _full_disk(options: argparse.Namespace) -> Sequence[Verdict]:
     )
 
 
+def _balanced(options: argparse.Namespace) -> Sequence[Verdict]:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # leaves no process and no namespace
+    with tempfile.TemporaryDirectory(prefix="clipsr-") as name:
+        folder, command = Path(name), _find_launcher()
+        instances = [
+            Instance(
+                number=number,
+                service=Service(state_dir=folder / str(number), command=command),
+                repository=options.repository.absolute(),
+                gateway_options=tuple(options.gateway_option),
+            )
+            for number in range(1, options.instances + 1)
+        ]
+        with balanced(options.proxy, instances, folder) as url:
+            return asyncio.run(
+                measure_balanced(
+                    url,
+                    instances,
+                    callers=options.callers,
+                    rate=options.rate,
+                    retries=options.retries,
+                    seconds=options.seconds,
+                    faults=options.fault or tuple(FAULTS),
+                )
+            )
+
+
 def _fuzz(options: argparse.Namespace) -> Sequence[Verdict]:
     fuzz = fuzz_images if options.command == "fuzz-images" else fuzz_requests
     before = _service(options).process_tree() if options.state_dir else {}
@@ -205,6 +268,7 @@ _COMMANDS: dict[str, _Measure] = {
     "chunks": _chunks,
     "hang": _hang,
     "full-disk": _full_disk,
+    "balanced": _balanced,
     "fuzz-images": _fuzz,
     "fuzz-requests": _fuzz,
 }

@@ -66,11 +66,18 @@ def build_parser() -> argparse.ArgumentParser:
         "--max-concurrent", metavar="N", type=int, default=defaults.max_concurrent, help="requests in Triton at once"
     )
     parser.add_argument(
+        "--shutdown-delay",
+        metavar="SECONDS",
+        type=float,
+        default=defaults.shutdown_delay_s,
+        help="time to serve on at shutdown while health says NOT_SERVING, so that load balancers notice",
+    )
+    parser.add_argument(
         "--grace",
         metavar="SECONDS",
         type=float,
         default=defaults.grace_s,
-        help="time for calls in flight to finish at shutdown",
+        help="time for calls in flight to finish at shutdown, after that",
     )
     parser.add_argument(
         "--library-uri",
@@ -177,6 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             triton=options.triton,
             repository=options.repository,
             max_concurrent=options.max_concurrent,
+            shutdown_delay_s=options.shutdown_delay,
             grace_s=options.grace,
             library_uri=options.library_uri or None,
             operations=_read_operations(options),

@@ -73,7 +73,8 @@ class GatewayConfig:
         repository: the model repository, for its manifest.json.
         max_concurrent: requests in Triton at once: images to classify or embed, portions of texts, groups of tiles
             to upscale; more than Triton batches together only moves the queue.
-        grace_s: how long calls in flight may take to finish at shutdown.
+        shutdown_delay_s: how long new calls are still served at shutdown while health says NOT_SERVING.
+        grace_s: how long calls in flight may take to finish after that.
         max_stream_age_s: how long a stream is read from.
         library_uri: where image libraries are kept, a folder or an object store; None: nowhere.
         limits: what a request may hold.
@@ -86,6 +87,7 @@ class GatewayConfig:
     triton: str = "127.0.0.1:8001"
     repository: Path = Path("model_repository")
     max_concurrent: int = 32
+    shutdown_delay_s: float = 0.0
     grace_s: float = 20.0
     max_stream_age_s: float = MAX_STREAM_AGE_S
     library_uri: str | None = None
@@ -104,8 +106,9 @@ class GatewayConfig:
             parse_address(option, address)
         if self.max_concurrent < 1:
             raise ConfigurationError(f"--max-concurrent must be at least 1; it is {self.max_concurrent}.")
-        if self.grace_s < 0:
-            raise ConfigurationError(f"--grace must not be negative; it is {self.grace_s}.")
+        for option, seconds in (("--shutdown-delay", self.shutdown_delay_s), ("--grace", self.grace_s)):
+            if seconds < 0:
+                raise ConfigurationError(f"{option} must not be negative; it is {seconds}.")
 
 
 class Gateway:
@@ -195,7 +198,7 @@ class Gateway:
         return port
 
     async def stop(self) -> bool:
-        """Say NOT_SERVING, refuse new calls, wait for those in flight, close.
+        """Say NOT_SERVING, serve on for the delay, refuse new calls, wait for those in flight, close.
 
         Returns:
             Whether all calls in flight finished within the grace period.
@@ -205,6 +208,7 @@ class Gateway:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._monitor_task
         await self._health.close()
+        await asyncio.sleep(self._config.shutdown_delay_s)
         is_busy = self._runner.in_flight > 0
         is_drained = await self._runner.drain(timeout_s=self._config.grace_s)
         if is_busy:
@@ -268,7 +272,7 @@ async def serve(config: GatewayConfig) -> None:
     log_event("listening", fields | {"metrics": gateway.operations.metrics_address})
     gateway.operations.warn(config.listen)
     await stop_requested.wait()
-    log_event("stopping", {"grace_s": config.grace_s})
+    log_event("stopping", {"shutdown_delay_s": config.shutdown_delay_s, "grace_s": config.grace_s})
     is_drained = await gateway.stop()
     log_event("stopped", {"drained": is_drained})
 

@@ -13,7 +13,7 @@ from clipsr_serving.launcher._supervisor.probes import ProbePolicy
 from clipsr_serving.launcher._supervisor.restarts import RestartPolicy
 from clipsr_serving.launcher._triton.tls import TlsFiles
 
-_GATEWAY_GRACE_S = 20.0  # clipsr-gateway --grace, its default
+_GATEWAY_GRACE_S = 20.0  # clipsr-gateway --grace, its default; that of --shutdown-delay is 0
 _PICKED_PORTS = range(10_000, 30_000)
 """Below those that Linux gives to connections by itself: it could give away one that a server restarts on."""
 
@@ -127,10 +127,11 @@ class UpOptions:
         return TlsFiles(certificate=Path(certificate), key=Path(key), has_client_ca=has_client_ca)
 
     @property
-    def gateway_grace_s(self) -> float:
-        """How long the gateway may take for its calls in flight when it is told to stop, in seconds."""
+    def gateway_stop_s(self) -> float:
+        """How long the gateway may serve on, and take for its calls in flight, when it is told to stop, in seconds."""
+        delay_s, grace_s = (self._find_gateway_option(name) for name in ("--shutdown-delay", "--grace"))
         try:
-            return float(self._find_gateway_option("--grace") or _GATEWAY_GRACE_S)
+            return float(delay_s or 0) + float(grace_s or _GATEWAY_GRACE_S)
         except ValueError:  # the gateway itself says what is wrong with it
             return _GATEWAY_GRACE_S
 

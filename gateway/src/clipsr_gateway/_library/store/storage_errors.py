@@ -22,7 +22,10 @@ _CONTENDED = ("Too many concurrent writers", "conflict")
 # The storage failed, in the words of Lance, of its object stores and of their HTTP client.
 _UNAVAILABLE = ("LanceError(IO)", "IO {", "Object store error", "Generic S3 error", "HttpError", "RetryError")
 
-_SILENT = (re.compile(r"Connect,|ConnectError|dns error|Connection refused"), "nothing answers at its endpoint")
+_SILENT = (
+    re.compile(r"Connect,|ConnectError|dns error|Connection refused|error sending request"),
+    "nothing answers at its endpoint",
+)
 
 # What an operator must mend, and how.
 _LASTING = (

@@ -302,7 +302,7 @@ class _Service:
             return
         self._enter("stopping")
         if self._gateway is not None:
-            self._gateway.stop(self._options.gateway_grace_s + _STOP_MARGIN_S)
+            self._gateway.stop(self._options.gateway_stop_s + _STOP_MARGIN_S)
         # One that is still loading has nothing to finish, and would first load all its models.
         self._triton.stop(_TRITON_STOP_TIMEOUT_S if self._triton.is_ready else _TRITON_ABORT_TIMEOUT_S)
         _say("stopped")
