@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime
@@ -16,11 +17,11 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from clipsr_export import TemplateError
 from clipsr_export._commands import clip as clip_command
 from clipsr_export._repository.manifest import read_manifest
-from clipsr_export._repository.robust import ROBUST_MODELS, derive_configurations
+from clipsr_export._repository.robust import ADDED_MODELS, AUTO_MODELS, ROBUST_MODELS, derive_configurations
 from clipsr_export.cli import main
 from clipsr_training.clip import save_clip
 from clipsr_training.clip._checkpoint import build_clip
-from clipsr_training.controller import ControlledClip, Controller, save_controller
+from clipsr_training.controller import ControlledClip, Controller, DamageHead, save_controller
 from tests.contract import test_tensor_contract as contract
 from tests.export.tiny import EMBED_DIM, SIZE_PX
 from tests.tolerances import COSINE
@@ -59,7 +60,8 @@ def common(repository, repo_root) -> list[str]:
 def robust(common, repository, clip, tmp_path_factory):
     """A repository exported with a controller, and the folder of that."""
     folder = tmp_path_factory.mktemp("robust")
-    save_controller(controlled(clip), folder / "controller")
+    head = DamageHead(weight=np.linspace(-1, 1, EMBED_DIM, dtype=np.float32), bias=0.1)
+    save_controller(replace(controlled(clip), head=head), folder / "controller")
     model = ["--clip", str(repository.parent / "tiny-clip"), "--controller", str(folder / "controller")]
     assert main([*common, *model, "--output", str(folder / "repository")]) == 0
     return folder / "repository"
@@ -90,10 +92,13 @@ def test_the_graph_is_the_controlled_tower(robust, clip):
 
 def test_models_are_added_and_the_others_stay(robust, repository, manifest):
     described = json.loads((robust / "manifest.json").read_text())
-    assert described["robust_encoder"] == {"kinds": list(KINDS)}
+    assert described["robust_encoder"]["kinds"] == list(KINDS)
+    head = described["robust_encoder"]["head"]
+    np.testing.assert_array_equal(np.array(head["weight"], np.float32), np.linspace(-1, 1, EMBED_DIM, dtype=np.float32))
+    assert head["bias"] == pytest.approx(0.1)
     assert "robust_encoder" not in manifest
     added = {path.name for path in robust.iterdir()} - {path.name for path in repository.iterdir()}
-    assert added == set(ROBUST_MODELS.values())
+    assert added == set(ADDED_MODELS)
     for model in ("image_encoder", "classify", "upscale"):
         assert (robust / model / "config.pbtxt").read_text() == (repository / model / "config.pbtxt").read_text()
     graph = "image_encoder/1/model.onnx"
@@ -119,6 +124,22 @@ def test_derived_configurations_keep_the_contract(robust):
     assert contract.tensors_of(configs["robust_encoder"].output)["image_embedding"] == ("TYPE_FP32", (EMBED_DIM,))
 
 
+def test_the_models_of_auto_give_out_the_embedding_too(robust):
+    configs = contract.configs(robust)
+    for plain, derived in AUTO_MODELS.items():
+        outputs = {**contract.tensors_of(configs[plain].output), "image_embedding": ("TYPE_FP32", (EMBED_DIM,))}
+        assert contract.tensors_of(configs[derived].output) == outputs
+        assert configs[derived].ensemble_scheduling == configs[plain].ensemble_scheduling
+        assert (robust / derived / "1").is_dir()
+
+
+def test_a_controller_without_a_head_leaves_the_choice_to_callers(repo_root):
+    folder = repo_root / "model_repository"
+    texts = {path.relative_to(folder): path.read_text() for path in folder.glob("*/config.pbtxt")}
+    without, with_head = (derive_configurations(texts, has_head=has_head) for has_head in (False, True))
+    assert {path.parts[0] for path in with_head.keys() - without.keys()} == set(AUTO_MODELS.values())
+
+
 def test_profiles_without_a_form_of_their_own_run_the_graph(robust):
     def read(name: str) -> ModelConfig:
         return text_format.Parse((robust / "robust_encoder" / "configs" / f"{name}.pbtxt").read_text(), ModelConfig())
@@ -134,7 +155,7 @@ def test_the_next_export_without_a_controller_takes_its_models_away(common, robu
     model = ["--clip", str(repository.parent / "tiny-clip"), "--output", str(output)]
     options = [*common, "--template", str(robust)]
     assert main([*options, *model]) == 0
-    assert not {path.name for path in output.iterdir()} & set(ROBUST_MODELS.values())
+    assert not {path.name for path in output.iterdir()} & set(ADDED_MODELS)
     assert read_manifest(output).robust_encoder is None
 
 

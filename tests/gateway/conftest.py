@@ -31,7 +31,7 @@ from clipsr.v1 import (
     upscaler_pb2_grpc,
 )
 from clipsr_gateway import Gateway, GatewayConfig, HealthSchedule, Similarities, load_manifest
-from clipsr_gateway._backend.protocol import TextEmbeddings
+from clipsr_gateway._backend.protocol import Damage, ImageFeatures, TextEmbeddings
 
 IMAGENET_TEMPLATES = 80
 TILE_PX = 64
@@ -130,6 +130,7 @@ class FakeBackend:
     restore_calls: list[dict[str, Any]] = field(default_factory=list)
     embed_calls: list[dict[str, Any]] = field(default_factory=list)
     embed_answer: Callable[[np.ndarray], np.ndarray] | None = None
+    damage: Damage | None = None
 
     async def is_ready(self, *, timeout_s: float) -> bool:
         return self.ready
@@ -147,13 +148,14 @@ class FakeBackend:
         request_id: str,
         timeout_s: float | None,
         size_hw: tuple[int, int] | None = None,
-    ) -> np.ndarray:
-        self.embed_calls.append(
-            {"image": image, "fit": fit, "route": route, "request_id": request_id, "timeout_s": timeout_s}
-        )
+        encoder: str = "plain",
+    ) -> ImageFeatures:
+        call = {"image": image, "fit": fit, "route": route, "request_id": request_id, "timeout_s": timeout_s}
+        self.embed_calls.append({**call, "encoder": encoder})
         await self.compute()
         self.raise_error(image)
-        return self.embed_answer(embedding_of(image)) if self.embed_answer else embedding_of(image)
+        embedding = self.embed_answer(embedding_of(image)) if self.embed_answer else embedding_of(image)
+        return ImageFeatures(embedding=embedding, damage=self.damage if encoder == "robust" else None)
 
     async def embed_texts(
         self, texts: Sequence[str], *, templates: Sequence[str], request_id: str, timeout_s: float | None
@@ -253,7 +255,7 @@ class FakeLabels:
         scores = backend.answer(image, self.label_count) if backend.answer else even_scores(self.label_count)
         return replace(
             scores,
-            image_embedding=embedding_of(image) if wants_embedding else None,
+            image_embedding=embedding_of(image) if wants_embedding or encoder == "auto" else None,
             pixels=backend.pixels if wants_pixels else None,
             label_is_cut=backend.find_cut(self.labels) if wants_cut else None,
         )

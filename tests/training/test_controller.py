@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,7 +14,7 @@ from torch.nn import functional
 
 from clipsr_training.clip import ClipCheckpoint, load_clip, save_clip
 from clipsr_training.clip._errors import ClipCheckpointError, NotFiniteError, WeightsFormatError, WeightsMismatchError
-from clipsr_training.controller import ControlledClip, Controller, encode, load_controller, save_controller
+from clipsr_training.controller import ControlledClip, Controller, DamageHead, encode, load_controller, save_controller
 from clipsr_training.controller._blocks import find_blocks, run_tower
 from clipsr_training.controller._files import ControllerMismatchError
 from clipsr_training.controller._prototypes import embed_kinds, first_prototypes, nearest_pair, require_told_apart
@@ -158,7 +159,9 @@ def saved(tmp_path):
     checkpoint = tiny_clip("vit")
     save_clip(checkpoint, tmp_path / "model")
     checkpoint = load_clip(tmp_path / "model")
-    controlled = ControlledClip(clip=checkpoint, controller=controller_of(checkpoint, order="reversed"))
+    weight = np.linspace(-1, 1, checkpoint.embed_dim, dtype=np.float32)
+    head = DamageHead(weight=weight, bias=0.1)
+    controlled = ControlledClip(clip=checkpoint, controller=controller_of(checkpoint, order="reversed"), head=head)
     return controlled, tmp_path / "model", save_controller(controlled, tmp_path / "controller", training={"seed": 1})
 
 
@@ -171,6 +174,9 @@ def test_a_controller_is_read_as_it_was_written(saved):
         assert torch.equal(one, two)
     assert again.controller.kinds == controlled.controller.kinds
     assert again.controller.order == "reversed"
+    assert again.head is not None
+    assert np.array_equal(again.head.weight, controlled.head.weight)
+    assert again.head.bias == pytest.approx(0.1)
     assert not again.controller.training
     assert json.loads((folder / "controller.json").read_text())["training"] == {"seed": 1}
     assert {path.name for path in folder.iterdir()} == {"controller.json", "controller.safetensors"}

@@ -19,6 +19,7 @@ from clipsr_training.clip._preprocess import Fitting, make_preprocess
 from clipsr_training.controller import _module, load_controller
 from clipsr_training.controller._captions import open_captioned
 from clipsr_training.controller._draws import DrawDataset, DrawOptions, collate, draw, draw_kinds, render
+from clipsr_training.controller._head import CLEAN_KEPT, HeadFigures, train_head
 from clipsr_training.controller._recipe import RECIPES, ControllerRecipe
 from clipsr_training.controller._train import make_controller
 from clipsr_training.data import SetOptions, read_pairs
@@ -192,7 +193,10 @@ def test_the_tower_stays_as_it_is_and_the_controller_does_not(name, command, tmp
     assert all(bool(p.detach().any()) for p in controlled.controller.connections.parameters())
     description = json.loads((tmp_path / "run" / "controller" / "controller.json").read_text())
     assert description["kinds"] == list(KINDS)
-    assert description["training"]["held_out_measured"].keys() == set(_module.HeldOut._fields)
+    figures = description["training"]["held_out_measured"]
+    assert figures.keys() == {*_module.HeldOut._fields, *(f"auto_{name}" for name in HeadFigures._fields)}
+    assert figures["auto_clean_kept"] >= CLEAN_KEPT
+    assert controlled.head is not None
     logged = list((tmp_path / "run" / "logs").glob("events.*"))
     assert logged
 
@@ -239,6 +243,20 @@ def test_training_brings_damaged_pictures_back_and_names_the_damage(model, photo
 
 
 @torch.no_grad()
+def test_the_plain_embedding_tells_dark_pictures_from_clean_ones(model, photos):
+    recipe = ControllerRecipe(kinds=("low-light",), clean_share=0.2, double_share=0.0)
+    module = module_for(model, photos, recipe)
+    draws = module.more_draws(60)
+    assert len({d.number for d in draws} | set(range(60))) == 120  # none that training drew
+    seen = module.embed_plain(draws)
+    assert seen.embeddings.shape == (120, module.checkpoint.embed_dim)
+    assert seen.is_damaged[:60].tolist() == [d.target.argmax() == 0 for d in draws]
+    assert not seen.is_damaged[60:].any()
+    module.held_out = [draw(module.photos.square(i % 10), i % 10, 10**6 + i, module.draw_options) for i in range(60)]
+    _, figures = train_head(seen, module.embed_plain(module.held_out))
+    assert figures.damaged_found > 0.6
+
+
 def test_an_untrained_controller_pulls_nothing_away(model, photos):
     """At the beginning the embedding of an undamaged picture is the target, so nothing is to be learned from it."""
     module = module_for(model, photos, ControllerRecipe(clean_share=1.0, double_share=0.0))

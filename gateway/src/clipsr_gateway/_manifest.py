@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from clipsr.v1 import classifier_pb2, types_pb2
@@ -19,7 +21,7 @@ MANIFEST_NAME = "manifest.json"
 PLACEHOLDER = "{}"
 
 CLEAN = "clean"
-"""Among the restorer's kinds: no damage."""
+"""Among kinds of damage: none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,23 @@ class ServedRestorer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DamageHead:
+    """Says by an image's plain embedding whether it is to be embedded by the robust encoder.
+
+    Attributes:
+        weight: [D] float32.
+        bias: added to the product; the image looks damaged where the sum is positive.
+    """
+
+    weight: npt.NDArray[np.float32]
+    bias: float
+
+    def is_damaged(self, embedding: npt.NDArray[np.float32]) -> bool:
+        """Judge an embedding [D]."""
+        return float(self.weight @ embedding) + self.bias > 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The parts of manifest.json that the gateway reads.
 
@@ -64,6 +83,7 @@ class Manifest:
         upscale_models: by the recipe's number on the wire.
         restorer: what restores damaged pictures; None where nothing does.
         degradation_kinds: what the robust encoder tells apart; empty where there is none.
+        damage_head: chooses between the encoders; None where nothing does.
         default_templates: "@" and the name of a template set.
         label_sets: labels by name.
         template_sets: templates by name, each with one "{}".
@@ -79,6 +99,7 @@ class Manifest:
     upscale_models: Mapping[types_pb2.UpscaleRecipe, UpscaleModel]
     restorer: ServedRestorer | None
     degradation_kinds: tuple[str, ...]
+    damage_head: DamageHead | None
     default_templates: str
     label_sets: Mapping[str, tuple[str, ...]]
     template_sets: Mapping[str, tuple[str, ...]]
@@ -126,6 +147,7 @@ def load_manifest(repository: Path, *, limits: Limits | None = None) -> Manifest
         upscale_models=_upscale_models(document),
         restorer=_served_restorer(document),
         degradation_kinds=_degradation_kinds(document),
+        damage_head=_damage_head(path, document),
         default_templates=document.default_templates,
         label_sets=document.label_sets,
         template_sets=document.template_sets,
@@ -184,8 +206,14 @@ class _Restorer(Strict):
     max_steps: _Count
 
 
+class _DamageHead(Strict):
+    weight: Annotated[tuple[float, ...], Field(min_length=1)]
+    bias: float
+
+
 class _RobustEncoder(Strict):
     kinds: Annotated[tuple[_Text, ...], Field(min_length=1)]
+    head: _DamageHead | None = None
 
 
 class _Scoring(Strict):
@@ -295,6 +323,22 @@ def _degradation_kinds(document: _Document) -> tuple[str, ...]:
     return () if document.robust_encoder is None else document.robust_encoder.kinds
 
 
+def _damage_head(path: Path, document: _Document) -> DamageHead | None:
+    """Return the head.
+
+    Raises:
+        ManifestError: it is for embeddings of another width.
+    """
+    head = None if document.robust_encoder is None else document.robust_encoder.head
+    if head is None:
+        return None
+    embed_dim = document.image_encoder.embed_dim
+    if len(head.weight) != embed_dim:
+        what = f"field 'robust_encoder.head.weight' has {len(head.weight)} numbers for embeddings of {embed_dim}"
+        raise ManifestError(path, f"{what}. Write it again with `make export`.")
+    return DamageHead(weight=np.array(head.weight, dtype=np.float32), bias=head.bias)
+
+
 def _route_table(document: _Document) -> RouteTable:
     return RouteTable.make(document.native_min_side_px, [rule.model_dump() for rule in document.route_rules])
 
@@ -327,6 +371,7 @@ def _model_info(document: _Document) -> classifier_pb2.ModelInfo:
         upscale_recipes=sorted(_upscale_models(document)),
         restorer=_restorer_info(document),
         degradation_kinds=_degradation_kinds(document),
+        has_auto_encoder=document.robust_encoder is not None and document.robust_encoder.head is not None,
         logit_scale=document.scoring.logit_scale,
         logit_bias=document.scoring.logit_bias,
         scoring_function=document.scoring.function,

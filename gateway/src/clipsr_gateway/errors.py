@@ -156,12 +156,22 @@ class InvalidRequestError(GatewayError):
 
 
 class EncoderMissingError(GatewayError):
-    """The served model has no robust encoder."""
+    """The served model has no robust encoder, or nothing that chooses between the two.
 
-    def __init__(self) -> None:
+    Args:
+        has_robust: whether the robust encoder is there, at least.
+    """
+
+    def __init__(self, *, has_robust: bool = False) -> None:
+        lacks = (
+            "nothing that tells when its encoder for damaged images is needed"
+            if has_robust
+            else ("no encoder for damaged images")
+        )
+        otherwise = "ask for robust" if has_robust else "leave encoder out"
         super().__init__(
-            "This service has no encoder for damaged images. Train a controller for its model (clipsr-train "
-            "controller) and export both (clipsr-export --controller FOLDER), or leave encoder out."
+            f"This service has {lacks}. Train a controller for its model (clipsr-train controller) and export both "
+            f"(clipsr-export --controller FOLDER), or {otherwise}."
         )
 
 

@@ -6,6 +6,7 @@ import asyncio
 import struct
 import time
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -23,9 +24,16 @@ from clipsr_gateway import (
     InvalidRequestError,
 )
 from clipsr_gateway._backend.protocol import TextEmbeddings
-from clipsr_gateway._backend.triton import TritonBackend
+from clipsr_gateway._backend.triton import TritonBackend, optional_models
 
 LABELS = ("cat", "犬", "🐦")
+ROBUST = [
+    f"{task}{native}{detailed}_robust"
+    for task, native, detailed in (
+        *(("classify", native, detailed) for native in ("", "_native") for detailed in ("", "_detailed")),
+        *(("embed_image", native, "") for native in ("", "_native")),
+    )
+]
 MODELS = (
     *("classify", "classify_detailed", "classify_native", "classify_native_detailed"),
     *("embed_image", "embed_image_native", "embed_text"),
@@ -95,15 +103,20 @@ def triton() -> FakeTriton:
 
 
 @pytest_asyncio.fixture
-async def connected(triton: FakeTriton) -> AsyncIterator[TritonBackend]:
+async def address(triton: FakeTriton) -> AsyncIterator[str]:
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1)])
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(triton, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    backend = TritonBackend(f"127.0.0.1:{port}")
+    yield f"127.0.0.1:{port}"
+    await server.stop(None)
+
+
+@pytest_asyncio.fixture
+async def connected(address: str) -> AsyncIterator[TritonBackend]:
+    backend = TritonBackend(address)
     yield backend
     await backend.close()
-    await server.stop(None)
 
 
 def strings(raw: bytes) -> list[bytes]:
@@ -193,9 +206,9 @@ async def test_the_robust_encoder_has_ensembles_and_outputs_of_its_own(connected
     asked = [output.name for output in triton.requests[-1].outputs]
     details = ["image_embedding", "pixels"] if is_detailed else []
     assert asked == ["cosine", "probability", *details, "degradation_cosine", "degradation_probability"]
-    assert scores.degradation_cosine.tolist() == [0.25, 0.75]
-    assert scores.degradation_probability.tolist() == [0.125, 0.375]
-    assert (await classify(connected, route=route)).degradation_cosine is None
+    assert scores.damage.cosine.tolist() == [0.25, 0.75]
+    assert scores.damage.probability.tolist() == [0.125, 0.375]
+    assert (await classify(connected, route=route)).damage is None
     assert triton.requests[-1].model_name == model.removesuffix("_robust").replace("_detailed", "")
 
 
@@ -229,8 +242,9 @@ async def test_details_are_asked_for_only_where_wanted_and_then_all(connected, t
 async def test_images_are_embedded_by_the_contract(connected, triton, route, model):
     embedding = np.linspace(0, 1, 5, dtype=np.float32)[None]
     triton.outputs = [("image_embedding", "FP32", embedding)]
-    values = await connected.embed_image(b"\x00\xff", fit="", route=route, request_id="id-1", timeout_s=5.0)
-    np.testing.assert_array_equal(values, embedding[0])
+    features = await connected.embed_image(b"\x00\xff", fit="", route=route, request_id="id-1", timeout_s=5.0)
+    np.testing.assert_array_equal(features.embedding, embedding[0])
+    assert features.damage is None
     (request,) = triton.requests
     assert (request.model_name, request.id) == (model, "id-1")
     assert [(t.name, t.datatype, list(t.shape)) for t in request.inputs] == [
@@ -240,12 +254,36 @@ async def test_images_are_embedded_by_the_contract(connected, triton, route, mod
     assert [strings(raw) for raw in request.raw_input_contents] == [[b"\x00\xff"], [b""]]
 
 
+async def test_the_robust_encoder_embeds_by_ensembles_of_its_own(connected, triton):
+    rows = {"image_embedding": [[0, 1, 2]], "degradation_cosine": [[0.25, 0.75]], "degradation_probability": [[0, 1]]}
+    triton.outputs = [(name, "FP32", np.array(row, np.float32)) for name, row in rows.items()]
+    options = {"fit": "", "request_id": "id-1", "timeout_s": 5.0, "encoder": "robust"}
+    features = await connected.embed_image(b"\x00", route="native", **options)
+    assert triton.requests[-1].model_name == "embed_image_native_robust"
+    assert [output.name for output in triton.requests[-1].outputs] == list(rows)
+    assert features.embedding.tolist() == [0, 1, 2]
+    assert (features.damage.cosine.tolist(), features.damage.probability.tolist()) == ([0.25, 0.75], [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("wants_pixels", "model"), [(False, "classify_native_auto"), (True, "classify_native_detailed")]
+)
+async def test_what_may_be_embedded_again_brings_its_embedding(connected, triton, wants_pixels, model):
+    row, pixels = np.array([[1, 2, 3]], np.float32), np.zeros((1, 3, 4, 4), np.uint8)
+    triton.outputs = [(name, "FP32", row) for name in ("cosine", "probability", "image_embedding")]
+    triton.outputs.append(("pixels", "UINT8", pixels))
+    scores = await classify(connected, route="native", encoder="auto", wants_pixels=wants_pixels)
+    assert triton.requests[-1].model_name == model
+    assert scores.image_embedding.tolist() == [1, 2, 3]
+    assert "image_embedding" in [output.name for output in triton.requests[-1].outputs]
+
+
 async def test_images_of_one_call_are_embedded_together(connected, triton):
     embedding = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
     triton.outputs = [("image_embedding", "FP32", embedding)]
     options = {"fit": "", "route": "upscaled", "request_id": "id-1", "timeout_s": 5.0, "size_hw": (9, 16)}
-    values = await asyncio.gather(*(connected.embed_image(bytes([number]), **options) for number in range(3)))
-    np.testing.assert_array_equal(values, embedding)
+    found = await asyncio.gather(*(connected.embed_image(bytes([number]), **options) for number in range(3)))
+    np.testing.assert_array_equal([features.embedding for features in found], embedding)
     (request,) = triton.requests
     assert strings(request.raw_input_contents[0]) == [b"\0", b"\1", b"\2"]
 
@@ -375,6 +413,26 @@ async def test_readiness(connected, triton):
     triton.models = set(MODELS)
     triton.server_ready = False
     assert not await connected.is_ready(timeout_s=5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "models"),
+    [
+        ({"damage_head": None, "restorer": None}, [*ROBUST]),
+        ({"degradation_kinds": (), "damage_head": None}, ["denoise", "restore"]),
+        ({}, [*ROBUST, "classify_auto", "classify_native_auto", "denoise", "restore"]),
+    ],
+)
+async def test_models_that_only_some_repositories_have_must_be_ready_there(triton, address, changes, models):
+    found = {"degradation_kinds": ("noisy",), "damage_head": object(), "restorer": object(), **changes}
+    names = optional_models(SimpleNamespace(**found))
+    assert sorted(names) == sorted(models)
+    backend = TritonBackend(address, optional_models=names)
+    triton.models = {*MODELS, *models}
+    assert await backend.is_ready(timeout_s=5)
+    triton.models -= {models[-1]}
+    assert not await backend.is_ready(timeout_s=5)
+    await backend.close()
 
 
 REJECTIONS = {

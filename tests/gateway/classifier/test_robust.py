@@ -9,20 +9,22 @@ import grpc
 import numpy as np
 import pytest
 from tests.gateway.classifier.test_classify import scores
-from tests.gateway.conftest import ask
+from tests.gateway.conftest import EMBED_DIM, ask, embedding_of
 
 from clipsr.v1 import classifier_pb2, types_pb2
-from clipsr_gateway import Limits
+from clipsr_gateway import Limits, ManifestError
+from clipsr_gateway._backend.protocol import Damage
 from clipsr_gateway._images.plan import PlannedImage
+from clipsr_gateway._manifest import load_manifest
 
 KINDS = ["noisy", "hazy", "clean"]
-ROBUST, PLAIN = types_pb2.ENCODER_ROBUST, types_pb2.ENCODER_PLAIN
+ROBUST, PLAIN, AUTO = types_pb2.ENCODER_ROBUST, types_pb2.ENCODER_PLAIN, types_pb2.ENCODER_AUTO
 
 
 def damaged(*cosine: float):
     """Scores of three labels, and these cosines with the kinds of damage."""
     values = np.array(cosine, np.float32)
-    return replace(scores(0.1, 0.3, 0.2), degradation_cosine=values, degradation_probability=values / values.sum())
+    return replace(scores(0.1, 0.3, 0.2), damage=Damage(cosine=values, probability=values / values.sum()))
 
 
 @pytest.fixture
@@ -85,12 +87,66 @@ def test_it_costs_more_than_the_plain_encoder():
 @pytest.mark.usefixtures("with_controller")
 @pytest.mark.parametrize("broken", [None, [0.1, 0.2], [0.1, 0.2, np.nan]])
 async def test_unusable_kinds_of_damage_fail_the_image(start, backend, request_of, broken):
-    values = None if broken is None else np.array(broken, np.float32)
-    backend.answer = lambda image, count: replace(damaged(0.2, 0.5, 0.3), degradation_cosine=values)
+    values = np.array(broken or [], np.float32)
+    damage = None if broken is None else Damage(cosine=values, probability=values)
+    backend.answer = lambda image, count: replace(damaged(0.2, 0.5, 0.3), damage=damage)
     one = await start()
     request = request_of(labels=["a", "b", "c"], encoder=ROBUST)
     (result,) = (await one.stub.Classify(request)).results
     assert result.error.code == grpc.StatusCode.INTERNAL.value[0]
+
+
+@pytest.fixture
+def with_head(repository, document):
+    head = {"weight": [1.0] + [0.0] * (EMBED_DIM - 1), "bias": 0.0}
+    document["robust_encoder"] = {"kinds": KINDS, "head": head}
+    (repository / "manifest.json").write_text(json.dumps(document))
+
+
+def looks_damaged(image: bytes) -> bool:
+    """As the head of `with_head` says."""
+    return embedding_of(image)[0] > 0
+
+
+@pytest.mark.usefixtures("with_head")
+@pytest.mark.parametrize("wants_embedding", [False, True])
+async def test_auto_asks_the_robust_encoder_about_damaged_images_alone(
+    start, backend, request_of, png, wants_embedding
+):
+    robust = damaged(0.2, 0.5, 0.3)
+    backend.answer = lambda image, count: robust if backend.calls[-1]["encoder"] == "robust" else scores(0.3, 0.2, 0.1)
+    one = await start()
+    files = [png(side, side) for side in range(8, 14)]
+    assert len({looks_damaged(file) for file in files}) == 2
+    for file in files:
+        before = len(backend.user_calls())
+        request = request_of(file, labels=["a", "b", "c"], encoder=AUTO, return_embedding=wants_embedding)
+        (result,) = (await one.stub.Classify(request)).results
+        found, encoders = result.classification, [call["encoder"] for call in backend.user_calls()[before:]]
+        assert encoders == (["auto", "robust"] if looks_damaged(file) else ["auto"])
+        assert found.encoder == (ROBUST if looks_damaged(file) else PLAIN)
+        assert found.predictions[0].label == ("b" if looks_damaged(file) else "a")
+        assert [d.kind for d in found.degradations] == (["hazy", "clean", "noisy"] if looks_damaged(file) else [])
+        assert bool(found.embedding) == wants_embedding
+    info = await one.stub.GetModelInfo(classifier_pb2.GetModelInfoRequest())
+    assert info.model_info.has_auto_encoder
+
+
+@pytest.mark.usefixtures("with_controller")
+async def test_auto_takes_a_head(start, request_of, detailed):
+    one = await start()
+    with pytest.raises(grpc.aio.AioRpcError, match="or ask for robust") as caught:
+        await one.stub.Classify(request_of(encoder=AUTO))
+    assert detailed(caught.value).reason == "ENCODER_MISSING"
+    info = await one.stub.GetModelInfo(classifier_pb2.GetModelInfoRequest())
+    assert not info.model_info.has_auto_encoder
+
+
+def test_a_head_of_another_width_is_no_head(repository, document):
+    document["robust_encoder"] = {"kinds": KINDS, "head": {"weight": [1.0], "bias": 0.0}}
+    (repository / "manifest.json").write_text(json.dumps(document))
+    with pytest.raises(ManifestError, match="has 1 numbers for embeddings of"):
+        load_manifest(repository)
 
 
 async def test_a_model_without_a_controller_says_how_to_get_one(start, backend, request_of, detailed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import grpc
 import numpy as np
@@ -12,6 +13,7 @@ from tests.gateway.conftest import EMBED_DIM, embedding_of
 
 from clipsr.v1 import embedding_pb2, types_pb2
 from clipsr_gateway import BackendFaultError, BackendUnavailableError, ImageRejectedError, Limits
+from clipsr_gateway._backend.protocol import Damage
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
@@ -49,6 +51,30 @@ async def test_options_reach_the_backend(start, backend, png):
     assert 5 < sent["timeout_s"] < 7.1
 
 
+async def test_the_robust_encoder_names_the_damage(start, backend, png, repository, document):
+    document["robust_encoder"] = {"kinds": ["noisy", "clean"]}
+    (repository / "manifest.json").write_text(json.dumps(document))
+    values = np.array([0.25, 0.75], np.float32)
+    backend.damage = Damage(cosine=values, probability=values)
+    one = await start()
+    for number, taken in ((0, types_pb2.ENCODER_PLAIN), (types_pb2.ENCODER_ROBUST,) * 2):
+        (result,) = (await one.embedder.EmbedImages(images(png(), encoder=number))).results
+        assert result.embedding.encoder == taken
+        names = [each.kind for each in result.embedding.degradations]
+        assert names == (["clean", "noisy"] if number else [])
+    assert [call["encoder"] for call in backend.embed_calls] == ["plain", "robust"]
+    backend.damage = Damage(cosine=values[:1], probability=values[:1])
+    (result,) = (await one.embedder.EmbedImages(images(png(), encoder=types_pb2.ENCODER_ROBUST))).results
+    assert result.error.code == code_pb2.INTERNAL
+
+
+async def test_without_a_controller_no_other_encoder_embeds(start, png, detailed):
+    one = await start()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await one.embedder.EmbedImages(images(png(), encoder=types_pb2.ENCODER_ROBUST))
+    assert detailed(caught.value).reason == "ENCODER_MISSING"
+
+
 async def test_a_bad_image_fails_alone(start, backend, png, detailed):
     backend.errors[png(9)] = ImageRejectedError("IMAGE_TRUNCATED", "The file ends too early; send it again.")
     backend.errors[png(10)] = BackendFaultError("secret")
@@ -67,7 +93,7 @@ async def test_a_bad_image_fails_alone(start, backend, png, detailed):
     [
         (images(), "IMAGES_EMPTY", ["images"]),
         (images(*[b"x"] * 257), "TOO_MANY_IMAGES", ["images"]),
-        (images(b"x", fit=9, route=8), "FIT_UNKNOWN", ["fit", "route"]),
+        (images(b"x", fit=9, route=8, encoder=7), "FIT_UNKNOWN", ["fit", "route", "encoder"]),
     ],
     ids=["none", "many", "options"],
 )

@@ -14,7 +14,7 @@ from PIL import Image
 
 from clipsr.v1 import classifier_pb2, types_pb2, upscaler_pb2
 from clipsr_gateway import BackendFaultError, BackendUnavailableError, Limits
-from clipsr_gateway._upscaler.service import MAX_REQUEST_PIXELS
+from clipsr_gateway._images.render import MAX_REQUEST_PIXELS
 
 FORMATS = {
     upscaler_pb2.IMAGE_FORMAT_PNG: "PNG",

@@ -129,7 +129,7 @@ class NamedSet(_message.Message):
     def __init__(self, name: _Optional[str] = ..., values: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ModelInfo(_message.Message):
-    __slots__ = ("name", "digest", "image_architecture", "image_size_px", "embed_dim", "upscaler_architecture", "canvas_sizes_px", "native_min_side_px", "logit_scale", "logit_bias", "scoring_function", "context_length", "default_templates", "label_sets", "template_sets", "limits", "artifacts", "gateway_version", "route_rules", "upscale_recipes", "degradation_kinds", "restorer")
+    __slots__ = ("name", "digest", "image_architecture", "image_size_px", "embed_dim", "upscaler_architecture", "canvas_sizes_px", "native_min_side_px", "logit_scale", "logit_bias", "scoring_function", "context_length", "default_templates", "label_sets", "template_sets", "limits", "artifacts", "gateway_version", "route_rules", "upscale_recipes", "degradation_kinds", "restorer", "has_auto_encoder")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     IMAGE_ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
@@ -152,6 +152,7 @@ class ModelInfo(_message.Message):
     UPSCALE_RECIPES_FIELD_NUMBER: _ClassVar[int]
     DEGRADATION_KINDS_FIELD_NUMBER: _ClassVar[int]
     RESTORER_FIELD_NUMBER: _ClassVar[int]
+    HAS_AUTO_ENCODER_FIELD_NUMBER: _ClassVar[int]
     name: str
     digest: str
     image_architecture: str
@@ -174,7 +175,8 @@ class ModelInfo(_message.Message):
     upscale_recipes: _containers.RepeatedScalarFieldContainer[_types_pb2.UpscaleRecipe]
     degradation_kinds: _containers.RepeatedScalarFieldContainer[str]
     restorer: RestorerInfo
-    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., image_architecture: _Optional[str] = ..., image_size_px: _Optional[int] = ..., embed_dim: _Optional[int] = ..., upscaler_architecture: _Optional[str] = ..., canvas_sizes_px: _Optional[_Iterable[int]] = ..., native_min_side_px: _Optional[int] = ..., logit_scale: _Optional[float] = ..., logit_bias: _Optional[float] = ..., scoring_function: _Optional[str] = ..., context_length: _Optional[int] = ..., default_templates: _Optional[str] = ..., label_sets: _Optional[_Iterable[_Union[NamedSet, _Mapping]]] = ..., template_sets: _Optional[_Iterable[_Union[NamedSet, _Mapping]]] = ..., limits: _Optional[_Union[_types_pb2.Limits, _Mapping]] = ..., artifacts: _Optional[_Iterable[_Union[_types_pb2.Artifact, _Mapping]]] = ..., gateway_version: _Optional[str] = ..., route_rules: _Optional[_Iterable[_Union[RouteRule, _Mapping]]] = ..., upscale_recipes: _Optional[_Iterable[_Union[_types_pb2.UpscaleRecipe, str]]] = ..., degradation_kinds: _Optional[_Iterable[str]] = ..., restorer: _Optional[_Union[RestorerInfo, _Mapping]] = ...) -> None: ...
+    has_auto_encoder: bool
+    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., image_architecture: _Optional[str] = ..., image_size_px: _Optional[int] = ..., embed_dim: _Optional[int] = ..., upscaler_architecture: _Optional[str] = ..., canvas_sizes_px: _Optional[_Iterable[int]] = ..., native_min_side_px: _Optional[int] = ..., logit_scale: _Optional[float] = ..., logit_bias: _Optional[float] = ..., scoring_function: _Optional[str] = ..., context_length: _Optional[int] = ..., default_templates: _Optional[str] = ..., label_sets: _Optional[_Iterable[_Union[NamedSet, _Mapping]]] = ..., template_sets: _Optional[_Iterable[_Union[NamedSet, _Mapping]]] = ..., limits: _Optional[_Union[_types_pb2.Limits, _Mapping]] = ..., artifacts: _Optional[_Iterable[_Union[_types_pb2.Artifact, _Mapping]]] = ..., gateway_version: _Optional[str] = ..., route_rules: _Optional[_Iterable[_Union[RouteRule, _Mapping]]] = ..., upscale_recipes: _Optional[_Iterable[_Union[_types_pb2.UpscaleRecipe, str]]] = ..., degradation_kinds: _Optional[_Iterable[str]] = ..., restorer: _Optional[_Union[RestorerInfo, _Mapping]] = ..., has_auto_encoder: bool = ...) -> None: ...
 
 class RestorerInfo(_message.Message):
     __slots__ = ("architecture", "kinds", "default_steps", "max_steps")

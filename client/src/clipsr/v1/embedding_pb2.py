@@ -26,27 +26,27 @@ from clipsr.v1 import types_pb2 as clipsr_dot_v1_dot_types__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63lipsr/v1/embedding.proto\x12\tclipsr.v1\x1a\x15\x63lipsr/v1/types.proto\x1a\x17google/rpc/status.proto\"t\n\x12\x45mbedImagesRequest\x12 \n\x06images\x18\x01 \x03(\x0b\x32\x10.clipsr.v1.Image\x12\x1b\n\x03\x66it\x18\x02 \x01(\x0e\x32\x0e.clipsr.v1.Fit\x12\x1f\n\x05route\x18\x03 \x01(\x0e\x32\x10.clipsr.v1.Route\"Y\n\x13\x45mbedImagesResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.clipsr.v1.EmbedImageResult\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\t\"r\n\x10\x45mbedImageResult\x12.\n\tembedding\x18\x01 \x01(\x0b\x32\x19.clipsr.v1.ImageEmbeddingH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\x89\x01\n\x0eImageEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\x12#\n\ninput_size\x18\x02 \x01(\x0b\x32\x0f.clipsr.v1.Size\x12\x1f\n\x05route\x18\x03 \x01(\x0e\x32\x10.clipsr.v1.Route\x12!\n\x06timing\x18\x04 \x01(\x0b\x32\x11.clipsr.v1.Timing\"5\n\x11\x45mbedTextsRequest\x12\r\n\x05texts\x18\x01 \x03(\t\x12\x11\n\ttemplates\x18\x02 \x03(\t\"~\n\x12\x45mbedTextsResponse\x12,\n\nembeddings\x18\x01 \x03(\x0b\x32\x18.clipsr.v1.TextEmbedding\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\t\x12$\n\x08warnings\x18\x03 \x03(\x0b\x32\x12.clipsr.v1.Warning\"\x1f\n\rTextEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\x32\xab\x01\n\x10\x45mbeddingService\x12L\n\x0b\x45mbedImages\x12\x1d.clipsr.v1.EmbedImagesRequest\x1a\x1e.clipsr.v1.EmbedImagesResponse\x12I\n\nEmbedTexts\x12\x1c.clipsr.v1.EmbedTextsRequest\x1a\x1d.clipsr.v1.EmbedTextsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63lipsr/v1/embedding.proto\x12\tclipsr.v1\x1a\x15\x63lipsr/v1/types.proto\x1a\x17google/rpc/status.proto\"\x99\x01\n\x12\x45mbedImagesRequest\x12 \n\x06images\x18\x01 \x03(\x0b\x32\x10.clipsr.v1.Image\x12\x1b\n\x03\x66it\x18\x02 \x01(\x0e\x32\x0e.clipsr.v1.Fit\x12\x1f\n\x05route\x18\x03 \x01(\x0e\x32\x10.clipsr.v1.Route\x12#\n\x07\x65ncoder\x18\x04 \x01(\x0e\x32\x12.clipsr.v1.Encoder\"Y\n\x13\x45mbedImagesResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.clipsr.v1.EmbedImageResult\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\t\"r\n\x10\x45mbedImageResult\x12.\n\tembedding\x18\x01 \x01(\x0b\x32\x19.clipsr.v1.ImageEmbeddingH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\xdc\x01\n\x0eImageEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\x12#\n\ninput_size\x18\x02 \x01(\x0b\x32\x0f.clipsr.v1.Size\x12\x1f\n\x05route\x18\x03 \x01(\x0e\x32\x10.clipsr.v1.Route\x12!\n\x06timing\x18\x04 \x01(\x0b\x32\x11.clipsr.v1.Timing\x12#\n\x07\x65ncoder\x18\x05 \x01(\x0e\x32\x12.clipsr.v1.Encoder\x12,\n\x0c\x64\x65gradations\x18\x06 \x03(\x0b\x32\x16.clipsr.v1.Degradation\"5\n\x11\x45mbedTextsRequest\x12\r\n\x05texts\x18\x01 \x03(\t\x12\x11\n\ttemplates\x18\x02 \x03(\t\"~\n\x12\x45mbedTextsResponse\x12,\n\nembeddings\x18\x01 \x03(\x0b\x32\x18.clipsr.v1.TextEmbedding\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\t\x12$\n\x08warnings\x18\x03 \x03(\x0b\x32\x12.clipsr.v1.Warning\"\x1f\n\rTextEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\x32\xab\x01\n\x10\x45mbeddingService\x12L\n\x0b\x45mbedImages\x12\x1d.clipsr.v1.EmbedImagesRequest\x1a\x1e.clipsr.v1.EmbedImagesResponse\x12I\n\nEmbedTexts\x12\x1c.clipsr.v1.EmbedTextsRequest\x1a\x1d.clipsr.v1.EmbedTextsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'clipsr.v1.embedding_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EMBEDIMAGESREQUEST']._serialized_start=88
-  _globals['_EMBEDIMAGESREQUEST']._serialized_end=204
-  _globals['_EMBEDIMAGESRESPONSE']._serialized_start=206
-  _globals['_EMBEDIMAGESRESPONSE']._serialized_end=295
-  _globals['_EMBEDIMAGERESULT']._serialized_start=297
-  _globals['_EMBEDIMAGERESULT']._serialized_end=411
-  _globals['_IMAGEEMBEDDING']._serialized_start=414
-  _globals['_IMAGEEMBEDDING']._serialized_end=551
-  _globals['_EMBEDTEXTSREQUEST']._serialized_start=553
-  _globals['_EMBEDTEXTSREQUEST']._serialized_end=606
-  _globals['_EMBEDTEXTSRESPONSE']._serialized_start=608
-  _globals['_EMBEDTEXTSRESPONSE']._serialized_end=734
-  _globals['_TEXTEMBEDDING']._serialized_start=736
-  _globals['_TEXTEMBEDDING']._serialized_end=767
-  _globals['_EMBEDDINGSERVICE']._serialized_start=770
-  _globals['_EMBEDDINGSERVICE']._serialized_end=941
+  _globals['_EMBEDIMAGESREQUEST']._serialized_start=89
+  _globals['_EMBEDIMAGESREQUEST']._serialized_end=242
+  _globals['_EMBEDIMAGESRESPONSE']._serialized_start=244
+  _globals['_EMBEDIMAGESRESPONSE']._serialized_end=333
+  _globals['_EMBEDIMAGERESULT']._serialized_start=335
+  _globals['_EMBEDIMAGERESULT']._serialized_end=449
+  _globals['_IMAGEEMBEDDING']._serialized_start=452
+  _globals['_IMAGEEMBEDDING']._serialized_end=672
+  _globals['_EMBEDTEXTSREQUEST']._serialized_start=674
+  _globals['_EMBEDTEXTSREQUEST']._serialized_end=727
+  _globals['_EMBEDTEXTSRESPONSE']._serialized_start=729
+  _globals['_EMBEDTEXTSRESPONSE']._serialized_end=855
+  _globals['_TEXTEMBEDDING']._serialized_start=857
+  _globals['_TEXTEMBEDDING']._serialized_end=888
+  _globals['_EMBEDDINGSERVICE']._serialized_start=891
+  _globals['_EMBEDDINGSERVICE']._serialized_end=1062
 # @@protoc_insertion_point(module_scope)

@@ -9,14 +9,16 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class EmbedImagesRequest(_message.Message):
-    __slots__ = ("images", "fit", "route")
+    __slots__ = ("images", "fit", "route", "encoder")
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     FIT_FIELD_NUMBER: _ClassVar[int]
     ROUTE_FIELD_NUMBER: _ClassVar[int]
+    ENCODER_FIELD_NUMBER: _ClassVar[int]
     images: _containers.RepeatedCompositeFieldContainer[_types_pb2.Image]
     fit: _types_pb2.Fit
     route: _types_pb2.Route
-    def __init__(self, images: _Optional[_Iterable[_Union[_types_pb2.Image, _Mapping]]] = ..., fit: _Optional[_Union[_types_pb2.Fit, str]] = ..., route: _Optional[_Union[_types_pb2.Route, str]] = ...) -> None: ...
+    encoder: _types_pb2.Encoder
+    def __init__(self, images: _Optional[_Iterable[_Union[_types_pb2.Image, _Mapping]]] = ..., fit: _Optional[_Union[_types_pb2.Fit, str]] = ..., route: _Optional[_Union[_types_pb2.Route, str]] = ..., encoder: _Optional[_Union[_types_pb2.Encoder, str]] = ...) -> None: ...
 
 class EmbedImagesResponse(_message.Message):
     __slots__ = ("results", "model_digest")
@@ -35,16 +37,20 @@ class EmbedImageResult(_message.Message):
     def __init__(self, embedding: _Optional[_Union[ImageEmbedding, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
 
 class ImageEmbedding(_message.Message):
-    __slots__ = ("values", "input_size", "route", "timing")
+    __slots__ = ("values", "input_size", "route", "timing", "encoder", "degradations")
     VALUES_FIELD_NUMBER: _ClassVar[int]
     INPUT_SIZE_FIELD_NUMBER: _ClassVar[int]
     ROUTE_FIELD_NUMBER: _ClassVar[int]
     TIMING_FIELD_NUMBER: _ClassVar[int]
+    ENCODER_FIELD_NUMBER: _ClassVar[int]
+    DEGRADATIONS_FIELD_NUMBER: _ClassVar[int]
     values: _containers.RepeatedScalarFieldContainer[float]
     input_size: _types_pb2.Size
     route: _types_pb2.Route
     timing: _types_pb2.Timing
-    def __init__(self, values: _Optional[_Iterable[float]] = ..., input_size: _Optional[_Union[_types_pb2.Size, _Mapping]] = ..., route: _Optional[_Union[_types_pb2.Route, str]] = ..., timing: _Optional[_Union[_types_pb2.Timing, _Mapping]] = ...) -> None: ...
+    encoder: _types_pb2.Encoder
+    degradations: _containers.RepeatedCompositeFieldContainer[_types_pb2.Degradation]
+    def __init__(self, values: _Optional[_Iterable[float]] = ..., input_size: _Optional[_Union[_types_pb2.Size, _Mapping]] = ..., route: _Optional[_Union[_types_pb2.Route, str]] = ..., timing: _Optional[_Union[_types_pb2.Timing, _Mapping]] = ..., encoder: _Optional[_Union[_types_pb2.Encoder, str]] = ..., degradations: _Optional[_Iterable[_Union[_types_pb2.Degradation, _Mapping]]] = ...) -> None: ...
 
 class EmbedTextsRequest(_message.Message):
     __slots__ = ("texts", "templates")

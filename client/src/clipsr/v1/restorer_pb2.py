@@ -26,7 +26,7 @@ from clipsr.v1 import types_pb2 as clipsr_dot_v1_dot_types__pb2
 from clipsr.v1 import upscaler_pb2 as clipsr_dot_v1_dot_upscaler__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63lipsr/v1/restorer.proto\x12\tclipsr.v1\x1a\x15\x63lipsr/v1/types.proto\x1a\x18\x63lipsr/v1/upscaler.proto\"\x95\x01\n\x0eRestoreRequest\x12\x1f\n\x05image\x18\x01 \x01(\x0b\x32\x10.clipsr.v1.Image\x12\x0e\n\x06remove\x18\x02 \x03(\t\x12\r\n\x05steps\x18\x03 \x01(\r\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\r\n\x05\x66orce\x18\x05 \x01(\x08\x12&\n\x06\x66ormat\x18\x06 \x01(\x0e\x32\x16.clipsr.v1.ImageFormat\"\xd5\x01\n\x0fRestoreResponse\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12&\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x16.clipsr.v1.ImageFormat\x12\x1d\n\x04size\x18\x03 \x01(\x0b\x32\x0f.clipsr.v1.Size\x12\x0f\n\x07removed\x18\x04 \x03(\t\x12\r\n\x05steps\x18\x05 \x01(\r\x12\x11\n\tunchanged\x18\x06 \x01(\x08\x12!\n\x06timing\x18\x07 \x01(\x0b\x32\x11.clipsr.v1.Timing\x12\x14\n\x0cmodel_digest\x18\x08 \x01(\t2S\n\x0fRestorerService\x12@\n\x07Restore\x12\x19.clipsr.v1.RestoreRequest\x1a\x1a.clipsr.v1.RestoreResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63lipsr/v1/restorer.proto\x12\tclipsr.v1\x1a\x15\x63lipsr/v1/types.proto\x1a\x18\x63lipsr/v1/upscaler.proto\"\xa6\x01\n\x0eRestoreRequest\x12\x1f\n\x05image\x18\x01 \x01(\x0b\x32\x10.clipsr.v1.Image\x12\x0e\n\x06remove\x18\x02 \x03(\t\x12\r\n\x05steps\x18\x03 \x01(\r\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\r\n\x05\x66orce\x18\x05 \x01(\x08\x12&\n\x06\x66ormat\x18\x06 \x01(\x0e\x32\x16.clipsr.v1.ImageFormat\x12\x0f\n\x07upscale\x18\x07 \x01(\x01\"\xa5\x02\n\x0fRestoreResponse\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12&\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x16.clipsr.v1.ImageFormat\x12\x1d\n\x04size\x18\x03 \x01(\x0b\x32\x0f.clipsr.v1.Size\x12\x0f\n\x07removed\x18\x04 \x03(\t\x12\r\n\x05steps\x18\x05 \x01(\r\x12\x11\n\tunchanged\x18\x06 \x01(\x08\x12!\n\x06timing\x18\x07 \x01(\x0b\x32\x11.clipsr.v1.Timing\x12\x14\n\x0cmodel_digest\x18\x08 \x01(\t\x12(\n\x08\x64\x65tected\x18\t \x03(\x0b\x32\x16.clipsr.v1.Degradation\x12$\n\x0boutput_size\x18\n \x01(\x0b\x32\x0f.clipsr.v1.Size2S\n\x0fRestorerService\x12@\n\x07Restore\x12\x19.clipsr.v1.RestoreRequest\x1a\x1a.clipsr.v1.RestoreResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,9 +34,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'clipsr.v1.restorer_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RESTOREREQUEST']._serialized_start=89
-  _globals['_RESTOREREQUEST']._serialized_end=238
-  _globals['_RESTORERESPONSE']._serialized_start=241
-  _globals['_RESTORERESPONSE']._serialized_end=454
-  _globals['_RESTORERSERVICE']._serialized_start=456
-  _globals['_RESTORERSERVICE']._serialized_end=539
+  _globals['_RESTOREREQUEST']._serialized_end=255
+  _globals['_RESTORERESPONSE']._serialized_start=258
+  _globals['_RESTORERESPONSE']._serialized_end=551
+  _globals['_RESTORERSERVICE']._serialized_start=553
+  _globals['_RESTORERSERVICE']._serialized_end=636
 # @@protoc_insertion_point(module_scope)

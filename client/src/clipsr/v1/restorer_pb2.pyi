@@ -9,23 +9,25 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class RestoreRequest(_message.Message):
-    __slots__ = ("image", "remove", "steps", "seed", "force", "format")
+    __slots__ = ("image", "remove", "steps", "seed", "force", "format", "upscale")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     REMOVE_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     FORCE_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
+    UPSCALE_FIELD_NUMBER: _ClassVar[int]
     image: _types_pb2.Image
     remove: _containers.RepeatedScalarFieldContainer[str]
     steps: int
     seed: int
     force: bool
     format: _upscaler_pb2.ImageFormat
-    def __init__(self, image: _Optional[_Union[_types_pb2.Image, _Mapping]] = ..., remove: _Optional[_Iterable[str]] = ..., steps: _Optional[int] = ..., seed: _Optional[int] = ..., force: bool = ..., format: _Optional[_Union[_upscaler_pb2.ImageFormat, str]] = ...) -> None: ...
+    upscale: float
+    def __init__(self, image: _Optional[_Union[_types_pb2.Image, _Mapping]] = ..., remove: _Optional[_Iterable[str]] = ..., steps: _Optional[int] = ..., seed: _Optional[int] = ..., force: bool = ..., format: _Optional[_Union[_upscaler_pb2.ImageFormat, str]] = ..., upscale: _Optional[float] = ...) -> None: ...
 
 class RestoreResponse(_message.Message):
-    __slots__ = ("content", "format", "size", "removed", "steps", "unchanged", "timing", "model_digest")
+    __slots__ = ("content", "format", "size", "removed", "steps", "unchanged", "timing", "model_digest", "detected", "output_size")
     CONTENT_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -34,6 +36,8 @@ class RestoreResponse(_message.Message):
     UNCHANGED_FIELD_NUMBER: _ClassVar[int]
     TIMING_FIELD_NUMBER: _ClassVar[int]
     MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    DETECTED_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_SIZE_FIELD_NUMBER: _ClassVar[int]
     content: bytes
     format: _upscaler_pb2.ImageFormat
     size: _types_pb2.Size
@@ -42,4 +46,6 @@ class RestoreResponse(_message.Message):
     unchanged: bool
     timing: _types_pb2.Timing
     model_digest: str
-    def __init__(self, content: _Optional[bytes] = ..., format: _Optional[_Union[_upscaler_pb2.ImageFormat, str]] = ..., size: _Optional[_Union[_types_pb2.Size, _Mapping]] = ..., removed: _Optional[_Iterable[str]] = ..., steps: _Optional[int] = ..., unchanged: bool = ..., timing: _Optional[_Union[_types_pb2.Timing, _Mapping]] = ..., model_digest: _Optional[str] = ...) -> None: ...
+    detected: _containers.RepeatedCompositeFieldContainer[_types_pb2.Degradation]
+    output_size: _types_pb2.Size
+    def __init__(self, content: _Optional[bytes] = ..., format: _Optional[_Union[_upscaler_pb2.ImageFormat, str]] = ..., size: _Optional[_Union[_types_pb2.Size, _Mapping]] = ..., removed: _Optional[_Iterable[str]] = ..., steps: _Optional[int] = ..., unchanged: bool = ..., timing: _Optional[_Union[_types_pb2.Timing, _Mapping]] = ..., model_digest: _Optional[str] = ..., detected: _Optional[_Iterable[_Union[_types_pb2.Degradation, _Mapping]]] = ..., output_size: _Optional[_Union[_types_pb2.Size, _Mapping]] = ...) -> None: ...

@@ -47,7 +47,10 @@ class RestorerServiceServicer(object):
     """
 
     def Restore(self, request, context):
-        """Restores one image and returns it as a file of the same size.
+        """Restores one image and returns it as a file, of the same size unless `upscale` asks for a larger one.
+
+        Where ModelInfo.degradation_kinds is not empty, the service says what is wrong with the image, and returns one with
+        which nothing is wrong as it is, pixel for pixel.
 
         Transparency survives; grey images stay grey; 16 bits a channel are reduced to 8; an embedded colour profile is passed
         on; of animations the first frame is taken, and EXIF orientation is applied.

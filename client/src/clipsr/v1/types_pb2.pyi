@@ -24,6 +24,7 @@ class Encoder(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ENCODER_UNSPECIFIED: _ClassVar[Encoder]
     ENCODER_PLAIN: _ClassVar[Encoder]
     ENCODER_ROBUST: _ClassVar[Encoder]
+    ENCODER_AUTO: _ClassVar[Encoder]
 
 class UpscaleRecipe(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -39,6 +40,7 @@ ROUTE_NATIVE: Route
 ENCODER_UNSPECIFIED: Encoder
 ENCODER_PLAIN: Encoder
 ENCODER_ROBUST: Encoder
+ENCODER_AUTO: Encoder
 UPSCALE_RECIPE_UNSPECIFIED: UpscaleRecipe
 UPSCALE_RECIPE_CLEAN: UpscaleRecipe
 UPSCALE_RECIPE_ROBUST: UpscaleRecipe

@@ -20,7 +20,7 @@ from clipsr_export._repository.export import ExportPlan, export_repository
 from clipsr_export._repository.manifest import Recipe, sha256
 from clipsr_training.adapt import measure_routes, read_nouns
 from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
-from clipsr_training.controller import Controller, load_controller, load_daclip
+from clipsr_training.controller import ControlledClip, load_controller, load_daclip
 from clipsr_training.liif import Upscaler, load_liif
 from clipsr_training.restoration import load_restorer
 
@@ -101,15 +101,15 @@ def _run_checkpoints(arguments: argparse.Namespace) -> None:
         if arguments.clip is not None:
             raise ExportError(f"{path} is a model and its controller at once; leave out --clip")
         controlled = load_daclip(path)
-        _export(arguments, controlled.clip, path.stem, controlled.controller)
+        _export(arguments, controlled.clip, path.stem, controlled)
         return
     folder: Path = arguments.clip or _BUNDLED
     clip = load_clip(folder)
     _export(arguments, clip, folder.resolve().name, _load_controller(path, clip))
 
 
-def _load_controller(path: Path | None, clip: ClipCheckpoint) -> Controller | None:
-    return None if path is None else load_controller(path, clip).controller
+def _load_controller(path: Path | None, clip: ClipCheckpoint) -> ControlledClip | None:
+    return None if path is None else load_controller(path, clip)
 
 
 def _run_clip(arguments: argparse.Namespace) -> None:
@@ -132,7 +132,7 @@ def _run_clip(arguments: argparse.Namespace) -> None:
 
 
 def _export(
-    arguments: argparse.Namespace, clip: ClipCheckpoint, name: str, controller: Controller | None = None
+    arguments: argparse.Namespace, clip: ClipCheckpoint, name: str, controlled: ControlledClip | None = None
 ) -> None:
     warn_of_service(arguments.output)
     calibration = open_calibration(arguments.int8) if arguments.int8 else None  # minutes before it is needed
@@ -151,7 +151,7 @@ def _export(
         name=arguments.name or name,
         clip=clip,
         upscaler=upscaler,
-        controller=controller,
+        controlled=controlled,
         recipes=recipes,
         restorer=None if arguments.restorer is None else load_restorer(arguments.restorer),
         template=arguments.template,

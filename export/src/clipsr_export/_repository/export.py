@@ -31,6 +31,7 @@ from clipsr_export._graphs.modules import (
 )
 from clipsr_export._graphs.onnx import write_onnx
 from clipsr_export._graphs.receptive_field import measure_receptive_field
+from clipsr_export._repository import robust
 from clipsr_export._repository.dims import fill_dims
 from clipsr_export._repository.manifest import (
     Manifest,
@@ -49,12 +50,11 @@ from clipsr_export._repository.restorer import (
     restorer_template,
     write_restorer,
 )
-from clipsr_export._repository.robust import OUTPUTS, ROBUST_ENCODER, ROBUST_MODELS, derive_configurations
 from clipsr_export._tokenizer.build import build_tokenizer, pad_token_id
 from clipsr_training import prompts
 from clipsr_training.adapt import RouteRule
 from clipsr_training.clip import ClipCheckpoint
-from clipsr_training.controller import ControlledClip, Controller
+from clipsr_training.controller import ControlledClip
 from clipsr_training.data import read_image
 from clipsr_training.liif import Upscaler, describe_upscaler
 from clipsr_training.restoration import Restorer
@@ -78,7 +78,7 @@ _GENERATED = shutil.ignore_patterns(
     "text_banks",
     *_PICTURE_MODELS.values(),
     *RESTORER_MODELS,
-    *ROBUST_MODELS.values(),
+    *robust.ADDED_MODELS,
 )
 # Texts that a text tower encodes at once: at width 1,024, the activations of one layer are then 100 MB.
 _TEXT_BATCH = 64
@@ -105,7 +105,7 @@ class ExportPlan:
         name: the manifest's model name.
         clip: the CLIP checkpoint.
         upscaler: the super-resolution model before the image encoder.
-        controller: of the image encoder, which is then exported with it as a second one; None for none.
+        controlled: `clip` with a controller of its image encoder, which is exported as a second one; None for none.
         recipes: those that render pictures for people; the same object twice is served by one model. Without any, the
             encoder's is what is clean.
         template: a model repository whose configurations are taken.
@@ -126,7 +126,7 @@ class ExportPlan:
     samples: tuple[Path, ...]
     native_min_side_px: int
     route_rules: tuple[RouteRule, ...] | None = None
-    controller: Controller | None = None
+    controlled: ControlledClip | None = None
     recipes: Mapping[Recipe, Upscaler] = field(default_factory=dict[Recipe, Upscaler])
     restorer: Restorer | None = None
     has_text_banks: bool = True
@@ -146,8 +146,7 @@ class ExportPlan:
 
     def derived_models(self) -> dict[str, str]:
         """Return the models that the template does not hold, each with the one that it is derived from."""
-        robust = {} if self.controller is None else {new: plain for plain, new in ROBUST_MODELS.items()}
-        return {**dict.fromkeys(self.added_models(), "upscale"), **robust}
+        return {**dict.fromkeys(self.added_models(), "upscale"), **robust.derived_models(self.controlled)}
 
 
 def export_repository(plan: ExportPlan) -> Manifest:
@@ -161,7 +160,7 @@ def export_repository(plan: ExportPlan) -> Manifest:
         ParityError: a graph does not compute what PyTorch computes; the output is unchanged.
         ExportError: the output can't be written, or the model can't be described.
     """
-    if plan.controller is not None and not plan.controller.kinds:
+    if plan.controlled is not None and not plan.controlled.controller.kinds:
         raise ExportError("the controller names no kinds of damage, and there is nothing to answer without them")
     configurations = _configurations(plan)
     check_output(plan.output)
@@ -190,7 +189,7 @@ def _configurations(plan: ExportPlan) -> dict[Path, str]:
     """Return every configuration of the template, filled in, by path inside the repository."""
     found = [*plan.template.glob("*/config.pbtxt"), *plan.template.glob("*/configs/*.pbtxt")]
     paths = sorted(p.relative_to(plan.template) for p in found)
-    generated = {*_PICTURE_MODELS.values(), *ROBUST_MODELS.values(), *RESTORER_MODELS}
+    generated = {*_PICTURE_MODELS.values(), *robust.ADDED_MODELS, *RESTORER_MODELS}
     paths = [path for path in paths if path.parts[0] not in generated]
     if not paths:
         raise TemplateError(
@@ -204,9 +203,10 @@ def _configurations(plan: ExportPlan) -> dict[Path, str]:
             for path in paths
             if path.parts[0] == "upscale"
         }
-    if plan.controller is not None:
-        sizes["C"] = len(plan.controller.kinds)
-        texts |= derive_configurations({path: texts[path] for path in paths})
+    if plan.controlled is not None:
+        sizes["C"] = len(plan.controlled.controller.kinds)
+        plain = {path: texts[path] for path in paths}
+        texts |= robust.derive_configurations(plain, has_head=plan.controlled.head is not None)
     filled = {path: fill_dims(text, sizes) for path, text in texts.items()}
     if plan.restorer is not None:
         check_restorer(plan.restorer)
@@ -221,16 +221,16 @@ def _write_graphs(plan: ExportPlan, staging: Path) -> None:
     canvas_axes = {"canvas": {0: "batch", 2: "canvas_height", 3: "canvas_width"}, "box": batch}
     graphs: list[tuple[str, nn.Module, Callable[[], _Samples], Sequence[str], dict[str, dict[int, str]]]] = [
         ("upscale", UpscaleGraph(plan.upscaler, size), lambda: _canvases(plan), ("pixels",), canvas_axes),
-        ("image_encoder", ImageEncoderGraph(plan.clip), lambda: _pixels(plan), OUTPUTS[:1], {"pixels": batch}),
+        ("image_encoder", ImageEncoderGraph(plan.clip), lambda: _pixels(plan), robust.OUTPUTS[:1], {"pixels": batch}),
         ("text_encoder", TextEncoderGraph(plan.clip), lambda: _tokens(plan), ("text_embedding",), {"tokens": batch}),
         *(
             (name, UpscaleGraph(upscaler, size), lambda: _canvases(plan), ("pixels",), canvas_axes)
             for name, upscaler in plan.added_models().items()
         ),
     ]
-    if plan.controller is not None:
-        robust = RobustEncoderGraph(ControlledClip(clip=plan.clip, controller=plan.controller))
-        graphs.append((ROBUST_ENCODER, robust, lambda: _pixels(plan), OUTPUTS, {"pixels": batch}))
+    if plan.controlled is not None:
+        robust_graph = RobustEncoderGraph(plan.controlled)
+        graphs.append((robust.ROBUST_ENCODER, robust_graph, lambda: _pixels(plan), robust.OUTPUTS, {"pixels": batch}))
     for name, module, samples, outputs, axes in graphs:
         path = staging / name / "1" / "model.onnx"
         path.parent.mkdir(parents=True)
@@ -359,7 +359,7 @@ def _manifest(plan: ExportPlan, staging: Path, banks: list[dict[str, str]], pad_
         },
         "upscale_recipes": _describe_recipes(plan),
         "restorer": None if plan.restorer is None else describe_restorer(plan.restorer),
-        "robust_encoder": None if plan.controller is None else {"kinds": plan.controller.kinds},
+        "robust_encoder": robust.describe_robust(plan.controlled),
         "scoring": {
             "function": "softmax" if clip.logit_bias is None else "sigmoid",
             "logit_scale": clip.logit_scale,

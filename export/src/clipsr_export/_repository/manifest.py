@@ -99,11 +99,21 @@ class Restorer(_Model):
     max_steps: Count
 
 
+class DamageHead(_Model):
+    """An image looks damaged where weight · image_embedding + bias > 0."""
+
+    weight: Annotated[tuple[float, ...], Field(min_length=1)]
+    """[D]"""
+    bias: float
+
+
 class RobustEncoder(_Model):
     """What embeds damaged images as undamaged ones, and says what is wrong with them."""
 
     kinds: Annotated[tuple[Text, ...], Field(min_length=1)]
     """What it tells apart, in the order of `degradation_cosine`; `clean` is an image with no damage."""
+    head: DamageHead | None = None
+    """Says by the embedding of `image_encoder` which images it is for; absent where nothing was trained to."""
 
 
 class Scoring(_Model):

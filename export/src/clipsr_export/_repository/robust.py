@@ -10,15 +10,23 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from clipsr_export._errors import TemplateError
+from clipsr_training.controller import ControlledClip
 
 PLAIN_ENCODER, ROBUST_ENCODER = "image_encoder", "robust_encoder"
 OUTPUTS = ("image_embedding", "degradation_cosine", "degradation_probability")
 _ENSEMBLES = ("classify", "classify_native", "classify_detailed", "classify_native_detailed")
+_EMBEDDERS = ("embed_image", "embed_image_native")
 ROBUST_MODELS: Mapping[str, str] = {
     PLAIN_ENCODER: ROBUST_ENCODER,
-    **{ensemble: f"{ensemble}_robust" for ensemble in _ENSEMBLES},
+    **{ensemble: f"{ensemble}_robust" for ensemble in (*_ENSEMBLES, *_EMBEDDERS)},
 }
 """By the model that each is derived from."""
+
+AUTO_MODELS: Mapping[str, str] = {"classify": "classify_auto", "classify_native": "classify_native_auto"}
+"""Those that also give out the embedding, by which the gateway chooses the encoder; likewise."""
+
+ADDED_MODELS = (*ROBUST_MODELS.values(), *AUTO_MODELS.values())
+"""All that a controller may add."""
 
 # There is neither an int8 form nor a plan of the robust encoder: its graph runs as under the nearest other profile.
 _INSTEAD = {"cpu-int8": "cpu", "gpu-tensorrt": "gpu-onnx"}
@@ -26,23 +34,63 @@ _INSTEAD = {"cpu-int8": "cpu", "gpu-tensorrt": "gpu-onnx"}
 _NEW_OUTPUTS = "".join(
     f'\n  {{\n    name: "{name}"\n    data_type: TYPE_FP32\n    dims: [ -1 ]  # [C]\n  }},' for name in OUTPUTS[1:]
 )
+_EMBEDDING_OUTPUT = '\n  {\n    name: "image_embedding"\n    data_type: TYPE_FP32\n    dims: [ -1 ]  # [D]\n  },'
 _OUTPUT_MAP = '\n      output_map { key: "image_embedding" value: "image_embedding" }'
 
 
-def derive_configurations(template: Mapping[Path, str]) -> dict[Path, str]:
-    """Return the configurations of the robust models, by path inside the repository.
+def derived_models(controlled: ControlledClip | None) -> dict[str, str]:
+    """Return the models that a controller adds, each with the one that it is derived from."""
+    if controlled is None:
+        return {}
+    added = (ROBUST_MODELS,) if controlled.head is None else (ROBUST_MODELS, AUTO_MODELS)
+    return {new: plain for models in added for plain, new in models.items()}
+
+
+def describe_robust(controlled: ControlledClip | None) -> dict[str, object] | None:
+    """Return the manifest's entry; None without a controller."""
+    if controlled is None:
+        return None
+    kinds, head = controlled.controller.kinds, controlled.head
+    if head is None:
+        return {"kinds": kinds}
+    # Eight digits are what a float32 holds.
+    weight = [float(f"{value:.8g}") for value in head.weight.tolist()]
+    return {"kinds": kinds, "head": {"weight": weight, "bias": head.bias}}
+
+
+def derive_configurations(template: Mapping[Path, str], *, has_head: bool = False) -> dict[Path, str]:
+    """Return the configurations of the models that a controller adds, by path inside the repository.
 
     Args:
         template: all configurations of a model repository, likewise.
+        has_head: whether those with `image_embedding` are among them.
 
     Raises:
         TemplateError: one lacks a line that is to be changed.
     """
-    return {
-        Path(ROBUST_MODELS[path.parts[0]], *path.parts[1:]): _derive(path, template)
-        for path in template
-        if path.parts[0] in ROBUST_MODELS
-    }
+    found: dict[Path, str] = {}
+    for path in template:
+        plain, rest = path.parts[0], path.parts[1:]
+        if plain in ROBUST_MODELS:
+            found[Path(ROBUST_MODELS[plain], *rest)] = _derive(path, template)
+        if plain in AUTO_MODELS and has_head:
+            found[Path(AUTO_MODELS[plain], *rest)] = _derive_auto(path, template[path])
+    return found
+
+
+def _derive_auto(path: Path, text: str) -> str:
+    plain = path.parts[0]
+    changes = {f'name: "{plain}"\n': f'name: "{AUTO_MODELS[plain]}"\n', "\noutput [": f"\noutput [{_EMBEDDING_OUTPUT}"}
+    text = _change(path, text, changes)
+    return f"# As {plain}, from which export derived it, with the embedding, which shows whether it is damaged.\n{text}"
+
+
+def _change(path: Path, text: str, changes: Mapping[str, str]) -> str:
+    for old, new in changes.items():
+        if text.count(old) != 1:
+            raise TemplateError(f"{path} has {text.count(old)} lines {old.strip()!r}; one is to be changed")
+        text = text.replace(old, new)
+    return text
 
 
 def _derive(path: Path, template: Mapping[Path, str]) -> str:
@@ -54,8 +102,5 @@ def _derive(path: Path, template: Mapping[Path, str]) -> str:
     if plain != PLAIN_ENCODER:
         changes[f'model_name: "{PLAIN_ENCODER}"'] = f'model_name: "{ROBUST_ENCODER}"'
         changes[_OUTPUT_MAP] = "".join(_OUTPUT_MAP.replace(OUTPUTS[0], name) for name in OUTPUTS)
-    for old, new in changes.items():
-        if text.count(old) != 1:
-            raise TemplateError(f"{path} has {text.count(old)} lines {old.strip()!r}; one is to be changed")
-        text = text.replace(old, new)
+    text = _change(path, text, changes)
     return f"# As {plain}, from which export derived it, with a controller, which also says what is wrong.\n{text}"

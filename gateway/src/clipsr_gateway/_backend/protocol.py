@@ -12,7 +12,43 @@ import numpy.typing as npt
 # Empty: the checkpoint's own, which the models read from the manifest.
 Fit = Literal["", "center_crop", "squash"]
 Route = Literal["upscaled", "native"]
-Encoder = Literal["plain", "robust"]
+# "auto" is the plain one, whose embedding then says whether the robust one is to follow.
+Encoder = Literal["plain", "robust", "auto"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Damage:
+    """What the robust encoder says is wrong with an image, in the order of the kinds of damage.
+
+    Attributes:
+        cosine: [C] float32 in [-1, 1].
+        probability: [C] float32 in [0, 1].
+    """
+
+    cosine: npt.NDArray[np.float32]
+    probability: npt.NDArray[np.float32]
+
+    def validate(self, count: int) -> str | None:
+        """Return what makes these unusable for C = `count` kinds, or None if they are sound."""
+        for values in (self.cosine, self.probability):
+            if values.shape != (count,):
+                return f"{count} kinds of damage were expected, {values.shape} came"
+            if not np.isfinite(values).all():
+                return "a cosine or probability of a kind of damage is not finite"
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFeatures:
+    """What the models make of one image.
+
+    Attributes:
+        embedding: [D] float32, L2-normalized.
+        damage: what is wrong with it; None unless the robust encoder ran.
+    """
+
+    embedding: npt.NDArray[np.float32]
+    damage: Damage | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +61,7 @@ class Similarities:
         image_embedding: [D] float32, L2-normalized; None unless asked for.
         pixels: [3, R, R] uint8 RGB, what the image encoder received; None unless asked for.
         label_is_cut: [K] whether the text encoder does not see all of a label; None unless asked for.
-        degradation_cosine: [C] float32 in [-1, 1], in the order of the kinds of damage; None from the plain encoder.
-        degradation_probability: [C] float32 in [0, 1], likewise.
+        damage: what is wrong with the image; None unless the robust encoder ran.
     """
 
     cosine: npt.NDArray[np.float32]
@@ -34,8 +69,7 @@ class Similarities:
     image_embedding: npt.NDArray[np.float32] | None = None
     pixels: npt.NDArray[np.uint8] | None = None
     label_is_cut: npt.NDArray[np.bool_] | None = None
-    degradation_cosine: npt.NDArray[np.float32] | None = None
-    degradation_probability: npt.NDArray[np.float32] | None = None
+    damage: Damage | None = None
 
     def validate(
         self,
@@ -67,15 +101,7 @@ class Similarities:
         if side_px is not None and (self.pixels is None or self.pixels.shape != (3, side_px, side_px)):
             shape = None if self.pixels is None else self.pixels.shape
             return f"pixels of shape (3, {side_px}, {side_px}) were expected, {shape} came"
-        return None if kind_count is None else self._damage_fault(kind_count)
-
-    def _damage_fault(self, count: int) -> str | None:
-        for values in (self.degradation_cosine, self.degradation_probability):
-            if values is None or values.shape != (count,):
-                return f"{count} kinds of damage were expected, {None if values is None else values.shape} came"
-            if not np.isfinite(values).all():
-                return "a cosine or probability of a kind of damage is not finite"
-        return None
+        return None if kind_count is None else damage_fault(self.damage, kind_count)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +122,11 @@ def embedding_fault(values: npt.NDArray[np.float32] | None, shape: tuple[int, ..
     if values is None or values.shape != shape:
         return f"embeddings of shape {shape} were expected, {None if values is None else values.shape} came"
     return None if np.isfinite(values).all() else "an embedding is not finite"
+
+
+def damage_fault(damage: Damage | None, kind_count: int) -> str | None:
+    """Return what makes the damage that the robust encoder should have named unusable, or None if it is sound."""
+    return "no kinds of damage came from the robust encoder" if damage is None else damage.validate(kind_count)
 
 
 class EncodedLabels(Protocol):
@@ -125,7 +156,8 @@ class EncodedLabels(Protocol):
             timeout_s: seconds until the caller stops waiting; None waits forever.
             size_hw: rows and columns of the image. Small images of one call, one size and one moment are sent together;
                 None sends the image alone.
-            encoder: which image encoder runs; "robust" gives `Similarities.degradation_*`, too.
+            encoder: which image encoder runs; "robust" gives `Similarities.damage`, too, "auto" the plain one's
+                `Similarities.image_embedding`.
             wants_embedding: whether `Similarities.image_embedding` is needed.
             wants_pixels: whether `Similarities.pixels` is needed.
             wants_cut: whether `Similarities.label_is_cut` is needed.
@@ -178,12 +210,9 @@ class InferenceBackend(Protocol):
         request_id: str,
         timeout_s: float | None,
         size_hw: tuple[int, int] | None = None,
-    ) -> npt.NDArray[np.float32]:
-        """Embed one image; arguments and errors are those of EncodedLabels.classify.
-
-        Returns:
-            [D] L2-normalized.
-        """
+        encoder: Encoder = "plain",
+    ) -> ImageFeatures:
+        """Embed one image; arguments and errors are those of EncodedLabels.classify."""
         ...
 
     async def embed_texts(

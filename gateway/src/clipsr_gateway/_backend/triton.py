@@ -20,7 +20,8 @@ from tritonclient.utils import InferenceServerException
 from clipsr_gateway._backend.coalescer import RequestCoalescer
 from clipsr_gateway._backend.failures import error_of_failure
 from clipsr_gateway._backend.outputs import read_bool, read_float, read_picture, read_pixels
-from clipsr_gateway._backend.protocol import Encoder, Fit, Route, Similarities, TextEmbeddings
+from clipsr_gateway._backend.protocol import Damage, Encoder, Fit, ImageFeatures, Route, Similarities, TextEmbeddings
+from clipsr_gateway._manifest import Manifest
 from clipsr_gateway._tracing import outgoing_headers
 from clipsr_gateway.errors import (
     BackendFaultError,
@@ -33,12 +34,15 @@ MODELS: dict[Route, str] = {"upscaled": "classify", "native": "classify_native"}
 # The same with `image_embedding` and `pixels`; Triton wants all outputs of these to be asked for.
 DETAILED_MODELS: dict[Route, str] = {"upscaled": "classify_detailed", "native": "classify_native_detailed"}
 
-# Of either, with `robust_encoder` in the place of `image_encoder`; `degradation_*` must be asked for, too.
+# Their first parts.
+EMBED_IMAGE_MODELS: dict[Route, str] = {"upscaled": "embed_image", "native": "embed_image_native"}
+
+# Of all of these, with `robust_encoder` in the place of `image_encoder`; `degradation_*` must be asked for, too.
 _ROBUST_SUFFIX = "_robust"
 _DEGRADATION_OUTPUTS = ("degradation_cosine", "degradation_probability")
 
-# Their first parts.
-EMBED_IMAGE_MODELS: dict[Route, str] = {"upscaled": "embed_image", "native": "embed_image_native"}
+# Of the first, with `image_embedding`, which must be asked for.
+_AUTO_SUFFIX = "_auto"
 
 EMBED_TEXT_MODEL = "embed_text"
 SIMILARITY_MODEL = "similarity"
@@ -67,6 +71,14 @@ _CHANNEL_OPTIONS: list[tuple[str, int]] = [
     ("grpc.min_reconnect_backoff_ms", 5_000),  # in truth the time that an attempt may take; a busy machine needs some
     ("grpc.max_reconnect_backoff_ms", 2_000),
 ]
+
+
+def optional_models(manifest: Manifest) -> tuple[str, ...]:
+    """Return the models that this repository has beside those of every repository, and that calls need."""
+    routed = (MODELS, DETAILED_MODELS, EMBED_IMAGE_MODELS)
+    robust = [f"{name}{_ROBUST_SUFFIX}" for models in routed for name in models.values() if manifest.degradation_kinds]
+    auto = [f"{name}{_AUTO_SUFFIX}" for name in MODELS.values() if manifest.damage_head is not None]
+    return (*robust, *auto, *(() if manifest.restorer is None else ("denoise", RESTORE_MODEL)))
 
 
 class _Connection:
@@ -110,13 +122,18 @@ class TritonBackend:
     """Computes through a Triton server's gRPC endpoint.
 
     Must be created inside a running event loop and used there only (`encode_labels` excepted).
+
+    Args:
+        target: HOST:PORT of Triton's gRPC endpoint.
+        optional_models: those that must be ready beside the models of every repository.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, *, optional_models: Sequence[str] = ()) -> None:
         self._target = target
+        self._ready_models = (*_READY_MODELS, *optional_models)
         self._client = InferenceServerClient(target, channel_args=_CHANNEL_OPTIONS)
         self._connection = _Connection(target=target, client=self._client)
-        self._coalescer = RequestCoalescer[bytes, npt.NDArray[np.float32]]()
+        self._coalescer = RequestCoalescer[bytes, ImageFeatures]()
 
     @property
     def target(self) -> str:
@@ -128,7 +145,7 @@ class TritonBackend:
         try:
             if not await self._client.is_server_ready(client_timeout=timeout_s):
                 return False
-            for model_name in _READY_MODELS:
+            for model_name in self._ready_models:
                 if not await self._client.is_model_ready(model_name, client_timeout=timeout_s):
                     return False
         except InferenceServerException:
@@ -148,22 +165,28 @@ class TritonBackend:
         request_id: str,
         timeout_s: float | None,
         size_hw: tuple[int, int] | None = None,
-    ) -> npt.NDArray[np.float32]:
+        encoder: Encoder = "plain",
+    ) -> ImageFeatures:
         """Embed one image; see InferenceBackend.embed_image. Cancelling the caller cancels the request in Triton."""
+        is_robust = encoder == "robust"
+        model_name = EMBED_IMAGE_MODELS[route] + (_ROBUST_SUFFIX if is_robust else "")
 
-        async def send(images: Sequence[bytes]) -> list[npt.NDArray[np.float32]]:
+        async def send(images: Sequence[bytes]) -> list[ImageFeatures]:
             result = await self._connection.infer(
-                EMBED_IMAGE_MODELS[route],
+                model_name,
                 inputs=_image_inputs(images, fit),
-                outputs=["image_embedding"],
+                outputs=["image_embedding", *(_DEGRADATION_OUTPUTS if is_robust else ())],
                 request_id=request_id,
                 timeout_s=timeout_s,
             )
-            return list(read_float(result, "image_embedding", rank=1, count=len(images)))
+            embeddings = read_float(result, "image_embedding", rank=1, count=len(images))
+            damage = _read_damage(result, len(images)) if is_robust else [None] * len(images)
+            pairs = zip(embeddings, damage, strict=True)
+            return [ImageFeatures(embedding=embedding, damage=each) for embedding, each in pairs]
 
         if not _may_share(size_hw):
             return (await send([image]))[0]
-        return await self._coalescer.submit((request_id, route, fit, size_hw), image, send, max_items=_GROUP_LIMIT)
+        return await self._coalescer.submit((request_id, model_name, fit, size_hw), image, send, max_items=_GROUP_LIMIT)
 
     async def embed_texts(
         self, texts: Sequence[str], *, templates: Sequence[str], request_id: str, timeout_s: float | None
@@ -271,7 +294,10 @@ class TritonLabels:
     ) -> Similarities:
         """Run one ensemble on one image; see EncodedLabels.classify."""
         is_detailed, is_robust = wants_embedding or wants_pixels, encoder == "robust"
-        model_name = (DETAILED_MODELS if is_detailed else MODELS)[route] + (_ROBUST_SUFFIX if is_robust else "")
+        is_judged = encoder == "auto"
+        model_name = (DETAILED_MODELS if is_detailed else MODELS)[route]
+        if is_robust or (is_judged and not is_detailed):
+            model_name += _ROBUST_SUFFIX if is_robust else _AUTO_SUFFIX
 
         async def send(images: Sequence[bytes]) -> list[Similarities]:
             count = len(images)
@@ -281,7 +307,8 @@ class TritonLabels:
                 outputs=[
                     *("cosine", "probability"),
                     *(("label_is_cut",) if wants_cut else ()),
-                    *(("image_embedding", "pixels") if is_detailed else ()),
+                    *(("image_embedding",) if is_detailed or is_judged else ()),
+                    *(("pixels",) if is_detailed else ()),
                     *(_DEGRADATION_OUTPUTS if is_robust else ()),
                 ],
                 request_id=request_id,
@@ -289,10 +316,11 @@ class TritonLabels:
             )
             cosine = read_float(result, "cosine", rank=1, count=count)
             probability = read_float(result, "probability", rank=1, count=count)
-            embedding = read_float(result, "image_embedding", rank=1, count=count) if wants_embedding else None
+            needs_embedding = wants_embedding or is_judged
+            embedding = read_float(result, "image_embedding", rank=1, count=count) if needs_embedding else None
             pixels = read_pixels(result, count=count) if wants_pixels else None
             is_cut = read_bool(result, "label_is_cut", count=count) if wants_cut else None
-            damage = [read_float(result, name, rank=1, count=count) for name in _DEGRADATION_OUTPUTS if is_robust]
+            damage = _read_damage(result, count) if is_robust else None
             return [
                 Similarities(
                     cosine=cosine[row],
@@ -300,8 +328,7 @@ class TritonLabels:
                     image_embedding=None if embedding is None else embedding[row],
                     pixels=None if pixels is None else pixels[row],
                     label_is_cut=None if is_cut is None else is_cut[row],
-                    degradation_cosine=damage[0][row] if damage else None,
-                    degradation_probability=damage[1][row] if damage else None,
+                    damage=damage[row] if damage else None,
                 )
                 for row in range(count)
             ]
@@ -344,6 +371,11 @@ class TritonLabels:
 def _may_share(size_hw: tuple[int, int] | None) -> bool:
     """Whether an image may go with others of its size; all of one size get the canvas that each would have alone."""
     return size_hw is not None and max(size_hw) <= _GROUP_SIDE_PX
+
+
+def _read_damage(result: Any, count: int) -> list[Damage]:
+    values = (read_float(result, name, rank=1, count=count) for name in _DEGRADATION_OUTPUTS)
+    return [Damage(cosine=cosine, probability=probability) for cosine, probability in zip(*values, strict=True)]
 
 
 def _image_inputs(images: Sequence[bytes], fit: Fit) -> list[InferInput]:

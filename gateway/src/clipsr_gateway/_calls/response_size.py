@@ -45,7 +45,7 @@ def check_classify_response(
     """
     label_total = sum(label_bytes[:top_k])
     image_bytes = _RESULT_OVERHEAD_BYTES + label_total + top_k * _PREDICTION_OVERHEAD_BYTES + embed_dim * _FLOAT_BYTES
-    image_bytes += sum(kind_bytes) + len(kind_bytes) * _PREDICTION_OVERHEAD_BYTES
+    image_bytes += _kinds_bytes(kind_bytes)
     if encoder_side_px:
         image_bytes += png_bytes_at_most(encoder_side_px)
     parts = [f"{top_k:,} predictions"]
@@ -57,14 +57,21 @@ def check_classify_response(
     _check(total_bytes, f"{' and '.join(parts)} for {which}", hint, field, limits)
 
 
-def check_embedding_response(*, count: int, embed_dim: int, field: str, limits: Limits) -> None:
-    """Check the size of `count` embeddings.
+def check_embedding_response(
+    *, count: int, embed_dim: int, field: str, limits: Limits, kind_bytes: Sequence[int] = ()
+) -> None:
+    """Check the size of `count` embeddings, each with the kinds of damage whose names have so many bytes.
 
     Raises:
         InvalidRequestError: they would not fit one message.
     """
-    response_bytes = count * (_RESULT_OVERHEAD_BYTES + embed_dim * _FLOAT_BYTES) + WARNINGS_BYTES
+    item_bytes = _RESULT_OVERHEAD_BYTES + embed_dim * _FLOAT_BYTES + _kinds_bytes(kind_bytes)
+    response_bytes = count * item_bytes + WARNINGS_BYTES
     _check(response_bytes, f"{count:,} embeddings", f"Send fewer {field} in one request", field, limits)
+
+
+def _kinds_bytes(kind_bytes: Sequence[int]) -> int:
+    return sum(kind_bytes) + len(kind_bytes) * _PREDICTION_OVERHEAD_BYTES
 
 
 def png_bytes_at_most(side_px: int) -> int:

@@ -13,11 +13,12 @@ from clipsr_gateway._backend.core import Core
 from clipsr_gateway._backend.protocol import Similarities
 from clipsr_gateway._calls.call import Call
 from clipsr_gateway._classifier.options import PreparedOptions, prepare_options
+from clipsr_gateway._images.choice import ENCODER_NUMBERS, infer_by_choice
+from clipsr_gateway._images.damage import describe_damage
 from clipsr_gateway._images.decode import Picture
 from clipsr_gateway._images.encode import OUTPUT_FORMATS, encode
 from clipsr_gateway._images.plan import PlannedImage
 from clipsr_gateway._images.turn import (
-    ENCODER_NUMBERS,
     IMAGE_ERRORS,
     ROUTE_NUMBERS,
     ImageTurn,
@@ -75,8 +76,14 @@ class ImageClassifier:
             BackendUnavailableError, DeadlineExceededError: fails the whole call.
         """
         try:
-            async with image_turn(image, call, labels=len(options.labels)) as held:
-                similarities = await self._infer(held, options, call)
+            held, similarities = await infer_by_choice(
+                image,
+                lambda planned: self._infer(planned, options, call),
+                lambda similarities: similarities.image_embedding,
+                head=self._core.manifest.damage_head,
+                call=call,
+                labels=len(options.labels),
+            )
         except IMAGE_ERRORS as error:
             return classifier_pb2.ClassifyResult(error=call.status_from_error(error, image=number))
         except BackendUnavailableError:
@@ -84,8 +91,15 @@ class ImageClassifier:
             raise
         return classifier_pb2.ClassifyResult(classification=await self._describe(held, similarities, options))
 
-    async def _infer(self, held: ImageTurn, options: PreparedOptions, call: Call) -> Similarities:
-        known = options.known
+    async def _infer(
+        self, image: PlannedImage | Violation, options: PreparedOptions, call: Call
+    ) -> tuple[ImageTurn, Similarities]:
+        """Run one inference in its turn."""
+        async with image_turn(image, call, labels=len(options.labels)) as held:
+            return held, await self._compare(held, options, call)
+
+    async def _compare(self, held: ImageTurn, options: PreparedOptions, call: Call) -> Similarities:
+        known, is_auto = options.known, held.image.encoder == "auto"
         request = known.encoded.classify(
             held.image.content,
             fit=options.fit,
@@ -101,7 +115,7 @@ class ImageClassifier:
         similarities = await held.turn.infer(request)
         fault = similarities.validate(
             label_count=len(options.labels),
-            embed_dim=self._core.manifest.embed_dim if options.wants_embedding else None,
+            embed_dim=self._core.manifest.embed_dim if options.wants_embedding or is_auto else None,
             side_px=self._core.manifest.image_size_px if options.wants_encoder_input else None,
             kind_count=len(self._core.manifest.degradation_kinds) if held.image.encoder == "robust" else None,
         )
@@ -130,7 +144,7 @@ class ImageClassifier:
             model_digest=self._core.manifest.digest,
             none_of_these=threshold is not None and threshold.applies(cosine=best.cosine, probability=best.probability),
             encoder=ENCODER_NUMBERS[held.image.encoder],
-            degradations=name_damage(similarities, self._core.manifest.degradation_kinds),
+            degradations=describe_damage(similarities.damage, self._core.manifest.degradation_kinds),
         )
         if options.wants_embedding and similarities.image_embedding is not None:
             classification.embedding.extend(similarities.image_embedding.tolist())
@@ -151,16 +165,6 @@ def rank(similarities: Similarities, labels: tuple[str, ...], top_k: int) -> lis
         types_pb2.Prediction(label=labels[index], cosine=cosine[place], probability=probability[place])
         for place, index in enumerate(order)
     ]
-
-
-def name_damage(similarities: Similarities, kinds: tuple[str, ...]) -> list[types_pb2.Degradation]:
-    """Return the kinds of damage, most likely first, ties in their order; none where the plain encoder ran."""
-    if similarities.degradation_cosine is None or similarities.degradation_probability is None:
-        return []
-    cosine: list[float] = similarities.degradation_cosine.tolist()
-    probability: list[float] = similarities.degradation_probability.tolist()
-    order: list[int] = _best(similarities.degradation_cosine, len(kinds)).tolist()
-    return [types_pb2.Degradation(kind=kinds[i], cosine=cosine[i], probability=probability[i]) for i in order]
 
 
 def _best(cosine: npt.NDArray[np.float32], top_k: int) -> npt.NDArray[np.intp]:

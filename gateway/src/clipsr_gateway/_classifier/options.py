@@ -10,19 +10,14 @@ from clipsr.v1 import classifier_pb2, types_pb2
 from clipsr_gateway._backend.core import Core
 from clipsr_gateway._backend.protocol import Encoder, Fit, Route
 from clipsr_gateway._calls.response_size import check_classify_response
+from clipsr_gateway._images.choice import encoder_violations, resolve_encoder
 from clipsr_gateway._images.plan import FITS, ROUTES, count_violations, option_violations
 from clipsr_gateway._texts.label_cache import KnownLabels
 from clipsr_gateway._texts.labels import resolve_label_space
-from clipsr_gateway.errors import EncoderMissingError, InvalidRequestError, Violation
+from clipsr_gateway.errors import InvalidRequestError, Violation
 
 # Where the options stand in a request and in the first message of a stream.
 _PATH = "options."
-
-_ENCODERS: dict[int, Encoder] = {
-    types_pb2.ENCODER_UNSPECIFIED: "plain",
-    types_pb2.ENCODER_PLAIN: "plain",
-    types_pb2.ENCODER_ROBUST: "robust",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +92,7 @@ def prepare_options(
     violations = [] if images is None else count_violations(images, core.limits)
     violations += [
         *option_violations(options, _PATH),
-        *_encoder_violations(options),
+        *encoder_violations(options.encoder, _PATH),
         *_threshold_violations(options),
     ]
     try:
@@ -106,9 +101,7 @@ def prepare_options(
         violations += error.violations
     if violations or known is None:
         raise InvalidRequestError(violations)
-    encoder = _ENCODERS[options.encoder]
-    if encoder == "robust" and not core.manifest.degradation_kinds:
-        raise EncoderMissingError
+    encoder = resolve_encoder(options.encoder, core.manifest)
     count = len(known.query.labels)
     prepared = PreparedOptions(
         known=known,
@@ -125,7 +118,7 @@ def prepare_options(
         top_k=prepared.top_k,
         embed_dim=core.manifest.embed_dim if prepared.wants_embedding else 0,
         encoder_side_px=core.manifest.image_size_px if prepared.wants_encoder_input else 0,
-        kind_bytes=[len(kind.encode()) for kind in core.manifest.degradation_kinds if encoder == "robust"],
+        kind_bytes=[len(kind.encode()) for kind in core.manifest.degradation_kinds if encoder != "plain"],
         image_count=1 if images is None else len(images),
         field=f"{_PATH}top_k",
         limits=core.limits,
@@ -139,12 +132,6 @@ def _encode_labels(space: types_pb2.LabelSpace, core: Core) -> KnownLabels:
     encoded = core.backend.encode_labels(labels=query.labels, templates=query.templates)
     field = f"{path}.label_set" if space.label_set else f"{path}.labels[{{}}]"
     return KnownLabels(query=query, encoded=encoded, wire_bytes=space.ByteSize(), field=field)
-
-
-def _encoder_violations(options: classifier_pb2.ClassifyOptions) -> Iterator[Violation]:
-    if options.encoder not in _ENCODERS:
-        message = f"Encoder {options.encoder} is unknown; use ENCODER_PLAIN or ENCODER_ROBUST, or leave it unspecified."
-        yield Violation(field=f"{_PATH}encoder", reason="ENCODER_UNKNOWN", message=message)
 
 
 def _threshold_violations(options: classifier_pb2.ClassifyOptions) -> Iterator[Violation]:

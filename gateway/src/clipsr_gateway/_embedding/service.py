@@ -15,6 +15,8 @@ from clipsr_gateway._backend.core import Core
 from clipsr_gateway._backend.protocol import Fit
 from clipsr_gateway._calls.call import Call, current_call, gather_or_cancel
 from clipsr_gateway._calls.response_size import check_embedding_response
+from clipsr_gateway._images.choice import ENCODER_NUMBERS, encoder_violations, resolve_encoder
+from clipsr_gateway._images.damage import describe_damage
 from clipsr_gateway._images.embed import embed_image
 from clipsr_gateway._images.plan import (
     FITS,
@@ -52,12 +54,18 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         """Embed images; see embedding.proto."""
         call, core = current_call(), self._core
         call.fields["images"] = len(request.images)
-        if violations := [*count_violations(request.images, core.limits), *option_violations(request, "")]:
+        violations = [*count_violations(request.images, core.limits), *option_violations(request, "")]
+        if violations := [*violations, *encoder_violations(request.encoder, "")]:
             raise InvalidRequestError(violations)
+        encoder = resolve_encoder(request.encoder, core.manifest)
         check_embedding_response(
-            count=len(request.images), embed_dim=core.manifest.embed_dim, field="images", limits=core.limits
+            count=len(request.images),
+            embed_dim=core.manifest.embed_dim,
+            kind_bytes=[len(kind.encode()) for kind in core.manifest.degradation_kinds if encoder != "plain"],
+            field="images",
+            limits=core.limits,
         )
-        images = await plan_images(request.images, forced=ROUTES[request.route], core=core)
+        images = await plan_images(request.images, forced=ROUTES[request.route], core=core, encoder=encoder)
         call.admit(items=len(images), units=total_units(images))
         fit = FITS[request.fit]
         results = await gather_or_cancel(
@@ -117,6 +125,8 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
                 input_size=size_message(embedded.image.size_hw),
                 route=ROUTE_NUMBERS[embedded.image.route],
                 timing=embedded.timing,
+                encoder=ENCODER_NUMBERS[embedded.image.encoder],
+                degradations=describe_damage(embedded.damage, self._core.manifest.degradation_kinds),
             )
         )
 

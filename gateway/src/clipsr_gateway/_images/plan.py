@@ -37,7 +37,7 @@ ROUTES: dict[int, Route | None] = {
 }
 # What an encoder takes, in passes of the plain one: the controller is a copy of it, and there are its connections. 2.48
 # times the processor time for the bundled model in onnxruntime.
-_ENCODER_PASSES: dict[Encoder, float] = {"plain": 1, "robust": 2.5}
+_ENCODER_PASSES: dict[Encoder, float] = {"plain": 1, "robust": 2.5, "auto": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class PlannedImage:
         size_hw: rows and columns after EXIF orientation.
         work_pixels: that decoding goes over, all passes counted.
         route: the ensemble to run.
-        encoder: the image encoder in it.
+        encoder: the image encoder in it; "auto" is the plain one, which the robust one may follow.
     """
 
     field: str

@@ -1,4 +1,4 @@
-"""What a user asks to remove, matched to the published kinds of damage."""
+"""What is to be removed: by what a user asks for, matched to the published kinds of damage, or by what was detected."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from clipsr_gateway._backend.protocol import Damage
 from clipsr_gateway._manifest import CLEAN
 from clipsr_gateway.errors import Violation
 
@@ -41,6 +42,17 @@ def match_kinds(texts: Sequence[str], words: Mapping[str, tuple[str, ...]]) -> t
 def make_context(kinds: Sequence[str], words: Mapping[str, tuple[str, ...]]) -> npt.NDArray[np.float32]:
     """Return FP32 [K]: equal shares for these kinds; zeros for none, which says that the damage is unknown."""
     return np.array([(kind in kinds) / max(1, len(kinds)) for kind in words], dtype=np.float32)
+
+
+def context_of(damage: Damage, kinds: Sequence[str], words: Mapping[str, tuple[str, ...]]) -> npt.NDArray[np.float32]:
+    """Return FP32 [K]: the probabilities of these kinds of damage, as far as the restorer knows them by name."""
+    known = dict(zip(kinds, damage.probability.tolist(), strict=True))
+    return np.array([known.get(kind, 0.0) for kind in words], dtype=np.float32)
+
+
+def is_clean(damage: Damage, kinds: Sequence[str]) -> bool:
+    """Say whether no damage is the verdict: as for the encoder's gate, the kind with the largest cosine decides."""
+    return kinds[int(damage.cosine.argmax())] == CLEAN
 
 
 def _names_any(text: str, names: Sequence[str]) -> bool:

@@ -30,7 +30,7 @@ from clipsr_gateway._access.tls import server_credentials
 from clipsr_gateway._address import parse_address
 from clipsr_gateway._backend.core import MAX_STREAM_AGE_S, Core
 from clipsr_gateway._backend.protocol import InferenceBackend
-from clipsr_gateway._backend.triton import TritonBackend
+from clipsr_gateway._backend.triton import TritonBackend, optional_models
 from clipsr_gateway._classifier.service import ClassifierService
 from clipsr_gateway._embedding.service import EmbeddingService
 from clipsr_gateway._library.disabled import DisabledLibraryService
@@ -264,7 +264,8 @@ async def serve(config: GatewayConfig) -> None:
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop_requested.set)
-    gateway = Gateway(config, manifest=manifest, backend=TritonBackend(config.triton))
+    backend = TritonBackend(config.triton, optional_models=optional_models(manifest))
+    gateway = Gateway(config, manifest=manifest, backend=backend)
     loop.add_signal_handler(signal.SIGHUP, gateway.operations.reload_keys)
     port = await gateway.start()
     host, _ = parse_address("--listen", config.listen)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from clipsr.v1 import types_pb2, upscaler_pb2
 from clipsr_gateway._images.encode import OUTPUT_FORMATS, OutputFormat
 from clipsr_gateway._images.header import check_image
-from clipsr_gateway._images.output import CONTENT_FIELD, check_sides, format_violation, refuse
+from clipsr_gateway._images.output import CONTENT_FIELD, check_sides, format_violation
+from clipsr_gateway._images.target import check_size, scale_size
 from clipsr_gateway._limits import Limits
 from clipsr_gateway._manifest import UpscaleModel
 from clipsr_gateway.errors import ImageRejectedError, InvalidRequestError, Violation
@@ -103,24 +103,5 @@ def _resolve_target(
     """
     field = request.WhichOneof("target") or "scale"
     if field == "scale":
-        if not (math.isfinite(request.scale) and request.scale >= 1):
-            raise refuse(field, "SCALE_OUT_OF_RANGE", f"Scale {request.scale:g} is not at least 1; give 2 or 3.5.")
-        sides = [side * request.scale for side in source_hw]
-    else:
-        sides = [float(request.size.height), float(request.size.width)]
-    height, width = sides
-    if height < source_hw[0] or width < source_hw[1]:
-        message = (
-            f"An output of {width:g} x {height:g} pixels is smaller than the image ({source_hw[1]} x {source_hw[0]}); "
-            "give at least the image's own width and height, as upscaling reduces neither."
-        )
-        raise refuse(field, "SIZE_TOO_SMALL", message)
-    if height * width < 4 * limits.max_output_pixels:  # beyond, what follows might not even be a sensible integer
-        rows, columns = (math.floor(side + 0.5) for side in sides)
-        if rows * columns <= limits.max_output_pixels:
-            return rows, columns
-    message = (
-        f"The output would have {width:,.6g} x {height:,.6g} pixels, more than the {limits.max_output_pixels:,} that "
-        "GetModelInfo (`clipsr-client info`) gives as the limit; ask for a smaller scale or size."
-    )
-    raise refuse(field, "OUTPUT_TOO_LARGE", message)
+        return scale_size(source_hw, request.scale, field=field, limits=limits)
+    return check_size(request.size.height, request.size.width, source_hw, field=field, limits=limits)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from clipsr_training.controller._controller import Controller, Encoding, encode
 from clipsr_training.controller._daclip import DACLIP_KINDS, load_daclip
 from clipsr_training.controller._files import ControlledClip, digest_tower, load_controller, save_controller
+from clipsr_training.controller._head import DamageHead
 
 __all__ = [
     "DACLIP_KINDS",
     "ControlledClip",
     "Controller",
+    "DamageHead",
     "Encoding",
     "digest_tower",
     "encode",

@@ -21,10 +21,12 @@ from clipsr_training.clip import ClipCheckpoint
 from clipsr_training.clip._errors import ClipCheckpointError, NotFiniteError, WeightsFormatError, WeightsMismatchError
 from clipsr_training.controller._blocks import compare_shapes
 from clipsr_training.controller._controller import CONTROL_ORDERS, Controller, Encoding, encode
+from clipsr_training.controller._head import DamageHead
 
 DESCRIPTION_NAME = "controller.json"
 WEIGHTS_NAME = "controller.safetensors"
 _SCHEMA_VERSION = 1
+_HEAD_WEIGHT, _HEAD_BIAS = "head.weight", "head.bias"
 
 
 class ControllerMismatchError(ClipCheckpointError):
@@ -38,10 +40,12 @@ class ControlledClip:
     Attributes:
         clip: the model.
         controller: made for it.
+        head: says by the plain embedding which pictures need it; None where that was not trained.
     """
 
     clip: ClipCheckpoint
     controller: Controller
+    head: DamageHead | None = None
 
     def encode(self, pixels: Tensor, *, is_gated: bool = True) -> Encoding:
         """Embed normalized RGB [B, 3, R, R]; see `encode`."""
@@ -84,6 +88,11 @@ def save_controller(
         name: (value.detach().cpu().to(dtype) if value.is_floating_point() else value.cpu()).contiguous()
         for name, value in controller.state_dict().items()
     }
+    if controlled.head is not None:
+        state |= {
+            _HEAD_WEIGHT: torch.from_numpy(controlled.head.weight),
+            _HEAD_BIAS: torch.tensor(controlled.head.bias),
+        }
     if (fault := describe_not_finite(state)) is not None:
         raise NotFiniteError(f"{folder} is not written: {fault}")
     weights = save(state)
@@ -129,6 +138,7 @@ def load_controller(folder: str | Path, checkpoint: ClipCheckpoint) -> Controlle
         state = load(weights)
     except SafetensorError as error:
         raise WeightsFormatError(f"{folder / WEIGHTS_NAME} is damaged: {error}") from error
+    head = _take_head(state, checkpoint.embed_dim, folder / WEIGHTS_NAME)
     controller = Controller(
         cast("nn.Module", checkpoint.model.visual),
         checkpoint.image_size_px,
@@ -136,7 +146,25 @@ def load_controller(folder: str | Path, checkpoint: ClipCheckpoint) -> Controlle
         order=description["control_order"],
     )
     load_exactly(controller, state, path=str(folder / WEIGHTS_NAME), model_name=description["architecture"])
-    return ControlledClip(clip=checkpoint, controller=controller.eval())
+    return ControlledClip(clip=checkpoint, controller=controller.eval(), head=head)
+
+
+def _take_head(state: dict[str, Tensor], embed_dim: int, path: Path) -> DamageHead | None:
+    """Take what judges embeddings out of the weights; controllers of earlier versions have none.
+
+    Raises:
+        WeightsFormatError: it is not what `save_controller` writes.
+    """
+    weight, bias = state.pop(_HEAD_WEIGHT, None), state.pop(_HEAD_BIAS, None)
+    if weight is None and bias is None:
+        return None
+    if weight is None or bias is None or weight.shape != (embed_dim,) or bias.shape != ():
+        raise WeightsFormatError(
+            f"{path}: {_HEAD_WEIGHT} and {_HEAD_BIAS} are not for embeddings of {embed_dim} numbers"
+        )
+    if (fault := describe_not_finite({_HEAD_WEIGHT: weight, _HEAD_BIAS: bias})) is not None:
+        raise NotFiniteError(f"{path}: {fault}")
+    return DamageHead(weight=weight.float().numpy(), bias=float(bias))
 
 
 def load_exactly(module: nn.Module, state: Mapping[str, Tensor], *, path: str, model_name: str) -> None:

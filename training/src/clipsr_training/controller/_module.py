@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, cast
 
+import numpy as np
 import torch
 from lightning import LightningModule
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -24,7 +26,8 @@ from clipsr_training.clip._train import learning_rate
 from clipsr_training.controller._blocks import run_tower
 from clipsr_training.controller._captions import Captions
 from clipsr_training.controller._controller import Controller, Encoding, encode
-from clipsr_training.controller._draws import ControllerBatch, DrawDataset, DrawOptions, collate, draw, render
+from clipsr_training.controller._draws import ControllerBatch, Draw, DrawDataset, DrawOptions, collate, draw, render
+from clipsr_training.controller._head import Judged
 from clipsr_training.controller._recipe import ControllerRecipe
 from clipsr_training.liif import Upscaler
 
@@ -34,6 +37,7 @@ STEPS_PER_SEGMENT = 200
 _LOGIT_SCALE_MAX = math.log(100)
 # Draws of held-out photos have numbers that no training draw reaches.
 _HELD_OUT_DRAWS = 1 << 40
+_MORE_DRAWS = 1 << 41
 
 
 class Texts(NamedTuple):
@@ -201,15 +205,33 @@ class ControllerModule(LightningModule):
             self.log(f"held_out_{name}", value, prog_bar=True, logger=False, batch_size=1, rank_zero_only=True)
 
     @torch.no_grad()
+    def embed_plain(self, draws: Sequence[Draw]) -> Judged:
+        """Embed both pictures of N draws by the frozen tower: 2N rows, as they are and then as they were."""
+        parts = [[self.teach(pixels) for pixels in self.see(batch)] for batch in self._batches(draws)]
+        damaged = np.array([d.target.argmax() != self.controller.clean for d in draws])
+        return Judged(
+            embeddings=torch.cat([part for pair in zip(*parts, strict=True) for part in pair]).cpu().numpy(),
+            is_damaged=np.concatenate([damaged, np.zeros_like(damaged)]),
+        )
+
+    def _batches(self, draws: Sequence[Draw]) -> Iterator[ControllerBatch]:
+        for start in range(0, len(draws), self.recipe.batch_size):
+            part = collate(draws[start : start + self.recipe.batch_size])
+            yield cast("ControllerBatch", self.transfer_batch_to_device(part, self.device, 0))
+
+    def more_draws(self, n: int) -> list[Draw]:
+        """Draw pictures of the training photos that training itself did not."""
+        rows = (i % len(self.photos) for i in range(n))
+        return [draw(self.photos.square(row), row, _MORE_DRAWS + i, self.draw_options) for i, row in enumerate(rows)]
+
+    @torch.no_grad()
     def judge(self) -> HeldOut:
         """Measure on the held-out pictures, with the gate, as the controller is used."""
         was_training = self.controller.training
         self.controller.eval()
         cosines: list[Tensor] = []
         named: list[Tensor] = []
-        for start in range(0, len(self.held_out), self.recipe.batch_size):
-            part = collate(self.held_out[start : start + self.recipe.batch_size])
-            batch = cast("ControllerBatch", self.transfer_batch_to_device(part, self.device, 0))
+        for batch in self._batches(self.held_out):
             damaged, undamaged = self.see(batch)
             encoding = encode(self._tower[0], self.controller, damaged)
             target = self.teach(undamaged)

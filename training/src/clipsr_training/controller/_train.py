@@ -22,10 +22,14 @@ from clipsr_training.controller import _module
 from clipsr_training.controller._captions import Captions, open_captioned
 from clipsr_training.controller._controller import Controller
 from clipsr_training.controller._files import ControlledClip, save_controller
+from clipsr_training.controller._head import train_head
 from clipsr_training.controller._prototypes import embed_kinds, first_prototypes, require_told_apart
 from clipsr_training.controller._recipe import ControllerRecipe
 from clipsr_training.data import SetOptions, read_pairs
 from clipsr_training.liif import Upscaler
+
+# Pictures that the choice between the encoders is fitted on, each damaged and undamaged.
+_HEAD_DRAWS = 1_000
 
 
 def train_controller(
@@ -124,11 +128,14 @@ def make_controller(checkpoint: ClipCheckpoint, recipe: ControllerRecipe) -> Con
 
 
 def _write(module: _module.ControllerModule, folder: Path) -> Path:
-    found = module.judge()
+    found = module.judge()._asdict()
     if module.trainer.is_global_zero:
-        measured = {name: round(value, 4) if math.isfinite(value) else None for name, value in found._asdict().items()}
+        draws = (module.more_draws(min(_HEAD_DRAWS, module.recipe.draws)), module.held_out)
+        head, figures = train_head(*map(module.embed_plain, draws)) or (None, None)
+        found |= {} if figures is None else {f"auto_{name}": value for name, value in figures._asdict().items()}
+        measured = {name: round(value, 4) if math.isfinite(value) else None for name, value in found.items()}
         save_controller(
-            ControlledClip(clip=module.checkpoint, controller=module.controller),
+            ControlledClip(clip=module.checkpoint, controller=module.controller, head=head),
             folder,
             training={**asdict(module.recipe), "held_out_measured": measured},
             # As CLIP models are written: it costs no accuracy.

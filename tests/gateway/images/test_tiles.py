@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipsr_gateway._upscaler.tiles import AxisPlan, AxisTile, plan_axis, plan_tiles
+from clipsr_gateway._images.tiles import AxisPlan, AxisTile, plan_axis, plan_tiles
 
 sides = st.integers(1, 300)
 # Quarters too: at 3.5 and 2.25, targets lie half way between two source pixels.
