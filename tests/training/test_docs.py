@@ -38,7 +38,8 @@ def test_every_command_is_documented():
     evaluations = ["", " degraded", " experiment", " image", " linear-probe", " lowres", " sr", " zeroshot"]
     assert names["evaluation.md"] == [f"clipsr-eval{name}" for name in evaluations]
     assert names["training.md"] == [
-        f"clipsr-train{name}" for name in ("", " adapt", " average", " clip", " draw", " import-lite0", " liif")
+        f"clipsr-train{name}"
+        for name in ("", " adapt", " average", " clip", " draw", " import-lite0", " liif", " text")
     ]
 
 

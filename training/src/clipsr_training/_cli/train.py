@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from clipsr_training._cli import adapt, backbone, draw
+from clipsr_training._cli import adapt, backbone, draw, text
 from clipsr_training._cli.arguments import (
     PREPROCESS_HELP,
     HelpFormatter,
@@ -70,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_average(commands)
     draw.add(commands)
     backbone.add(commands)
+    text.add(commands)
     return parser
 
 

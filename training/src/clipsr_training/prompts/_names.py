@@ -35,7 +35,7 @@ class Thing:
 @cache
 def read_things() -> tuple[Thing, ...]:
     """Return all things: ImageNet's classes in the order of their published indices, then the others."""
-    text = files(__package__).joinpath("names.tsv").read_text(encoding="utf-8")
+    text = files("clipsr_training.prompts").joinpath("names.tsv").read_text(encoding="utf-8")
     rows = csv.DictReader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
     return tuple(Thing(id=row["id"], names={code: row[code] for code in LANGUAGES}) for row in rows)
 
@@ -59,7 +59,7 @@ def is_held_out(text: str) -> bool:
 
 @cache
 def _held_out() -> dict[str, Any]:
-    return json.loads(files(__package__).joinpath("held_out.json").read_text(encoding="utf-8"))
+    return json.loads(files("clipsr_training.prompts").joinpath("held_out.json").read_text(encoding="utf-8"))
 
 
 @cache
@@ -79,6 +79,6 @@ def _any_of(phrases: Iterable[str]) -> re.Pattern[str]:
 
 @cache
 def _translations() -> frozenset[str]:
-    """Names in other languages, which serve for one thing only: words of one language in another would hide too much."""
+    """Names in other languages, compared as a whole: words of one language within another would hide too much."""
     held = [thing for thing in read_things() if _pattern().search(_accidents().sub(" ", thing.names["en"].casefold()))]
     return frozenset(name.casefold() for thing in held for code, name in thing.names.items() if code != "en")
