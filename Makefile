@@ -16,6 +16,8 @@ DATA ?= ../shared/data
 SCALE ?= full
 # Tests mostly wait for the processes that they start, so two run at a time; 0: in one process, for --pdb.
 WORKERS ?= 2
+# Workers share the cores; engines that each take all of them spin while they wait for one another.
+ONE_THREAD = OMP_NUM_THREADS=1
 # Where CIFAR is not at hand, images of its size are made up.
 CIFAR_IMAGES = $(addprefix --images ,$(wildcard $(DATA)/cifar10/test.parquet))
 EXPERIMENT ?= runs/experiment-$(SCALE)
@@ -36,7 +38,9 @@ MANIFEST := model_repository/manifest.json
 # What is exported without ARGS: checkpoints/, and an int8 image encoder calibrated on the sample photos.
 BUNDLED := --int8 samples
 EXPORTED_FROM := $(shell find checkpoints export/src samples -type f -not -name '*.pyc' 2> /dev/null)
-GENERATED := $(MANIFEST) model_repository/*/1/model.onnx model_repository/*/1/model.onnx.data \
+GENERATED := $(MANIFEST) model_repository/upscale_* model_repository/robust_encoder model_repository/*_robust \
+	model_repository/denoise model_repository/restore \
+	model_repository/*/1/model.onnx model_repository/*/1/model.onnx.data \
 	model_repository/*/1/model.int8.onnx model_repository/*/1/*.plan model_repository/tensorrt.json \
 	model_repository/text_encoder/tokenizer.json model_repository/similarity/text_banks
 
@@ -74,8 +78,12 @@ experiment: $(EXPORT) ## Compare CLIP with and without LIIF: SCALE=full (an hour
 	$(VENV)/bin/clipsr-eval experiment --scale $(SCALE) --data $(DATA)/cifar10/train.parquet \
 		--test $(DATA)/cifar10/test.parquet --output $(EXPERIMENT) $(ARGS)
 
+.PHONY: small-pictures
+small-pictures: $(EXPORT) ## Report on the experiment on small pictures, from finished checkpoints (ARGS='--help')
+	$(VENV)/bin/python -m benchmarks.accuracy.small_pictures $(ARGS)
+
 .PHONY: bench-liif
-bench-liif: $(DEV) ## Time LIIF, its exact rewrite and the shipped upscaler beside a CLIP image tower
+bench-liif: $(DEV) ## Time LIIF, its exact rewrite and the shipped upscaler beside a CLIP image tower (ARGS='--compare FILE': two upscalers)
 	$(VENV)/bin/python -m benchmarks.liif $(ARGS)
 
 .PHONY: bench-capacity
@@ -104,8 +112,8 @@ bench-library: $(DEV) $(SERVE) $(MANIFEST) ## Measure image libraries: precision
 		--url "$$CLIPSR_URL" --libraries "$$CLIPSR_LIBRARIES" $(ARGS)'
 
 .PHONY: test
-test: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests, with a real Triton (12 minutes at most)
-	$(VENV)/bin/pytest -m 'not slow' -n $(WORKERS) --dist loadfile $(ARGS)
+test: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests, with a real Triton (12 minutes on 2 cores)
+	$(ONE_THREAD) $(VENV)/bin/pytest -m 'not slow' -n $(WORKERS) --dist loadfile $(ARGS)
 
 .PHONY: test-slow
 test-slow: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests that take minutes each
@@ -113,7 +121,7 @@ test-slow: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests that take minutes each
 
 .PHONY: test-stalls
 test-stalls: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests on a machine that stalls (a third longer; what fails counts on a moment)
-	$(VENV)/bin/python -m tests.stalls -m 'not slow' -n $(WORKERS) --dist loadfile $(ARGS)
+	$(ONE_THREAD) $(VENV)/bin/python -m tests.stalls -m 'not slow' -n $(WORKERS) --dist loadfile $(ARGS)
 
 .PHONY: docs
 docs: $(DEV) ## Build the documentation site into site/
@@ -145,7 +153,7 @@ $(UI): $(INSTALLER) $(wildcard client/pyproject.toml gateway/pyproject.toml serv
 	scripts/install.sh ui $(VENV_SERVE)
 	@touch $(SERVE) $@
 
-$(EXPORT): $(INSTALLER) $(wildcard training/pyproject.toml export/pyproject.toml)
+$(EXPORT): $(INSTALLER) $(wildcard serving/pyproject.toml training/pyproject.toml export/pyproject.toml)
 	scripts/install.sh export $(VENV)
 	@touch $@
 

@@ -1,7 +1,8 @@
 """Prepares Tiny-ImageNet for the experiment on small pictures: `python -m benchmarks.tiny_imagenet FOLDER OUTPUT`.
 
 Writes `photos/`, training images drawn at random, without their labels; `choice.csv`, other training images with
-labels, for choices; and `val.csv`, the validation images with theirs, for the test. Labels are OpenCLIP's names.
+labels, for choices; and `val.csv`, the validation images with theirs, for the test. Labels are OpenCLIP's names, but
+for `cifar_names.csv`, the validation images of classes that fall under a name of CIFAR-10 or -100.
 """
 
 from __future__ import annotations
@@ -12,11 +13,46 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import clipsr_training  # noqa: F401  (torchvision imports beside a torch without its operators)
+
+# isort: split
 import numpy as np
 from open_clip import IMAGENET_CLASSNAMES
 from timm.data.imagenet_info import ImageNetInfo
 
 _SEED = 0
+# 51 classes under 29 names, by meaning: a tabby is a cat, a king penguin a bird.
+_CIFAR_NAMES = {
+    "automobile": ("n03100240", "n03670208", "n04285008", "n02814533"),
+    "bear": ("n02132136",),
+    "bee": ("n02206856",),
+    "bird": ("n01855672", "n02002724", "n02056570", "n02058221"),
+    "bottle": ("n02823428", "n03983396", "n03937543"),
+    "bridge": ("n04311004", "n04366367"),
+    "bus": ("n04146614", "n04487081"),
+    "butterfly": ("n02279972", "n02281406"),
+    "camel": ("n02437312",),
+    "cat": ("n02123045", "n02123394", "n02124075"),
+    "chimpanzee": ("n02481823",),
+    "cockroach": ("n02233338",),
+    "dog": ("n02085620", "n02094433", "n02099601", "n02099712", "n02106662", "n02113799"),
+    "elephant": ("n02504458",),
+    "frog": ("n01641577", "n01644900"),
+    "keyboard": ("n03085013",),
+    "lawn mower": ("n03649909",),
+    "lion": ("n02129165",),
+    "lobster": ("n01983481", "n01984695"),
+    "mushroom": ("n07734744",),
+    "orange": ("n07747607",),
+    "plate": ("n07579787",),
+    "snail": ("n01944390",),
+    "snake": ("n01742172",),
+    "spider": ("n01774384", "n01774750"),
+    "sweet pepper": ("n07720875",),
+    "table": ("n03201208",),
+    "tractor": ("n04465501",),
+    "train": ("n02917067", "n03393912"),
+}
 
 
 def main() -> None:
@@ -52,6 +88,9 @@ def prepare(folder: Path, output: Path, *, n_photos: int, n_choice: int) -> None
     lines = (folder / "val/val_annotations.txt").read_text(encoding="utf-8").splitlines()
     rows = [line.split("\t")[:2] for line in lines]
     _write(output / "val.csv", ((folder / "val/images" / name, names[wnid]) for name, wnid in rows))
+    known = {wnid: name for name, wnids in _CIFAR_NAMES.items() for wnid in wnids}
+    own = [(name, wnid) for name, wnid in rows if wnid in known]
+    _write(output / "cifar_names.csv", ((folder / "val/images" / name, known[wnid]) for name, wnid in own))
 
 
 def class_names(wnids: Iterable[str]) -> Mapping[str, str]:

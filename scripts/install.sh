@@ -7,7 +7,7 @@
 #   container  client, gateway and serving beside a Triton that the machine already has (docker/Dockerfile)
 #   serve      the same with the embedded Triton, editable (.venv-serve)
 #   ui         the same with the web pages of clipsr-client ui
-#   export     training and export: what turns checkpoints into a model repository, editable (.venv)
+#   export     training, export and serving: what turns checkpoints into a model repository, editable (.venv)
 #   dev        every room, and the tools that test and lint them, editable (.venv)
 #   gpu        into a FOLDER made by one of these, on a machine with an NVIDIA GPU: onnxruntime with CUDA in the place
 #              of the one for processors
@@ -32,8 +32,8 @@ case $role in
     container) wanted=(./client './gateway[library,otel]' ./serving) ;;
     serve) wanted=(-e ./client -e './gateway[heif,library,otel]' -e './serving[heif,triton]') ;;
     ui) wanted=(-e './client[ui]' -e './gateway[heif,library,otel]' -e './serving[heif,triton]') ;;
-    export) wanted=(-e ./training -e ./export) ;;
-    dev) wanted=(-e './client[export,ui]' -e './gateway[heif,library,otel]' -e './serving[heif]' -e ./training -e ./export -r requirements-dev.txt) ;;
+    export) wanted=(-e ./serving -e ./training -e ./export) ;;
+    dev) wanted=(-e './client[batch,export,ui]' -e './gateway[heif,library,otel]' -e './serving[heif]' -e ./training -e ./export -r requirements-dev.txt) ;;
     gpu) wanted=('onnxruntime-gpu[cuda,cudnn]') ;;
     *) fail "unknown role '$role'; use: install.sh container|serve|ui|export|dev|gpu FOLDER" ;;
 esac

@@ -137,6 +137,25 @@ class Visit:
                 .map(field => field.outerHTML.slice(0, 200))"""
         )
 
+    def misnamed_fields(self) -> list[str]:
+        """What is pressed by another name than is seen on it, so that nobody can say or search for what they see."""
+        return self.page.evaluate(
+            """() => {
+                const plain = text => text.replace(/\\s+/g, ' ').trim().toLowerCase();
+                return [...document.querySelectorAll('button[aria-label]')]
+                    .filter(field => field.checkVisibility())
+                    .filter(field => !plain(field.ariaLabel).includes(plain(field.innerText)))
+                    .map(field => field.outerHTML.slice(0, 200));
+            }"""
+        )
+
+    def heading_levels(self) -> list[int]:
+        """The levels of the headings that are shown, from above."""
+        return self.page.evaluate(
+            """() => [...document.querySelectorAll('h1, h2, h3, h4, h5, h6')]
+                .filter(heading => heading.checkVisibility()).map(heading => Number(heading.tagName[1]))"""
+        )
+
 
 def new_context(browser: Browser, *, size: tuple[int, int] = WIDE, **options: Any) -> BrowserContext:
     """A fresh profile; its pages share what they loaded, so the second one is there at once."""

@@ -18,6 +18,11 @@ from tests.ports import hold_port
 REPO_ROOT = Path(__file__).resolve().parents[1]
 SEED = 20260707
 
+# openvino reports every import of itself over the Internet by this package; without it, it has a stub.
+sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType, reportCallIssue]
+# onnxruntime reports what it runs to its maker; it looks for this when it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 
 def pytest_configure() -> None:
     """Set what every test relies on: interrupts, and examples that are the same each time."""

@@ -37,7 +37,7 @@ from benchmarks.liif.timing import Spread, ratio, time_interleaved
 from benchmarks.reporting.environment import describe_environment
 from benchmarks.reporting.pages import insert
 from clipsr_export._graphs.modules import UpscaleGraph
-from clipsr_training.liif import LIIF, ModulatedLIIF, full_box, load_liif
+from clipsr_training.liif import LIIF, ModulatedLIIF, Upscaler, full_box, load_liif
 from clipsr_training.liif._encoders import EDSR
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -175,6 +175,27 @@ def measure(subjects: Sequence[Subject], setting: Setting) -> list[Result]:
     return [Result(subject=s, rounds_ms=times[s.key]) for s in subjects]
 
 
+def compare(shipped: ModulatedLIIF, other: Upscaler, setting: Setting, folder: Path) -> str:
+    """Time the `upscale` stages of two upscalers, interleaved, and return their ratios as a Markdown table."""
+    side, size = setting.canvas_px, setting.image_size_px
+    canvas = torch.randint(0, 256, (1, 3, side, side), dtype=torch.uint8)
+    whole = {"canvas": canvas, "box": full_box(1, (side, side)).contiguous()}
+    engines: tuple[Engine, ...] = (_ONNX_FP32, "openvino fp32")
+    graphs = {
+        name: export_graph(UpscaleGraph(model, size).eval(), whole, folder / f"{name}.onnx")
+        for name, model in (("shipped", shipped), ("other", other))
+    }
+    subjects = [
+        Subject(name=name, part="stage", engine=engine, graph=graph)
+        for name, graph in graphs.items()
+        for engine in engines
+    ]
+    times = {(r.subject.name, r.subject.engine): r.rounds_ms for r in measure(subjects, setting)}
+    ratios = {engine: ratio(times["other", engine], times["shipped", engine]) for engine in engines}
+    rows = [Target(name=engine, value=value, aim=1.02, is_share=True).cells() for engine, value in ratios.items()]
+    return "\n".join(("| engine | time, of the shipped | aim |", "|---|---|---|", *rows))
+
+
 def targets(results: Sequence[Result], tower: str) -> list[Target]:
     """Return the ratios that the project promises, and those beside them that put them in proportion."""
     times = {(r.subject.name, r.subject.part, r.subject.engine): r.rounds_ms for r in results}
@@ -284,6 +305,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not isinstance(shipped, ModulatedLIIF):
         raise SystemExit("bench-liif: --upscaler needs a latent-modulated LIIF, the kind that ships")
     tower_name = f"{arguments.tower} image tower"
+    if arguments.compare is not None:
+        with tempfile.TemporaryDirectory(prefix="bench-liif-") as folder:
+            print(compare(shipped, load_liif(arguments.compare), setting, Path(folder)))
+        return 0
     load_average = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="bench-liif-") as folder:
         tower = (tower_name, image_tower(arguments.tower))
@@ -343,6 +368,9 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=_ROOT / "checkpoints" / "liif-fast" / "liif.safetensors",
         help="weights of the upscaler that ships",
+    )
+    parser.add_argument(
+        "--compare", type=Path, help="another upscaler: time nothing but its stage beside that one's; writes nothing"
     )
     parser.add_argument("--liif", type=Path, help="a LIIF with local ensemble, instead of an untrained EDSR-baseline")
     parser.add_argument("--tower", default="ViT-B-32", help="OpenCLIP name of the image tower")

@@ -121,7 +121,7 @@ def export_graph(module: nn.Module, inputs: Mapping[str, Tensor], path: Path) ->
     Fixed sizes: what serving leaves free (batch, canvas) costs nothing at run time, and the count needs numbers.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_onnx(module, inputs, "result", path, {name: {} for name in inputs})
+    write_onnx(module, inputs, ("result",), path, {name: {} for name in inputs})
     n_images = next(iter(inputs.values())).shape[0]
     macs = count_macs(onnx.load(str(path))) // n_images
     return Graph(path=path, inputs={name: value.numpy() for name, value in inputs.items()}, macs=macs)

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from PIL import Image
 
+from clipsr._formats import IMAGE_ENDINGS
+
 __all__ = ["MADE_UP", "as_png", "make_image", "read_images"]
 
 MADE_UP = "made-up"
 _SIDE_PX = 32
 _PNG = b"\x89PNG"
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 def read_images(source: str, n_images: int) -> list[bytes]:
@@ -34,7 +35,7 @@ def read_images(source: str, n_images: int) -> list[bytes]:
         return [make_image(side_px, seed=i) for i in range(n_images)]
     path = Path(source)
     if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES)[:n_images]
+        files = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_ENDINGS)[:n_images]
         images = [file.read_bytes() for file in files]
     else:
         import pyarrow.parquet  # only here: the generator's processes start faster without

@@ -104,7 +104,7 @@ def make_scan_bomb(side_px: int, scans: int) -> bytes:
 
 
 async def measure_scans(target: Target, *, callers: int, seconds: float) -> list[Verdict]:
-    """Send progressive JPEGs of 64 megapixels and 1,500 scans in 141 KB, each with a short deadline."""
+    """Send progressive JPEGs of 64 megapixels and 1,500 scans in 518 KB, each with a short deadline."""
     request = make_request([make_scan_bomb(_BOMB_SIDE_PX, _BOMB_SCANS)], _LABELS)
     request.options.route = types_pb2.ROUTE_UPSCALED
 

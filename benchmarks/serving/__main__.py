@@ -42,8 +42,8 @@ from benchmarks.serving.record import Record, RecordError
 from benchmarks.serving.systems import Folders
 from benchmarks.serving.tables import headline, render
 from clipsr_serving.errors import ServingError
-from clipsr_serving.launcher._triton.profiles import choose_profile, known_profiles, read_cpu_flags
 from clipsr_serving.manifest import read_manifest
+from clipsr_serving.profiles import choose_profile, known_profiles, read_cpu_flags
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PAGE = _ROOT / "benchmarks" / "README.md"

@@ -10,6 +10,8 @@ PACKAGES = (
     "clipsr",
     "clipsr_gateway",
     "clipsr_serving",
+    "clipsr.local",
+    "clipsr.batch",
     "clipsr_serving.backends",
     "clipsr_serving.images",
     "clipsr_training.clip",

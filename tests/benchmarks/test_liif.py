@@ -148,6 +148,20 @@ def test_a_missed_aim_is_called_missed(value, aim, is_share, is_met):
     assert ("**missed**" in target.cells()) is not is_met
 
 
+def test_two_upscalers_are_timed_beside_each_other(tmp_path, tower, capsys):
+    files = [tmp_path / name for name in ("shipped.safetensors", "other.safetensors")]
+    for file, n_resblocks in zip(files, (1, 2), strict=True):
+        save_liif(ModulatedLIIF(EDSR(n_resblocks=n_resblocks, n_feats=8), latent_dim=16), file)
+    pages = ["--output", tmp_path / "results", "--page", tmp_path / "page.md", "--readme", tmp_path / "readme.md"]
+    sizes = ["--tower", tower, "--canvas", CANVAS_PX, "--image-size", SIZE_PX, "--threads", 1, "--rounds", 3]
+    arguments = ["--upscaler", files[0], "--compare", files[1], *sizes, "--min-s", 0, *pages]
+    assert main([str(a) for a in arguments]) == 0
+    rows = capsys.readouterr().out.strip().splitlines()[2:]
+    assert [row.split("|")[1].strip() for row in rows] == ["onnxruntime fp32", "openvino fp32"]
+    assert all("≤ 102.0%" in row for row in rows)
+    assert not (tmp_path / "results").exists()
+
+
 def test_an_upscaler_of_another_kind_is_refused(tmp_path, tower):
     save_liif(small_liif(), tmp_path / "liif.safetensors")
     with pytest.raises(SystemExit, match="latent-modulated"):

@@ -399,3 +399,9 @@ def test_usage_counts_the_descendants_too():
             process.kill()
         parent.wait()
     assert tree([parent.pid]) == {}
+
+
+def test_a_folder_gives_every_kind_that_the_service_takes(tmp_path):
+    for name in ("a.png", "b.AVIF", "c.heic", "d.jfif", "e.txt"):
+        (tmp_path / name).write_bytes(name.encode())
+    assert read_images(str(tmp_path), 9) == [b"a.png", b"b.AVIF", b"c.heic", b"d.jfif"]

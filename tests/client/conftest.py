@@ -27,6 +27,8 @@ from clipsr.v1 import (
     embedding_pb2,
     embedding_pb2_grpc,
     library_pb2_grpc,
+    restorer_pb2,
+    restorer_pb2_grpc,
     types_pb2,
     upscaler_pb2,
     upscaler_pb2_grpc,
@@ -34,6 +36,7 @@ from clipsr.v1 import (
 
 MODEL_DIGEST = "sha256:" + "ab" * 32
 INPUT_HW = (32, 48)
+DAMAGE = (("low-light", 0.75), ("clean", 0.25))
 
 
 def model_info() -> classifier_pb2.ModelInfo:
@@ -105,10 +108,13 @@ def error_info(reason: str) -> error_details_pb2.ErrorInfo:
 class FakeService(
     classifier_pb2_grpc.ClassifierServiceServicer,
     embedding_pb2_grpc.EmbeddingServiceServicer,
+    restorer_pb2_grpc.RestorerServiceServicer,
     upscaler_pb2_grpc.UpscalerServiceServicer,
     health_pb2_grpc.HealthServicer,
 ):
-    """Classifies anything: the labels in their order, cosines falling from 0.3. Upscales by writing "large " before it.
+    """Classifies anything: the labels in their order, cosines falling from 0.3. Upscales by "large " before it.
+
+    Restores by writing "clear " before it.
 
     Attributes:
         url: where it listens.
@@ -118,6 +124,8 @@ class FakeService(
         streamed: the images of every stream that came, as (index, content).
         embeds: every EmbedImagesRequest and EmbedTextsRequest that came.
         upscales: every UpscaleRequest that came.
+        restores: every RestoreRequest that came.
+        leaves_unchanged: what is said of restored images.
         library: its LibraryService.
         metadata: of every call that came.
         keys: the API keys that are let in; empty lets all in.
@@ -137,6 +145,8 @@ class FakeService(
     streamed: list[list[tuple[int, bytes]]] = field(default_factory=list)
     embeds: list[Message] = field(default_factory=list)
     upscales: list[upscaler_pb2.UpscaleRequest] = field(default_factory=list)
+    restores: list[restorer_pb2.RestoreRequest] = field(default_factory=list)
+    leaves_unchanged: bool = False
     library: FakeLibraryService = field(default_factory=lambda: FakeLibraryService(MODEL_DIGEST))
     metadata: list[dict[str, str]] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
@@ -185,6 +195,7 @@ class FakeService(
         )
         classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(self, server)
         embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(self, server)
+        restorer_pb2_grpc.add_RestorerServiceServicer_to_server(self, server)
         upscaler_pb2_grpc.add_UpscalerServiceServicer_to_server(self, server)
         library_pb2_grpc.add_LibraryServiceServicer_to_server(self.library, server)
         health_pb2_grpc.add_HealthServicer_to_server(self, server)
@@ -284,6 +295,22 @@ class FakeService(
             model_digest=self.info.digest,
         )
 
+    def Restore(self, request, context):  # noqa: N802 - the name in the proto
+        self.restores.append(request)
+        self._wait_or_abort(context)
+        if request.image.content in self._failures:
+            context.abort_with_status(rpc_status.to_status(self._failures[request.image.content]))
+        return restorer_pb2.RestoreResponse(
+            content=b"clear " + request.image.content,
+            format=request.format,
+            size=types_pb2.Size(height=INPUT_HW[0], width=INPUT_HW[1]),
+            removed=request.remove,
+            steps=request.steps or 5,
+            unchanged=self.leaves_unchanged,
+            timing=types_pb2.Timing(queue_ms=0.5, inference_ms=12.25),
+            model_digest=self.info.digest,
+        )
+
     def GetModelInfo(self, request, context):  # noqa: N802 - the name in the proto
         self._wait_or_abort(context)
         return classifier_pb2.GetModelInfoResponse(model_info=self.info)
@@ -307,6 +334,7 @@ class FakeService(
             types_pb2.Prediction(label=label, cosine=0.3 - index / 64, probability=0.5 ** (index + 1))
             for index, label in enumerate(labels[: options.top_k or len(labels)])
         ]
+        is_robust = options.encoder == types_pb2.ENCODER_ROBUST
         return classifier_pb2.ClassifyResult(
             classification=classifier_pb2.Classification(
                 predictions=predictions,
@@ -317,6 +345,10 @@ class FakeService(
                 none_of_these=options.none_of_these.min_cosine > 0.3,
                 embedding=[0.6, 0.8] if options.return_embedding else [],
                 encoder_input=b"png of " + content if options.return_encoder_input else b"",
+                encoder=types_pb2.ENCODER_ROBUST if is_robust else types_pb2.ENCODER_PLAIN,
+                degradations=[types_pb2.Degradation(kind=kind, cosine=0.5, probability=p) for kind, p in DAMAGE]
+                if is_robust
+                else [],
             )
         )
 

@@ -18,6 +18,7 @@ AWAITED = {
     "health",
     "list_libraries",
     "model_info",
+    "restore",
     "upscale",
     "wait_for_ready",
 }

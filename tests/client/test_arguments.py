@@ -136,6 +136,16 @@ def test_labels_come_from_any_iterable(client, fake_service):
             TypeError,
             "where is {.*; give ImageFil",
         ),
+        (
+            lambda client: client.library("x").list_page(where=ImageFilter(added_from="2026")),
+            TypeError,
+            "added_from is '2026'; give a datetime",
+        ),
+        (
+            lambda client: client.library("y").create(keep_originals="no"),
+            TypeError,
+            "keep_originals is 'no'; give True",
+        ),
         (lambda client: client.library("x").list_page(NAN), TypeError, "page_token is nan"),
         (lambda client: client.library("x").delete_images([NAN]), TypeError, r"hashes\[0\] is nan"),
         (
@@ -166,7 +176,60 @@ def test_arguments_of_other_calls(client, call, error, message):
         call(client)
 
 
+@pytest.mark.parametrize(
+    ("flag", "call"),
+    [
+        ("return_embedding", lambda client, text: client.classify([b"x"], labels=["a"], return_embedding=text)),
+        ("return_encoder_input", lambda client, text: client.classify([b"x"], labels=["a"], return_encoder_input=text)),
+        ("update_present", lambda client, text: list(client.library("x").add([b"x"], update_present=text))),
+        ("return_thumbnail", lambda client, text: client.library("x").list_page(return_thumbnail=text)),
+        ("return_original", lambda client, text: client.library("x").get_image("0" * 64, return_original=text)),
+        ("return_embedding", lambda client, text: client.library("x").search_text("a", return_embedding=text)),
+        ("newest_first", lambda client, text: client.library("x").list_page(newest_first=text)),
+        ("is_exact", lambda client, text: client.library("x").search_text("a", is_exact=text)),
+        ("exclude_query", lambda client, text: client.library("x").search_image(b"x", exclude_query=text)),
+        ("drop_without_original", lambda client, text: list(client.library("x").reembed(drop_without_original=text))),
+        (
+            "clear_tags",
+            lambda client, text: client.library("x").update_images(["0" * 64], changes=ImageChanges(clear_tags=text)),
+        ),
+        (
+            "clear_metadata",
+            lambda client, text: client.library("x").update_images(
+                ["0" * 64], changes=ImageChanges(clear_metadata=text)
+            ),
+        ),
+    ],
+)
+def test_a_flag_is_true_or_false_and_no_text(client, flag, call):
+    client.library("x").create()
+    with pytest.raises(TypeError, match=f"{flag} is 'no'; give True or False"):
+        call(client, "no")
+
+
 def test_a_key_that_is_no_text_is_not_repeated(connect):
     with pytest.raises(TypeError, match="api_key is no text") as caught:
         connect("localhost:50051", api_key=b"secret")
     assert "secret" not in str(caught.value)
+
+
+def test_a_permission_that_is_no_flag_gives_none(connect):
+    with pytest.raises(TypeError, match="allow_insecure_key is 'no'; give True or False"):
+        connect("192.0.2.1:50051", api_key="secret", allow_insecure_key="no")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client, content: client.classify([[content]], ["cat"]),
+        lambda client, content: client.classify([b"photo"], [content]),
+        lambda client, content: client.upscale([content], scale=2),
+        lambda client, content: client.upscale(b"photo", scale=content),
+        lambda client, content: client.library("x").get_image(content),
+        lambda client, content: client.library("x").list_page(where=content),
+    ],
+)
+def test_a_file_in_the_wrong_place_is_not_printed_in_full(client, call):
+    with pytest.raises(TypeError) as caught:
+        call(client, b"\xff" * 100_000)
+    assert len(str(caught.value)) < 500

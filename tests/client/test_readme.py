@@ -10,6 +10,8 @@ import pytest
 import trustme
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
+from PIL import Image
+from tests.serving.conftest import make_repository
 
 README = Path(__file__).resolve().parents[2] / "client" / "README.md"
 LIBRARY_PAGE = README.parents[1] / "docs" / "library.md"
@@ -20,9 +22,9 @@ def samples(page: Path = README) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
-def run(code: str, url: str) -> None:
-    assert ADDRESS in code
-    exec(compile(code.replace(ADDRESS, url), str(README), "exec"), {"__name__": "__main__"})
+def run(code: str, url: str, address: str = ADDRESS) -> None:
+    assert address in code
+    exec(compile(code.replace(address, url), str(README), "exec"), {"__name__": "__main__"})
 
 
 def test_the_first_example(fake_service, tmp_path, monkeypatch, capsys):
@@ -85,8 +87,17 @@ def test_the_page_of_libraries(fake_service, tmp_path, monkeypatch, capsys):
     assert not fake_service.library.libraries
 
 
+def test_the_example_without_a_service(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (20, 20), "red").save("photo.png")
+    run(samples()[6], str(make_repository(tmp_path / "exported")), address="model_repository")
+    label, cosine = capsys.readouterr().out.splitlines()
+    assert label in ("cat", "dog", "ship")
+    assert -1 <= float(cosine) <= 1
+
+
 def test_the_asynchronous_example(fake_service, capsys):
-    run(samples()[6], fake_service.url)
+    run(samples()[7], fake_service.url)
     assert capsys.readouterr().out.startswith("clipsr-test: Classification(predictions=(Prediction(label='cat'")
 
 
@@ -108,7 +119,7 @@ def test_the_errors(fake_service, tmp_path, monkeypatch, capsys):
         (grpc.StatusCode.INTERNAL, error_details_pb2.RequestInfo(request_id="0123abcd")),
     ]:
         fake_service.abort(code, "No.", detail)
-        run(samples()[7], fake_service.url)
+        run(samples()[8], fake_service.url)
         said.append(capsys.readouterr().out)
     assert said == [
         "LABEL_DUPLICATE ()\n",
@@ -123,5 +134,5 @@ def test_the_errors(fake_service, tmp_path, monkeypatch, capsys):
 
 
 def test_no_sample_is_left_out():
-    assert len(samples()) == 8
+    assert len(samples()) == 9
     assert len(samples(LIBRARY_PAGE)) == 1

@@ -12,7 +12,7 @@ import pytest
 
 REPO_ROOT = Path(__file__).resolve().parents[2]
 MAX_MIB = 45  # grpcio, protobuf, rich with pygments, and little else
-HEAVY = ("numpy", "torch", "tritonclient", "PIL", "pyarrow", "gradio")
+HEAVY = ("numpy", "torch", "tritonclient", "PIL", "pyarrow", "gradio", "ray")
 BROUGHT_BY_VENV = ("pip", "setuptools", "_distutils_hack", "pkg_resources")
 
 # Builds and installs, which takes 15 s on an idle machine and minutes on a busy one.

@@ -20,7 +20,6 @@ from clipsr import (
     UpscaledImage,
     UpscaleFormat,
 )
-from clipsr._codecs import upscale
 from clipsr._codecs.upscale import decode_upscaled, encode_upscale
 from clipsr.v1 import types_pb2, upscaler_pb2
 
@@ -58,7 +57,8 @@ def test_decoding_returns_what_was_encoded(image):
 
 @given(content=st.binary(), scale=st.floats(1, 1e6), output_format=formats)
 def test_a_scale_is_sent_as_it_is(content, scale, output_format):
-    request = encode_upscale(content, scale=scale, size_hw=None, output_format=output_format)
+    request = encode_upscale(content, scale=scale, size_hw=None, output_format=output_format, recipe="clean")
+    assert request.recipe == types_pb2.UPSCALE_RECIPE_CLEAN
     assert request.image.content == content
     assert (request.WhichOneof("target"), request.scale) == ("scale", scale)
     assert upscaler_pb2.ImageFormat.Name(request.format) == f"IMAGE_FORMAT_{output_format.upper()}"
@@ -66,7 +66,8 @@ def test_a_scale_is_sent_as_it_is(content, scale, output_format):
 
 @given(size_hw=st.tuples(uint32, uint32))
 def test_a_size_is_sent_as_height_and_width(size_hw):
-    request = encode_upscale(b"x", scale=None, size_hw=size_hw, output_format="png")
+    request = encode_upscale(b"x", scale=None, size_hw=size_hw, output_format="png", recipe="robust")
+    assert request.recipe == types_pb2.UPSCALE_RECIPE_ROBUST
     assert request.WhichOneof("target") == "size"
     assert (request.size.height, request.size.width) == size_hw
 
@@ -82,19 +83,20 @@ def test_a_size_is_sent_as_height_and_width(size_hw):
         ({"size_hw": (0, 4)}, "SIZE_TOO_SMALL"),
         ({"size_hw": (4, 2**32)}, "SIZE_TOO_SMALL"),
         ({"scale": 2.0, "output_format": "gif"}, "FORMAT_UNKNOWN"),
+        ({"scale": 2.0, "recipe": "vivid"}, "RECIPE_UNKNOWN"),
     ],
 )
 def test_what_cannot_be_asked(options, reason):
     with pytest.raises(InvalidRequestError) as caught:
-        encode_upscale(b"x", **{"scale": None, "size_hw": None, "output_format": "png", **options})
+        encode_upscale(b"x", **{"scale": None, "size_hw": None, "output_format": "png", "recipe": "clean", **options})
     assert caught.value.reason == reason
     assert caught.value.violations
 
 
 def test_a_file_larger_than_a_message_is_not_sent(monkeypatch):
-    monkeypatch.setattr(upscale, "MAX_MESSAGE_BYTES", 100)
+    monkeypatch.setattr("clipsr._codecs.formats.MAX_MESSAGE_BYTES", 100)
     with pytest.raises(InvalidRequestError, match="request holds 100") as caught:
-        encode_upscale(bytes(101), scale=2, size_hw=None, output_format="png")
+        encode_upscale(bytes(101), scale=2, size_hw=None, output_format="png", recipe="clean")
     assert caught.value.reason == "IMAGE_TOO_LARGE"
 
 
@@ -114,6 +116,11 @@ def test_the_answer_holds_what_the_service_sent(client, fake_service):
         inference_ms=12.25,
         model_digest=fake_service.info.digest,
     )
+
+
+def test_a_recipe_is_asked_for(client, fake_service):
+    client.upscale(b"photo", scale=2, recipe="robust")
+    assert [request.recipe for request in fake_service.upscales] == [types_pb2.UPSCALE_RECIPE_ROBUST]
 
 
 @pytest.mark.parametrize("kind", ["path", "text", "file", "bytes"])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet
 import pytest
 
 from clipsr import AnswerWarning, Client, FailedImage
@@ -47,11 +50,25 @@ def test_the_command_says_them_once_and_records_them(run, folder):
     assert [record["warnings"] for record in records] == [expected] * 3
 
 
-def test_a_table_in_a_file_stays_as_it_is(run, folder, tmp_path):
-    output = tmp_path / "out.csv"
-    done = run("classify", str(folder), "--labels", "cat,dog", "--output", str(output))
-    assert done.err.count("more than the 32 tokens") == 1
-    assert "warnings" not in output.read_text(encoding="utf-8")
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+def test_files_of_every_kind_record_them(run, folder, tmp_path, fake_service, ending):
+    output = tmp_path / f"out.{ending}"
+    for warnings in (fake_service.warnings, []):
+        fake_service.warnings = warnings
+        done = run("classify", str(folder), "--labels", "cat,dog", "--output", str(output), "--restart")
+        assert done.err.count("more than the 32 tokens") == len(warnings)
+        expected = [{"reason": "TEXT_CUT", "message": MESSAGE, "field": WARNING.field}] if warnings else None
+        assert [row.get("warnings") for row in read_rows(output)] == [expected] * 3
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of any output, CSV's lists as lists and its empty cells as None."""
+    if path.suffix == ".parquet":
+        return pyarrow.parquet.read_table(path).to_pylist()
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    with path.open(encoding="utf-8", newline="") as file:
+        return [row | {"warnings": json.loads(row["warnings"] or "null")} for row in csv.DictReader(file)]
 
 
 def test_the_page_shows_them(fake_service, tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Gateway and serving read image files alike: one code, of which each has a copy as it is installed by itself."""
+"""Gateway, serving and training read image files alike: one code, of which each, installed by itself, has a copy."""
 
 from __future__ import annotations
 
@@ -18,11 +18,15 @@ from clipsr_gateway._images.file import FORMATS, MEDIA_TYPES
 from clipsr_gateway._images.header import read_header
 from clipsr_serving.errors import InputError
 from clipsr_serving.images import read_image
+from clipsr_training.data import IMAGE_ENDINGS as TRAINING_ENDINGS
+from clipsr_training.data import decode as decode_for_training
+from clipsr_training.data._images import find_objection
 from tests.serving.images.test_images import FOREIGN, PHONES
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVING = ROOT / "serving/src/clipsr_serving/images/_file.py"
 GATEWAY = ROOT / "gateway/src/clipsr_gateway/_images/file.py"
+TRAINING = ROOT / "training/src/clipsr_training/data/_image_file.py"
 MANY = 10**9
 END = struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
 
@@ -130,8 +134,9 @@ REFUSED = {
 }
 
 
-def test_both_rooms_have_the_same_code():
-    assert SERVING.read_bytes() == GATEWAY.read_bytes(), f"cp {SERVING.relative_to(ROOT)} {GATEWAY.relative_to(ROOT)}"
+@pytest.mark.parametrize("copy", [GATEWAY, TRAINING], ids=lambda path: path.relative_to(ROOT).parts[0])
+def test_all_rooms_have_the_same_code(copy):
+    assert SERVING.read_bytes() == copy.read_bytes(), f"cp {SERVING.relative_to(ROOT)} {copy.relative_to(ROOT)}"
 
 
 def test_the_client_has_an_ending_for_each_format_and_knows_those_of_pillow():
@@ -143,20 +148,30 @@ def test_the_client_has_an_ending_for_each_format_and_knows_those_of_pillow():
     )  # animations; a bitmap without header
 
 
+def test_training_takes_the_same_files_from_a_folder():
+    assert TRAINING_ENDINGS == IMAGE_ENDINGS
+
+
 @pytest.mark.parametrize("name", READ)
-def test_both_rooms_see_the_same(name):
+def test_all_rooms_see_the_same(name):
     content = READ[name]
     ours, theirs = read_whole(content), np.asarray(read_image(content))
+    assert np.array_equal(np.asarray(decode_for_training(content, "x")), theirs)
+    assert find_objection(content) is None
     assert np.array_equal(over_white(ours), theirs)
     assert read_header(content, max_pixels=MANY).size_hw == ours.size_hw == theirs.shape[:2]
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_both_rooms_refuse_with_the_same_words(name):
+def test_all_rooms_refuse_with_the_same_words(name):
     with pytest.raises(InputError) as theirs:
         read_image(REFUSED[name])
     with pytest.raises(ImageRejectedError) as ours:
         read_whole(REFUSED[name])
+    with pytest.raises(ValueError, match="row 7 can't be read as an image") as trained:
+        decode_for_training(REFUSED[name], "row 7")
+    assert str(trained.value).endswith(str(find_objection(REFUSED[name])))
     assert ours.value.reason == theirs.value.reason
     if name != "float":  # one of them classifies, the other upscales
         assert ours.value.message == theirs.value.message
+        assert theirs.value.message.partition(";")[0] in str(trained.value)

@@ -12,6 +12,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as config_pb2
 
 from clipsr_export._repository.dims import fill_dims
+from clipsr_training.degradation import KINDS
 
 # KServe names in the docs, Triton's in the configurations, ONNX's in the graphs.
 _TRITON_TYPES = {
@@ -19,7 +20,9 @@ _TRITON_TYPES = {
     "BOOL": "TYPE_BOOL",
     "UINT8": "TYPE_UINT8",
     "FP32": "TYPE_FP32",
+    "INT32": "TYPE_INT32",
     "INT64": "TYPE_INT64",
+    "UINT64": "TYPE_UINT64",
 }
 _ONNX_TYPES = {
     onnx.TensorProto.UINT8: "TYPE_UINT8",
@@ -43,7 +46,12 @@ def manifest(repository) -> dict:
 @pytest.fixture(scope="module")
 def sizes(manifest) -> dict[str, int]:
     encoder = manifest["image_encoder"]
-    return {"R": encoder["image_size_px"], "D": encoder["embed_dim"], "L": manifest["text_encoder"]["context_length"]}
+    return {
+        "R": encoder["image_size_px"],
+        "D": encoder["embed_dim"],
+        "L": manifest["text_encoder"]["context_length"],
+        "C": len(KINDS),
+    }
 
 
 def read_config(path: Path) -> config_pb2.ModelConfig:
@@ -51,7 +59,10 @@ def read_config(path: Path) -> config_pb2.ModelConfig:
 
 
 def configs(repository: Path) -> dict[str, config_pb2.ModelConfig]:
-    return {path.parent.name: read_config(path) for path in sorted(repository.glob("*/config.pbtxt"))}
+    """The models of a repository, and those that an export may add."""
+    optional = repository.with_name("model_repository_optional")
+    paths = [*optional.glob("*/config.pbtxt"), *sorted(repository.glob("*/config.pbtxt"))]
+    return {path.parent.name: read_config(path) for path in paths}
 
 
 def tensors_of(items) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -69,7 +80,7 @@ def documented(repo_root: Path, sizes: dict[str, int]) -> dict[str, tuple[str, d
 
 
 def _documented_tensors(cell: str, sizes: dict[str, int]) -> dict[str, tuple[str, tuple[int, ...]]]:
-    known = {"S": -1, **sizes}
+    known = {"S": -1, "H": -1, "W": -1, **sizes}
     return {
         match["name"]: (
             _TRITON_TYPES[match["type"]],

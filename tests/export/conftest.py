@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,9 +18,35 @@ from clipsr_training.clip import save_clip
 from clipsr_training.clip._checkpoint import ClipCheckpoint, build_clip
 from clipsr_training.liif import ModulatedLIIF, save_liif
 from clipsr_training.liif._encoders import EDSR
+from tests.export.reuse import write_once
 from tests.export.tiny import CONTEXT, EMBED_DIM, SIZE_PX
+from tests.forks import Forks, forking
 
 assert clipsr_training.__version__
+
+
+@pytest.fixture(scope="session")
+def write_graph(tmp_path_factory) -> Callable[..., None]:
+    """`write_onnx`, but for graphs that are there already."""
+    own = tmp_path_factory.getbasetemp()
+    kept = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "graphs"
+    kept.mkdir(exist_ok=True)
+    return functools.partial(write_once, kept)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _graphs_are_written_once(write_graph) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("_repository.export", "_upscaler"):
+            patch.setattr(f"clipsr_export.{module}.write_onnx", write_graph)
+        yield
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory) -> Iterator[Forks]:
+    """Runs scripts with the command of this room imported."""
+    with forking(tmp_path_factory.mktemp("forks"), "clipsr_export.cli") as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

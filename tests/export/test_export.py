@@ -11,18 +11,21 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from google.protobuf import text_format
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from clipsr_export import ExportPlan, ParityError, TemplateError, export_repository
 from clipsr_export._graphs.check import check_graph
 from clipsr_export._graphs.modules import UpscaleGraph
 from clipsr_export._repository.dims import fill_dims
 from clipsr_export._repository.manifest import read_manifest
+from clipsr_export._tensorrt.plans import optimization_profiles, planned_models
 from clipsr_export.cli import main
 from clipsr_training.clip import save_clip
-from clipsr_training.liif import ModulatedLIIF
+from clipsr_training.liif import ModulatedLIIF, save_liif
 from clipsr_training.liif._encoders import EDSR
 from tests.export.tiny import CONTEXT, EMBED_DIM, SIZE_PX
 from tests.tolerances import COSINE, LEVELS
@@ -161,6 +164,57 @@ def test_the_route_is_measured_on_photos_and_published(repository, manifest, rep
     )
     assert "route_rules" not in manifest
     assert read_manifest(output).digest == written["digest"]
+
+
+def picture_options(folder) -> list[str]:
+    """Another upscaler for pictures, the same file for both recipes."""
+    torch.manual_seed(1)
+    other = ModulatedLIIF(EDSR(n_resblocks=2, n_feats=8), latent_dim=16, scale_max=8.0).eval()
+    save_liif(other, folder / "other.safetensors")
+    same = shutil.copy(folder / "other.safetensors", folder / "same.safetensors")
+    return ["--picture-upscaler", str(folder / "other.safetensors"), "--robust-upscaler", str(same)]
+
+
+def test_pictures_get_models_of_their_own(repository, repo_root, tmp_path):
+    output = tmp_path / "repository"
+    common = ["--clip", repository.parent / "tiny-clip", "--upscaler", repository.parent / "liif.safetensors"]
+    common += ["--no-text-banks", "--template", repo_root / "model_repository", "--output", output]
+    assert main([str(a) for a in (*common, *picture_options(tmp_path))]) == 0
+    manifest = read_manifest(output)
+    assert manifest.upscale_recipes is not None
+    clean, robust = (manifest.upscale_recipes[name] for name in ("clean", "robust"))
+    assert clean == robust, "equal files are one model"
+    assert (clean.model, clean.scale_max, clean.receptive_field_px) == ("upscale_clean", 8.0, 7)
+    assert manifest.upscaler.scale_max == 4.0
+    assert planned_models(manifest) == ("upscale", "image_encoder", "text_encoder", "upscale_clean")
+    windows = [optimization_profiles(m, manifest, max_batch=2)[-1]["canvas"] for m in ("upscale", "upscale_clean")]
+    assert windows[0].most <= windows[1].most
+    for name in ("config.pbtxt", "configs/cpu.pbtxt", "configs/gpu-tensorrt.pbtxt"):
+        encoders, pictures = (
+            text_format.Parse((output / m / name).read_text(), ModelConfig()) for m in ("upscale", "upscale_clean")
+        )
+        assert pictures.name == "upscale_clean"
+        pictures.name = "upscale"
+        assert pictures == encoders
+    assert (output / "upscale_clean" / "warmup" / "box").is_file()
+    canvas = np.random.default_rng(0).integers(0, 256, (1, 3, 32, 32), dtype=np.uint8)
+    feed = {"canvas": canvas, "box": np.array([[0, 0, 32, 32]], dtype=np.float32)}
+    rendered = [
+        onnxruntime.InferenceSession(output / m / "1" / "model.onnx").run(None, feed)[0]
+        for m in ("upscale", "upscale_clean")
+    ]
+    assert not np.array_equal(*rendered)
+    # What the next export does not want is gone.
+    common[common.index(repo_root / "model_repository")] = output
+    assert main([str(a) for a in (*common, "--robust-upscaler", repository.parent / "liif.safetensors")]) == 0
+    recipes = read_manifest(output).upscale_recipes
+    assert recipes is not None
+    assert {name: recipe.model for name, recipe in recipes.items()} == {"clean": "upscale", "robust": "upscale"}
+    assert not (output / "upscale_clean").exists()
+
+
+def test_an_export_without_recipes_is_as_before(manifest):
+    assert "upscale_recipes" not in manifest
 
 
 def test_dims_are_rewritten_from_their_comment():

@@ -35,6 +35,17 @@ def test_the_check_of_pixels_sees_what_rounding_hides(repository, nan_upscaler):
         check_graph("upscale", graph, repository / "upscale" / "1" / "model.onnx", [sample])
 
 
+@pytest.fixture
+def _another_graph(repository, monkeypatch):
+    """PyTorch's results are looked at whatever the file holds; writing one takes seconds."""
+    graph = (repository / "upscale" / "1" / "model.onnx").read_bytes()
+    for module in ("_repository.export", "_upscaler"):
+        monkeypatch.setattr(
+            f"clipsr_export.{module}.write_onnx", lambda *arguments, **_: arguments[3].write_bytes(graph)
+        )
+
+
+@pytest.mark.usefixtures("_another_graph")
 def test_a_repository_is_not_made_of_it(tmp_path, clip, nan_upscaler, repo_root):
     plan = ExportPlan(
         name="x",
@@ -50,6 +61,7 @@ def test_a_repository_is_not_made_of_it(tmp_path, clip, nan_upscaler, repo_root)
     assert not (tmp_path / "repository" / "manifest.json").exists()
 
 
+@pytest.mark.usefixtures("_another_graph")
 def test_an_upscaler_alone_is_not_exported(tmp_path, nan_upscaler):
     with pytest.raises(ExportError, match="not finite"):
         export_upscaler(UpscalerPlan(upscaler=nan_upscaler, output=tmp_path / "upscaler.onnx"))

@@ -25,7 +25,7 @@ def test_an_exported_folder_computes_what_transformers_does(tmp_path, make):
     pixels = np.random.default_rng(0).integers(0, 256, (3, 3, 32, 32), dtype=np.uint8)
     example = {"pixels": torch.from_numpy(pixels)}
     path = tmp_path / "model.onnx"
-    write_onnx(ImageEncoderGraph(checkpoint), example, "image_embedding", path, {"pixels": {0: "batch"}})
+    write_onnx(ImageEncoderGraph(checkpoint), example, ("image_embedding",), path, {"pixels": {0: "batch"}})
     (ours,) = onnxruntime.InferenceSession(path).run(None, {"pixels": pixels})
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (checkpoint.mean, checkpoint.std))
     with torch.inference_mode():

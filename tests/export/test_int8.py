@@ -16,6 +16,7 @@ from PIL import Image
 
 from clipsr_export import ExportPlan, export_repository
 from clipsr_export._commands import int8
+from clipsr_export._commands.arguments import find_samples
 from clipsr_export._graphs.int8 import FILE_NAME, measure_agreement, quantize_encoder
 from clipsr_export._graphs.pictures import make_pictures
 from clipsr_export._repository.manifest import Agreement, read_manifest, sha256
@@ -252,3 +253,12 @@ def test_numbers_out_of_range_are_a_wrong_command_line(options, capsys):
         main(options)
     assert ended.value.code == 2
     assert "must be" in capsys.readouterr().err
+
+
+def test_images_of_a_folder_are_those_that_training_takes(tmp_path):
+    for name in ("a.png", "b.GIF", "c.tif", "._a.png", "d.txt"):
+        (tmp_path / name).write_bytes(b"")
+    found = ["a.png", "b.GIF", "c.tif"]
+    assert [path.name for path in find_samples(tmp_path)] == found
+    assert [Path(name).name for name in int8.open_calibration(str(tmp_path)).names] == found
+    assert find_samples(tmp_path / "nowhere") == ()

@@ -8,8 +8,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -97,7 +95,7 @@ def test_a_failed_switch_puts_the_old_one_back(old, monkeypatch):
 
 
 @pytest.mark.parametrize("moment", ["before", "between", "after"])
-def test_a_kill_at_any_moment_leaves_one_of_both(old, moment):
+def test_a_kill_at_any_moment_leaves_one_of_both(forks, old, moment):
     """Of three renames' moments; what lies aside after "between" is put back by the next export."""
     script = f"""
 import os, signal
@@ -116,7 +114,7 @@ with replace.replaced(Path({str(old)!r})) as copy:
     (copy / "manifest.json").write_text("new")
     (copy / "model/1/model.onnx").write_text("new graph")
 """
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
+    assert forks.run(script).returncode == -signal.SIGKILL
     check_output(old)
     assert content(old) == (NEW if moment == "after" else OLD)
     with replaced(old) as copy:
@@ -164,14 +162,15 @@ def test_large_files_are_not_written_again(old):
 def test_an_output_that_can_not_be_is_said_in_one_sentence(old, capsys):
     with pytest.raises(ExportError, match=r"manifest\.json is a file; name a folder"):
         check_output(old / "manifest.json")
-    with pytest.raises(ExportError, match=r"manifest\.json/x/y can't be written: Not a directory"):
-        check_output(old / "manifest.json" / "x" / "y")
+    for below in ("x", "x/y"):
+        with pytest.raises(ExportError, match=r"manifest\.json is a file; name a folder"):
+            check_output(old / "manifest.json" / below)
     with pytest.raises(ExportError, match="is a mount point"):
         check_output(Path("/proc"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_export_ends_with_one_line(number):
+def test_an_interrupted_export_ends_with_one_line(forks, number):
     """In a process of its own: a signal that came late would end the tests' process."""
     script = f"""
 import os, signal
@@ -184,7 +183,7 @@ code = cli.main([])
 assert signal.getsignal(signal.SIGTERM) == handler
 raise SystemExit(code)
 """
-    ended = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    ended = forks.run(script)
     assert (ended.returncode, ended.stderr) == (130, "clipsr-export: interrupted; nothing was changed\n")
 
 

@@ -16,11 +16,13 @@ import torch
 from PIL import Image
 
 from clipsr_export import ParityError, UpscalerPlan, export_upscaler
+from clipsr_export._commands.arguments import find_samples
 from clipsr_export._graphs.check import check_graph
 from clipsr_export._graphs.modules import UpscaleGraph
 from clipsr_export._graphs.onnx import write_onnx
-from clipsr_export._upscaler import DynamicUpscaleGraph
+from clipsr_export._upscaler import DynamicUpscaleGraph, _inputs
 from clipsr_export.cli import main
+from clipsr_training.data import read_image
 from clipsr_training.liif import LIIF, ModulatedLIIF, Upscaler, load_liif, save_liif
 from clipsr_training.liif._encoders import EDSR, RDN
 from tests.tolerances import LEVELS, RAW
@@ -173,9 +175,8 @@ def test_official_checkpoints_export_at_a_fixed_size(tmp_path, golden_dir, name)
         "box": np.array([[0, 0, side, side], [0.5, 1.25, side - 2, side - 3.5]], np.float32),
     }
     axes = {"canvas": {0: "batch", 2: "height", 3: "width"}, "box": {0: "batch"}}
-    write_onnx(
-        graph, {key: torch.from_numpy(value) for key, value in sample.items()}, "pixels", path, axes, inner=["features"]
-    )
+    example = {key: torch.from_numpy(value) for key, value in sample.items()}
+    write_onnx(graph, example, ("pixels",), path, axes, inner=["features"])
     assert "GridSample" not in {node.op_type for node in onnx.load(path).graph.node}
     assert check_graph("upscale", graph, path, [sample]) <= LEVELS
     (pixels,) = onnxruntime.InferenceSession(path).run(None, sample)
@@ -189,3 +190,17 @@ def test_the_graph_module_is_upscale(seed):
     with torch.inference_mode():
         sr = DynamicUpscaleGraph(model)(lr, torch.tensor([20, 31]))
         assert torch.equal(sr, model.upscale(lr, (20, 31)))
+
+
+def test_samples_are_all_images_and_read_as_the_service_does(tmp_path):
+    """A HEIC photo, a hidden file, and 16 bits, which Pillow alone clips to white."""
+    Image.new("RGB", (20, 30), "red").save(tmp_path / "a.heic", "HEIF")
+    Image.fromarray(np.linspace(0, 65535, 600).reshape(20, 30).astype(np.uint16)).save(tmp_path / "b.png")
+    (tmp_path / "._b.png").write_bytes(b"left by macOS")
+    samples = find_samples(tmp_path)
+    assert [path.name for path in samples] == ["a.heic", "b.png"]
+    assert find_samples(tmp_path / "absent") == ()
+    plan = UpscalerPlan(upscaler=edsr_liif().eval(), output=tmp_path / "x.onnx", samples=samples, input_type="uint8")
+    heic, deep = [inputs["lr"][0].transpose(1, 2, 0) for inputs in _inputs(plan)][-2:]
+    assert np.array_equal(heic, read_image(samples[0]))
+    assert deep.mean() == pytest.approx(127.5, abs=1)

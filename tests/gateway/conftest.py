@@ -26,6 +26,7 @@ from clipsr.v1 import (
     classifier_pb2_grpc,
     embedding_pb2_grpc,
     library_pb2_grpc,
+    restorer_pb2_grpc,
     types_pb2,
     upscaler_pb2_grpc,
 )
@@ -126,6 +127,7 @@ class FakeBackend:
     tile_calls: list[dict[str, Any]] = field(default_factory=list)
     tile_answer: Callable[[np.ndarray], np.ndarray] | None = None
     pixels: np.ndarray = field(default_factory=lambda: np.zeros((3, TILE_PX, TILE_PX), np.uint8))
+    restore_calls: list[dict[str, Any]] = field(default_factory=list)
     embed_calls: list[dict[str, Any]] = field(default_factory=list)
     embed_answer: Callable[[np.ndarray], np.ndarray] | None = None
 
@@ -173,18 +175,26 @@ class FakeBackend:
         if error:
             raise error
 
-    async def max_tiles(self, *, timeout_s: float | None) -> int:
+    async def max_tiles(self, model_name: str, *, timeout_s: float | None) -> int:
         return self.tile_limit
 
     async def upscale(
-        self, canvas: np.ndarray, box: np.ndarray, *, request_id: str, timeout_s: float | None
+        self, model_name: str, canvas: np.ndarray, box: np.ndarray, *, request_id: str, timeout_s: float | None
     ) -> np.ndarray:
-        self.tile_calls.append({"canvas": canvas, "box": box, "request_id": request_id, "timeout_s": timeout_s})
+        self.tile_calls.append(
+            {"model": model_name, "canvas": canvas, "box": box, "request_id": request_id, "timeout_s": timeout_s}
+        )
         await self.compute()
         if self.error:
             raise self.error
         pixels = np.stack([render_nearest(*pair, TILE_PX) for pair in zip(canvas, box, strict=True)])
         return self.tile_answer(pixels) if self.tile_answer else pixels
+
+    async def restore(self, lq: np.ndarray, context: np.ndarray, **options: Any) -> np.ndarray:
+        self.restore_calls.append({"lq": lq, "context": context, **options})
+        await self.compute()
+        self.raise_error(b"")
+        return 255 - lq if context.any() else lq
 
     async def compute(self) -> None:
         """Takes its time, and notes who is there and who leaves early."""
@@ -224,6 +234,7 @@ class FakeLabels:
         request_id: str,
         timeout_s: float | None,
         size_hw: tuple[int, int] | None = None,
+        encoder: str = "plain",
         wants_embedding: bool = False,
         wants_pixels: bool = False,
         wants_cut: bool = False,
@@ -232,7 +243,7 @@ class FakeLabels:
         backend.calls.append(
             {
                 **{"image": image, "fit": fit, "route": route, "request_id": request_id, "timeout_s": timeout_s},
-                "wants_cut": wants_cut,
+                **{"wants_cut": wants_cut, "encoder": encoder},
             }
         )
         if request_id.startswith("canary"):
@@ -309,6 +320,7 @@ class Running:
     stub: Any
     embedder: Any
     upscaler: Any
+    restorer: Any
     library: Any
     health: Any
 
@@ -346,6 +358,7 @@ async def start(repository: Path, backend: FakeBackend) -> AsyncIterator[Callabl
                 stub=stub,
                 embedder=embedding_pb2_grpc.EmbeddingServiceStub(channel),
                 upscaler=upscaler_pb2_grpc.UpscalerServiceStub(channel),
+                restorer=restorer_pb2_grpc.RestorerServiceStub(channel),
                 library=library_pb2_grpc.LibraryServiceStub(channel),
                 health=health_pb2_grpc.HealthStub(channel),
             )

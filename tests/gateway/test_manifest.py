@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 import json
+from typing import NoReturn
 
 import pytest
 
+from clipsr.v1 import types_pb2
 from clipsr_gateway import Limits, ManifestError, load_manifest
+from clipsr_gateway._manifest import Manifest, UpscaleModel
 
 
 def test_reads_what_export_writes(repository):
     manifest = load_manifest(repository)
-    assert manifest.native_min_side_px == 64
+    assert manifest.routes.native_min_side_px == 64
     assert manifest.label_sets == {"animals": ("cat", "dog", "bird")}
     assert manifest.template_sets["simple"] == ("a photo of a {}.",)
 
 
 def test_an_older_export_does_not_say_how_far_the_upscaler_looks(repository, document):
-    assert load_manifest(repository).receptive_field_px == 5
+    clean = types_pb2.UPSCALE_RECIPE_CLEAN
+    assert load_manifest(repository).upscale_models == {clean: UpscaleModel(name="upscale", receptive_field_px=5)}
     del document["upscaler"]["receptive_field_px"]
     (repository / "manifest.json").write_text(json.dumps(document))
-    assert load_manifest(repository).receptive_field_px is None
+    assert load_manifest(repository).upscale_models[clean].receptive_field_px is None
+
+
+def test_a_recipe_of_the_future_is_not_published(repository, document):
+    entry = {"model": "upscale_x", "architecture": "x", "scale_max": 4.0, "receptive_field_px": 7}
+    document["upscale_recipes"] = {"robust": entry, "vivid": entry}
+    (repository / "manifest.json").write_text(json.dumps(document))
+    manifest = load_manifest(repository)
+    robust = types_pb2.UPSCALE_RECIPE_ROBUST
+    assert manifest.upscale_models == {robust: UpscaleModel(name="upscale_x", receptive_field_px=7)}
+    assert manifest.info.upscale_recipes == [robust]
+    del entry["model"]
+    (repository / "manifest.json").write_text(json.dumps(document))
+    with pytest.raises(ManifestError, match=r"upscale_recipes\.robust\.model"):
+        load_manifest(repository)
 
 
 def test_unknown_fields_are_ignored(repository, document):
@@ -109,13 +127,21 @@ def test_the_limits_of_sets_are_those_of_requests(repository):
     assert load_manifest(repository, limits=Limits(max_labels=3, max_templates=80)).label_sets
 
 
+def _no_pixels() -> NoReturn:
+    raise AssertionError("nothing asks for pixels here")
+
+
 def test_small_images_take_the_route_that_was_measured(repository, document):
     def rule(max_side_px: int, route: str, *, is_lossy: bool) -> dict[str, object]:
         measured = {"upscaled_agreement": 0.5, "native_agreement": 0.25, "n_images": 500}
         return {"max_side_px": max_side_px, "is_lossy": is_lossy, "route": route, **measured}
 
-    assert not load_manifest(repository).takes_native_route(63, is_lossy=True)
-    assert load_manifest(repository).takes_native_route(64, is_lossy=False)
+    def takes_native_route(manifest: Manifest, side: int, *, is_lossy: bool) -> bool:
+        content = b"\xff\xd8" if is_lossy else b"\x89PNG"
+        return manifest.routes.choose(content, (side, 2 * side), _no_pixels) == "native"
+
+    assert not takes_native_route(load_manifest(repository), 63, is_lossy=True)
+    assert takes_native_route(load_manifest(repository), 64, is_lossy=False)
     document["route_rules"] = [
         rule(48, "native", is_lossy=True),
         rule(24, "upscaled", is_lossy=True),
@@ -125,7 +151,7 @@ def test_small_images_take_the_route_that_was_measured(repository, document):
     (repository / "manifest.json").write_text(json.dumps(document))
     manifest = load_manifest(repository)
     native = {
-        (side, is_lossy): manifest.takes_native_route(side, is_lossy=is_lossy)
+        (side, is_lossy): takes_native_route(manifest, side, is_lossy=is_lossy)
         for side in (8, 24, 25, 48, 49)
         for is_lossy in (False, True)
     }

@@ -62,6 +62,7 @@ def requests_of(image: str) -> dict[str, list[dict[str, Any]]]:
         ],
         "clipsr.v1.LibraryService.DeleteImages": [{"library": LIBRARY, "hashes": {"sha256": [sha256]}}],
         "clipsr.v1.LibraryService.DropLibrary": [{"library": LIBRARY}],
+        "clipsr.v1.RestorerService.Restore": [{"image": picture, "remove": ["haze"]}],
         "clipsr.v1.UpscalerService.Upscale": [{"image": picture, "scale": 2}],
         "grpc.health.v1.Health.Check": [{"service": "clipsr.v1.EmbeddingService"}],
         "grpc.health.v1.Health.Watch": [{"service": "clipsr.v1.UpscalerService"}],
@@ -94,6 +95,10 @@ def test_every_call_can_be_made_from_reflection_alone(channel, services, repo_ro
     requests = requests_of(image)
     methods = {method.full_name: method for service in services for method in service.methods}
     assert methods.keys() == requests.keys()
+    restore = "clipsr.v1.RestorerService.Restore"
+    with pytest.raises(grpc.RpcError) as caught:  # the bundled models hold no restorer
+        call(channel, methods[restore], requests.pop(restore))
+    assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
     answers = {name: call(channel, methods[name], bodies) for name, bodies in requests.items()}
     service = "clipsr.v1.ClassifierService"
     assert answers[f"{service}.Classify"]["results"][0]["classification"]["predictions"][0]["label"] == "cat"

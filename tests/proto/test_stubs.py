@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from google.protobuf import descriptor_pb2
 
-from clipsr.v1 import classifier_pb2, embedding_pb2, library_pb2, types_pb2, upscaler_pb2
+from clipsr.v1 import classifier_pb2, embedding_pb2, library_pb2, restorer_pb2, types_pb2, upscaler_pb2
 
 REPO_ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = REPO_ROOT / "client" / "src" / "clipsr" / "v1"
-SERVICES = ("classifier", "embedding", "library", "upscaler")
+SERVICES = ("classifier", "embedding", "library", "restorer", "upscaler")
 STUBS = {f"{name}_{kind}" for name in SERVICES for kind in ("pb2.py", "pb2.pyi", "pb2_grpc.py")}
 STUBS |= {"types_pb2.py", "types_pb2.pyi"}
-MODULES = (classifier_pb2, embedding_pb2, library_pb2, types_pb2, upscaler_pb2)
+MODULES = (classifier_pb2, embedding_pb2, library_pb2, restorer_pb2, types_pb2, upscaler_pb2)
 
 # Installs a compiler, which a busy machine makes slow.
 pytestmark = pytest.mark.timeout(900)

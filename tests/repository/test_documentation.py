@@ -13,7 +13,7 @@ import pytest
 from google.protobuf.descriptor import Descriptor
 from scripts.documentation import python_reference, repository_files, wire_contract
 
-from clipsr.v1 import classifier_pb2, embedding_pb2, library_pb2, types_pb2, upscaler_pb2
+from clipsr.v1 import classifier_pb2, embedding_pb2, library_pb2, restorer_pb2, types_pb2, upscaler_pb2
 
 REPO_ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
@@ -26,6 +26,7 @@ MODULES = {
     "classifier": classifier_pb2,
     "embedding": embedding_pb2,
     "library": library_pb2,
+    "restorer": restorer_pb2,
     "types": types_pb2,
     "upscaler": upscaler_pb2,
 }

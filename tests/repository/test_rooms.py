@@ -27,6 +27,7 @@ FORBIDDEN = [
     ("clipsr", "numpy"),
     ("clipsr", "tritonclient"),
     ("clipsr", "gradio"),
+    ("clipsr", "clipsr_serving"),
     ("clipsr_gateway", "torch"),
     ("clipsr_gateway", "lancedb"),
     ("clipsr_gateway", "clipsr_serving"),
@@ -35,7 +36,9 @@ FORBIDDEN = [
     ("clipsr_training", "clipsr_export"),
     ("clipsr_training", "clipsr"),
     ("clipsr_training", "onnxruntime"),
+    ("clipsr_training", "clipsr_serving"),
     ("clipsr_export", "clipsr_gateway"),
+    ("clipsr_export", "clipsr_serving"),
 ]
 
 
@@ -152,11 +155,24 @@ def test_training_reaches_each_other_back_end_through_one_module() -> None:
     source = REPO_ROOT / "training" / "src" / "clipsr_training"
     assert importers(source, "clipsr") == ["evaluation/_backends/grpc.py"]
     assert importers(source, "onnxruntime") == ["evaluation/_backends/onnx.py"]
+    assert importers(source, "clipsr_serving") == ["evaluation/_backends/onnx.py"]
 
 
 # The models and their checkpoints, through the packages' public names; not the training around them.
-# Data and evaluation: quantization calibrates on images, and says what they are embedded as.
-PUBLIC_FOR_EXPORT = {"adapt", "clip", "data", "evaluation", "liif", "prompts"}
+# Data and evaluation: quantization calibrates on images, and says what they are embedded as. Ctrl-C and SIGTERM end
+# the commands of both rooms alike.
+PUBLIC_FOR_EXPORT = {
+    "adapt",
+    "clip",
+    "controller",
+    "data",
+    "degradation",
+    "evaluation",
+    "interrupts",
+    "liif",
+    "prompts",
+    "restoration",
+}
 
 
 def not_for_export(modules: set[str]) -> list[str]:

@@ -207,7 +207,7 @@ def sizes() -> SimpleNamespace:
 class FakeTritonError(Exception):
     """Message and code."""
 
-    INVALID_ARG, UNAVAILABLE, INTERNAL = "INVALID_ARG", "UNAVAILABLE", "INTERNAL"
+    INVALID_ARG, UNAVAILABLE, INTERNAL, CANCELLED = "INVALID_ARG", "UNAVAILABLE", "INTERNAL", "CANCELLED"
 
     def __init__(self, message: str, code: str = "INTERNAL") -> None:
         super().__init__(message)
@@ -259,7 +259,7 @@ class FakeMetricFamily:
 
 @pytest.fixture
 def triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
-    """Stand-in for `triton_python_backend_utils`; `encode` answers for text_encoder, `totals` holds metrics."""
+    """Stand-in for `triton_python_backend_utils`; `encode` and `denoise` answer for models, `totals` holds metrics."""
     module = types.ModuleType("triton_python_backend_utils")
     family = type("MetricFamily", (FakeMetricFamily,), {"totals": {}})
 
@@ -267,16 +267,20 @@ def triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
         def __init__(
             self, *, model_name: str, requested_output_names: list[str], inputs: list, preferred_memory: object
         ):
-            assert (model_name, requested_output_names) == ("text_encoder", ["text_embedding"])
-            self._inputs = inputs
+            function = {("text_encoder", "text_embedding"): encode, ("denoise", "clean"): module.denoise}
+            (self._output,) = requested_output_names
+            self._run = function[model_name, self._output]
+            self._inputs = {tensor.name: tensor.as_numpy() for tensor in inputs}
 
         def exec(self) -> FakeResponse:
-            tokens = self._inputs[0].as_numpy()
-            module.batches.append(len(tokens))
             try:
-                return FakeResponse([FakeTensor("text_embedding", module.encode(tokens))])
+                return FakeResponse([FakeTensor(self._output, self._run(**self._inputs))])
             except RuntimeError as error:
                 return FakeResponse(error=FakeTritonError(str(error)))
+
+    def encode(tokens: np.ndarray) -> np.ndarray:
+        module.batches.append(len(tokens))
+        return module.encode(tokens)
 
     def get(owner: dict | FakeResponse, name: str) -> FakeTensor:
         return FakeTensor(name, (owner.outputs if isinstance(owner, FakeResponse) else owner)[name])
@@ -295,6 +299,7 @@ def triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
         totals=family.totals,
         batches=[],
         encode=lambda tokens: np.zeros((len(tokens), D), np.float32),
+        denoise=lambda state, lq, time, content, degradation: lq,
     )
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", module)
     for name in [

@@ -116,9 +116,10 @@ def test_the_public_names():
         "LaunchError",
         "Limits",
         "Manifest",
+        "ModelCallError",
         "ModelLoadError",
+        "ModelOutputError",
         "ServingError",
-        "TextEncoderError",
         "read_manifest",
     ]
     assert all(hasattr(clipsr_serving, name) for name in clipsr_serving.__all__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,16 @@ import pytest
 from datasets import ClassLabel, Dataset, Features
 from datasets import Image as ImageColumn
 from PIL import Image
+
+from tests.forks import Forks, forking
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory) -> Iterator[Forks]:
+    """Runs scripts with the commands of this room imported."""
+    folder = tmp_path_factory.mktemp("forks")
+    with forking(folder, "clipsr_training._cli.train", "clipsr_training._cli.evaluate") as started:
+        yield started
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """A training run of a tiny CLIP on several processes of the CPU; run by `test_several_devices.py`.
 
-    python devices_run.py N_DEVICES BATCH_SIZE FOLDER
+    python devices_run.py N_DEVICES BATCH_SIZE FOLDER [N_MACHINES]
 
 Writes `step-I.pt` for the first steps: the loss and, in the first, all gradients, as averaged over the devices.
 """
@@ -79,11 +79,11 @@ def training(*, batch_size: int, options: FitOptions) -> RecordedTraining:
     return module
 
 
-def main(n_devices: str, batch_size: int, folder: Path) -> None:
+def main(n_devices: str, batch_size: int, folder: Path, n_machines: int = 1) -> None:
     """Train for one epoch."""
-    options = FitOptions(output=folder, seed=1, precision="32-true", devices=n_devices)
+    options = FitOptions(output=folder, seed=1, precision="32-true", devices=n_devices, nodes=n_machines)
     fit(training(batch_size=batch_size, options=options), options, settings={}, max_epochs=1)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), *map(int, sys.argv[4:]))

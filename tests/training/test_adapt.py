@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -145,26 +146,33 @@ def test_rounding_is_that_of_the_service_and_passes_gradients():
     assert torch.allclose(sr.grad, torch.tensor([0.1, 1.0, 1.0, 0.1]))
 
 
+# Its first step is then lost.
+_KILLED_IN_THE_SECOND_SEGMENT = """
+import os, signal, sys
+from clipsr_training._cli.train import main
+from clipsr_training.adapt import _module
+
+step = _module.AdaptModule.training_step
+
+def killed(self, batch, batch_idx):
+    if self.global_step == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, batch, batch_idx)
+
+_module.STEPS_PER_SEGMENT = 2
+_module.AdaptModule.training_step = killed
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 @pytest.mark.usefixtures("_short_segments")
 @pytest.mark.parametrize("tune", ["upscaler", "tower"])
-def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tune, command, tmp_path, monkeypatch):
+def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(forks, tune, command, tmp_path):
     options = ("--tune", tune, "--tower-lr", "1e-3")
     assert main(command(tmp_path / "whole", *options)) == 0
 
-    class Killed(BaseException):
-        pass
-
-    step = _module.AdaptModule.training_step
-
-    def dies(self: _module.AdaptModule, batch: object, batch_idx: int) -> torch.Tensor:
-        if self.global_step == 3:  # in the second segment, whose first step is then lost
-            raise Killed
-        return step(self, batch, batch_idx)  # pyright: ignore[reportArgumentType]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(_module.AdaptModule, "training_step", dies)
-        with pytest.raises(Killed):
-            main(command(tmp_path / "parts", *options))
+    ended = forks.run(_KILLED_IN_THE_SECOND_SEGMENT, *command(tmp_path / "parts", *options))
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert not (tmp_path / "parts" / "liif.safetensors").exists()
     assert main(command(tmp_path / "parts", *options, "--resume")) == 0
     names = ["liif.safetensors"] + (["clip/open_clip_model.safetensors"] if tune == "tower" else [])
@@ -303,8 +311,9 @@ def test_the_route_is_the_one_that_answers_as_the_photo_is_answered(photos, mode
         for parameter in black.parameters():
             parameter.zero_()  # nothing but cubic interpolation is left
     rules = measure_routes(load_clip(model), black, photos, ["cat", "dog", "ship"], limit=6)
-    assert [(rule.max_side_px, rule.is_lossy) for rule in rules] == [
-        (side, is_lossy) for side in (12, 24, 48, 64) for is_lossy in (False, True)
+    kinds = [(False, 3), (False, 12), (False, None), (True, None)]
+    assert [(rule.max_side_px, (rule.is_lossy, rule.max_noise)) for rule in rules] == [
+        (side, kind) for side in (12, 24, 48, 64) for kind in kinds
     ]
     assert all(rule.n_images == 6 for rule in rules)
     assert all(

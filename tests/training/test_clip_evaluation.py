@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from clipsr_training._cli.evaluate import main
-from clipsr_training.data import read_image
+from clipsr_training.data import decode, open_set, read_image
 from clipsr_training.evaluation import _cells, _zero_shot
+from clipsr_training.evaluation._low_resolution import LowResolutionPlan, Reduction
 from clipsr_training.evaluation._probe import fit_probe
 from clipsr_training.evaluation._zero_shot import ZeroShotResult, below_published_warning, published_imagenet_top1
+from clipsr_training.liif import save_liif
+from clipsr_training.liif._recipes import RECIPES
 from tests.training.made_images import class_folders
 
 
@@ -27,6 +33,16 @@ def _in_the_repository(monkeypatch, repo_root) -> None:
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
     return class_folders(tmp_path / "colours")
+
+
+@pytest.fixture
+def photos(tmp_path: Path, repo_root: Path) -> Path:
+    """The sample photos in folders of their classes, most of which the bundled model recognizes."""
+    folder = tmp_path / "photos"
+    for path in (repo_root / "samples").glob("*.png"):
+        (folder / path.stem.partition("-")[0]).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, folder / path.stem.partition("-")[0])
+    return folder
 
 
 def report_of(folder: Path) -> dict:
@@ -169,6 +185,64 @@ def test_kernels_and_qualities_are_crossed(folders, tmp_path):
     assert [(row["kernel"], row["jpeg_quality"]) for row in entry["top1"]] == crossed
 
 
+def test_the_services_route_is_measured_without_a_service(photos, tmp_path, repo_root):
+    """Of the rules, one sends noisy images by the native route; noise in lossy files is not seen."""
+    document = json.loads((repo_root / "model_repository/manifest.json").read_text("utf-8"))
+    measured = {"upscaled_agreement": 0.5, "native_agreement": 0.5, "n_images": 9}
+    rules = [
+        {"max_side_px": 64, "is_lossy": False, "max_noise": 12, "route": "upscaled", **measured},
+        {"max_side_px": 64, "is_lossy": False, "route": "native", **measured},
+        {"max_side_px": 64, "is_lossy": True, "route": "upscaled", **measured},
+    ]
+    (tmp_path / "manifest.json").write_text(json.dumps({**document, "route_rules": rules}))
+    garbling = RECIPES["fast"].build_model()
+    with torch.no_grad():
+        for parameter in garbling.parameters():
+            parameter.mul_(4)
+    save_liif(garbling, tmp_path / "liif.safetensors")
+    output = tmp_path / "report"
+    options = ["lowres", "--data", str(photos), "--output", str(output), "--sizes", "24", "--noise", "0,25"]
+    model = ["--upscaler", str(tmp_path / "liif.safetensors"), "--route-rules", str(tmp_path)]
+    assert main([*options, "--jpeg", "none,75", *model, "--renderings", "bicubic,liif,auto"]) == 0
+    lines = (output / "cells.jsonl").read_text("utf-8").splitlines()[1:]
+    cells = {(e.get("noise"), e["jpeg_quality"], e["rendering"]): e["correct"] for e in map(json.loads, lines)}
+    taken = {(None, None): "liif", ("25", None): "bicubic", (None, 75): "liif", ("25", 75): "liif"}
+    for (noise, quality), rendering in taken.items():
+        bicubic, liif, auto = (cells[noise, quality, each] for each in ("bicubic", "liif", "auto"))
+        assert bicubic != liif, "or this test can't fail"
+        assert auto == (liif if rendering == "liif" else bicubic)
+    assert "auto" in (output / "report.md").read_text("utf-8")
+
+
+def test_noise_is_added_to_reduced_images(photos, folders, tmp_path, capsys):
+    output = tmp_path / "report"
+    options = ["lowres", "--data", str(photos), "--output", str(output), "--renderings", "bicubic", "--sizes", "24"]
+    assert main([*options, "--noise", "0,120"]) == 0
+    clean, noisy = (row["value"] for row in report_of(output)["sets"][0]["top1"])
+    assert noisy < clean
+    assert "| photos | 24 | bicubic, noise 120 |" in capsys.readouterr().out
+    images = open_set(str(folders))
+    reductions = (Reduction(), Reduction(noise=8), Reduction(noise=8, jpeg_quality=90))
+    plan = LowResolutionPlan(
+        backend=SimpleNamespace(image_size_px=64),
+        sets=(images,),
+        templates=(),
+        sizes_px=(32,),
+        reductions=reductions,
+        renderings=("bicubic", "liif"),
+        batch_size=1,
+    )
+    files = [[cell.prepare(images.read(i), "x", i) for i in (0, 1)] for cell in plan.cells()[1:]]
+    assert files[2] == files[3], "renderings see the same noise"
+    added = [
+        np.asarray(decode(noisy, "x")).astype(float) - np.asarray(decode(clean, "x"))
+        for noisy, clean in zip(files[2], files[0], strict=True)
+    ]
+    assert np.std(added[0]) == pytest.approx(8, rel=0.1)
+    assert not np.array_equal(added[0], added[1])
+    assert files[4][0].startswith(b"\xff\xd8")
+
+
 def test_measured_cells_are_kept(folders, tmp_path, monkeypatch, capsys):
     output = tmp_path / "report"
     options = ["lowres", "--data", str(folders), "--output", str(output), "--renderings", "bicubic"]
@@ -251,7 +325,7 @@ def test_single_images_become_pictures(folders, tmp_path, capsys):
         ({"--labels": "a,b,a"}, "each once"),
         ({"--device": "toaster"}, "cannot use the device 'toaster'"),
         ({"--compare": "nowhere"}, "no log at nowhere"),
-        ({"--backend": "onnx", "--repository": "docs"}, "no manifest.json in docs; export a model first"),
+        ({"--backend": "onnx", "--repository": "docs"}, "docs/manifest.json is missing; run `make export`"),
         ({"--backend": "grpc", "--url": "127.0.0.1:9"}, "the service at 127.0.0.1:9 can't be asked"),
     ],
 )
@@ -276,6 +350,7 @@ def test_two_sets_of_one_name_are_refused(folders, tmp_path, capsys):
         ["lowres", "--data", "x", "--output", "y", "--kernel", "cubic"],
         ["lowres", "--data", "x", "--output", "y", "--jpeg", "101"],
         ["lowres", "--data", "x", "--output", "y", "--jpeg", "best"],
+        ["lowres", "--data", "x", "--output", "y", "--noise", "-1"],
         ["degraded", "--data", "x", "--output", "y", "--kinds", "dirty"],
         ["degraded", "--data", "x", "--output", "y", "--severities", "7"],
         ["degraded", "--data", "x", "--output", "y", "--routes", "scenic"],

@@ -156,7 +156,7 @@ def wrong_files() -> dict[str, tuple[dict[str, bytes], str]]:
         "notes.txt": ({"notes.txt": b"x"}, r"expected \.parquet, \.csv"),
         "folder": ({"folder/x.txt": b"x"}, "holds no class folders"),
         "classes": ({"classes/cat/a.png": encoded(picture(0)), "classes/dog/x.txt": b"x"}, "dog holds no images"),
-        "a.csv": ({"a.csv": b"path,label\n0.png,cat\n"}, "no column for the caption"),
+        "a.csv": ({"a.csv": b"path,size\n0.png,3\n"}, "no column for the caption"),
         "b.csv": ({"b.csv": b"picture,caption\n0.png,cat\n"}, "no column for the image"),
         "c.csv": ({"c.csv": b"path,caption\n0.png,cat\n"}, r"1 missing files, the first .*0\.png"),
         "d.csv": ({"d.csv": b"path,caption\n0.png\n"}, "line 2: 1 cells, but the header has 2"),

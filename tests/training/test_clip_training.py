@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from clipsr_training.clip._rendering import RenderedOnTheFly, Renderer, Renderin
 from clipsr_training.clip._train import learning_rate
 from clipsr_training.data import PairSource, read_pairs
 from clipsr_training.liif import load_liif
+from tests.forks import TRAIN
 from tests.training.test_clip_sources import picture
 
 SHIPPED = Path("checkpoints/clipsr-small")
@@ -264,24 +263,13 @@ def test_a_compiled_run_writes_the_same_kind_of_checkpoint(tmp_path, parquet):
     assert drift < 0.05
 
 
-def test_fine_tuning_keeps_what_is_locked_and_moves_the_rest(tmp_path, parquet):
+def test_fine_tuning_keeps_what_is_locked_and_moves_the_rest(forks, tmp_path, parquet):
     """On the fly, in a worker, by LIIF, from a trained checkpoint, gradients of two batches a step."""
     start = "checkpoints/clipsr-small"
     options = ["--model", start, "--lock-image", "--epochs", "1", "--batch-size", "4", "--accumulate", "2"]
     options += ["--on-the-fly", "--upscaler", str(LIIF_WEIGHTS), "--lr", "1e-3", "--output", str(tmp_path / "run")]
     # In a process of its own, as a user runs it: workers are forked, and this process may hold open gRPC channels.
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-m",
-        "clipsr_training._cli.train",
-        "clip",
-        "--data",
-        str(parquet),
-        *options,
-    ]
-    completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    completed = forks.run(TRAIN, "clip", "--data", parquet, *options)
     assert completed.returncode == 0, completed.stderr
     before = load_file(Path(start) / "open_clip_model.safetensors")
     after = load_file(tmp_path / "run" / "clip" / "open_clip_model.safetensors")

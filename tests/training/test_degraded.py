@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from clipsr_training._cli.evaluate import main
+from clipsr_training.clip import load_clip
+from clipsr_training.controller import ControlledClip, Controller, save_controller
 from clipsr_training.data import read_image
 from clipsr_training.degradation import DEGRADATIONS, KINDS
 from clipsr_training.evaluation import _cells, compare_paired
@@ -115,3 +118,39 @@ def test_a_sheet_shows_every_kind_and_measures_nothing(options, tmp_path, capsys
     assert height > 1000 > width > 300
     assert main([*options, "--seed", "-1"]) == 1
     assert "--seed must not be negative" in capsys.readouterr().err
+
+
+def test_a_controller_is_measured_beside_the_model_alone(options, tmp_path, capsys):
+    clip = load_clip("checkpoints/clipsr-small")
+    torch.manual_seed(0)
+    untrained = Controller(clip.model.visual, clip.image_size_px, ("noisy", "clean"))
+    random = Controller(clip.model.visual, clip.image_size_px, ())
+    with torch.no_grad():
+        untrained.prototypes.normal_()
+        for parameter in random.connections.parameters():
+            parameter.normal_()
+    few = [*options, "--kinds", "noisy", "--severities", "3", "--routes", "native"]
+    found: dict[str, list[float]] = {}
+    for name, controller in (("untrained", untrained), ("random", random)):
+        folder = save_controller(ControlledClip(clip=clip, controller=controller.eval()), tmp_path / name)
+        assert main([*few, "--controller", str(folder), "--output", str(tmp_path / f"{name}-report")]) == 0
+        report = report_of(tmp_path / f"{name}-report")
+        assert report["controlled"]["digest"] != report["model"]["digest"]
+        (entry,) = report["sets"]
+        assert [(row["kind"], row.get("encoder")) for row in entry["top1"]] == [
+            *((None, None), (None, "controller")),
+            *(("noisy", None), ("noisy", "controller")),
+        ]
+        found[name] = [row["value"] for row in entry["top1"]]
+        printed = capsys.readouterr().out
+        assert "| plain resize | plain resize, controller | controller, plain resize: difference, points |" in printed
+    # Untrained, a controller changes nothing; one of noise changes answers.
+    assert found["untrained"][0::2] == found["untrained"][1::2]
+    assert found["random"][0::2] == found["untrained"][0::2]
+    assert found["random"][1::2] != found["untrained"][1::2]
+    lines = (tmp_path / "untrained-report" / "cells.jsonl").read_text("utf-8").splitlines()[1:]
+    assert [json.loads(line).get("encoder") for line in lines] == [None, "controller"] * 2
+    assert main([*few, "--controller", str(tmp_path / "untrained"), "--backend", "onnx"]) == 1
+    assert "leave out --backend onnx" in capsys.readouterr().err
+    assert main([*few, "--controller", str(tmp_path / "nowhere")]) == 1
+    assert "no controller at" in capsys.readouterr().err

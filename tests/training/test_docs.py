@@ -35,11 +35,26 @@ def commands(page: Path) -> dict[str, str]:
 def test_every_command_is_documented():
     names = {page.name: documented(page.read_text("utf-8")) for page in CLI_OF_PAGE}
     assert names == {page.name: sorted(commands(page)) for page in CLI_OF_PAGE}
-    evaluations = ["", " degraded", " experiment", " image", " linear-probe", " lowres", " sr", " zeroshot"]
+    evaluations = [
+        "",
+        " degraded",
+        " drawings",
+        " experiment",
+        " image",
+        " linear-probe",
+        " lowres",
+        " restore",
+        " sr",
+        " zeroshot",
+    ]
     assert names["evaluation.md"] == [f"clipsr-eval{name}" for name in evaluations]
     assert names["training.md"] == [
         f"clipsr-train{name}"
-        for name in ("", " adapt", " average", " clip", " draw", " import-lite0", " liif", " text")
+        for name in (
+            *("", " adapt", " average", " clip", " controller", " draw", " edit", " import-lite0", " liif"),
+            " restorer",
+            " text",
+        )
     ]
 
 

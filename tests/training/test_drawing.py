@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,15 +11,19 @@ import torch
 from PIL import Image
 from torch import Generator
 
-from clipsr_training._cli import draw as draw_command
+from clipsr_training._cli.checkpoint import threads_for
 from clipsr_training._cli.train import main
 from clipsr_training.clip import load_clip
-from clipsr_training.drawing._draw import DrawOptions, draw, embed_pictures, embed_texts
+from clipsr_training.clip._embeddings import embed_pictures, embed_texts
+from clipsr_training.drawing._draw import DrawOptions, draw
+from clipsr_training.drawing._output import render, to_address, to_png
 from clipsr_training.drawing._strokes import Strokes
 from clipsr_training.drawing._views import draw_views
 from tests.browser import chromium
+from tests.conftest import REPO_ROOT
 
 TRUCK = "a photo of a truck."
+MODEL = ["--model", str(REPO_ROOT / "checkpoints/clipsr-small")]
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +91,7 @@ def test_a_drawing_comes_to_look_like_its_text_to_the_model(clip):
 
 def test_what_it_must_not_be_counts(clip):
     free, bound = (
-        list(
-            draw(clip, DrawOptions(text=TRUCK, not_texts=others, negative_weight=2, n_strokes=8, n_steps=15, n_views=2))
-        )
+        list(draw(clip, DrawOptions(text=TRUCK, not_texts=others, not_weight=2, n_strokes=8, n_steps=15, n_views=2)))
         for others in ((), ("a photo of a automobile.",))
     )
     other = embed_texts(clip, ["a photo of a automobile."])
@@ -113,7 +113,8 @@ def test_the_command_writes_drawing_picture_strip_and_cosines(clip, repo_root, t
     report = json.loads(output.with_suffix(".json").read_text())
     assert report["text"] == TRUCK
     assert {"cat", "truck", "bottle"} < set(report["cosines"])
-    assert report["cosines"][TRUCK] == pytest.approx(report["cosines"]["truck"], abs=1e-4)
+    assert report["cosine"] == pytest.approx(report["cosines"]["truck"], abs=1e-4)
+    assert (report["n_strokes"], report["n_steps"], report["seed"]) == (6, 12, 0)
     with Image.open(output.with_name("truck-progress.png")) as strip:
         assert strip.size == (2 * 128, 128)
     assert main([*command, "--output", str(tmp_path / "again.svg")]) == 0
@@ -122,24 +123,62 @@ def test_the_command_writes_drawing_picture_strip_and_cosines(clip, repo_root, t
     assert (tmp_path / "other.svg").read_bytes() != output.read_bytes()
 
 
+def test_a_text_that_is_a_label_hides_no_cosine(repo_root, tmp_path):
+    output = tmp_path / "cat.svg"
+    model = str(repo_root / "checkpoints/clipsr-small")
+    command = ["draw", "cat", "--model", model, "--strokes", "3", "--steps", "1", "--views", "1"]
+    assert main([*command, "--output", str(output)]) == 0
+    report = json.loads(output.with_suffix(".json").read_text())
+    assert report["cosine"] != report["cosines"]["cat"], "one of the word, one of the word in the template"
+
+
+def test_it_can_be_drawn_onto_a_picture(repo_root, tmp_path):
+    photo = tmp_path / "photo.png"
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[:, 10:50, 2] = 255  # its central square is blue
+    Image.fromarray(pixels).save(photo)
+    output = tmp_path / "drawn.svg"
+    model = str(repo_root / "checkpoints/clipsr-small")
+    command = ["draw", "cat", "--model", model, "--start", str(photo), "--strokes", "1", "--steps", "1", "--views", "1"]
+    assert main([*command, "--output", str(output)]) == 0
+    with Image.open(output.with_suffix(".png")) as drawn:
+        assert sum(drawn.getpixel(corner) == (0, 0, 255) for corner in ((0, 0), (0, 511), (511, 0), (511, 511))) >= 3
+    assert "data:image/png;base64," in output.read_text()
+
+
+def test_a_small_tower_takes_one_thread_unless_told_otherwise(clip, monkeypatch):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        with threads_for(clip):
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")
+        with threads_for(clip):
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_browser_shows_the_same_picture(tmp_path):
     generator = Generator().manual_seed(5)
     strokes = Strokes.scattered(24, generator)
     strokes = strokes.map({"widths": torch.rand(24, generator=generator) * 0.1 + 1 / 224})
     photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)).resize((512, 512))
     for start in (None, photo):
-        background = None if start is None else draw_command._to_address(start)
+        background = None if start is None else to_address(start)
         (tmp_path / "drawing.svg").write_text(strokes.to_svg(512, background))
         with chromium() as browser:
             page = browser.new_page(viewport={"width": 512, "height": 512})
             page.goto((tmp_path / "drawing.svg").as_uri())
             shown = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB"), np.float64)
-        own = np.asarray(Image.open(io.BytesIO(draw_command._to_png(draw_command._render(strokes, 512, start)))))
+        own = np.asarray(Image.open(io.BytesIO(to_png(render(strokes, 512, start)))))
         psnr = 10 * np.log10(255**2 / np.mean((shown - own) ** 2))
         assert psnr > 30
 
 
-def test_an_interrupted_drawing_keeps_the_best_so_far(repo_root, tmp_path):
+def test_an_interrupted_drawing_keeps_the_best_so_far(forks, repo_root, tmp_path):
     """In a process of its own: a signal that came late would end the tests' process."""
     script = f"""
 import os, signal
@@ -154,7 +193,7 @@ draw.draw = interrupted
 raise SystemExit(train.main(["draw", "a truck", "--strokes", "4", "--steps", "40",
     "--model", {str(repo_root / "checkpoints/clipsr-small")!r}, "--output", {str(tmp_path / "x.svg")!r}]))
 """
-    ended = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    ended = forks.run(script)
     assert ended.returncode == 130
     assert ended.stderr.endswith(f"stopped; {tmp_path / 'x.svg'} is the best drawing so far, of step 10\n")
     assert (tmp_path / "x.svg").read_text().count("<path") == 4
@@ -166,13 +205,31 @@ raise SystemExit(train.main(["draw", "a truck", "--strokes", "4", "--steps", "40
         (["", "--output", "x.svg"], "there is no text to draw"),
         (["cat", "--output", "x.png"], "--output is x.png; name a file that ends in .svg"),
         (["cat", "--start", "nowhere.png"], "no image at nowhere.png"),
-        (["cat", "--model", "nowhere"], "nowhere"),
+        (["cat", "--start", "text.png"], "text.png can't be read as an image"),
+        (["cat", "--not", "dog", " "], "is empty"),
+        (["cat", "--model", "nowhere"], "there is no folder nowhere; for a model that OpenCLIP knows by name"),
+        (["cat", "--model", "folder"], "no open_clip_config.json in folder"),
+        (["cat", "--output", "text.png/x.svg", *MODEL], "cannot write into text.png"),
+        (["cat", "--output", "folder.svg"], "folder.svg, which is a folder"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.png").write_text("no image")
+    folders = [tmp_path / "folder", tmp_path / "folder.svg"]
+    for folder in folders:
+        folder.mkdir()
     assert main(["draw", *arguments]) == 1
     error = capsys.readouterr().err
     assert message in error
     assert len(error.splitlines()) == 1
-    assert list(tmp_path.iterdir()) == []
+    assert sorted(tmp_path.rglob("*")) == [*folders, tmp_path / "text.png"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--strokes", "0"], ["--steps", "-1"], ["--not-weight", "nan"], ["--seed", "-1"], ["--views", "x"]]
+)
+def test_numbers_out_of_bounds_are_refused(arguments, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["draw", "cat", *arguments])
+    assert f"argument {arguments[0]}" in capsys.readouterr().err

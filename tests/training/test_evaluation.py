@@ -22,7 +22,7 @@ from clipsr_training.data import read_image
 from clipsr_training.liif import LIIF, ModulatedLIIF, save_liif
 from clipsr_training.liif._data import read_images
 from clipsr_training.liif._encoders import EDSR
-from clipsr_training.liif._evaluate import list_images, make_sample, resize
+from clipsr_training.liif._evaluate import Input, list_images, make_sample, resize
 from clipsr_training.liif._metrics import Convention, psnr, ssim
 from clipsr_training.liif._report import Comparison, SrReport, draw_comparison
 from clipsr_training.liif._strips import upscale_in_strips
@@ -162,6 +162,29 @@ def test_the_picture_shows_the_asked_image_at_the_asked_scale(checkpoint, image_
     assert np.array_equal(truth[::factor, ::factor], hr)
 
 
+def test_inputs_may_be_damaged(checkpoint, image_folder, tmp_path, capsys):
+    arguments = ["sr", "--checkpoint", str(checkpoint), "--data", str(image_folder), "--scales", "2"]
+    psnr: dict[str, float] = {}
+    for name, options in {
+        "clean": [],
+        "jpeg": ["--jpeg", "20"],
+        "aliased": ["--kernel", "nearest"],
+        "noisy": ["--noise", "16"],
+    }.items():
+        output = tmp_path / name
+        assert main([*arguments, *options, "--output", str(output)]) == 0
+        report = json.loads((output / "report.json").read_text("utf-8"))
+        psnr[name] = report["sets"][0]["scales"][0]["methods"]["bicubic"]["psnr_db"]
+    assert report["inputs"] == {"kernel": "bicubic", "noise": 16, "jpeg_quality": None}
+    assert max(psnr, key=lambda name: psnr[name]) == "clean"
+    assert len(set(psnr.values())) == 4
+    noisy, aliased = ((tmp_path / name / "report.md").read_text("utf-8") for name in ("noisy", "aliased"))
+    assert "inputs reduced by bicubic, noise of standard deviation 16;" in noisy
+    assert "inputs reduced by nearest;" in aliased
+    hr = read_images([image_folder])[0]
+    assert np.array_equal(Input().make(hr, (60, 75)), resize(hr, (60, 75)))
+
+
 def test_a_large_image_is_shown_by_its_middle(checkpoint):
     from clipsr_training.liif import load_liif
 
@@ -241,5 +264,5 @@ def test_an_infinite_psnr_is_null_in_json(checkpoint, tmp_path):
 
 
 def test_the_report_has_a_page_without_a_picture():
-    report = SrReport(checkpoint="x.pth", convention=Convention(), sets=())
+    report = SrReport(checkpoint="x.pth", convention=Convention(), made=Input(), sets=())
     assert "comparison.png" not in report.markdown(None)

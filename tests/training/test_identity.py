@@ -14,6 +14,7 @@ from clipsr_training._files import write_array
 from clipsr_training._identity import first_difference
 from clipsr_training.clip import load_clip
 from clipsr_training.data import open_set, read_pairs
+from clipsr_training.data._route_table import RouteTable
 from clipsr_training.evaluation._backends.torch import TorchBackend
 from clipsr_training.evaluation._probe import embed_cached
 from tests.training.made_images import class_folders, png
@@ -88,7 +89,9 @@ def test_equal_weights_behind_another_resize_are_another_model():
     preprocess = {**checkpoint.config["preprocess_cfg"], "resize_mode": "squash"}
     squash = replace(checkpoint, config={**checkpoint.config, "preprocess_cfg": preprocess})
     assert TorchBackend(squash, None, name="x").describe()["digest"] != digest
-    assert TorchBackend(checkpoint, None, name="x", native_min_side_px=9).describe()["digest"] != digest
+    assert (
+        TorchBackend(checkpoint, None, name="x", routes=RouteTable(native_min_side_px=9)).describe()["digest"] != digest
+    )
     assert TorchBackend(checkpoint, None, name="y").describe()["digest"] == digest
 
 

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from clipsr_gateway._images.decode import Picture
+from clipsr_gateway._images.encode import OUTPUT_FORMATS
+from clipsr_gateway._images.encode import encode as served_encode
 from clipsr_serving.errors import InputError
 from clipsr_serving.images import read_image as served_image
 from clipsr_training._cli.evaluate import main
-from clipsr_training.data import check_images, decode, open_set, read_image, read_pairs
+from clipsr_training.data import check_ending, check_images, decode, encode, open_set, read_image, read_pairs
 from clipsr_training.data._images import find_objection, read_size
+from clipsr_training.data._route_table import is_lossy
 from clipsr_training.liif import ModulatedLIIF, save_liif
 from clipsr_training.liif._data import read_images
 from clipsr_training.liif._encoders import EDSR
@@ -102,6 +109,34 @@ def test_what_the_service_refuses_is_refused(name):
     assert find_objection(content)
 
 
+def test_heic_that_cannot_be_read_here_is_named_and_not_left_out(tmp_path):
+    """Without the extra `heif`."""
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0heicmif1" + bytes(200))
+    code = (
+        "import sys; sys.modules['pillow_heif'] = None\n"
+        "from clipsr_training.data import check_images, open_set\n"
+        "check_images(open_set(sys.argv[1]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False)
+    assert re.search(r"1 of 1 images .*: cat/a\.heic \(This is a HEIC image \(one of JPEG, PNG, .*\)\)", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "expected"),
+    [
+        ("JPEG", {}, True),
+        ("AVIF", {}, True),
+        ("HEIF", {}, True),
+        ("WEBP", {}, True),
+        ("WEBP", {"lossless": True}, False),
+        ("PNG", {}, False),
+    ],
+)
+def test_lossy_files_are_told_from_others(kind, options, expected):
+    assert is_lossy(file(rgb(), kind, **options)) is expected
+
+
 def test_a_bright_16_bit_image_is_not_clipped():
     assert np.asarray(decode(readable()["16 bit PNG"], "x"))[..., 0].ravel()[[0, 31, 62]].tolist() == [0, 127, 255]
 
@@ -161,3 +196,21 @@ def test_what_macos_leaves_beside_files_is_no_image(tmp_path):
     assert (images.classnames, images.names) == (("cat",), ["cat/a.png"])
     assert len(read_images([folder])) == 1
     assert [path.name for path in list_images(folder / "cat")] == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("x.png", 1), ("x.jpg", 2), ("x.JPEG", 2), ("x.webp", 3), ("x.tiff", 4), ("x.tif", 4), ("x.bmp", 5)],
+)
+def test_files_are_written_as_the_service_writes_them(name, number):
+    path = Path(name)
+    check_ending(path)
+    pixels = np.asarray(rgb(size=(40, 30)))
+    picture = Picture(color=pixels.transpose(2, 0, 1), alpha=None, icc_profile=None)
+    assert encode(Image.fromarray(pixels), path) == served_encode(picture, OUTPUT_FORMATS[number])
+
+
+@pytest.mark.parametrize("name", ["x.gif", "x", "x.svg"])
+def test_other_endings_are_refused(name):
+    with pytest.raises(ValueError, match=r"must end in \.png, \.jpg, \.webp, \.tiff, \.bmp, \.jpeg, \.tif"):
+        check_ending(Path(name))

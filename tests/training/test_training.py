@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -17,10 +19,12 @@ from clipsr_training._cli.train import main as train_main
 from clipsr_training._torchvision_ops import define_missing_schemas
 from clipsr_training.clip import multi_positive_contrastive_loss
 from clipsr_training.clip._data import augment, render
+from clipsr_training.liif import ModulatedLIIF, describe_upscaler, load_liif, save_liif
 from clipsr_training.liif._data import PatchDataset, read_images
-from clipsr_training.liif._evaluate import resize
+from clipsr_training.liif._encoders import EDSR
+from clipsr_training.liif._evaluate import resize, upscale_uint8
 from clipsr_training.liif._recipes import RECIPES, LiifRecipe
-from clipsr_training.liif._train import sample_picture
+from clipsr_training.liif._train import run_settings, sample_picture
 
 
 def test_torchvision_imports_beside_a_cpu_only_torch():
@@ -84,7 +88,11 @@ def test_recipes_refuse_nonsense():
         LiifRecipe(architecture="fast", steps=0)
     with pytest.raises(ValueError, match="sample_q"):
         LiifRecipe(architecture="fast", patch_size=10, sample_q=101)
-    assert {name: recipe.architecture for name, recipe in RECIPES.items()} == {name: name for name in RECIPES}
+    with pytest.raises(ValueError, match="max_noise"):
+        LiifRecipe(architecture="fast", max_noise=0.5)
+    assert {name: recipe.architecture for name, recipe in RECIPES.items()} == {
+        name: "fast" if name == "robust" else name for name in RECIPES
+    }
 
 
 def test_loss_equals_clip_where_every_text_has_one_image():
@@ -142,13 +150,6 @@ def test_render_without_upscaler_is_antialiased_bicubic():
     assert pixels.dtype == np.uint8
 
 
-def run_training(*arguments: object) -> None:
-    """Run the command in a process of its own, as a user does."""
-    command = [sys.executable, "-W", "ignore", "-m", "clipsr_training._cli.train", *map(str, arguments)]
-    completed = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert completed.returncode == 0, completed.stderr
-
-
 def test_a_resumed_liif_run_ends_with_the_same_weights(tmp_path, image_folder, monkeypatch):
     """Two segments in one go, and one segment, a stop, and a resume."""
     from clipsr_training import _fit
@@ -170,6 +171,62 @@ def test_a_resumed_liif_run_ends_with_the_same_weights(tmp_path, image_folder, m
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert logged_pictures(tmp_path / "parts" / "logs") == {"samples/input_bicubic_model_truth": [3, 6]}
+
+
+def noisy_error(upscaler: Path | None, folder: Path) -> float:
+    """Mean absolute error in levels on noisy inputs at their own size; None leaves them, as interpolation does."""
+    model, noise = None if upscaler is None else load_liif(upscaler), np.random.default_rng(0)
+    errors = []
+    for image in read_images([folder]):
+        sr = lr = (image + noise.normal(0, 20, image.shape)).clip(0, 255).round().astype(np.uint8)
+        if model is not None:
+            sr = upscale_uint8(model, lr, image.shape[:2])
+        errors.append(np.abs(sr.astype(float) - image).mean())
+    return float(np.mean(errors))
+
+
+def test_a_short_robust_training_removes_noise(tmp_path, image_folder, monkeypatch, repo_root):
+    """The weights that ship sharpen noise; 200 steps on small patches later they remove some."""
+    quick = replace(RECIPES["robust"], steps=200, batch_size=4, patch_size=24, sample_q=256, scale_max=2.0, lr=2e-3)
+    monkeypatch.setitem(RECIPES, "robust", quick)
+    start, output = repo_root / "checkpoints/liif-fast/liif.safetensors", tmp_path / "run"
+    arguments = ["liif", "--recipe", "robust", "--upscaler", str(start), "--data", str(image_folder)]
+    assert train_main([*arguments, "--output", str(output), "--workers", "0", "--precision", "32-true"]) == 0
+    interpolated = noisy_error(None, image_folder)
+    assert noisy_error(start, image_folder) > 1.05 * interpolated
+    assert noisy_error(output / "liif.safetensors", image_folder) < 0.95 * interpolated
+
+
+def test_the_model_of_the_starting_weights_is_trained(tmp_path, image_folder):
+    start, output = ModulatedLIIF(EDSR(n_resblocks=1, n_feats=8), latent_dim=16), tmp_path / "run"
+    save_liif(start, tmp_path / "start.safetensors")
+    arguments = ["liif", "--upscaler", str(tmp_path / "start.safetensors"), "--data", str(image_folder)]
+    arguments += ["--output", str(output), "--steps", "1", "--batch-size", "1", "--workers", "0"]
+    assert train_main([*arguments, "--precision", "32-true"]) == 0
+    trained = load_liif(output / "liif.safetensors")
+    assert describe_upscaler(trained) == describe_upscaler(start), "and not the recipe's"
+    moved = [float((a - b).detach().abs().max()) for a, b in zip(trained.parameters(), start.parameters(), strict=True)]
+    assert 0 < max(moved) < 0.01, "one step from where it started"
+
+
+def test_robust_patches_are_damaged_and_clean_ones_as_before(image_folder):
+    images = read_images([image_folder])
+    options = {"n_samples": 40, "patch_size": 24, "sample_q": 100, "scale_max": 3.0, "seed": 5}
+    clean, damaged = PatchDataset(images, **options), PatchDataset(images, **options, max_noise=20.0)
+    differences = [(a.lr.float() - b.lr.float()).abs().mean() for a, b in ((clean[i], damaged[i]) for i in range(40))]
+    untouched = sum(float(d) == 0 for d in differences)
+    assert 0.1 < untouched / 40 < 0.5, "a quarter is reduced cleanly"
+    assert max(differences) > 5
+    again = PatchDataset(images, **options, max_noise=20.0)
+    assert all(torch.equal(damaged[i].lr, again[i].lr) for i in range(5))
+
+
+def test_other_starting_weights_are_another_run(image_folder):
+    images, recipe = read_images([image_folder]), RECIPES["robust"]
+    one, two = (ModulatedLIIF(EDSR(n_resblocks=1, n_feats=8), latent_dim=16) for _ in range(2))
+    settings = [run_settings(recipe, images, start) for start in (None, one, two)]
+    assert len({str(each["upscaler"]) for each in settings}) == 3
+    assert settings[1] == run_settings(recipe, images, one)
 
 
 def test_a_run_killed_while_saving_keeps_the_checkpoint_before(tmp_path, monkeypatch):
@@ -218,6 +275,13 @@ def _stopped_after_one_segment(recipe, folder, output, options):
     module = _train.LiifTrainingModule(recipe, images, seed=fit_options.seed, n_workers=0)
     _fit.fit(module, fit_options, settings=_train.run_settings(recipe, images), max_epochs=1)
     return module
+
+
+def test_an_image_smaller_than_a_patch_is_named(tmp_path, image_folder, capsys):
+    Image.new("RGB", (90, 47)).save(image_folder / "low.png")
+    assert train_main(["liif", "--data", str(image_folder), "--output", str(tmp_path / "run")]) == 1
+    expected = f"clipsr-train: {image_folder / 'low.png'} has a side of 47 px; patches need at least 48 px\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_a_run_is_not_overwritten_and_nothing_is_not_resumed(tmp_path, image_folder, capsys):

@@ -31,6 +31,7 @@ from clipsr._library_types import (
     StoredImage,
     UpdateResult,
 )
+from clipsr._picture_types import RestoredImage, UpscaledImage, UpscaleFormat
 from clipsr._sync.client import Client
 from clipsr._sync.library import Library
 from clipsr._types import (
@@ -39,6 +40,8 @@ from clipsr._types import (
     CallerLimits,
     Classification,
     ClassifyOptions,
+    Degradation,
+    Encoder,
     FailedImage,
     Fit,
     ImageEmbedding,
@@ -47,12 +50,12 @@ from clipsr._types import (
     Limits,
     ModelInfo,
     Prediction,
+    RestorerInfo,
     Route,
     RouteRule,
     RouteTaken,
     TextEmbedding,
-    UpscaledImage,
-    UpscaleFormat,
+    UpscaleRecipe,
 )
 
 __all__ = [
@@ -70,6 +73,8 @@ __all__ = [
     "ClientClosedError",
     "ClipsrError",
     "DeadlineError",
+    "Degradation",
+    "Encoder",
     "FailedImage",
     "Fit",
     "ImageChanges",
@@ -90,6 +95,8 @@ __all__ = [
     "PresentImage",
     "RateLimitedError",
     "ReembedProgress",
+    "RestoredImage",
+    "RestorerInfo",
     "Route",
     "RouteRule",
     "RouteTaken",
@@ -101,5 +108,6 @@ __all__ = [
     "TextEmbedding",
     "UpdateResult",
     "UpscaleFormat",
+    "UpscaleRecipe",
     "UpscaledImage",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from clipsr._types import UpscaleFormat
+from clipsr._picture_types import UpscaleFormat
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from clipsr import _pixels
+from clipsr._codecs.arguments import show
 from clipsr._errors import InvalidRequestError
 from clipsr._types import FailedImage, ImageSource
 
@@ -34,7 +35,8 @@ def as_iterable(images: _Images) -> _Images:
     if is_file or _pixels.is_picture(cast("object", given)):
         raise TypeError("images is one image; give a sequence of images, such as [image]")
     if not isinstance(given, (Iterable, AsyncIterable)):
-        raise TypeError(f"images is {given!r}; give a sequence of images, such as [image]")
+        shown = show(cast("object", images))
+        raise TypeError(f"images is {shown}; give a sequence of images, such as [image]")
     return images
 
 
@@ -87,7 +89,7 @@ def read_image(source: ImageSource) -> bytes:
     content = _pixels.to_file(source)
     if content is None:
         raise TypeError(
-            f"{source!r} is no image; give a path, the bytes of a file, an open binary file, a Pillow image, or an "
+            f"{show(source)} is no image; give a path, the bytes of a file, an open binary file, a Pillow image, or an "
             f"array of uint8"
         )
     return content
@@ -110,9 +112,9 @@ def _read_open(file: Any) -> bytes:
     except OSError:
         raise
     except ValueError as error:
-        raise _invalid(f"{file!r} cannot be read: {error}.") from error
+        raise _invalid(f"{show(file)} cannot be read: {error}.") from error
     if isinstance(file, io.TextIOBase) or not isinstance(content, bytes):
-        raise TypeError(f"{file!r} does not give bytes; open image files in binary mode, open(path, 'rb')")
+        raise TypeError(f"{show(file)} does not give bytes; open image files in binary mode, open(path, 'rb')")
     return content
 
 

@@ -31,8 +31,11 @@ Route = Literal["auto", "upscaled", "native"]
 RouteTaken = Literal["upscaled", "native"]
 """The path that an image took: super-resolution, or CLIP's own bicubic resize."""
 
-UpscaleFormat = Literal["png", "jpeg", "webp", "tiff", "bmp"]
-"""The kind of file that an upscaled image is written as; "jpeg" and "bmp" hold no transparency."""
+Encoder = Literal["plain", "robust"]
+"""What embeds an image: the model's own encoder, or the same steered past the damage, which it names."""
+
+UpscaleRecipe = Literal["clean", "robust"]
+"""How an image is upscaled; see `Client.upscale`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +49,7 @@ class ClassifyOptions:
         top_k: how many predictions an image gets, best first; 0 for all labels.
         fit: how images that are not square are fitted; "auto" is the model's own way.
         route: "upscaled" or "native" forces one; "auto" lets the service choose by the image.
+        encoder: "robust" for images that may be blurred, dark or noisy, where ModelInfo.degradation_kinds offers it.
         min_cosine: an image whose best label has a smaller cosine shows none of them; None: never.
         min_probability: likewise by probability.
         return_embedding: whether the image's embedding is returned.
@@ -58,6 +62,7 @@ class ClassifyOptions:
     top_k: int = 5
     fit: Fit = "auto"
     route: Route = "auto"
+    encoder: Encoder = "plain"
     min_cosine: float | None = None
     min_probability: float | None = None
     return_embedding: bool = False
@@ -76,6 +81,21 @@ class Prediction:
     """
 
     label: str
+    cosine: float
+    probability: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Degradation:
+    """How likely an image is damaged in one way.
+
+    Attributes:
+        kind: one of ModelInfo.degradation_kinds, such as "noisy"; "clean" is none.
+        cosine: similarity of what is wrong with the image and what stands for the kind, in [-1, 1].
+        probability: softmax over all kinds, in [0, 1].
+    """
+
+    kind: str
     cosine: float
     probability: float
 
@@ -113,6 +133,8 @@ class Classification:
         encoder_input: a PNG of what the image encoder saw; None unless asked for.
         warnings: what is doubtful about the labels and templates; the same for all images that were asked about at
             once.
+        encoder: what embedded the image.
+        degradations: what may be wrong with the image, most likely first; empty from the plain encoder.
     """
 
     predictions: tuple[Prediction, ...]
@@ -125,6 +147,8 @@ class Classification:
     embedding: tuple[float, ...] | None = None
     encoder_input: bytes | None = None
     warnings: tuple[AnswerWarning, ...] = ()
+    encoder: Encoder = "plain"
+    degradations: tuple[Degradation, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,26 +203,20 @@ class FailedImage:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class UpscaledImage:
-    """An image at its new size.
+class RestorerInfo:
+    """What Client.restore() does.
 
     Attributes:
-        content: an image file.
-        format: the kind of file.
-        input_hw: rows and columns of the image as sent, after EXIF orientation, in pixels.
-        output_hw: rows and columns of the image in `content`.
-        queue_ms: waiting in the gateway.
-        inference_ms: from the first tile sent to Triton to the last that came back.
-        model_digest: of the model that answered, equal to ModelInfo.digest.
+        architecture: of the network.
+        kinds: of damage, each with other words for it.
+        default_steps: where none are asked for.
+        max_steps: most that may be asked for.
     """
 
-    content: bytes
-    format: UpscaleFormat
-    input_hw: tuple[int, int]
-    output_hw: tuple[int, int]
-    queue_ms: float
-    inference_ms: float
-    model_digest: str
+    architecture: str
+    kinds: Mapping[str, tuple[str, ...]]
+    default_steps: int
+    max_steps: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -232,7 +250,7 @@ class LibraryLimits:
         max_metadata_value_bytes: UTF-8 bytes of one of them.
         max_thumbnail_side_px: longest side of a library's thumbnails.
         max_original_bytes: bytes of an image file that is kept; of larger ones only thumbnail and vector are.
-        max_delete_hashes: images that one request deletes by their names.
+        max_delete_hashes: images that one request deletes or changes by their hashes.
     """
 
     max_libraries: int
@@ -267,6 +285,7 @@ class Limits:
         max_stream_images: images of one stream that are in the service at once.
         caller: what this caller's API key allows; None where the service asks for none.
         library: what libraries may hold; None where the service keeps none.
+        max_restore_pixels: rows times columns of one image to restore; 0 where the service cannot restore.
     """
 
     max_images: int
@@ -282,6 +301,7 @@ class Limits:
     max_stream_images: int = 0
     caller: CallerLimits | None = None
     library: LibraryLimits | None = None
+    max_restore_pixels: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -304,12 +324,14 @@ class RouteRule:
     """The route that small images of one kind take by themselves, and what it was chosen by.
 
     Attributes:
-        max_side_px: applies up to this shorter side, above that of the rule before.
-        is_lossy: applies to JPEG and WebP files; otherwise to all others.
+        max_side_px: applies up to this shorter side, above that of the rules before.
+        is_lossy: applies to JPEG, lossy WebP, AVIF and HEIC files; otherwise to all others.
         route: "upscaled" or "native".
         upscaled_agreement: how often super-resolution answers a damaged copy of a photo as the photo is answered.
         native_agreement: likewise the native route.
         n_images: copies that both were measured on.
+        max_noise: applies up to this estimated standard deviation of the noise in the colours, in levels of 255, above
+            that of the rule before with this size; None to any.
     """
 
     max_side_px: int
@@ -318,6 +340,7 @@ class RouteRule:
     upscaled_agreement: float
     native_agreement: float
     n_images: int
+    max_noise: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -345,6 +368,9 @@ class ModelInfo:
         artifacts: the files that are served.
         gateway_version: version of the gateway.
         route_rules: which route small images take by themselves, as measured at export; what no rule names is native.
+        upscale_recipes: what Client.upscale() may be asked for.
+        degradation_kinds: of damage that the encoder "robust" tells apart; empty where it is not offered.
+        restorer: what Client.restore() does; None where the service restores nothing.
     """
 
     name: str
@@ -366,3 +392,6 @@ class ModelInfo:
     artifacts: tuple[Artifact, ...]
     gateway_version: str
     route_rules: tuple[RouteRule, ...] = ()
+    upscale_recipes: tuple[UpscaleRecipe, ...] = ()
+    degradation_kinds: tuple[str, ...] = ()
+    restorer: RestorerInfo | None = None

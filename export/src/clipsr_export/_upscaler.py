@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from clipsr_export._errors import ExportError
 from clipsr_export._graphs.check import check_graph
 from clipsr_export._graphs.onnx import write_onnx
-from clipsr_export._repository.replace import named_when_unwritable, staging_folder
+from clipsr_export._repository.replace import named_when_unwritable, require_folder, staging_folder
+from clipsr_training.data import read_image
 from clipsr_training.liif import Upscaler, describe_upscaler
 
 InputType = Literal["uint8", "float32"]
@@ -103,6 +104,7 @@ def export_upscaler(plan: UpscalerPlan) -> float:
     """
     if plan.output.is_dir():
         raise IsADirectoryError(f"{plan.output} is a folder; name the ONNX file to write")
+    require_folder(plan.output.parent)
     try:
         plan.output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -114,7 +116,7 @@ def export_upscaler(plan: UpscalerPlan) -> float:
     with named_when_unwritable(plan.output), staging_folder(beside) as folder:
         path = folder / "upscaler.onnx"
         example = {name: torch.from_numpy(array) for name, array in next(_inputs(plan)).items()}
-        write_onnx(graph, example, "sr", path, axes)
+        write_onnx(graph, example, ("sr",), path, axes)
         _describe(path, plan.upscaler)
         difference = check_graph("upscaler", graph, path, _inputs(plan))
         path.replace(plan.output)
@@ -139,8 +141,7 @@ def _inputs(plan: UpscalerPlan) -> Iterator[dict[str, npt.NDArray[Any]]]:
         lr = rng.integers(0, 256, (3 - i % 3, 3, *lr_hw), dtype=np.uint8)
         yield {"lr": _as_type(lr, plan.input_type), "size_hw": np.array(size_hw)}
     for path in plan.samples:
-        with Image.open(path) as image:
-            rgb = image.convert("RGB")
+        rgb = Image.fromarray(read_image(path))
         rgb.thumbnail((_SAMPLE_SIDE_PX, _SAMPLE_SIDE_PX), Image.Resampling.BICUBIC)
         lr = np.ascontiguousarray(np.asarray(rgb).transpose(2, 0, 1)[None])
         size_hw = np.array([round(_SAMPLE_SCALE * n) for n in lr.shape[2:]])

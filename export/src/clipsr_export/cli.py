@@ -7,15 +7,13 @@ arguments that does the work or raises one of `_FAILURES`.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import signal
 import sys
-import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 
 from clipsr_export._commands import clip, int8, tensorrt, upscaler
 from clipsr_export._commands.arguments import HelpFormatter
 from clipsr_export._errors import ExportError
+from clipsr_training.interrupts import interrupted_by_sigterm
 from clipsr_training.liif import CheckpointFormatError
 
 _COMMANDS = (clip, upscaler, int8, tensorrt)
@@ -27,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `clipsr-export`; returns the exit code (0 done, 1 not exported, 130 interrupted)."""
     arguments = build_parser().parse_args(_with_command(sys.argv[1:] if argv is None else argv))
     try:
-        with _interrupted_by_sigterm():
+        with interrupted_by_sigterm():
             arguments.run(arguments)
     except KeyboardInterrupt:
         print("clipsr-export: interrupted; nothing was changed", file=sys.stderr)
@@ -36,19 +34,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"clipsr-export: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-@contextlib.contextmanager
-def _interrupted_by_sigterm() -> Generator[None]:
-    """Let SIGTERM end the command as Ctrl-C does, so that temporary folders are removed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def build_parser() -> argparse.ArgumentParser:

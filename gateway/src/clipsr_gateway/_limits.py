@@ -27,7 +27,7 @@ class LibraryLimits:
         max_thumbnail_side_px: longest side of a thumbnail.
         max_original_bytes: bytes of a file that is kept; low-resolution images are far smaller, and a table whose rows
             are larger is slow to compact.
-        max_delete_hashes: hashes in one DeleteImages request.
+        max_delete_hashes: hashes in one DeleteImages or UpdateImages request.
     """
 
     max_libraries: int = 64
@@ -64,6 +64,8 @@ class Limits:
         max_message_bytes: one gRPC message, in and out.
         max_output_pixels: rows times columns of one upscaled image; 4096 x 4096 without transparency always fits one
             message as PNG, and on two cores takes a minute or more.
+        max_restore_pixels: rows times columns of one image to restore; in 5 steps a megapixel takes some 10 s on two
+            cores.
         max_embed_texts: texts in one EmbedTexts request; none of them is cached.
         max_stream_images: images of one stream in the server at once; twice the places in Triton, so that answers on
             their way do not leave any empty. AddImages takes twice as many, as half of them wait for their commit.
@@ -79,6 +81,7 @@ class Limits:
     max_texts: int = 200_000
     max_message_bytes: int = 64 * _MIB
     max_output_pixels: int = 16_777_216
+    max_restore_pixels: int = 1_048_576
     max_embed_texts: int = 1_024
     max_stream_images: int = 64
     library: LibraryLimits | None = None

@@ -12,10 +12,42 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from clipsr.v1 import classifier_pb2, types_pb2
 from clipsr_gateway._json_file import FieldError, Strict, parse_json
 from clipsr_gateway._limits import Limits
+from clipsr_gateway._route_table import RouteTable
 from clipsr_gateway.errors import ManifestError
 
 MANIFEST_NAME = "manifest.json"
 PLACEHOLDER = "{}"
+
+CLEAN = "clean"
+"""Among the restorer's kinds: no damage."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpscaleModel:
+    """What renders pictures for people by one recipe.
+
+    Attributes:
+        name: of the model in the repository.
+        receptive_field_px: pixels around a box that it sees; None where an older export does not say.
+    """
+
+    name: str
+    receptive_field_px: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedRestorer:
+    """What restores damaged pictures.
+
+    Attributes:
+        words: names of each kind of damage, the published one first, in the order of the contexts.
+        default_steps: where a request gives none.
+        max_steps: most that a request may ask for.
+    """
+
+    words: Mapping[str, tuple[str, ...]]
+    default_steps: int
+    max_steps: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +57,13 @@ class Manifest:
     Attributes:
         name: name of the exported model.
         digest: "sha256:…" over all artifacts.
-        native_min_side_px: images of at least this shorter side take the native route, where nothing was measured.
-        route_rules: which route small images take, ascending by size; empty where nothing was measured.
+        routes: which route images take by themselves.
         image_size_px: R, side of what `upscale` renders.
         embed_dim: D, width of an embedding.
         context_length: tokens that the text encoder reads.
-        receptive_field_px: pixels around a box that `upscale` sees; None where an older export does not say.
+        upscale_models: by the recipe's number on the wire.
+        restorer: what restores damaged pictures; None where nothing does.
+        degradation_kinds: what the robust encoder tells apart; empty where there is none.
         default_templates: "@" and the name of a template set.
         label_sets: labels by name.
         template_sets: templates by name, each with one "{}".
@@ -39,24 +72,17 @@ class Manifest:
 
     name: str
     digest: str
-    native_min_side_px: int
-    route_rules: tuple[classifier_pb2.RouteRule, ...]
+    routes: RouteTable
     image_size_px: int
     embed_dim: int
     context_length: int
-    receptive_field_px: int | None
+    upscale_models: Mapping[types_pb2.UpscaleRecipe, UpscaleModel]
+    restorer: ServedRestorer | None
+    degradation_kinds: tuple[str, ...]
     default_templates: str
     label_sets: Mapping[str, tuple[str, ...]]
     template_sets: Mapping[str, tuple[str, ...]]
     info: classifier_pb2.ModelInfo
-
-    def takes_native_route(self, side_px: int, *, is_lossy: bool) -> bool:
-        """Whether an image of this shorter side skips super-resolution unless the caller says otherwise."""
-        if not self.route_rules:
-            return side_px >= self.native_min_side_px
-        rules = (rule for rule in self.route_rules if rule.is_lossy == is_lossy and side_px <= rule.max_side_px)
-        rule = next(rules, None)
-        return rule is None or rule.route == types_pb2.ROUTE_NATIVE
 
     def model_info(self, *, limits: Limits, gateway_version: str) -> classifier_pb2.ModelInfo:
         """Return the complete description for callers."""
@@ -93,12 +119,13 @@ def load_manifest(repository: Path, *, limits: Limits | None = None) -> Manifest
     return Manifest(
         name=document.name,
         digest=document.digest,
-        native_min_side_px=document.native_min_side_px,
-        route_rules=tuple(_route_rules(document)),
+        routes=_route_table(document),
         image_size_px=document.image_encoder.image_size_px,
         embed_dim=document.image_encoder.embed_dim,
         context_length=document.text_encoder.context_length,
-        receptive_field_px=document.upscaler.receptive_field_px,
+        upscale_models=_upscale_models(document),
+        restorer=_served_restorer(document),
+        degradation_kinds=_degradation_kinds(document),
         default_templates=document.default_templates,
         label_sets=document.label_sets,
         template_sets=document.template_sets,
@@ -140,6 +167,27 @@ class _Upscaler(Strict):
     receptive_field_px: Annotated[int, Field(ge=0)] | None = None
 
 
+class _PictureUpscaler(Strict):
+    model: _Text
+    receptive_field_px: Annotated[int, Field(ge=0)]
+
+
+class _DamageKind(Strict):
+    name: _Text
+    words: tuple[_Text, ...]
+
+
+class _Restorer(Strict):
+    architecture: _Text
+    kinds: Annotated[tuple[_DamageKind, ...], Field(min_length=1)]
+    default_steps: _Count
+    max_steps: _Count
+
+
+class _RobustEncoder(Strict):
+    kinds: Annotated[tuple[_Text, ...], Field(min_length=1)]
+
+
 class _Scoring(Strict):
     function: Literal["softmax", "sigmoid"]
     logit_scale: float
@@ -149,6 +197,7 @@ class _Scoring(Strict):
 class _RouteRule(Strict):
     max_side_px: _Count
     is_lossy: bool
+    max_noise: Annotated[float, Field(ge=0)] | None = None
     route: Literal["upscaled", "native"]
     upscaled_agreement: Annotated[float, Field(ge=0, le=1)]
     native_agreement: Annotated[float, Field(ge=0, le=1)]
@@ -176,6 +225,9 @@ class _Document(Strict):
     default_templates: _Text
     artifacts: dict[str, _Artifact]
     route_rules: tuple[_RouteRule, ...] = ()
+    upscale_recipes: dict[str, _PictureUpscaler] | None = None
+    restorer: _Restorer | None = None
+    robust_encoder: _RobustEncoder | None = None
 
     @field_validator("default_templates")
     @classmethod
@@ -206,12 +258,54 @@ def _check_sets(path: Path, document: _Document, limits: Limits) -> None:
                 raise ManifestError(path, f"{where} {what}. Export a shorter one.")
 
 
+def _upscale_models(document: _Document) -> Mapping[types_pb2.UpscaleRecipe, UpscaleModel]:
+    if document.upscale_recipes is None:
+        model = UpscaleModel(name="upscale", receptive_field_px=document.upscaler.receptive_field_px)
+        return {types_pb2.UPSCALE_RECIPE_CLEAN: model}
+    numbers = {"clean": types_pb2.UPSCALE_RECIPE_CLEAN, "robust": types_pb2.UPSCALE_RECIPE_ROBUST}
+    return {
+        numbers[name]: UpscaleModel(name=entry.model, receptive_field_px=entry.receptive_field_px)
+        for name, entry in document.upscale_recipes.items()
+        if name in numbers
+    }
+
+
+def _served_restorer(document: _Document) -> ServedRestorer | None:
+    entry = document.restorer
+    if entry is None:
+        return None
+    words = {kind.name: (kind.name, *kind.words) for kind in entry.kinds}
+    return ServedRestorer(words=words, default_steps=entry.default_steps, max_steps=entry.max_steps)
+
+
+def _restorer_info(document: _Document) -> classifier_pb2.RestorerInfo | None:
+    entry = document.restorer
+    if entry is None:
+        return None
+    kinds = [classifier_pb2.DamageKind(name=k.name, words=k.words) for k in entry.kinds if k.name != CLEAN]
+    return classifier_pb2.RestorerInfo(
+        architecture=entry.architecture,
+        kinds=kinds,
+        default_steps=entry.default_steps,
+        max_steps=entry.max_steps,
+    )
+
+
+def _degradation_kinds(document: _Document) -> tuple[str, ...]:
+    return () if document.robust_encoder is None else document.robust_encoder.kinds
+
+
+def _route_table(document: _Document) -> RouteTable:
+    return RouteTable.make(document.native_min_side_px, [rule.model_dump() for rule in document.route_rules])
+
+
 def _route_rules(document: _Document) -> Iterator[classifier_pb2.RouteRule]:
     routes = {"upscaled": types_pb2.ROUTE_UPSCALED, "native": types_pb2.ROUTE_NATIVE}
-    for rule in sorted(document.route_rules, key=lambda rule: rule.max_side_px):
+    for rule in _route_table(document).rules:
         yield classifier_pb2.RouteRule(
             max_side_px=rule.max_side_px,
             is_lossy=rule.is_lossy,
+            max_noise=rule.max_noise,
             route=routes[rule.route],
             upscaled_agreement=rule.upscaled_agreement,
             native_agreement=rule.native_agreement,
@@ -230,6 +324,9 @@ def _model_info(document: _Document) -> classifier_pb2.ModelInfo:
         canvas_sizes_px=sorted(document.upscaler.canvas_sizes_px),
         native_min_side_px=document.native_min_side_px,
         route_rules=_route_rules(document),
+        upscale_recipes=sorted(_upscale_models(document)),
+        restorer=_restorer_info(document),
+        degradation_kinds=_degradation_kinds(document),
         logit_scale=document.scoring.logit_scale,
         logit_bias=document.scoring.logit_bias,
         scoring_function=document.scoring.function,

@@ -7,6 +7,7 @@ GatewayError
 │   └── CertificateError          … a certificate, its key or the callers' authority
 ├── ListenError                   do not start: the address cannot be bound (exit code 1)
 ├── InvalidRequestError           answer INVALID_ARGUMENT, list the fields
+├── EncoderMissingError           answer FAILED_PRECONDITION: another model must be exported
 ├── UnauthenticatedError          answer UNAUTHENTICATED
 ├── LimitedError                  answer RESOURCE_EXHAUSTED with RetryInfo
 │   ├── RateExceededError         … this key has sent too many items
@@ -16,13 +17,14 @@ GatewayError
 ├── DeadlineExceededError         answer DEADLINE_EXCEEDED
 ├── ShuttingDownError             answer UNAVAILABLE, the caller may retry elsewhere
 ├── StreamExpiredError            answer UNAVAILABLE, the caller may go on with a new stream
+├── RestorerMissingError          answer FAILED_PRECONDITION: the operator must export a restorer
 ├── LibraryError                  answer with the class's own code and reason
 │   ├── LibrariesDisabledError    … UNIMPLEMENTED: this server keeps no libraries
 │   ├── NotInLibraryError         … NOT_FOUND: no such library, or no such image in it
 │   ├── LibraryExistsError        … ALREADY_EXISTS
 │   ├── LibraryStateError         … FAILED_PRECONDITION: the library must be changed first
 │   ├── StorageFullError          … RESOURCE_EXHAUSTED: somebody must make room
-│   └── StorageUnavailableError   … UNAVAILABLE, the caller may retry
+│   └── StorageUnavailableError   … UNAVAILABLE, the caller may retry unless it is lasting
 └── BackendError
     ├── BackendUnavailableError   answer UNAVAILABLE, the caller may retry
     ├── ImageRejectedError        fail one image with INVALID_ARGUMENT
@@ -42,6 +44,7 @@ __all__ = [
     "CertificateError",
     "ConfigurationError",
     "DeadlineExceededError",
+    "EncoderMissingError",
     "GatewayError",
     "ImageRejectedError",
     "InvalidRequestError",
@@ -56,6 +59,7 @@ __all__ = [
     "NotInLibraryError",
     "OverloadedError",
     "RateExceededError",
+    "RestorerMissingError",
     "ShuttingDownError",
     "SlowMessageError",
     "StorageFullError",
@@ -151,6 +155,16 @@ class InvalidRequestError(GatewayError):
         self.violations = tuple(violations)
 
 
+class EncoderMissingError(GatewayError):
+    """The served model has no robust encoder."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This service has no encoder for damaged images. Train a controller for its model (clipsr-train "
+            "controller) and export both (clipsr-export --controller FOLDER), or leave encoder out."
+        )
+
+
 class UnauthenticatedError(GatewayError):
     """The call carries no valid API key; nothing of it was read.
 
@@ -214,6 +228,16 @@ class StreamExpiredError(GatewayError):
     """A stream has been read from for as long as the server allows; all that was read is answered."""
 
 
+class RestorerMissingError(GatewayError):
+    """The model repository holds no restorer."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This service restores no images, as no restorer was exported; export one by `clipsr-export --restorer "
+            "FILE` (weights of `clipsr-train restorer --contexts kinds`), and restart the service."
+        )
+
+
 class LibraryError(GatewayError):
     """Base of what an image library cannot do.
 
@@ -263,14 +287,16 @@ class StorageFullError(LibraryError):
 
 
 class StorageUnavailableError(LibraryError):
-    """The storage does not answer, or other writers were faster too often; retrying can help.
+    """The storage does not answer, or other writers were faster too often.
 
     Args:
         name: the library's, or the place of all of them.
         cause: as the end of a sentence; empty where it is not known.
+        is_lasting: whether it stays so until somebody mends it; else retrying can help.
     """
 
-    def __init__(self, name: str, cause: str = "") -> None:
+    def __init__(self, name: str, cause: str = "", *, is_lasting: bool = False) -> None:
+        self.is_lasting = is_lasting
         super().__init__(
             "LIBRARY_STORAGE_UNAVAILABLE",
             f'The storage of library "{name}" could not be read or written: {cause}.'

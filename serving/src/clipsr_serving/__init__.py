@@ -12,9 +12,10 @@ from clipsr_serving.errors import (
     ArtifactError,
     InputError,
     LaunchError,
+    ModelCallError,
     ModelLoadError,
+    ModelOutputError,
     ServingError,
-    TextEncoderError,
 )
 from clipsr_serving.limits import DEFAULT_LIMITS, Limits
 
@@ -28,9 +29,10 @@ __all__ = [
     "LaunchError",
     "Limits",
     "Manifest",
+    "ModelCallError",
     "ModelLoadError",
+    "ModelOutputError",
     "ServingError",
-    "TextEncoderError",
     "read_manifest",
 ]
 

@@ -4,7 +4,9 @@ ServingError
 ├── InputError          the request's own fault: answered to that request alone, with a reason and a sentence
 ├── ArtifactError       a file that export writes is missing or contradicts itself: run `make export`
 ├── ModelLoadError      a model cannot be served the way its config.pbtxt says: change the config or the file
-├── TextEncoderError    text_encoder did not answer: try again, or look into Triton's log
+├── ModelCallError      another model did not answer: try again, or look into Triton's log
+├── ModelOutputError    a model gives numbers that are none: export one whose weights are sound
+├── RequestCancelledError   nobody waits for the answer any more
 └── LaunchError         clipsr-serve cannot do what was asked: the sentence ends in the cure
 """
 
@@ -14,9 +16,11 @@ __all__ = [
     "ArtifactError",
     "InputError",
     "LaunchError",
+    "ModelCallError",
     "ModelLoadError",
+    "ModelOutputError",
+    "RequestCancelledError",
     "ServingError",
-    "TextEncoderError",
 ]
 
 
@@ -48,8 +52,16 @@ class ModelLoadError(ServingError):
     """A model's file does not fit its config.pbtxt or this machine."""
 
 
-class TextEncoderError(ServingError):
-    """The call of text_encoder failed; the request may succeed when tried again."""
+class ModelCallError(ServingError):
+    """A call of another model failed; the request may succeed when tried again."""
+
+
+class RequestCancelledError(ServingError):
+    """The caller gave the request up; its work stops."""
+
+
+class ModelOutputError(ServingError):
+    """A model's outputs are not finite."""
 
 
 class LaunchError(ServingError):

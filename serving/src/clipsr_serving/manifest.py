@@ -10,6 +10,7 @@ from pydantic import model_validator as _model_validator
 from pydantic_core import ErrorDetails
 
 from clipsr_serving.errors import ArtifactError, InputError
+from clipsr_serving.route_table import RouteTable, RouteTaken
 from clipsr_serving.text.prompts import parse_label_space, parse_templates
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Artifact",
     "ImageEncoder",
     "Manifest",
+    "RouteRule",
     "Scoring",
     "TextBankEntry",
     "TextEncoder",
@@ -79,6 +81,18 @@ class Scoring(_Part):
     logit_bias: float
 
 
+class RouteRule(_Part):
+    """A rule of `routes`, checked."""
+
+    max_side_px: PositiveInt
+    is_lossy: bool
+    max_noise: Annotated[float, Field(ge=0)] | None = None
+    route: RouteTaken
+    upscaled_agreement: Annotated[float, Field(ge=0, le=1)]
+    native_agreement: Annotated[float, Field(ge=0, le=1)]
+    n_images: PositiveInt
+
+
 class TextBankEntry(_Part):
     """A file of precomputed text embeddings, its path inside the model repository."""
 
@@ -104,6 +118,8 @@ class Manifest(_Part):
     text_encoder: TextEncoder
     upscaler: Upscaler
     scoring: Scoring
+    native_min_side_px: PositiveInt
+    route_rules: tuple[RouteRule, ...] = ()
     default_templates: str
     template_sets: dict[str, tuple[str, ...]]
     label_sets: dict[str, tuple[str, ...]]
@@ -129,6 +145,11 @@ class Manifest(_Part):
         except InputError as error:
             raise ValueError(f"{where}: {error.message.rstrip('.')}") from error
         return self
+
+    @property
+    def routes(self) -> RouteTable:
+        """What decides the route of an image for which the caller names none."""
+        return RouteTable.make(self.native_min_side_px, [rule.model_dump() for rule in self.route_rules])
 
 
 def read_manifest(repository: Path) -> Manifest:

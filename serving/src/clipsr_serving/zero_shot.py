@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipsr_serving.errors import InputError, ServingError
-from clipsr_serving.manifest import Scoring
+from clipsr_serving.manifest import Manifest, Scoring
 from clipsr_serving.similarity import compute_cosine, compute_probability
+from clipsr_serving.text.banks import read_text_banks
 from clipsr_serving.text.cache import KnownLabels, LabelSpaceCache, TextEmbeddingCache
+from clipsr_serving.text.model import TextModel
 from clipsr_serving.text.prompts import LabelSpace, RawLabelSpace
 
-__all__ = ["ParseLabelSpace", "Similarities", "SimilarityRequest", "ZeroShotClassifier"]
+__all__ = [
+    "ParseLabelSpace",
+    "Similarities",
+    "SimilarityRequest",
+    "ZeroShotClassifier",
+    "build_zero_shot_classifier",
+]
+
+_log = logging.getLogger(__name__)
 
 Float32 = NDArray[np.float32]
 
@@ -54,7 +66,12 @@ class Similarities:
 
 
 class ZeroShotClassifier:
-    """Similarities batches, with one encoder call for all that is missing and one matrix product a label list."""
+    """Scores batches, with one encoder call for all that is missing and one matrix product a label list.
+
+    Attributes:
+        cache: embeddings of single labels.
+        label_spaces: embeddings of whole label lists.
+    """
 
     def __init__(
         self,
@@ -65,8 +82,8 @@ class ZeroShotClassifier:
         find_cut: FindCut,
         scoring: Scoring,
     ) -> None:
-        self._cache = cache
-        self._label_spaces = label_spaces
+        self.cache = cache
+        self.label_spaces = label_spaces
         self._parse = parse
         self._find_cut = find_cut
         self._scoring = scoring
@@ -93,22 +110,22 @@ class ZeroShotClassifier:
         found: dict[RawLabelSpace, KnownLabels | ServingError] = {}
         wanted: dict[RawLabelSpace, LabelSpace] = {}
         for space in spaces:
-            known = found.get(space) or self._label_spaces.find_labels(space)
+            known = found.get(space) or self.label_spaces.find_labels(space)
             if known is not None:
                 found[space] = known
-                self._cache.counters.hits += 0 if isinstance(known, ServingError) else len(known.embeddings)
+                self.cache.counters.hits += 0 if isinstance(known, ServingError) else len(known.embeddings)
             elif space not in wanted:
                 try:
                     wanted[space] = self._parse(space)
                 except InputError as error:
                     found[space] = error
-        for space, matrix in zip(wanted, self._cache.look_up(list(wanted.values())), strict=True):
+        for space, matrix in zip(wanted, self.cache.look_up(list(wanted.values())), strict=True):
             if isinstance(matrix, ServingError):
                 found[space] = matrix
             else:
                 labels = KnownLabels(embeddings=matrix, is_cut=self._find_cut(wanted[space]))
                 found[space] = labels
-                self._label_spaces.put_labels(space, labels)
+                self.label_spaces.put_labels(space, labels)
         return found
 
     @staticmethod
@@ -130,3 +147,38 @@ class ZeroShotClassifier:
             probability=np.stack([probability for _, probability in pairs]),
             label_is_cut=np.stack(is_cut),
         )
+
+
+def build_zero_shot_classifier(
+    repository: Path, manifest: Manifest, text: TextModel, *, max_entries: int, max_bytes: int
+) -> ZeroShotClassifier:
+    """Put together what scores labels for a model repository; the published label sets are known from the start.
+
+    Args:
+        repository: the model repository.
+        manifest: its manifest.
+        text: its text side.
+        max_entries: single labels kept, those of text banks aside.
+        max_bytes: whole label lists kept.
+    """
+    cache = TextEmbeddingCache(embed=text.embed, max_entries=max_entries)
+    for bank in read_text_banks(repository, manifest):
+        for key, row in bank.rows():
+            cache.pin(key, row)
+    _check_label_sets(manifest, text)
+    return ZeroShotClassifier(
+        cache=cache,
+        label_spaces=LabelSpaceCache(max_bytes),
+        parse=text.parse_labels,
+        find_cut=text.find_cut,
+        scoring=manifest.scoring,
+    )
+
+
+def _check_label_sets(manifest: Manifest, text: TextModel) -> None:
+    """Say which published sets will be refused in every request; the caller's own labels can still be served."""
+    for name, labels in manifest.label_sets.items():
+        try:
+            text.parse_labels((tuple(label.encode() for label in labels), ()))
+        except InputError as error:
+            _log.warning("The label set %s cannot be used with this text encoder: %s", name, error.message)

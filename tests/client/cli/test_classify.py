@@ -15,12 +15,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import grpc
+import pyarrow.parquet
 import pytest
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from tests.client.conftest import make_status
 
+from clipsr.cli._classify.records import COLUMNS
 from clipsr.v1 import classifier_pb2, types_pb2
 
 NOBODY = "127.0.0.1:1"  # tcpmux: privileged, and gone from the world
@@ -114,7 +116,7 @@ class TestCsv:
         (tmp_path / name).write_bytes(b"x")
         done = run("classify", str(tmp_path), "--labels", "cat,dog", "--format", "csv")
         rows = list(csv.reader(io.StringIO(done.out, newline="")))
-        assert [len(row) for row in rows] == [13, 13]
+        assert [len(row) for row in rows] == [len(COLUMNS)] * 2
         assert rows[1][0] == str(tmp_path / name)
 
     @pytest.mark.parametrize("sign", ["=", "+", "-", "@"])
@@ -127,6 +129,66 @@ class TestCsv:
             done = run("classify", "--labels", "cat,dog", "--format", "csv", *options, "--", name)
             cells += [row["path"] for row in csv.DictReader(io.StringIO(done.out))]
         assert cells == [name, f"'{name}"]
+
+
+class TestRobust:
+    """What is wrong with an image, in every format; the service names it from the robust encoder alone."""
+
+    @pytest.fixture(autouse=True)
+    def kinds(self, fake_service) -> None:
+        fake_service.info.degradation_kinds.extend(["low-light", "clean"])
+
+    def test_json_lists_all_kinds(self, run, cat) -> None:
+        done = run("classify", cat, "--labels", "cat,dog", "--format", "json", "--encoder", "robust")
+        assert json.loads(done.out)["degradations"] == [
+            {"kind": "low-light", "cosine": 0.5, "probability": 0.75},
+            {"kind": "clean", "cosine": 0.5, "probability": 0.25},
+        ]
+        assert "degradations" not in json.loads(run("classify", cat, "--labels", "cat,dog", "--format", "json").out)
+
+    def test_csv_has_the_likeliest_in_columns(self, run, cat) -> None:
+        done = run("classify", cat, "--labels", "cat,dog", "--format", "csv", "--encoder", "robust")
+        (row,) = csv.DictReader(io.StringIO(done.out))
+        assert (row["label"], row["cosine"]) == ("cat", "0.3")
+        assert (row["degradation"], row["degradation_probability"]) == ("low-light", "0.75")
+        assert [each["kind"] for each in json.loads(row["degradations"])] == ["low-light", "clean"]
+        (row,) = csv.DictReader(io.StringIO(run("classify", cat, "--labels", "cat,dog", "--format", "csv").out))
+        assert (row["degradation"], row["degradations"]) == ("", "")
+
+    def test_parquet_has_them_too(self, run, cat, tmp_path) -> None:
+        output = tmp_path / "results.parquet"
+        assert run("classify", cat, "--labels", "cat,dog", "--encoder", "robust", "--output", str(output)).code == 0
+        (row,) = pyarrow.parquet.read_table(output).to_pylist()
+        assert (row["degradation"], row["degradation_probability"]) == ("low-light", 0.75)
+        assert [each["kind"] for each in row["degradations"]] == ["low-light", "clean"]
+
+    def test_the_table_has_a_column(self, run, cat, monkeypatch) -> None:
+        monkeypatch.chdir(Path(cat).parent)
+        head, row = run("classify", Path(cat).name, "--labels", "cat,dog", "--encoder", "robust").out.splitlines()
+        assert head.split() == ["image", "best", "label", "probability", "cosine", "route", "damage", "runners-up"]
+        assert row[head.index("damage") :].split() == ["low-light", "75.0%", "dog", "25.0%"]
+        assert row.index("dog") == head.index("runners-up")
+        assert "damage" not in run("classify", cat, "--labels", "cat,dog").out
+
+    def test_a_run_resumes_with_its_own_encoder_only(self, run, cat, tmp_path, fake_service) -> None:
+        output = tmp_path / "results.csv"
+        fake_service.fail_image(Path(cat).read_bytes())
+        command = ["classify", cat, "--labels", "cat,dog", "--output", str(output)]
+        for begun, resumed in ([], ["--encoder", "robust"]), (["--encoder", "robust"], []):
+            assert run(*command, "--restart", *begun).code == 1
+            done = run(*command, "--retry-failed", *resumed)
+            assert done.code == 2
+            assert "other settings (encoder)" in done.err
+
+    def test_a_service_without_it_says_how_to_get_it(self, run, cat, fake_service) -> None:
+        sentence = "This service has no encoder for damaged images."
+        fake_service.abort(grpc.StatusCode.FAILED_PRECONDITION, sentence)
+        done = run("classify", cat, "--labels", "cat,dog", "--encoder", "robust")
+        assert (done.code, done.out) == (2, "")
+        assert sentence in done.err
+
+    def test_info_lists_them(self, run) -> None:
+        assert "low-light, clean" in run("info").out
 
 
 class TestTable:

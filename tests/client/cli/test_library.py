@@ -82,6 +82,14 @@ class TestAdding:
         assert list(kept.added[0][0].tags) == ["a", "b"]
         assert dict(kept.added[0][0].metadata) == {"camera": "left"}
 
+    @pytest.mark.parametrize(("option", "value"), [("--tag", "caf\udce9"), ("--meta", "place=caf\udce9")])
+    def test_what_is_said_of_all_images_is_checked_once(self, run, folder, kept, option, value):
+        done = run("library", "add", str(folder), option, value)
+        assert (done.code, done.out) == (2, "")
+        assert done.err.startswith(f"clipsr-client: {option}")
+        assert "is not UTF-8" in done.err
+        assert not kept.added
+
     def test_again(self, run, folder, filled):
         (folder / "d.png").write_bytes(b"d")
         assert run("library", "add", str(folder)).out == "4 images: 1 added, 3 there already; library default\n"
@@ -349,15 +357,16 @@ class TestContactSheets:
         evil.parent.mkdir(exist_ok=True)
         folder = tmp_path / '"><img src=x onerror=alert(1)>'
         folder.mkdir()
-        (folder / "a&amp;b.png").write_bytes(b"a")
+        (folder / "a&amp;b\u202egnp.exe.png").write_bytes(b"a")
         assert run("library", "add", str(folder), "--tag", "<b>bold</b>", "--meta", "k=<i>").code == 0
-        assert run("library", "search", "<script>草", "--html", str(tmp_path / "found.html")).code == 0
+        assert run("library", "search", "<script>草\u2067", "--html", str(tmp_path / "found.html")).code == 0
         text = (tmp_path / "found.html").read_text("utf-8")
         page = Page(text)
         assert not {"script", "b>", "i", "link", "iframe"} & page.tags
         assert len(page.images) == 1
-        assert f"{folder / 'a&amp;b.png'}, <b>bold</b>" == page.images[0]["alt"]
-        assert "<script>草" in page.text
+        assert f"{folder / 'a&amp;b'}\\u202egnp.exe.png, <b>bold</b>" == page.images[0]["alt"]
+        assert r"<script>草\u2067" in page.text
+        assert not {"\u202e", "\u2067"} & set(text)
         assert "ask in English" in page.text
 
     def test_a_link_stays_a_link(self, run, filled, tmp_path):
@@ -446,6 +455,12 @@ class TestListing:
             ("default", "3", "true"),
             ("other", "0", "true"),
         ]
+
+    def test_a_pipe_has_no_edge(self, run, fake_service):
+        fake_service.library.create("n" * 64)
+        _, row = run("library", "list").out.splitlines()
+        assert row.startswith("n" * 64 + " ")
+        assert row.endswith("as served")
 
     @pytest.mark.parametrize("options", [("--tag", "x"), ("--newest",), ("--page", "2"), ("--html", "x.html")])
     def test_options_for_images_need_a_library(self, run, filled, options):

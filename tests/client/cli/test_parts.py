@@ -18,11 +18,12 @@ from rich.console import Console
 
 from clipsr import Classification, FailedImage, Prediction
 from clipsr._display.description import format_bytes
+from clipsr._display.text import escape_controls
 from clipsr.cli._classify.labels import split_labels
 from clipsr.cli._classify.screen import Screen
 from clipsr.cli._classify.table import TableWriter, draw_bar, plan_layout
 from clipsr.cli._inputs import Item, check_paths, read_item, walk_images
-from clipsr.cli._text import escape_controls, fit_left, fit_right, shorten_float
+from clipsr.cli._text import fit_left, fit_right, shorten_float
 
 
 class TestRead:

@@ -13,10 +13,11 @@ import grpc
 import pytest
 
 from clipsr.cli._inputs import Item
-from clipsr.cli._upscale.outputs import plan_outputs
-from clipsr.cli._upscale.upscale import parse_size
-from clipsr.v1 import upscaler_pb2
+from clipsr.cli._pictures.outputs import Replacement, plan_outputs
+from clipsr.cli._pictures.upscale import parse_size
+from clipsr.v1 import types_pb2, upscaler_pb2
 
+KEEP = Replacement(option="--force", is_given=False)
 NOBODY = "127.0.0.1:1"  # tcpmux: privileged, and gone from the world
 
 
@@ -49,8 +50,10 @@ class TestOneImage:
         assert sorted(path.name for path in tmp_path.iterdir()) == ["cat.png", "large.JPG"]
 
     def test_size_is_width_times_height(self, run, cat, tmp_path, fake_service) -> None:
-        assert run("upscale", str(cat), str(tmp_path / "large.png"), "--size", "512x384").code == 0
+        options = ("--size", "512x384", "--recipe", "robust")
+        assert run("upscale", str(cat), str(tmp_path / "large.png"), *options).code == 0
         (request,) = fake_service.upscales
+        assert request.recipe == types_pb2.UPSCALE_RECIPE_ROBUST
         assert (request.size.height, request.size.width) == (384, 512)
 
     def test_goes_into_a_folder_under_its_own_name(self, run, cat, tmp_path, fake_service) -> None:
@@ -124,6 +127,10 @@ class TestOneImage:
         assert done.code == 1
         assert "INVALID_ARGUMENT: Too large; see `clipsr-client info`." in done.err
         assert sorted(path.name for path in tmp_path.iterdir()) == ["cat.png"]
+
+    def test_an_output_that_cannot_be_written_is_no_failed_image(self, run, cat, tmp_path) -> None:
+        done = run("upscale", str(cat), "/proc/large.png", "--scale", "2")
+        assert (done.code, "'/proc/large.png' could not be written" in done.err) == (5, True)
 
     def test_nobody_answers(self, run, cat, tmp_path) -> None:
         done = run("upscale", str(cat), str(tmp_path / "large.png"), "--scale", "2", "--url", NOBODY)
@@ -202,7 +209,7 @@ class TestFolder:
         (tmp_path / "large").mkdir()
         (tmp_path / "large" / "b").write_bytes(b"a file where a folder must be")
         done = run("upscale", str(folder), str(tmp_path / "large"), "--scale", "2")
-        assert done.code == 1
+        assert done.code == 5
         assert "could not be written" in done.err
         assert (tmp_path / "large" / "c.PNG").exists()
 
@@ -212,7 +219,7 @@ def test_items_that_failed_keep_their_failure(tmp_path) -> None:
     source.mkdir()
     (source / "a.png").write_bytes(b"a")
     jobs = plan_outputs(
-        [Item(path=str(source / "a.png"))], str(source), str(tmp_path / "out"), output_format=None, is_forced=False
+        [Item(path=str(source / "a.png"))], str(source), str(tmp_path / "out"), output_format=None, replacement=KEEP
     )
     assert [(job.output, job.output_format, job.item.failure) for job in jobs] == [
         (tmp_path / "out" / "a.png", "png", None)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from clipsr import (
     Classification,
     ClassifyOptions,
+    Degradation,
     FailedImage,
     InvalidRequestError,
     Prediction,
@@ -35,6 +36,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]))
 uint32 = st.integers(0, 2**32 - 1)
 float32 = st.floats(width=32, allow_nan=False)
 predictions = st.builds(Prediction, label=texts, cosine=float32, probability=float32)
+degradations = st.builds(Degradation, kind=texts, cosine=float32, probability=float32)
 classifications = st.builds(
     Classification,
     predictions=st.lists(predictions, max_size=4).map(tuple),
@@ -43,6 +45,8 @@ classifications = st.builds(
     queue_ms=float32,
     inference_ms=float32,
     model_digest=texts,
+    encoder=st.sampled_from(["plain", "robust"]),
+    degradations=st.lists(degradations, max_size=3).map(tuple),
 )
 failures = st.builds(
     FailedImage,
@@ -79,8 +83,34 @@ def encode_outcome(outcome: Classification | FailedImage) -> classifier_pb2.Clas
             route={"upscaled": 1, "native": 2}[outcome.route],
             timing=types_pb2.Timing(queue_ms=outcome.queue_ms, inference_ms=outcome.inference_ms),
             model_digest=outcome.model_digest,
+            encoder={"plain": 1, "robust": 2}[outcome.encoder],
+            degradations=[
+                types_pb2.Degradation(kind=each.kind, cosine=each.cosine, probability=each.probability)
+                for each in outcome.degradations
+            ],
         )
     )
+
+
+def test_a_service_that_knows_one_encoder_says_none():
+    result = encode_outcome(
+        Classification(predictions=(), input_hw=(1, 1), route="native", queue_ms=0, inference_ms=0, model_digest="")
+    )
+    result.classification.encoder = types_pb2.ENCODER_UNSPECIFIED
+    (outcome,) = decode_results(classifier_pb2.ClassifyResponse(results=[result]), image_count=1)
+    assert isinstance(outcome, Classification)
+    assert outcome.encoder == "plain"
+    result.classification.ClearField("encoder")
+    result.classification.MergeFromString(b"\x48\x63")  # encoder 99
+    with pytest.raises(ServiceError, match="encoder 99"):
+        decode_results(classifier_pb2.ClassifyResponse(results=[result]), image_count=1)
+
+
+def test_the_encoder_is_asked_for():
+    assert encode_options(ClassifyOptions(encoder="robust")).encoder == types_pb2.ENCODER_ROBUST
+    assert encode_options(ClassifyOptions()) == encode_options(ClassifyOptions(encoder="plain"))
+    with pytest.raises(InvalidRequestError, match="Encoder 'both' is not known; use one of 'plain', 'robust'"):
+        encode_options(ClassifyOptions(encoder="both"))
 
 
 @given(
@@ -229,6 +259,10 @@ def test_rules_of_the_route_are_read():
     assert read == RouteRule(
         max_side_px=24, is_lossy=True, route="native", upscaled_agreement=0.25, native_agreement=0.5, n_images=9
     )
+    rule.max_noise = 0
+    response = classifier_pb2.GetModelInfoResponse(model_info=classifier_pb2.ModelInfo(route_rules=[rule]))
+    assert [one.max_noise for one in decode_model_info(response).route_rules] == [0]
+    assert read.max_noise is None
     rule.route = 9
     response = classifier_pb2.GetModelInfoResponse(model_info=classifier_pb2.ModelInfo(route_rules=[rule]))
     with pytest.raises(ServiceError, match="upgrade clipsr"):

@@ -72,7 +72,7 @@ def test_a_service_that_names_no_delay():
     status = status_pb2.Status(code=14, message="Triton is down.")
     status.details.add().Pack(error_details_pb2.ErrorInfo(reason="BACKEND_UNAVAILABLE"))
     error = convert(FailedCall(grpc.StatusCode.UNAVAILABLE, "Triton is down.", status.SerializeToString()))
-    assert str(error) == "The service at localhost:50051 cannot work at the moment: Triton is down. Try again later."
+    assert str(error) == "The service at localhost:50051 cannot do this: Triton is down."
 
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])

@@ -31,6 +31,8 @@ OTHERS = [
     DeadlineError("late", timeout_s=1),
     InvalidRequestError("bad"),
     ServiceError("boom", code="INTERNAL"),
+    # It answered, and did not ask to come back: only an operator can mend this.
+    ServiceUnavailableError("there is no such bucket", url="x", reason="LIBRARY_STORAGE_UNAVAILABLE"),
 ]
 
 

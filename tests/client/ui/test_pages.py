@@ -175,7 +175,7 @@ def test_the_service_is_described(visit, service):
 def test_the_keyboard_is_enough(visit, service, photo):
     """No pointer: Tab from field to field, Enter to press."""
     page = visit.page
-    tab_to(visit, lambda focused: "Drop an image" in focused)
+    tab_to(visit, lambda focused: "Drop Image" in focused)
     visit.choose(photo, press=lambda: page.keyboard.press("Enter"))
     page.locator(".cs-input img").wait_for()  # there once the server has it
     tab_to(visit, lambda focused: focused.startswith("TEXTAREA"))
@@ -365,6 +365,33 @@ def test_every_field_has_a_name(visit):
         assert visit.unnamed_fields() == [], name
     visit.page.evaluate("document.body.append(document.createElement('input'))")
     assert len(visit.unnamed_fields()) == 1  # the check can fail
+
+
+def test_what_is_seen_on_a_button_is_its_name(visit, pets):
+    visit.show("Library")
+    visit.page.get_by_role("button", name="Add images").click()
+    visit.page.get_by_role("button", name="Drop File Here").wait_for()
+    for name in TABS:
+        visit.show(name)
+        assert visit.misnamed_fields() == [], name
+    visit.page.evaluate("""() => {
+        const button = document.createElement('button');
+        [button.ariaLabel, button.innerText] = ['Send', 'Go'];
+        document.body.append(button);
+    }""")
+    assert len(visit.misnamed_fields()) == 1  # the check can fail
+
+
+def test_headings_leave_out_no_level(visit, pets):
+    visit.show("Search")
+    expect(shown_library(visit)).to_have_value("pets")
+    visit.fill("What the images show", "dog", key="Enter")
+    visit.page.get_by_role("heading", name="most similar first").wait_for()
+    assert visit.heading_levels() == [1, 2]
+    visit.show("Service")
+    visit.page.get_by_role("heading", name="Model").wait_for()
+    first, *others = visit.heading_levels()
+    assert (first, set(others)) == (1, {2})
 
 
 def test_the_browser_asks_nobody_else(browser, address, photo):

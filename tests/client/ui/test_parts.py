@@ -26,9 +26,10 @@ from clipsr.ui._classify_page import set_choices
 from clipsr.ui._form_errors import FormError, explain, split_labels, split_words
 from clipsr.ui._library_view import chosen_library
 from clipsr.ui._middleware import make_middleware
+from clipsr.ui._theme import make_theme
 from clipsr.ui._widgets import library_update
 
-HOSTILE = '<img src=x onerror="alert(1)">&\'"'
+HOSTILE = '<img src=x onerror="alert(1)">\u202e&\'"'
 
 
 def stored(**changes):
@@ -67,7 +68,8 @@ def stored(**changes):
 )
 def test_text_from_elsewhere_stays_text(html):
     assert "<img src=x" not in html
-    assert "&lt;img src=x onerror=&quot;alert(1)&quot;&gt;" in html
+    assert r"&lt;img src=x onerror=&quot;alert(1)&quot;&gt;\u202e" in html
+    assert "\u202e" not in html
 
 
 def test_bars_are_as_long_as_probabilities():
@@ -240,3 +242,25 @@ async def ask(hosts, headers, method="GET"):
         app = middleware.cls(app, *middleware.args, **middleware.kwargs)
     await app({"type": "http", "method": method, "headers": list(headers.items())}, receive, send)
     return sent
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast ratio of two colours #rrggbb (WCAG 2.2, definition of contrast ratio)."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("state", ["", "_hover", "_dark", "_hover_dark"])
+@pytest.mark.parametrize("kind", ["primary", "cancel"])
+def test_white_words_on_buttons_can_be_read(kind, state):
+    theme = make_theme()
+    fill = getattr(theme, f"button_{kind}_background_fill{state}")
+    colour = getattr(theme, fill[1:]) if fill.startswith("*") else fill
+    assert contrast("#ffffff", "#000000") == pytest.approx(21)
+    assert contrast("#ffffff", colour) >= 4.5  # WCAG 2.2, 1.4.3

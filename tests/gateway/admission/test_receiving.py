@@ -19,15 +19,15 @@ class Senders:
         self.received: list[str] = []
         self.tasks: list[asyncio.Task[None]] = []
 
-    async def begin(self, caller: str, name: str = "") -> asyncio.Task[None]:
+    async def begin(self, caller: str, name: str = "", *, connection: object = None) -> asyncio.Task[None]:
         """A call that asks for a place, and has it or waits."""
-        task = asyncio.create_task(self._send(caller, name or caller))
+        task = asyncio.create_task(self._send(caller, name or caller, connection or object()))
         self.tasks.append(task)
         await settle()
         return task
 
-    async def _send(self, caller: str, name: str) -> None:
-        async with self.places.acquire(caller):
+    async def _send(self, caller: str, name: str, connection: object) -> None:
+        async with self.places.acquire(caller, connection):
             self.received.append(name)
             await asyncio.Event().wait()
 
@@ -89,6 +89,22 @@ async def test_who_has_just_begun_keeps_its_place():
     await settle()
     assert senders.received[-1] == "new"
     assert not waiting.done()
+    await senders.end()
+
+
+async def test_connections_of_a_caller_take_turns():
+    """Two programs behind one address, or with one key: a call of one does not come after hundreds of the other."""
+    senders = Senders(4)
+    for _ in range(20):
+        await senders.begin("host", "silent", connection="first")
+    senders.now_s = 0.5
+    await senders.begin("host", "honest", connection="second")
+    assert "honest" not in senders.received
+    senders.now_s = 1.0
+    with pytest.raises(SlowMessageError):
+        await asyncio.wait_for(senders.tasks[0], 30)
+    await settle()
+    assert "honest" in senders.received[3:6]
     await senders.end()
 
 

@@ -172,6 +172,33 @@ async def test_what_is_cut_is_asked_for_only_where_wanted(connected, triton):
         await classify(connected, wants_cut=True)
 
 
+@pytest.mark.parametrize(
+    ("route", "is_detailed", "model"),
+    [
+        ("upscaled", False, "classify_robust"),
+        ("native", False, "classify_native_robust"),
+        ("upscaled", True, "classify_detailed_robust"),
+        ("native", True, "classify_native_detailed_robust"),
+    ],
+)
+async def test_the_robust_encoder_has_ensembles_and_outputs_of_its_own(connected, triton, route, is_detailed, model):
+    row, damage = np.zeros((1, 3), np.float32), np.array([[0.25, 0.75]], np.float32)
+    triton.outputs = [
+        *(("cosine", "FP32", row), ("probability", "FP32", row)),
+        *(("degradation_cosine", "FP32", damage), ("degradation_probability", "FP32", damage / 2)),
+        *(("image_embedding", "FP32", row), ("pixels", "UINT8", np.zeros((1, 3, 4, 4), np.uint8))),
+    ]
+    scores = await classify(connected, route=route, encoder="robust", wants_pixels=is_detailed)
+    assert triton.requests[-1].model_name == model
+    asked = [output.name for output in triton.requests[-1].outputs]
+    details = ["image_embedding", "pixels"] if is_detailed else []
+    assert asked == ["cosine", "probability", *details, "degradation_cosine", "degradation_probability"]
+    assert scores.degradation_cosine.tolist() == [0.25, 0.75]
+    assert scores.degradation_probability.tolist() == [0.125, 0.375]
+    assert (await classify(connected, route=route)).degradation_cosine is None
+    assert triton.requests[-1].model_name == model.removesuffix("_robust").replace("_detailed", "")
+
+
 async def test_details_are_asked_for_only_where_wanted_and_then_all(connected, triton):
     pixels = np.random.default_rng(0).integers(0, 256, (1, 3, 4, 4), dtype=np.uint8)
     embedding = np.linspace(0, 1, 5, dtype=np.float32)[None]
@@ -485,7 +512,7 @@ BOX = np.array([[0, 0, 5, 7], [0.5, 1.25, 3, 2]], np.float32)
 
 
 async def upscale(backend: TritonBackend, **options: Any) -> np.ndarray:
-    return await backend.upscale(CANVAS, BOX, **{"request_id": "id-1", "timeout_s": 5.0, **options})
+    return await backend.upscale("upscale_clean", CANVAS, BOX, **{"request_id": "id-1", "timeout_s": 5.0, **options})
 
 
 async def test_tiles_are_those_of_the_contract(connected, triton):
@@ -493,7 +520,7 @@ async def test_tiles_are_those_of_the_contract(connected, triton):
     triton.outputs = [("pixels", "UINT8", pixels)]
     np.testing.assert_array_equal(await upscale(connected), pixels)
     (request,) = triton.requests
-    assert (request.model_name, request.id) == ("upscale", "id-1")
+    assert (request.model_name, request.id) == ("upscale_clean", "id-1")
     assert [(t.name, t.datatype, list(t.shape)) for t in request.inputs] == [
         ("canvas", "UINT8", [2, 3, 5, 7]),
         ("box", "FP32", [2, 4]),
@@ -519,10 +546,10 @@ async def test_tiles_of_another_shape_are_a_fault(connected, triton, outputs):
 
 
 async def test_the_largest_batch_is_asked_for(connected, triton):
-    assert await connected.max_tiles(timeout_s=5) == 32
+    assert await connected.max_tiles("upscale", timeout_s=5) == 32
     triton.max_batch_size = 0
     with pytest.raises(BackendFaultError, match="max_batch_size 0"):
-        await connected.max_tiles(timeout_s=5)
+        await connected.max_tiles("upscale", timeout_s=5)
 
 
 @pytest.mark.parametrize("call", ["upscale", "max_tiles"])
@@ -538,4 +565,4 @@ async def test_the_largest_batch_is_asked_for(connected, triton):
 async def test_what_goes_wrong_with_tiles_is_typed(connected, triton, call, code, expected):
     triton.failure = (code, "no")
     with pytest.raises(expected):
-        await (upscale(connected) if call == "upscale" else connected.max_tiles(timeout_s=5))
+        await (upscale(connected) if call == "upscale" else connected.max_tiles("upscale", timeout_s=5))

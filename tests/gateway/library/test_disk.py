@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.gateway.library_rows import SETTINGS, row
 
 from clipsr_gateway import LibraryStateError, StorageUnavailableError
+from clipsr_gateway._calls.status import status_from_error
 from clipsr_gateway._library.store import disk
 from clipsr_gateway._library.store.disk import Version, split_expired
 from clipsr_gateway._library.store.maintenance import MaintenanceConfig
@@ -164,23 +165,32 @@ async def test_a_damaged_library_is_listed_beside_the_others_and_can_be_dropped(
 
 
 @pytest.mark.parametrize(
-    ("cause", "said"),
+    ("cause", "said", "is_lasting"),
     [
         (
             'IO { source: Generic { store: "S3", source: RetryError(HttpError { source: BadScheme }) } }',
             "AWS_ALLOW_HTTP",
+            True,
         ),
-        ('IO { source: HttpError { kind: Connect, source: ConnectError("tcp connect error") } }', "nothing answers"),
-        ("Object store error: Generic S3 error: NoSuchBucket", "no such bucket"),
-        ("Generic S3 error: HttpError { status: 403 Forbidden }", "credentials"),
-        ("LanceError(IO): something new", "The log of the gateway"),
-        ("Too many concurrent writers", "at the same time"),
+        (
+            'IO { source: HttpError { kind: Connect, source: ConnectError("tcp connect error") } }',
+            "nothing answers",
+            False,
+        ),
+        ("Object store error: Generic S3 error: NoSuchBucket", "no such bucket", True),
+        ("Generic S3 error: HttpError { status: 403 Forbidden }", "credentials", True),
+        ("LanceError(IO): Permission denied (os error 13)", "may not read or write", True),
+        ("LanceError(IO): something new", "The log of the gateway", False),
+        ("Too many concurrent writers", "at the same time", False),
     ],
 )
 @pytest.mark.parametrize("kind", [ValueError, RuntimeError, OSError])
-def test_a_storage_that_fails_says_why(cause, said, kind):
-    with pytest.raises(StorageUnavailableError, match=said), storage_errors("pets"):
+def test_a_storage_that_fails_says_why(cause, said, is_lasting, kind):
+    """And asks to come back only where that can help: no attempt makes a bucket."""
+    with pytest.raises(StorageUnavailableError, match=said) as caught, storage_errors("pets"):
         raise kind(cause)
+    details = [detail.TypeName() for detail in status_from_error(caught.value, "1").details]
+    assert ("google.rpc.RetryInfo" in details) != is_lasting
 
 
 def test_a_full_disk_and_a_fault_of_the_program_are_told_apart():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import unicodedata
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -180,6 +181,24 @@ async def test_images_are_updated_by_name_or_filter(stub):
     assert [list(images[sha256].tags) for sha256 in hashes] == [["café"], [], []]
     assert [images[sha256].source for sha256 in hashes] == ["moved", "1.png", "2.png"]
     assert all(dict(image.metadata) == {"k": "v"} for image in images.values())
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+async def test_texts_are_found_in_any_unicode_form(stub, form):
+    """File names of macOS have é as two characters, most keyboards type one."""
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    said = [(composed, apart), (apart, composed)]
+    await add(stub, [new_image(n, source=f"{a}/{n}.png", tags=[b], metadata={"k": b}) for n, (a, b) in enumerate(said)])
+    images = await list_all(stub)
+    assert {image.source for image in images} == {f"{composed}/0.png", f"{apart}/1.png"}  # as given: they name files
+    hashes = sorted(image.sha256 for image in images)
+    text = unicodedata.normalize(form, composed)
+    filters = ({"all_tags": [text]}, {"any_tags": [text]}, {"metadata": {"k": text}}, {"source_prefix": f"{text}/"})
+    for where in filters:
+        found = await list_all(stub, filter=library_pb2.ImageFilter(**where))
+        assert sorted(image.sha256 for image in found) == hashes, where
+    done = await stub.UpdateImages(update(hashes, set_metadata={"k": text}))
+    assert (done.matched_count, done.changed_count) == (2, 0)
 
 
 async def test_wrong_updates_change_nothing(stub):

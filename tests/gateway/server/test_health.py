@@ -25,6 +25,7 @@ SERVICES = (
     "clipsr.v1.ClassifierService",
     "clipsr.v1.EmbeddingService",
     "clipsr.v1.LibraryService",
+    "clipsr.v1.RestorerService",
     "clipsr.v1.UpscalerService",
 )
 
@@ -162,6 +163,7 @@ async def test_reflection_lists_the_services_and_their_files(start):
         "clipsr.v1.ClassifierService",
         "clipsr.v1.EmbeddingService",
         "clipsr.v1.LibraryService",
+        "clipsr.v1.RestorerService",
         "clipsr.v1.UpscalerService",
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",

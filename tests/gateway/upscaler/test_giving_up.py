@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from clipsr.v1 import types_pb2, upscaler_pb2
-from clipsr_gateway._upscaler import service
+from clipsr_gateway._images import output
 
 
 class SlowDecoder:
@@ -32,7 +32,7 @@ class SlowDecoder:
 @pytest.fixture
 def decoder(monkeypatch):
     decoder = SlowDecoder()
-    monkeypatch.setattr(service, "decode", decoder)
+    monkeypatch.setattr(output, "decode", decoder)
     yield decoder
     decoder.go.set()
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,7 @@ from clipsr_serving.backends.openvino import OpenVinoSession
 from clipsr_serving.cores import count_cores
 from clipsr_serving.errors import ModelLoadError
 
+WHICH_TELEMETRY = "import openvino.tools.ovc.telemetry_utils as used; print(used.tm.__name__)"
 SESSIONS = {"onnxruntime": OnnxRuntimeSession, "openvino": OpenVinoSession}
 
 
@@ -449,3 +453,37 @@ def test_the_default_file_name_can_be_changed(repository, make_args):
     config = read_config(repository, "image_encoder", "onnxruntime") | {"default_model_filename": "other.onnx"}
     with pytest.raises(ModelLoadError, match=r"other\.onnx is missing"):
         read_model_spec(make_args("image_encoder", config=json.loads(json.dumps(config))))
+
+
+@pytest.mark.parametrize(
+    ("first", "used"),
+    [
+        ("import openvino", "openvino_telemetry"),  # the check can fail
+        ("import clipsr_serving.backends.openvino", "openvino.tools.ovc.telemetry_stub"),
+        ("import clipsr_export._graphs.int8", "openvino.tools.ovc.telemetry_stub"),
+        ("import benchmarks.liif.graphs", "openvino.tools.ovc.telemetry_stub"),
+    ],
+)
+def test_openvino_reports_nothing_over_the_internet(first, used):
+    environment = {**os.environ, "CI": "true"}  # there it reports nothing, so that this test doesn't
+    command = [sys.executable, "-c", f"{first}; {WHICH_TELEMETRY}"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout == f"{used}\n"
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "clipsr_serving.backends.onnxruntime",
+        "clipsr_export.cli",
+        "clipsr_training.evaluation._backends.onnx",
+        "benchmarks.liif.graphs",
+    ],
+)
+def test_onnxruntime_keeps_nothing_to_report(module, tmp_path):
+    """It collects in the home folder, from its import on, what it sends."""
+    inherited = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment = {**inherited, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    code = f"import {module}, sys; assert 'onnxruntime' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert [path for path in tmp_path.rglob("*") if "Microsoft" in path.name or path.suffix == ".db"] == []

@@ -8,15 +8,9 @@ from pathlib import Path
 import pytest
 
 from clipsr_serving.errors import LaunchError
-from clipsr_serving.launcher._triton import profiles
-from clipsr_serving.launcher._triton.profiles import (
-    INT8_ENCODER,
-    choose_profile,
-    default_profile,
-    read_cpu_flags,
-    require_machine,
-)
+from clipsr_serving.launcher._triton.profiles import PLANS_NAME, require_machine
 from clipsr_serving.manifest import Artifact, read_manifest
+from clipsr_serving.profiles import INT8_ENCODER, choose_profile, default_profile, read_cpu_flags
 
 BF16 = frozenset({"avx2", "avx512_vnni", "avx512_bf16"})
 VNNI = frozenset({"avx2", "avx_vnni"})
@@ -163,5 +157,5 @@ def test_the_names_of_files_are_those_that_export_writes():
     from clipsr_export._graphs import int8
     from clipsr_export._tensorrt import plans
 
-    assert f"image_encoder/1/{int8.FILE_NAME}" == profiles.INT8_ENCODER
-    assert profiles.PLANS_NAME == plans.PLANS_NAME
+    assert f"image_encoder/1/{int8.FILE_NAME}" == INT8_ENCODER
+    assert PLANS_NAME == plans.PLANS_NAME

@@ -15,6 +15,8 @@ from PIL import Image
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonclient.utils import serialize_byte_tensor
 
+from clipsr_serving.manifest import Manifest
+
 
 def png(width, height, colour="red"):
     buffer = io.BytesIO()
@@ -228,7 +230,7 @@ class TestSimilarity:
         begin = "a very long beginning " * sizes.L
         document = json.loads((repository / "manifest.json").read_text(encoding="utf-8"))
         document["label_sets"] = {"alike": [f"{begin}red", f"{begin}blue"]}
-        manifest = similarity.Manifest.model_validate_json(json.dumps(document))
+        manifest = Manifest.model_validate_json(json.dumps(document))
         monkeypatch.setattr(similarity, "read_manifest", lambda root: manifest)
         model = load("similarity", "SimilarityModel", "similarity")
         assert "The label set alike cannot be used" in caplog.text

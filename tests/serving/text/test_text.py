@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from clipsr_serving.errors import ArtifactError, InputError, TextEncoderError
+from clipsr_serving.errors import ArtifactError, InputError, ModelCallError
 from clipsr_serving.manifest import Scoring, read_manifest
 from clipsr_serving.similarity import compute_cosine, compute_probability, l2_normalize
 from clipsr_serving.text.banks import TEXT_ENCODER_ARTIFACT, read_text_banks
@@ -162,13 +162,13 @@ class TestCache:
 
     def test_a_failed_encoder_fails_only_those_who_need_it(self):
         def fail(keys):
-            raise TextEncoderError("down")
+            raise ModelCallError("down")
 
         cache = TextEmbeddingCache(embed=fail, max_entries=10)
         cache.pin(("cat", ("a {}",)), np.ones(D, np.float32))
         found = cache.look_up([space("cat"), space("cat", "dog")])
         assert found[0].shape == (1, D)
-        assert isinstance(found[1], TextEncoderError)
+        assert isinstance(found[1], ModelCallError)
 
 
 SOFTMAX = Scoring(function="softmax", logit_scale=100.0, logit_bias=0.0)

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
 
 _TEMPORARY = ".clipsr-tmp"
 
@@ -67,7 +70,7 @@ def write_array(path: Path, n: int, parts: Iterable[np.ndarray]) -> np.ndarray:
     Raises:
         OSError: it cannot be written; the message names the file and the reason.
     """
-    with _replacing(path) as file:
+    with replacing(path) as file:
         for part in parts:
             with writing(path):
                 if file.tell() == 0:
@@ -83,12 +86,25 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OSError: it cannot be written; the message names the file and the reason.
     """
-    with _replacing(path) as file, writing(path):
+    with replacing(path) as file, writing(path):
         file.write(content)
 
 
+def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file such that its path holds the old content or the new, never a part.
+
+    Raises:
+        OSError: it cannot be written; the message names the file and the reason.
+    """
+    with replacing(path) as file, writing(path):
+        try:
+            save_file(dict(tensors), file.name, metadata=dict(metadata))
+        except SafetensorError as error:  # also for a full disk
+            raise OSError(str(error)) from error
+
+
 @contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file that takes the place of `path` when the block ends without an error.
 
     It lies beside its target, for a rename is atomic only within one file system. Those that killed processes left

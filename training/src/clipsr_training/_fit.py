@@ -12,19 +12,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
+from torch.utils.data import Dataset, DistributedSampler
 
-from clipsr_training._files import lock_folder, make_output_folder, to_json, writing
+from clipsr_training._files import lock_folder, make_output_folder, replacing, to_json, writing
 from clipsr_training._identity import first_difference
 from clipsr_training._pickles import load_pickle
 
@@ -41,7 +43,8 @@ class FitOptions:
         resume: continue from `output/last.ckpt`.
         seed: of weights, data order and augmentation.
         precision: Lightning's precision string.
-        devices: number of devices, or "auto".
+        devices: number of devices of each machine, or "auto".
+        nodes: machines; on each of several, torchrun runs the same command.
         n_workers: data loader processes.
     """
 
@@ -50,6 +53,7 @@ class FitOptions:
     seed: int = 0
     precision: str = "bf16-mixed"
     devices: str = "auto"
+    nodes: int = 1
     n_workers: int = 1
 
     def seed_everything(self) -> None:
@@ -101,15 +105,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write beside the target, then rename."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.tmp")
         try:
-            with writing(target):
-                torch.save(checkpoint, temporary)
-                temporary.replace(target)
+            with replacing(target) as file, writing(target):
+                torch.save(checkpoint, file.name)
         except RuntimeError as error:  # PyTorch's writer knows no OSError
             raise OSError(f"cannot write {target}: the disk is full, or the file too large") from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 class StoreSettings(Callback):
@@ -130,6 +130,7 @@ def open_run(options: FitOptions) -> Iterator[None]:
     Raises:
         FileNotFoundError: `resume` is set and there is no checkpoint to continue from.
         FileExistsError: `resume` is not set and the folder holds a run, or another run is in it.
+        ValueError: a device or a precision can't be used, or the checkpoint to continue from is damaged.
         OSError: the folder can't be written into.
     """
     last = options.last_checkpoint
@@ -142,12 +143,37 @@ def open_run(options: FitOptions) -> Iterator[None]:
         raise FileExistsError(
             f"{options.output} holds a run already: continue it with --resume, or choose another folder"
         )
+    if options.resume:
+        _read_settings(last)
+    with warnings.catch_warnings():
+        _silence_lightning()
+        _require_trainer(options)
     make_output_folder(options.output)
     lock = lock_folder(options.output)
     try:
         yield
     finally:
         os.close(lock)
+
+
+def of_all_devices(module: LightningModule, features: Tensor) -> Tensor:
+    """Join [n, ...] of each device to [N * n, ...], in the order of the devices.
+
+    Every device computes the whole loss, so gradients come back N-fold to where features were computed; averaging
+    over the devices then gives those of one device with the whole batch.
+    """
+    if module.trainer.world_size == 1:
+        return features
+    return cast("Tensor", module.all_gather(features, sync_grads=features.requires_grad)).flatten(0, 1)
+
+
+def deal_out(module: LightningModule, dataset: Dataset[Any]) -> DistributedSampler[Any]:
+    """Return a sampler that deals a dataset out to the devices in its order, so that a step sees what one device would.
+
+    Lightning's own shuffles.
+    """
+    trainer = module.trainer
+    return DistributedSampler(dataset, num_replicas=trainer.world_size, rank=trainer.global_rank, shuffle=False)
 
 
 def fit(
@@ -175,10 +201,7 @@ def fit(
     """
     with warnings.catch_warnings():
         _silence_lightning()
-        try:
-            trainer = _make_trainer(options, max_epochs, accumulate)
-        except (MisconfigurationException, ValueError) as error:
-            raise ValueError(str(error).strip().splitlines()[0]) from error
+        trainer = _require_trainer(options, max_epochs, accumulate)
         run = {"seed": options.seed, "precision": options.precision, "devices": trainer.world_size}
         own = json.loads(to_json({**settings, **run}))
         if options.resume:
@@ -189,23 +212,40 @@ def fit(
 
 def _require_same_run(last: Path, settings: Mapping[str, Any]) -> None:
     """Check that a checkpoint is whole and of a run with these settings."""
+    if (difference := first_difference(_read_settings(last), settings)) is not None:
+        raise ValueError(f"{last} can't be resumed: it is of another run, {difference}; choose another --output")
+
+
+def _read_settings(last: Path) -> dict[str, Any]:
+    """Return what the run of a checkpoint depends on."""
     try:
         stored = load_pickle(last, is_mapped=True)
     except ValueError as error:
         raise ValueError(f"{last} can't be resumed: {error}") from error
     if not isinstance(stored, Mapping) or _SETTINGS_KEY not in stored:
         raise ValueError(f"{last} can't be resumed: another program wrote it; choose another --output")
-    if (difference := first_difference(json.loads(stored[_SETTINGS_KEY]), settings)) is not None:
-        raise ValueError(f"{last} can't be resumed: it is of another run, {difference}; choose another --output")
+    return json.loads(stored[_SETTINGS_KEY])
+
+
+def _require_trainer(options: FitOptions, max_epochs: int = 1, accumulate: int = 1) -> Trainer:
+    """Return a trainer; ValueError in one line where Lightning can't use the devices or the precision."""
+    try:
+        return _make_trainer(options, max_epochs, accumulate)
+    except (MisconfigurationException, ValueError) as error:
+        raise ValueError(str(error).strip().splitlines()[0]) from error
 
 
 def _make_trainer(options: FitOptions, max_epochs: int, accumulate: int) -> Trainer:
+    if options.nodes > 1 and not TorchElasticEnvironment.detect():
+        # Lightning would wait for the others for half an hour.
+        raise ValueError(f"{options.nodes} machines need torchrun on each of them, which says where the others are")
     return Trainer(
         max_epochs=max_epochs,
         accumulate_grad_batches=accumulate,
         precision=options.precision,  # pyright: ignore[reportArgumentType] (Lightning checks the string)
         accelerator="auto",
         devices=options.devices,
+        num_nodes=options.nodes,
         plugins=[AtomicCheckpointIO()],
         default_root_dir=options.output,
         logger=TensorBoardLogger(options.output, name="", version="logs"),
@@ -218,7 +258,7 @@ def _make_trainer(options: FitOptions, max_epochs: int, accumulate: int) -> Trai
         ],
         log_every_n_steps=20,
         reload_dataloaders_every_n_epochs=1,
-        # Our loaders seed each sample by its index; a sampler of Lightning's would reorder them.
+        # Of validation; training data have samplers of their own, as Lightning's would reorder them.
         use_distributed_sampler=True,
         enable_model_summary=False,
     )

@@ -5,18 +5,38 @@ from __future__ import annotations
 import math
 import numbers
 import operator
+import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from clipsr._errors import InvalidRequestError
 
 _MAX_UINT32 = 2**32 - 1
+_SHOWN = 80  # letters of a wrong value, which may be a whole file
 _YEAR_S = 365 * 24 * 3600.0  # more is no deadline, and from a few centuries on no timer takes it
 
 
 def invalid(field: str, message: str, *, reason: str = "") -> InvalidRequestError:
     """Return the error of one wrong field."""
     return InvalidRequestError(message, reason=reason, violations=((field, message),))
+
+
+def show(value: object) -> str:
+    """Return a wrong value as it is written in code, cut where it is long."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = _SHOWN
+    return short.repr(value)
+
+
+def as_flag(name: str, value: object) -> bool:
+    """Return True or False as it is.
+
+    Raises:
+        TypeError: it is something else, such as a text, which would count as True whatever it says.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is {show(value)}; give True or False")
+    return value
 
 
 def as_text(name: str, value: object) -> str:
@@ -27,11 +47,11 @@ def as_text(name: str, value: object) -> str:
         InvalidRequestError: it cannot be written as UTF-8.
     """
     if not isinstance(value, str):
-        raise TypeError(f"{name} is {value!r}, not text: leave it out, or give a string")
+        raise TypeError(f"{name} is {show(value)}, not text: leave it out, or give a string")
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        message = f"{name} is not UTF-8: {value!r}; give it in that encoding, or leave the character out."
+        message = f"{name} is not UTF-8: {show(value)}; give it in that encoding, or leave the character out."
         raise invalid(name, message) from error
     return value
 
@@ -44,10 +64,10 @@ def as_texts(name: str, values: object) -> tuple[str, ...]:
         InvalidRequestError: one of them cannot be written as UTF-8.
     """
     if isinstance(values, (str, bytes)):
-        raise TypeError(f"{name} is one string; give a sequence of strings, such as [{values!r}]")
+        raise TypeError(f"{name} is one string; give a sequence of strings, such as [{show(values)}]")
     texts = cast("Iterable[object]", values)
     if isinstance(texts, Mapping) or not hasattr(texts, "__iter__"):
-        raise TypeError(f"{name} is {values!r}; give a sequence of strings, such as ['cat', 'dog']")
+        raise TypeError(f"{name} is {show(values)}; give a sequence of strings, such as ['cat', 'dog']")
     return tuple(as_text(f"{name}[{index}]", value) for index, value in enumerate(texts))
 
 
@@ -62,7 +82,7 @@ def as_count(name: str, value: Any, *, least: int = 0, advice: str = "", reason:
     try:
         count = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} is {value!r}; {advice}") from None
+        raise TypeError(f"{name} is {show(value)}; {advice}") from None
     if not least <= count <= _MAX_UINT32:
         raise invalid(name, f"{name} is {count}; {advice}.", reason=reason)
     return count
@@ -77,7 +97,7 @@ def as_number(name: str, value: object, *, least: float, most: float = math.inf,
     """
     advice = f"give a number of at least {least:g}" if most == math.inf else f"give a number from {least:g} to {most:g}"
     if not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} is {value!r}; {advice}")
+        raise TypeError(f"{name} is {show(value)}; {advice}")
     number = float(value)
     if not (math.isfinite(number) and least <= number <= most):
         raise invalid(name, f"{name} is {number:g}; {advice}.", reason=reason)
@@ -93,7 +113,7 @@ def as_seconds(name: str, value: object) -> float:
     """
     advice = "give seconds above 0, such as 30, and at most a year"
     if not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} is {value!r}; {advice}")
+        raise TypeError(f"{name} is {show(value)}; {advice}")
     seconds = float(value)
     if not 0 < seconds <= _YEAR_S:
         raise invalid(name, f"{name} is {seconds:g}; {advice}.")

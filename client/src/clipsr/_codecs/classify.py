@@ -7,7 +7,7 @@ from typing import TypeVar, get_args
 
 from google.rpc import code_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs] - its stubs lack a package file
 
-from clipsr._codecs.arguments import as_count, as_number, as_text, as_texts, invalid
+from clipsr._codecs.arguments import as_count, as_flag, as_number, as_text, as_texts, invalid, show
 from clipsr._codecs.status_details import parse_details
 from clipsr._errors import ServiceError
 from clipsr._types import (
@@ -16,15 +16,19 @@ from clipsr._types import (
     CallerLimits,
     Classification,
     ClassifyOptions,
+    Degradation,
+    Encoder,
     FailedImage,
     Fit,
     LibraryLimits,
     Limits,
     ModelInfo,
     Prediction,
+    RestorerInfo,
     Route,
     RouteRule,
     RouteTaken,
+    UpscaleRecipe,
 )
 from clipsr.v1 import classifier_pb2, embedding_pb2, types_pb2
 
@@ -46,6 +50,21 @@ _ROUTES: dict[str, types_pb2.Route] = {
     "upscaled": types_pb2.ROUTE_UPSCALED,
     "native": types_pb2.ROUTE_NATIVE,
 }
+_ENCODERS: dict[str, types_pb2.Encoder] = {
+    # Unspecified is the same, and what a service without any other knows.
+    "plain": types_pb2.ENCODER_UNSPECIFIED,
+    "robust": types_pb2.ENCODER_ROBUST,
+}
+# A service without any other says none.
+_ENCODERS_TAKEN: dict[int, Encoder] = {
+    types_pb2.ENCODER_UNSPECIFIED: "plain",
+    types_pb2.ENCODER_PLAIN: "plain",
+    types_pb2.ENCODER_ROBUST: "robust",
+}
+RECIPES: dict[types_pb2.UpscaleRecipe, UpscaleRecipe] = {
+    types_pb2.UPSCALE_RECIPE_CLEAN: "clean",
+    types_pb2.UPSCALE_RECIPE_ROBUST: "robust",
+}
 _ROUTES_TAKEN: dict[int, RouteTaken] = {types_pb2.ROUTE_UPSCALED: "upscaled", types_pb2.ROUTE_NATIVE: "native"}
 
 
@@ -59,7 +78,7 @@ def encode_given_options(given: ClassifyOptions | None, keywords: ClassifyOption
     if given is None:
         return encode_options(keywords)
     if not isinstance(given, ClassifyOptions):  # pyright: ignore[reportUnnecessaryIsInstance] - by callers without types
-        raise TypeError(f"options is {given!r}; give ClassifyOptions(…)")
+        raise TypeError(f"options is {show(given)}; give ClassifyOptions(…)")
     if keywords != ClassifyOptions():
         raise TypeError("options and single options are given at once; change them by dataclasses.replace(options, …)")
     return encode_options(given)
@@ -90,10 +109,11 @@ def encode_options(options: ClassifyOptions) -> classifier_pb2.ClassifyOptions:
         label_space=label_space,
         fit=encode_fit(options.fit),
         route=encode_route(options.route),
+        encoder=encode_encoder(options.encoder),
         top_k=as_count("top_k", options.top_k, advice="use 0 for all labels, or the number of the best ones"),
         none_of_these=none_of_these,
-        return_embedding=options.return_embedding,
-        return_encoder_input=options.return_encoder_input,
+        return_embedding=as_flag("return_embedding", options.return_embedding),
+        return_encoder_input=as_flag("return_encoder_input", options.return_encoder_input),
     )
 
 
@@ -105,15 +125,22 @@ def encode_min_cosine(min_cosine: float | None) -> float | None:
 def encode_fit(fit: Fit) -> types_pb2.Fit:
     """Return the wire's word; raise InvalidRequestError for one that is not known."""
     if fit not in _FITS:
-        raise invalid("fit", f"Fit {fit!r} is not known; use one of {_choices(Fit)}.", reason="FIT_UNKNOWN")
+        raise invalid("fit", f"Fit {show(fit)} is not known; use one of {_choices(Fit)}.", reason="FIT_UNKNOWN")
     return _FITS[fit]
 
 
 def encode_route(route: Route) -> types_pb2.Route:
     """Return the wire's word; raise InvalidRequestError for one that is not known."""
     if route not in _ROUTES:
-        raise invalid("route", f"Route {route!r} is not known; use one of {_choices(Route)}.")
+        raise invalid("route", f"Route {show(route)} is not known; use one of {_choices(Route)}.")
     return _ROUTES[route]
+
+
+def encode_encoder(encoder: Encoder) -> types_pb2.Encoder:
+    """Return the wire's word; raise InvalidRequestError for one that is not known."""
+    if encoder not in _ENCODERS:
+        raise invalid("encoder", f"Encoder {show(encoder)} is not known; use one of {_choices(Encoder)}.")
+    return _ENCODERS[encoder]
 
 
 def decode_route(route: int) -> RouteTaken:
@@ -217,6 +244,7 @@ def decode_model_info(response: classifier_pb2.GetModelInfoResponse) -> ModelInf
             max_texts=limits.max_texts,
             max_message_bytes=limits.max_message_bytes,
             max_output_pixels=limits.max_output_pixels,
+            max_restore_pixels=limits.max_restore_pixels,
             max_embed_texts=limits.max_embed_texts,
             max_stream_images=limits.max_stream_images,
             caller=_decode_caller(limits.caller) if limits.HasField("caller") else None,
@@ -228,6 +256,19 @@ def decode_model_info(response: classifier_pb2.GetModelInfoResponse) -> ModelInf
         ),
         gateway_version=info.gateway_version,
         route_rules=tuple(map(_decode_rule, info.route_rules)),
+        degradation_kinds=tuple(info.degradation_kinds),
+        # Those of a later version can't be asked for by this one.
+        upscale_recipes=tuple(RECIPES[number] for number in info.upscale_recipes if number in RECIPES),
+        restorer=_decode_restorer(info.restorer) if info.HasField("restorer") else None,
+    )
+
+
+def _decode_restorer(restorer: classifier_pb2.RestorerInfo) -> RestorerInfo:
+    return RestorerInfo(
+        architecture=restorer.architecture,
+        kinds={kind.name: tuple(kind.words) for kind in restorer.kinds},
+        default_steps=restorer.default_steps,
+        max_steps=restorer.max_steps,
     )
 
 
@@ -241,6 +282,7 @@ def _decode_rule(rule: classifier_pb2.RouteRule) -> RouteRule:
         upscaled_agreement=rule.upscaled_agreement,
         native_agreement=rule.native_agreement,
         n_images=rule.n_images,
+        max_noise=rule.max_noise if rule.HasField("max_noise") else None,
     )
 
 
@@ -262,6 +304,8 @@ def decode_result(
     if outcome is None:
         raise unreadable("a result without outcome")
     found = result.classification
+    if found.encoder not in _ENCODERS_TAKEN:
+        raise unreadable(f"encoder {found.encoder}")
     return Classification(
         predictions=tuple(
             Prediction(label=prediction.label, cosine=prediction.cosine, probability=prediction.probability)
@@ -276,6 +320,10 @@ def decode_result(
         embedding=tuple(found.embedding) or None,
         encoder_input=found.encoder_input or None,
         warnings=warnings,
+        encoder=_ENCODERS_TAKEN[found.encoder],
+        degradations=tuple(
+            Degradation(kind=each.kind, cosine=each.cosine, probability=each.probability) for each in found.degradations
+        ),
     )
 
 

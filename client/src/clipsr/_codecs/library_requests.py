@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from clipsr import _images
-from clipsr._codecs.arguments import as_count, as_text, as_texts, invalid
+from clipsr._codecs.arguments import as_count, as_flag, as_text, as_texts, invalid, show
 from clipsr._codecs.classify import (
     decode_failure,
     decode_route,
@@ -53,7 +53,10 @@ def add_codec(
         InvalidRequestError: an option is not known.
     """
     options = library_pb2.AddImagesOptions(
-        library=_name(name), fit=encode_fit(fit), route=encode_route(route), update_present=update_present
+        library=_name(name),
+        fit=encode_fit(fit),
+        route=encode_route(route),
+        update_present=as_flag("update_present", update_present),
     )
     return StreamCodec(
         first=library_pb2.AddImagesRequest(options=options),
@@ -73,14 +76,18 @@ def encode_create(name: str, *, keep_originals: bool, thumbnail_side_px: int) ->
     """
     return library_pb2.CreateLibraryRequest(
         name=_name(name),
-        discard_originals=not keep_originals,
+        discard_originals=not as_flag("keep_originals", keep_originals),
         thumbnail_side_px=as_count("thumbnail_side_px", thumbnail_side_px),
     )
 
 
 def encode_parts(*, thumbnail: bool, original: bool, embedding: bool) -> library_pb2.ImageParts:
     """Return what is sent along with images."""
-    return library_pb2.ImageParts(thumbnail=thumbnail, original=original, embedding=embedding)
+    return library_pb2.ImageParts(
+        thumbnail=as_flag("return_thumbnail", thumbnail),
+        original=as_flag("return_original", original),
+        embedding=as_flag("return_embedding", embedding),
+    )
 
 
 def encode_search_options(
@@ -97,7 +104,7 @@ def encode_search_options(
         filter=_encode_filter(where),
         parts=parts,
         min_cosine=encode_min_cosine(min_cosine),
-        is_exact=is_exact,
+        is_exact=as_flag("is_exact", is_exact),
     )
 
 
@@ -137,7 +144,7 @@ def encode_search_image(
         fit=encode_fit(fit),
         route=encode_route(route),
         options=options,
-        exclude_query=exclude_query,
+        exclude_query=as_flag("exclude_query", exclude_query),
     )
     if sha256 is not None:
         request.sha256 = as_text("sha256", sha256)
@@ -162,7 +169,14 @@ def encode_list(
         page_token=as_text("page_token", page_token),
         filter=_encode_filter(where),
         parts=parts,
-        newest_first=newest_first,
+        newest_first=as_flag("newest_first", newest_first),
+    )
+
+
+def encode_reembedding(name: str, *, drop_without_original: bool) -> library_pb2.ReembedLibraryRequest:
+    """Return the request that embeds all images again."""
+    return library_pb2.ReembedLibraryRequest(
+        library=_name(name), drop_without_original=as_flag("drop_without_original", drop_without_original)
     )
 
 
@@ -189,15 +203,15 @@ def encode_updates(
 ) -> Iterator[library_pb2.UpdateImagesRequest]:
     """Yield the requests that change images; raise as encode_deletions()."""
     if not isinstance(changes, ImageChanges):  # pyright: ignore[reportUnnecessaryIsInstance] - by callers without types
-        raise TypeError(f"changes is {changes!r}; give ImageChanges(…)")
+        raise TypeError(f"changes is {show(changes)}; give ImageChanges(…)")
     message = library_pb2.ImageChanges(
         source=None if changes.source is None else as_text("source", changes.source),
         add_tags=as_texts("add_tags", changes.add_tags),
         remove_tags=as_texts("remove_tags", changes.remove_tags),
-        clear_tags=changes.clear_tags,
+        clear_tags=as_flag("clear_tags", changes.clear_tags),
         set_metadata=_encode_metadata(changes.set_metadata),
         remove_metadata=as_texts("remove_metadata", changes.remove_metadata),
-        clear_metadata=changes.clear_metadata,
+        clear_metadata=as_flag("clear_metadata", changes.clear_metadata),
     )
     for selection in _encode_selections(hashes, where):
         yield library_pb2.UpdateImagesRequest(library=_name(name), changes=message, **selection)
@@ -225,7 +239,7 @@ def _encode_filter(where: ImageFilter | None) -> library_pb2.ImageFilter | None:
     if where is None:
         return None
     if not isinstance(where, ImageFilter):  # pyright: ignore[reportUnnecessaryIsInstance] - by callers without types
-        raise TypeError(f"where is {where!r}; give ImageFilter(…)")
+        raise TypeError(f"where is {show(where)}; give ImageFilter(…)")
     return library_pb2.ImageFilter(
         all_tags=as_texts("all_tags", where.all_tags),
         any_tags=as_texts("any_tags", where.any_tags),
@@ -241,8 +255,11 @@ def _encode_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def _encode_time(field: str, time: datetime | None) -> Timestamp | None:
+    given: object = time
     if time is None:
         return None
+    if not isinstance(given, datetime):
+        raise TypeError(f"{field} is {show(given)}; give a datetime, such as datetime(2026, 1, 1, tzinfo=timezone.utc)")
     if time.tzinfo is None:
         raise invalid(field, f"{field} has no time zone: give one, such as datetime(2026, 1, 1, tzinfo=timezone.utc).")
     stamp = Timestamp()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from clipsr._types import CallerLimits, ModelInfo
+from clipsr._types import CallerLimits, ModelInfo, RouteRule
 
 _SHOWN_VALUES = 4  # of a set; `clipsr-client info --format json` has all
 _KIB = 1024
@@ -27,7 +27,14 @@ def describe_model(info: ModelInfo) -> Iterator[tuple[str, str]]:
     bias = f" and bias {info.logit_bias:g}" if info.logit_bias else ""
     yield "image encoder", f"{info.image_architecture}, {side} × {side} px, embeddings of {info.embed_dim}"
     yield "upscaler", f"{info.upscaler_architecture}, canvases of {canvases} px"
+    if info.upscale_recipes:
+        yield "upscale recipes", ", ".join(info.upscale_recipes)
+    if (restorer := info.restorer) is not None:
+        steps = f"in {restorer.default_steps} steps by default, {restorer.max_steps} at most"
+        yield "restorer", f"{restorer.architecture}, {steps}; removes {', '.join(restorer.kinds)}"
     yield "route", _describe_route(info)
+    if info.degradation_kinds:
+        yield "encoder robust", f"tells apart {', '.join(info.degradation_kinds)}"
     yield "text encoder", f"the first {info.context_length} tokens of a text"
     yield "probability", f"{info.scoring_function} of the cosines at scale {info.logit_scale:g}{bias}"
     yield "default templates", info.default_templates
@@ -38,12 +45,13 @@ def describe_model(info: ModelInfo) -> Iterator[tuple[str, str]]:
 def _describe_route(info: ModelInfo) -> str:
     if not info.route_rules:
         return f"native where the shorter side is at least {info.native_min_side_px} px, upscaled below"
-    parts = (
-        f"up to {rule.max_side_px} px {'JPEG and WebP' if rule.is_lossy else 'others'}"
-        for rule in info.route_rules
-        if rule.route == "upscaled"
-    )
+    parts = (_describe_rule(rule) for rule in info.route_rules if rule.route == "upscaled")
     return f"upscaled {', '.join(parts) or 'never'}; native otherwise, as measured"
+
+
+def _describe_rule(rule: RouteRule) -> str:
+    noise = "" if rule.max_noise is None else f" with noise up to {rule.max_noise:g}"
+    return f"up to {rule.max_side_px} px {'JPEG and lossy WebP' if rule.is_lossy else 'others'}{noise}"
 
 
 def describe_sets(sets: Mapping[str, tuple[str, ...]]) -> Iterator[tuple[str, str]]:
@@ -65,6 +73,8 @@ def describe_limits(info: ModelInfo) -> Iterator[tuple[str, str]]:
     yield "labels × templates", f"{limits.max_texts:,}"
     yield "message", format_bytes(limits.max_message_bytes)
     yield "upscaled image", f"{limits.max_output_pixels:,} pixels"
+    if info.restorer is not None:
+        yield "restored image", f"{limits.max_restore_pixels:,} pixels"
     if limits.max_embed_texts:
         yield "texts to embed", f"{limits.max_embed_texts:,}"
     if limits.caller is not None:
@@ -86,7 +96,7 @@ def describe_libraries(info: ModelInfo) -> Iterator[tuple[str, str]]:
     yield "values of an image", f"{limits.max_metadata:,} of at most {format_bytes(limits.max_metadata_value_bytes)}"
     yield "images found", f"{limits.max_top_k:,}"
     yield "images of a page", f"{limits.max_page_size:,}"
-    yield "hashes to delete", f"{limits.max_delete_hashes:,}"
+    yield "images named by hash", f"{limits.max_delete_hashes:,}"
 
 
 def _describe_caller(caller: CallerLimits) -> Iterator[str]:

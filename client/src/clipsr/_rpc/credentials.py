@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 
+from clipsr._codecs.arguments import as_flag
 from clipsr._errors import InvalidRequestError
 from clipsr._rpc.channel import is_local
 from clipsr._rpc.tracing import trace_metadata
@@ -50,7 +51,9 @@ def make_access(
     Raises:
         InvalidRequestError: the options contradict each other, a file cannot be read, or the key would travel
             in the open.
+        TypeError: allow_insecure_key is neither True nor False.
     """
+    is_insecure = as_flag("allow_insecure_key", allow_insecure_key)
     if (cert_file is None) != (key_file is None):
         raise _invalid("cert_file", "A client certificate takes two files: give both cert_file and key_file.")
     is_tls = tls is not False
@@ -65,7 +68,7 @@ def make_access(
         )
     return Access(
         credentials=credentials,
-        metadata=_authorize(url, api_key, is_protected=is_tls or allow_insecure_key or is_local(url)),
+        metadata=_authorize(url, api_key, is_protected=is_tls or is_insecure or is_local(url)),
     )
 
 

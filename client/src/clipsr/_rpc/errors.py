@@ -141,7 +141,7 @@ def _unavailable(text: str, details: Details, url: str) -> ServiceUnavailableErr
     elif not details.reason and details.retry_after_s is None:
         message = f"Nobody answers at {url}. Start the service with 'clipsr-serve up', or correct the address. ({text})"
     elif details.retry_after_s is None:
-        message = f"The service at {url} cannot work at the moment: {text} Try again later."
+        message = f"The service at {url} cannot do this: {text}"
     else:
         message = f"The service at {url} cannot work at the moment: {text} Try again in {details.retry_after_s:g} s."
     return ServiceUnavailableError(message, url=url, reason=details.reason, retry_after_s=details.retry_after_s)

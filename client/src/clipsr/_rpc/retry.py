@@ -59,6 +59,8 @@ class RetryPolicy:
             return None
         if not (self.is_repeatable or error.reason):  # without a reason, the service was lost, not heard
             return None
+        if error.reason and error.retry_after_s is None:  # it was heard, and another attempt would be answered alike
+            return None
         backoff_s = min(_FIRST_DELAY_S * _FACTOR ** (attempt - 1), _MAX_DELAY_S)
         if error.retry_after_s is None:
             delay_s = backoff_s * (1 - _JITTER * self.draw())

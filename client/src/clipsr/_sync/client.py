@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 from clipsr import _images
 from clipsr._codecs import classify as classify_codec
 from clipsr._codecs import embed as embed_codec
+from clipsr._codecs import restore as restore_codec
 from clipsr._codecs import upscale as upscale_codec
 from clipsr._codecs.stream import Outcome, classify_stream_codec
+from clipsr._picture_types import RestoredImage, UpscaledImage, UpscaleFormat
 from clipsr._rpc.window import READ_AHEAD
 from clipsr._sync.channel import run_blocking
 from clipsr._sync.library import Library
@@ -18,19 +20,21 @@ from clipsr._sync.service import ServiceClient
 from clipsr._types import (
     Classification,
     ClassifyOptions,
+    Encoder,
     FailedImage,
     Fit,
     ImageEmbedding,
     ImageSource,
     Route,
     TextEmbedding,
-    UpscaledImage,
-    UpscaleFormat,
+    UpscaleRecipe,
 )
 from clipsr.v1 import (
     classifier_pb2,
     embedding_pb2,
     embedding_pb2_grpc,
+    restorer_pb2,
+    restorer_pb2_grpc,
     upscaler_pb2,
     upscaler_pb2_grpc,
 )
@@ -71,6 +75,7 @@ class Client(ServiceClient):
         top_k: int = 5,
         fit: Fit = "auto",
         route: Route = "auto",
+        encoder: Encoder = "plain",
         min_cosine: float | None = None,
         min_probability: float | None = None,
         return_embedding: bool = False,
@@ -110,6 +115,7 @@ class Client(ServiceClient):
                 top_k=top_k,
                 fit=fit,
                 route=route,
+                encoder=encoder,
                 min_cosine=min_cosine,
                 min_probability=min_probability,
                 return_embedding=return_embedding,
@@ -130,6 +136,7 @@ class Client(ServiceClient):
         top_k: int = 5,
         fit: Fit = "auto",
         route: Route = "auto",
+        encoder: Encoder = "plain",
         min_cosine: float | None = None,
         min_probability: float | None = None,
         return_embedding: bool = False,
@@ -143,8 +150,7 @@ class Client(ServiceClient):
         stream before its images do; in asyncio by `async with contextlib.aclosing(…) as outcomes`.
 
         Args:
-            images: as classify()'s, of any length, such as a generator, also an asynchronous one for AsyncClient. An
-                image for which there is a FailedImage already comes back as it is.
+            images: as classify()'s, any iterable, for AsyncClient an asynchronous one, too; a FailedImage comes back.
             labels: as in classify().
             options: as in classify().
             read_ahead: images in memory at once, at least 1.
@@ -165,6 +171,7 @@ class Client(ServiceClient):
                 top_k=top_k,
                 fit=fit,
                 route=route,
+                encoder=encoder,
                 min_cosine=min_cosine,
                 min_probability=min_probability,
                 return_embedding=return_embedding,
@@ -236,6 +243,7 @@ class Client(ServiceClient):
         scale: float | None = None,
         size_hw: tuple[int, int] | None = None,
         output_format: UpscaleFormat = "png",
+        recipe: UpscaleRecipe = "clean",
         timeout_s: float | None = None,
     ) -> UpscaledImage:
         """Render an image at a higher resolution.
@@ -248,10 +256,12 @@ class Client(ServiceClient):
             scale: factor on height and width, at least 1, such as 3.5; or give `size_hw`.
             size_hw: rows and columns of the output, each at least the image's own; the aspect ratio may change.
             output_format: the kind of file to return.
+            recipe: "clean" for pictures that were reduced well, or "robust", which removes aliasing, JPEG's blocks and
+                noise; one of ModelInfo.upscale_recipes.
             timeout_s: deadline, in seconds; None takes the client's. Large outputs take a minute on a small machine.
 
         Raises:
-            InvalidRequestError: the image, the size or the format is wrong; docs/errors.md lists the reasons.
+            InvalidRequestError: image, size, format or recipe is wrong; docs/errors.md lists the reasons.
             ServiceUnavailableError: nobody answers, or the service cannot work at the moment.
             DeadlineError: it took too long.
             ServiceError: the service failed.
@@ -259,9 +269,51 @@ class Client(ServiceClient):
             TypeError: `image` is none of these.
         """
         content = run_blocking(_images.read_image, image)
-        request = upscale_codec.encode_upscale(content, scale=scale, size_hw=size_hw, output_format=output_format)
+        request = upscale_codec.encode_upscale(
+            content, scale=scale, size_hw=size_hw, output_format=output_format, recipe=recipe
+        )
         response: upscaler_pb2.UpscaleResponse = self._call(self._upscaler.Upscale, request, timeout_s)
         return upscale_codec.decode_upscaled(response)
+
+    def restore(
+        self,
+        image: ImageSource,
+        *,
+        remove: Sequence[str] = (),
+        steps: int | None = None,
+        seed: int = 0,
+        force: bool = False,
+        output_format: UpscaleFormat = "png",
+        timeout_s: float | None = None,
+    ) -> RestoredImage:
+        """Remove damage from an image; its size stays.
+
+        Transparency survives, grey images stay grey, and an embedded colour profile is passed on; 16 bits a channel
+        become 8. Of an animation the first frame is taken.
+
+        Args:
+            image: as one of classify()'s.
+            remove: the damage, by names or words of ModelInfo.restorer.kinds, also within a sentence.
+            steps: evaluations of the network for each pixel; None takes ModelInfo.restorer.default_steps.
+            seed: of the noise that the restoration starts from; the same seed and image give the same result.
+            force: restores without anything in `remove`, whatever the damage may be.
+            output_format: the kind of file to return.
+            timeout_s: deadline, in seconds; None takes the client's. A megapixel takes a quarter of a minute.
+
+        Raises:
+            InvalidRequestError: image, damage, steps or format are wrong; docs/errors.md lists the reasons.
+            ServiceUnavailableError: nobody answers, or the service cannot work at the moment.
+            DeadlineError: it took too long, or would.
+            ServiceError: the service failed, or has no restorer.
+            OSError: the file cannot be read.
+            TypeError: `image` is none of these, or `remove` is a single text.
+        """
+        content = run_blocking(_images.read_image, image)
+        request = restore_codec.encode_restore(
+            content, remove=remove, steps=steps, seed=seed, force=force, output_format=output_format
+        )
+        response: restorer_pb2.RestoreResponse = self._call(self._restorer.Restore, request, timeout_s)
+        return restore_codec.decode_restored(response)
 
     def library(self, name: str) -> Library:
         """Return the library of that name, to be created, filled or searched; ask nothing yet.
@@ -286,6 +338,10 @@ class Client(ServiceClient):
     @property
     def _embedder(self) -> Any:
         return self._connection.stub(embedding_pb2_grpc.EmbeddingServiceStub)
+
+    @property
+    def _restorer(self) -> Any:
+        return self._connection.stub(restorer_pb2_grpc.RestorerServiceStub)
 
     @property
     def _upscaler(self) -> Any:

@@ -302,7 +302,7 @@ class Library(Searches):
         Raises:
             InvalidRequestError: the files of some images were not kept; from the iterator.
         """
-        request = library_pb2.ReembedLibraryRequest(library=self._name, drop_without_original=drop_without_original)
+        request = library_requests.encode_reembedding(self._name, drop_without_original=drop_without_original)
         follow = self._connection.stream_responses(
             self._stub.ReembedLibrary, request, progress=library_responses.measure_progress, timeout_s=timeout_s
         )

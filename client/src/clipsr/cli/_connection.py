@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -87,17 +88,29 @@ def connect(*, retries: int = DEFAULT_RETRIES) -> Client:
         click.UsageError: the API key's file cannot be used.
         InvalidRequestError: the options contradict each other.
     """
+    return Client(**read_connection(retries=retries))
+
+
+def read_connection(*, retries: int) -> dict[str, Any]:
+    """Return the arguments of a client for the options of the command that runs.
+
+    Args:
+        retries: where --retries is not given.
+
+    Raises:
+        click.UsageError: the API key's file cannot be used.
+    """
     values = given()
-    return Client(
-        values["url"],
-        timeout_s=values["timeout_s"],
-        retries=retries if (asked := values.get("retries")) is None else asked,
-        tls=values["ca"] or values["tls"],
-        cert_file=values["cert"],
-        key_file=values["key"],
-        api_key=_read_api_key(values["api_key_file"]),
-        allow_insecure_key=values["allow_insecure_key"],
-    )
+    return {
+        "url": values["url"],
+        "timeout_s": values["timeout_s"],
+        "retries": retries if (asked := values.get("retries")) is None else asked,
+        "tls": values["ca"] or values["tls"],
+        "cert_file": values["cert"],
+        "key_file": values["key"],
+        "api_key": _read_api_key(values["api_key_file"]),
+        "allow_insecure_key": values["allow_insecure_key"],
+    }
 
 
 def _keep_timeout(ctx: click.Context, parameter: click.Parameter, timeout_s: float) -> float:

@@ -6,6 +6,7 @@ import contextlib
 import enum
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -19,8 +20,8 @@ from clipsr import (
     ModelMismatchError,
     NotFoundError,
 )
+from clipsr._display.text import escape_controls
 from clipsr._files import describe_unwritable
-from clipsr.cli._text import escape_controls
 
 _COMMAND = "clipsr-client"
 
@@ -36,6 +37,28 @@ class ExitCode(enum.IntEnum):
     OUTPUT_FAILED = 5
     INTERRUPTED = 130  # 128 + SIGINT, as shells count
     BROKEN_PIPE = 141  # 128 + SIGPIPE
+
+
+def run_group(group: click.Group, arguments: Sequence[str] | None, *, command: str) -> int:
+    """Run the command line; return the exit code.
+
+    Args:
+        group: of the commands.
+        arguments: of the command line; None takes this process's.
+        command: its name, in messages.
+    """
+    try:
+        return group.main(args=arguments, prog_name=command, standalone_mode=False)
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else command
+        report(f"{error.format_message()}\nTry `{path} --help`.", command=command)
+        return ExitCode.USAGE
+    except click.Abort:  # interrupted before a command had begun
+        return ExitCode.INTERRUPTED
+    except OSError as error:  # --help or --version could not be written
+        return report_unwritable(error, command=command)
+    except SystemExit:  # click's way to end when the reader of --help is gone
+        return ExitCode.BROKEN_PIPE
 
 
 class QuietGroup(click.Group):
@@ -61,37 +84,47 @@ class QuietGroup(click.Group):
         return code
 
 
-def report(message: str) -> None:
-    """Print a sentence on standard error, if that can be written; it may hold what somebody else wrote."""
+def report(message: str, *, command: str | None = None) -> None:
+    """Print a sentence on standard error, if that can be written; it may hold what somebody else wrote.
+
+    Args:
+        message: the sentence.
+        command: whose it is; None takes the one that runs.
+    """
+    context = click.get_current_context(silent=True)
+    command = command or (context and context.find_root().info_name) or _COMMAND
     lines = "\n".join(escape_controls(line) for line in message.split("\n"))
     with contextlib.suppress(OSError):
-        click.echo(f"{_COMMAND}: {lines}", err=True)
+        click.echo(f"{command}: {lines}", err=True)
 
 
-def report_unwritable(error: OSError) -> ExitCode:
+def report_unwritable(error: OSError, *, command: str | None = None) -> ExitCode:
     """Print what could not be written, standard output unless the error names a file, and return the exit code for it.
 
     What is read fails with errors of its own, so an OSError that nobody else expected is one of writing.
     """
     _discard_output()
-    report(describe_unwritable(Path(error.filename or "standard output"), error))
+    report(describe_unwritable(Path(error.filename or "standard output"), error), command=command)
     return ExitCode.OUTPUT_FAILED
 
 
 def report_error(error: ClipsrError) -> ExitCode:
     """Print what went wrong with a whole call and return the exit code for it."""
+    code, message = describe_error(error)
+    report(message)
+    return code
+
+
+def describe_error(error: ClipsrError) -> tuple[ExitCode, str]:
+    """Return the exit code for what went wrong with a whole call, and what to say of it."""
     if isinstance(error, InvalidRequestError):
         details = [f"\n  {field}: {text}" for field, text in error.violations if text not in str(error)]
-        report(str(error) + "".join(details))
-        return ExitCode.USAGE
+        return ExitCode.USAGE, str(error) + "".join(details)
     if isinstance(error, (AlreadyExistsError, ModelMismatchError, NotFoundError)):
-        report(str(error))
-        return ExitCode.USAGE
+        return ExitCode.USAGE, str(error)
     if isinstance(error, AuthenticationError):
-        report(f"{error} (--api-key-file, --tls, --ca, --cert)")
-        return ExitCode.NOT_ALLOWED
-    report(f"{error} (--timeout)" if isinstance(error, DeadlineError) else str(error))
-    return ExitCode.UNREACHABLE
+        return ExitCode.NOT_ALLOWED, f"{error} (--api-key-file, --tls, --ca, --cert)"
+    return ExitCode.UNREACHABLE, f"{error} (--timeout)" if isinstance(error, DeadlineError) else str(error)
 
 
 def _discard_output() -> None:

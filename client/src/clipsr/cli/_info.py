@@ -11,7 +11,8 @@ from rich.text import Text
 
 from clipsr import ModelInfo
 from clipsr._display.description import describe_libraries, describe_limits, describe_model, describe_sets, format_bytes
-from clipsr.cli._text import escape_controls, measure
+from clipsr._display.text import escape_controls
+from clipsr.cli._text import measure
 
 
 def print_info(info: ModelInfo, *, url: str, console: Console) -> None:

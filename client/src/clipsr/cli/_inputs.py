@@ -13,10 +13,10 @@ from pathlib import Path
 import click
 
 from clipsr import FailedImage
+from clipsr._display.text import escape_controls
 from clipsr._formats import IMAGE_ENDINGS
 from clipsr._images import describe_unreadable
 from clipsr.cli._exits import report
-from clipsr.cli._text import escape_controls
 
 STDIN = "-"
 
@@ -124,9 +124,14 @@ def read_item(item: Item, *, max_bytes: int) -> bytes | FailedImage:
     except OSError as error:
         return describe_unreadable(error, "file")
     if len(content) > max_bytes:
-        message = f"The file is larger than the service accepts ({max_bytes:,} bytes): reduce it first."
-        return FailedImage(code="INVALID_ARGUMENT", reason="IMAGE_TOO_LARGE", message=message)
+        return describe_too_large(max_bytes)
     return content
+
+
+def describe_too_large(max_bytes: int) -> FailedImage:
+    """Return the failure of an image whose file has more bytes than are accepted."""
+    message = f"The file is larger than the service accepts ({max_bytes:,} bytes): reduce it first."
+    return FailedImage(code="INVALID_ARGUMENT", reason="IMAGE_TOO_LARGE", message=message)
 
 
 def _is_folder(path: str) -> bool:

@@ -6,26 +6,28 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
 from rich.console import Console
 
-from clipsr import ServiceUnavailableError, UpscaleFormat
+from clipsr import ServiceUnavailableError, UpscaleFormat, UpscaleRecipe
 from clipsr._rpc.window import READ_AHEAD
 from clipsr.cli._classify.bulk import Output, classify_to_file
 from clipsr.cli._classify.screen import classify_to_screen
 from clipsr.cli._classify.stream import Job
 from clipsr.cli._connection import connect, connection_options
 from clipsr.cli._csv import csv_safe_option
-from clipsr.cli._exits import ExitCode, QuietGroup, report, report_unwritable
+from clipsr.cli._exits import ExitCode, QuietGroup, run_group
 from clipsr.cli._info import print_info, to_json
 from clipsr.cli._inputs import STDIN
 from clipsr.cli._library.commands import library
 from clipsr.cli._options import chosen_classify_options, classify_options, given
+from clipsr.cli._pictures.restore import RestoreOptions, restore_images
+from clipsr.cli._pictures.upscale import UpscaleOptions, parse_size, upscale_images
 from clipsr.cli._streams import configure_stream, open_missing_streams
 from clipsr.cli._ui import parse_listen, serve_pages
-from clipsr.cli._upscale.upscale import UpscaleOptions, parse_size, upscale_images
 
 _NO_SERVICE = "clipsr.v1.NoService"
 """A gateway does not know it; Triton says of every name that it is SERVING."""
@@ -49,7 +51,15 @@ Examples:
   clipsr-client upscale cat.jpg cat-large.png --scale 3.5
   clipsr-client upscale cat.jpg cat-large.webp --size 512x384
   clipsr-client upscale photos/ large/ --scale 4 --format png
+  clipsr-client upscale thumbnail.jpg large.png --scale 4 --recipe robust
   clipsr-client upscale - - --scale 2 --format png < cat.jpg > cat-large.png
+"""
+
+_RESTORE_EXAMPLES = """\b
+Examples:
+  clipsr-client restore foggy.jpg clear.png --remove haze
+  clipsr-client restore old.jpg better.png --remove noise --remove blur --steps 10
+  clipsr-client restore photos/ restored/ --remove rain --format png
 """
 
 
@@ -58,18 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     open_missing_streams()
     configure_stream(sys.stdout)
     configure_stream(sys.stderr)
-    try:
-        return cli.main(args=arguments, prog_name="clipsr-client", standalone_mode=False)
-    except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx else "clipsr-client"
-        report(f"{error.format_message()}\nTry `{command} --help`.")
-        return ExitCode.USAGE
-    except click.Abort:  # interrupted before a command had begun
-        return ExitCode.INTERRUPTED
-    except OSError as error:  # --help or --version could not be written
-        return report_unwritable(error)
-    except SystemExit:  # click's way to end when the reader of --help is gone
-        return ExitCode.BROKEN_PIPE
+    return run_group(cli, arguments, command="clipsr-client")
 
 
 def _check_scale(ctx: click.Context, parameter: click.Parameter, scale: float | None) -> float | None:
@@ -185,6 +184,14 @@ def classify(
     type=click.Choice(["png", "jpeg", "webp", "tiff", "bmp"]),
     help="What all files of a folder become, instead of what their endings say; with - as OUT, what is written.",
 )
+@click.option(
+    "--recipe",
+    type=click.Choice(["clean", "robust"]),
+    default="clean",
+    show_default=True,
+    help="clean for pictures that were reduced well; robust removes aliasing, JPEG's blocks and noise, where the "
+    "service offers it.",
+)
 @click.option("--force", "is_forced", is_flag=True, help="Replace outputs that exist.")
 @connection_options(timeout_s=_UPSCALE_TIMEOUT_S)
 def upscale(
@@ -193,6 +200,7 @@ def upscale(
     scale: float | None,
     size_hw: tuple[int, int] | None,
     output_format: UpscaleFormat | None,
+    recipe: UpscaleRecipe,
     is_forced: bool,
 ) -> ExitCode:
     """Upscale image files by the super-resolution model; give --scale or --size.
@@ -203,9 +211,52 @@ def upscale(
     """
     if (scale is None) == (size_hw is None):
         raise click.UsageError("Give either --scale or --size: how large shall the output be?")
-    options = UpscaleOptions(scale=scale, size_hw=size_hw, output_format=output_format, is_forced=is_forced)
+    options = UpscaleOptions(
+        scale=scale, size_hw=size_hw, output_format=output_format, recipe=recipe, is_forced=is_forced
+    )
     with connect() as client:
         return upscale_images(client, source, target, options)
+
+
+@cli.command(short_help="Remove damage from image files.", epilog=_RESTORE_EXAMPLES)
+@click.argument("source", metavar="IN")
+@click.argument("target", metavar="OUT")
+@click.option(
+    "--remove",
+    multiple=True,
+    metavar="DAMAGE",
+    help="What to remove, such as haze, noise, rain or blur; `clipsr-client info` lists all. Repeat it for more.",
+)
+@click.option(
+    "--steps", type=click.IntRange(min=1), metavar="N", help="Evaluations of the network.  [default: the service's]"
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**64 - 1),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Of the noise that a restoration starts from; the same seed and image give the same result.",
+)
+@click.option("--force", "is_forced", is_flag=True, help="Restore without --remove, whatever the damage may be.")
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["png", "jpeg", "webp", "tiff", "bmp"]),
+    help="What all files of a folder become, instead of what their endings say; with - as OUT, what is written.",
+)
+@click.option("--overwrite", "is_overwriting", is_flag=True, help="Replace outputs that exist.")
+@connection_options(timeout_s=_UPSCALE_TIMEOUT_S)
+def restore(source: str, target: str, **options: Any) -> ExitCode:
+    """Remove damage from image files; give --remove.
+
+    IN and OUT are those of upscale: a file, a folder, or - for standard input and output. No input is overwritten.
+    """
+    asked = RestoreOptions(**options)
+    if not asked.remove and not asked.is_forced:
+        raise click.UsageError("Say what to remove by --remove, such as --remove haze, or give --force.")
+    with connect() as client:
+        return restore_images(client, source, target, asked)
 
 
 @cli.command(short_help="Describe the model that answers.")

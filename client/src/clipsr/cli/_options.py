@@ -98,6 +98,15 @@ classify_options = in_order(
     ),
     image_options,
     click.option(
+        "--encoder",
+        type=click.Choice(["plain", "robust"]),
+        default="plain",
+        show_default=True,
+        help="robust for images that may be blurred, dark or noisy, where the service offers it; it names the damage, "
+        "and takes about twice as long.",
+        **KEPT,
+    ),
+    click.option(
         "--min-cosine",
         type=float,
         metavar="COSINE",
@@ -130,6 +139,7 @@ def chosen_classify_options(*, return_embedding: bool) -> ClassifyOptions:
         top_k=values["top_k"],
         fit=values["fit"],
         route=values["route"],
+        encoder=values["encoder"],
         min_cosine=values["min_cosine"],
         min_probability=values["min_probability"],
         return_embedding=return_embedding,

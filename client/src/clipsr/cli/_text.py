@@ -1,28 +1,13 @@
-"""Text and numbers from elsewhere, made fit for a terminal or a file."""
+"""Text and numbers, fitted to columns and digits."""
 
 from __future__ import annotations
 
 import struct
-import unicodedata
 
 from rich.cells import cell_len, set_cell_size
 
 _ELLIPSIS = "…"
 _FLOAT32_DIGITS = range(6, 10)  # 6 digits survive decimal → float32 → decimal, 9 always survive the other way round
-
-_CONTROLS = frozenset({"Cc", "Zl", "Zp"})  # control characters; line and paragraph separators
-_BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""All characters of Unicode's property Bidi_Control: they would show a name in another order than it has."""
-
-
-def escape_controls(text: str) -> str:
-    """Return the text with control characters written out, so that no name can steer the terminal or deceive."""
-    return "".join(
-        char.encode("unicode_escape").decode("ascii")
-        if unicodedata.category(char) in _CONTROLS or char in _BIDI_CONTROLS
-        else char
-        for char in text
-    )
 
 
 def measure(text: str) -> int:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 from clipsr import Classification, Client, ClipsrError, FailedImage, Fit, ModelInfo, Route
 from clipsr._display.description import describe_libraries, describe_limits, describe_model, describe_sets, format_bytes
+from clipsr._display.text import escape_html
 from clipsr.ui import _markup
 from clipsr.ui._form_errors import FormError, check_file, explain, split_labels
 
@@ -98,7 +98,7 @@ def describe_service(client: Client, *, timeout_s: float) -> str:
 def _service_parts(state: str, info: ModelInfo, url: str) -> Iterator[str]:
     kind = "cs-up" if state == "SERVING" else "cs-down"
     word = {"SERVING": "serving", "NOT_SERVING": "not serving: look at its log"}.get(state, state)
-    yield f'<p class="cs-state {kind}">{escape(info.name)} at {escape(url)} is {escape(word)}.</p>'
+    yield f'<p class="cs-state {kind}">{escape_html(info.name)} at {escape_html(url)} is {escape_html(word)}.</p>'
     yield '<div class="cs-columns">'
     yield _markup.facts("Model", describe_model(info))
     yield _markup.facts("Limits of one request", describe_limits(info))

@@ -13,8 +13,8 @@ from clipsr.ui._search_page import add_search_page
 from clipsr.ui._service_page import add_service_page
 
 _HEAD = "<header class='cs-head'><h1>clipsr</h1><p>What is in this low-resolution image?</p></header>"
-# Each tab has an address (#search), so that it can be linked to, and Back leads to the tab before.
-_ADDRESSES = """() => {
+_SCRIPT = """() => {
+  // Each tab has an address (#search), so that it can be linked to, and Back leads to the tab before.
   const tabs = () => [...document.querySelectorAll("button[role=tab]")];
   const address = tab => "#" + tab.textContent.trim().toLowerCase();
   const here = () => location.hash || address(tabs()[0]);
@@ -35,6 +35,12 @@ _ADDRESSES = """() => {
   });
   addEventListener("popstate", show);
   if (location.hash) show();
+  // gradio names fields for files otherwise than what is seen on them (WCAG 2.2, 2.5.3); what is seen says enough.
+  const rename = () => document.querySelectorAll("button.upload-container[aria-label]").forEach(
+    field => field.removeAttribute("aria-label"));
+  const changes = { childList: true, subtree: true, attributeFilter: ["aria-label"] };
+  new MutationObserver(rename).observe(document.body, changes);
+  rename();
 }"""
 _TIDY_S = (600, 3600)  # every ten minutes, delete uploads older than an hour
 
@@ -55,5 +61,5 @@ def make_pages(client: Client) -> gr.Blocks:
                 add_library_page(client, library, chosen)
             with gr.Tab("Service"):
                 add_service_page(client, pages)
-        pages.load(None, js=_ADDRESSES)
+        pages.load(None, js=_SCRIPT)
     return pages

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from clipsr import Client, ClipsrError, ModelInfo
+from clipsr._display.text import escape_controls
 from clipsr.ui._library_view import library_names
 
 INFO_TIMEOUT_S = 5.0  # a page that loads shows soon that nobody answers
@@ -74,8 +75,8 @@ def template_choices(info: ModelInfo | None) -> list[tuple[str, str]]:
     """Return the choices of prompt templates: what is shown, what is sent."""
     if info is None:
         return [("The service's default", "")]
-    sets = [(f"@{name}: {_count(values)}", f"@{name}") for name, values in info.template_sets.items()]
-    return [(f"The service's default: {info.default_templates}", ""), *sets]
+    sets = [(escape_controls(f"@{name}: {_count(values)}"), f"@{name}") for name, values in info.template_sets.items()]
+    return [(escape_controls(f"The service's default: {info.default_templates}"), ""), *sets]
 
 
 def template_update(info: ModelInfo | None) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from clipsr.v1 import types_pb2 as clipsr_dot_v1_dot_types__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63lipsr/v1/classifier.proto\x12\tclipsr.v1\x1a\x15\x63lipsr/v1/types.proto\x1a\x17google/rpc/status.proto\"`\n\x0f\x43lassifyRequest\x12 \n\x06images\x18\x01 \x03(\x0b\x32\x10.clipsr.v1.Image\x12+\n\x07options\x18\x02 \x01(\x0b\x32\x1a.clipsr.v1.ClassifyOptions\"\xf1\x01\n\x0f\x43lassifyOptions\x12*\n\x0blabel_space\x18\x01 \x01(\x0b\x32\x15.clipsr.v1.LabelSpace\x12\x1b\n\x03\x66it\x18\x02 \x01(\x0e\x32\x0e.clipsr.v1.Fit\x12\x1f\n\x05route\x18\x03 \x01(\x0e\x32\x10.clipsr.v1.Route\x12\r\n\x05top_k\x18\x04 \x01(\r\x12-\n\rnone_of_these\x18\x05 \x01(\x0b\x32\x16.clipsr.v1.NoneOfThese\x12\x18\n\x10return_embedding\x18\x06 \x01(\x08\x12\x1c\n\x14return_encoder_input\x18\x07 \x01(\x08\"z\n\x15\x43lassifyStreamRequest\x12-\n\x07options\x18\x01 \x01(\x0b\x32\x1a.clipsr.v1.ClassifyOptionsH\x00\x12\'\n\x05image\x18\x02 \x01(\x0b\x32\x16.clipsr.v1.StreamImageH\x00\x42\t\n\x07message\"=\n\x0bStreamImage\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x1f\n\x05image\x18\x02 \x01(\x0b\x32\x10.clipsr.v1.Image\"x\n\x16\x43lassifyStreamResponse\x12\r\n\x05index\x18\x01 \x01(\x04\x12)\n\x06result\x18\x02 \x01(\x0b\x32\x19.clipsr.v1.ClassifyResult\x12$\n\x08warnings\x18\x03 \x03(\x0b\x32\x12.clipsr.v1.Warning\"d\n\x10\x43lassifyResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.clipsr.v1.ClassifyResult\x12$\n\x08warnings\x18\x02 \x03(\x0b\x32\x12.clipsr.v1.Warning\"u\n\x0e\x43lassifyResult\x12\x33\n\x0e\x63lassification\x18\x01 \x01(\x0b\x32\x19.clipsr.v1.ClassificationH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\xfc\x01\n\x0e\x43lassification\x12*\n\x0bpredictions\x18\x01 \x03(\x0b\x32\x15.clipsr.v1.Prediction\x12#\n\ninput_size\x18\x02 \x01(\x0b\x32\x0f.clipsr.v1.Size\x12\x1f\n\x05route\x18\x03 \x01(\x0e\x32\x10.clipsr.v1.Route\x12!\n\x06timing\x18\x04 \x01(\x0b\x32\x11.clipsr.v1.Timing\x12\x14\n\x0cmodel_digest\x18\x05 \x01(\t\x12\x15\n\rnone_of_these\x18\x06 \x01(\x08\x12\x11\n\tembedding\x18\x07 \x03(\x02\x12\x15\n\rencoder_input\x18\x08 \x01(\x0c\"g\n\x0bNoneOfThese\x12\x17\n\nmin_cosine\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x1c\n\x0fmin_probability\x18\x02 \x01(\x02H\x01\x88\x01\x01\x42\r\n\x0b_min_cosineB\x12\n\x10_min_probability\"\x15\n\x13GetModelInfoRequest\"@\n\x14GetModelInfoResponse\x12(\n\nmodel_info\x18\x01 \x01(\x0b\x32\x14.clipsr.v1.ModelInfo\"(\n\x08NamedSet\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\"\x9d\x04\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x1a\n\x12image_architecture\x18\x03 \x01(\t\x12\x15\n\rimage_size_px\x18\x04 \x01(\r\x12\x11\n\tembed_dim\x18\x05 \x01(\r\x12\x1d\n\x15upscaler_architecture\x18\x06 \x01(\t\x12\x17\n\x0f\x63\x61nvas_sizes_px\x18\x07 \x03(\r\x12\x1a\n\x12native_min_side_px\x18\x08 \x01(\r\x12\x13\n\x0blogit_scale\x18\t \x01(\x02\x12\x12\n\nlogit_bias\x18\n \x01(\x02\x12\x18\n\x10scoring_function\x18\x0b \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x0c \x01(\r\x12\x19\n\x11\x64\x65\x66\x61ult_templates\x18\r \x01(\t\x12\'\n\nlabel_sets\x18\x0e \x03(\x0b\x32\x13.clipsr.v1.NamedSet\x12*\n\rtemplate_sets\x18\x0f \x03(\x0b\x32\x13.clipsr.v1.NamedSet\x12!\n\x06limits\x18\x10 \x01(\x0b\x32\x11.clipsr.v1.Limits\x12&\n\tartifacts\x18\x11 \x03(\x0b\x32\x13.clipsr.v1.Artifact\x12\x17\n\x0fgateway_version\x18\x12 \x01(\t\x12)\n\x0broute_rules\x18\x13 \x03(\x0b\x32\x14.clipsr.v1.RouteRule\"\x9b\x01\n\tRouteRule\x12\x13\n\x0bmax_side_px\x18\x01 \x01(\r\x12\x10\n\x08is_lossy\x18\x02 \x01(\x08\x12\x1f\n\x05route\x18\x03 \x01(\x0e\x32\x10.clipsr.v1.Route\x12\x1a\n\x12upscaled_agreement\x18\x04 \x01(\x02\x12\x18\n\x10native_agreement\x18\x05 \x01(\x02\x12\x10\n\x08n_images\x18\x06 \x01(\r2\x84\x02\n\x11\x43lassifierService\x12\x43\n\x08\x43lassify\x12\x1a.clipsr.v1.ClassifyRequest\x1a\x1b.clipsr.v1.ClassifyResponse\x12Y\n\x0e\x43lassifyStream\x12 .clipsr.v1.ClassifyStreamRequest\x1a!.clipsr.v1.ClassifyStreamResponse(\x01\x30\x01\x12O\n\x0cGetModelInfo\x12\x1e.clipsr.v1.GetModelInfoRequest\x1a\x1f.clipsr.v1.GetModelInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63lipsr/v1/classifier.proto\x12\tclipsr.v1\x1a\x15\x63lipsr/v1/types.proto\x1a\x17google/rpc/status.proto\"`\n\x0f\x43lassifyRequest\x12 \n\x06images\x18\x01 \x03(\x0b\x32\x10.clipsr.v1.Image\x12+\n\x07options\x18\x02 \x01(\x0b\x32\x1a.clipsr.v1.ClassifyOptions\"\x96\x02\n\x0f\x43lassifyOptions\x12*\n\x0blabel_space\x18\x01 \x01(\x0b\x32\x15.clipsr.v1.LabelSpace\x12\x1b\n\x03\x66it\x18\x02 \x01(\x0e\x32\x0e.clipsr.v1.Fit\x12\x1f\n\x05route\x18\x03 \x01(\x0e\x32\x10.clipsr.v1.Route\x12\r\n\x05top_k\x18\x04 \x01(\r\x12-\n\rnone_of_these\x18\x05 \x01(\x0b\x32\x16.clipsr.v1.NoneOfThese\x12\x18\n\x10return_embedding\x18\x06 \x01(\x08\x12\x1c\n\x14return_encoder_input\x18\x07 \x01(\x08\x12#\n\x07\x65ncoder\x18\x08 \x01(\x0e\x32\x12.clipsr.v1.Encoder\"z\n\x15\x43lassifyStreamRequest\x12-\n\x07options\x18\x01 \x01(\x0b\x32\x1a.clipsr.v1.ClassifyOptionsH\x00\x12\'\n\x05image\x18\x02 \x01(\x0b\x32\x16.clipsr.v1.StreamImageH\x00\x42\t\n\x07message\"=\n\x0bStreamImage\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x1f\n\x05image\x18\x02 \x01(\x0b\x32\x10.clipsr.v1.Image\"x\n\x16\x43lassifyStreamResponse\x12\r\n\x05index\x18\x01 \x01(\x04\x12)\n\x06result\x18\x02 \x01(\x0b\x32\x19.clipsr.v1.ClassifyResult\x12$\n\x08warnings\x18\x03 \x03(\x0b\x32\x12.clipsr.v1.Warning\"d\n\x10\x43lassifyResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.clipsr.v1.ClassifyResult\x12$\n\x08warnings\x18\x02 \x03(\x0b\x32\x12.clipsr.v1.Warning\"u\n\x0e\x43lassifyResult\x12\x33\n\x0e\x63lassification\x18\x01 \x01(\x0b\x32\x19.clipsr.v1.ClassificationH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\xcf\x02\n\x0e\x43lassification\x12*\n\x0bpredictions\x18\x01 \x03(\x0b\x32\x15.clipsr.v1.Prediction\x12#\n\ninput_size\x18\x02 \x01(\x0b\x32\x0f.clipsr.v1.Size\x12\x1f\n\x05route\x18\x03 \x01(\x0e\x32\x10.clipsr.v1.Route\x12!\n\x06timing\x18\x04 \x01(\x0b\x32\x11.clipsr.v1.Timing\x12\x14\n\x0cmodel_digest\x18\x05 \x01(\t\x12\x15\n\rnone_of_these\x18\x06 \x01(\x08\x12\x11\n\tembedding\x18\x07 \x03(\x02\x12\x15\n\rencoder_input\x18\x08 \x01(\x0c\x12#\n\x07\x65ncoder\x18\t \x01(\x0e\x32\x12.clipsr.v1.Encoder\x12,\n\x0c\x64\x65gradations\x18\n \x03(\x0b\x32\x16.clipsr.v1.Degradation\"g\n\x0bNoneOfThese\x12\x17\n\nmin_cosine\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x1c\n\x0fmin_probability\x18\x02 \x01(\x02H\x01\x88\x01\x01\x42\r\n\x0b_min_cosineB\x12\n\x10_min_probability\"\x15\n\x13GetModelInfoRequest\"@\n\x14GetModelInfoResponse\x12(\n\nmodel_info\x18\x01 \x01(\x0b\x32\x14.clipsr.v1.ModelInfo\"(\n\x08NamedSet\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\"\x96\x05\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x1a\n\x12image_architecture\x18\x03 \x01(\t\x12\x15\n\rimage_size_px\x18\x04 \x01(\r\x12\x11\n\tembed_dim\x18\x05 \x01(\r\x12\x1d\n\x15upscaler_architecture\x18\x06 \x01(\t\x12\x17\n\x0f\x63\x61nvas_sizes_px\x18\x07 \x03(\r\x12\x1a\n\x12native_min_side_px\x18\x08 \x01(\r\x12\x13\n\x0blogit_scale\x18\t \x01(\x02\x12\x12\n\nlogit_bias\x18\n \x01(\x02\x12\x18\n\x10scoring_function\x18\x0b \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x0c \x01(\r\x12\x19\n\x11\x64\x65\x66\x61ult_templates\x18\r \x01(\t\x12\'\n\nlabel_sets\x18\x0e \x03(\x0b\x32\x13.clipsr.v1.NamedSet\x12*\n\rtemplate_sets\x18\x0f \x03(\x0b\x32\x13.clipsr.v1.NamedSet\x12!\n\x06limits\x18\x10 \x01(\x0b\x32\x11.clipsr.v1.Limits\x12&\n\tartifacts\x18\x11 \x03(\x0b\x32\x13.clipsr.v1.Artifact\x12\x17\n\x0fgateway_version\x18\x12 \x01(\t\x12)\n\x0broute_rules\x18\x13 \x03(\x0b\x32\x14.clipsr.v1.RouteRule\x12\x31\n\x0fupscale_recipes\x18\x14 \x03(\x0e\x32\x18.clipsr.v1.UpscaleRecipe\x12\x19\n\x11\x64\x65gradation_kinds\x18\x15 \x03(\t\x12)\n\x08restorer\x18\x16 \x01(\x0b\x32\x17.clipsr.v1.RestorerInfo\"t\n\x0cRestorerInfo\x12\x14\n\x0c\x61rchitecture\x18\x01 \x01(\t\x12$\n\x05kinds\x18\x02 \x03(\x0b\x32\x15.clipsr.v1.DamageKind\x12\x15\n\rdefault_steps\x18\x03 \x01(\r\x12\x11\n\tmax_steps\x18\x04 \x01(\r\")\n\nDamageKind\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05words\x18\x02 \x03(\t\"\xc1\x01\n\tRouteRule\x12\x13\n\x0bmax_side_px\x18\x01 \x01(\r\x12\x10\n\x08is_lossy\x18\x02 \x01(\x08\x12\x1f\n\x05route\x18\x03 \x01(\x0e\x32\x10.clipsr.v1.Route\x12\x1a\n\x12upscaled_agreement\x18\x04 \x01(\x02\x12\x18\n\x10native_agreement\x18\x05 \x01(\x02\x12\x10\n\x08n_images\x18\x06 \x01(\r\x12\x16\n\tmax_noise\x18\x07 \x01(\x02H\x00\x88\x01\x01\x42\x0c\n\n_max_noise2\x84\x02\n\x11\x43lassifierService\x12\x43\n\x08\x43lassify\x12\x1a.clipsr.v1.ClassifyRequest\x1a\x1b.clipsr.v1.ClassifyResponse\x12Y\n\x0e\x43lassifyStream\x12 .clipsr.v1.ClassifyStreamRequest\x1a!.clipsr.v1.ClassifyStreamResponse(\x01\x30\x01\x12O\n\x0cGetModelInfo\x12\x1e.clipsr.v1.GetModelInfoRequest\x1a\x1f.clipsr.v1.GetModelInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,31 +36,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLASSIFYREQUEST']._serialized_start=89
   _globals['_CLASSIFYREQUEST']._serialized_end=185
   _globals['_CLASSIFYOPTIONS']._serialized_start=188
-  _globals['_CLASSIFYOPTIONS']._serialized_end=429
-  _globals['_CLASSIFYSTREAMREQUEST']._serialized_start=431
-  _globals['_CLASSIFYSTREAMREQUEST']._serialized_end=553
-  _globals['_STREAMIMAGE']._serialized_start=555
-  _globals['_STREAMIMAGE']._serialized_end=616
-  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_start=618
-  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_end=738
-  _globals['_CLASSIFYRESPONSE']._serialized_start=740
-  _globals['_CLASSIFYRESPONSE']._serialized_end=840
-  _globals['_CLASSIFYRESULT']._serialized_start=842
-  _globals['_CLASSIFYRESULT']._serialized_end=959
-  _globals['_CLASSIFICATION']._serialized_start=962
-  _globals['_CLASSIFICATION']._serialized_end=1214
-  _globals['_NONEOFTHESE']._serialized_start=1216
-  _globals['_NONEOFTHESE']._serialized_end=1319
-  _globals['_GETMODELINFOREQUEST']._serialized_start=1321
-  _globals['_GETMODELINFOREQUEST']._serialized_end=1342
-  _globals['_GETMODELINFORESPONSE']._serialized_start=1344
-  _globals['_GETMODELINFORESPONSE']._serialized_end=1408
-  _globals['_NAMEDSET']._serialized_start=1410
-  _globals['_NAMEDSET']._serialized_end=1450
-  _globals['_MODELINFO']._serialized_start=1453
-  _globals['_MODELINFO']._serialized_end=1994
-  _globals['_ROUTERULE']._serialized_start=1997
-  _globals['_ROUTERULE']._serialized_end=2152
-  _globals['_CLASSIFIERSERVICE']._serialized_start=2155
-  _globals['_CLASSIFIERSERVICE']._serialized_end=2415
+  _globals['_CLASSIFYOPTIONS']._serialized_end=466
+  _globals['_CLASSIFYSTREAMREQUEST']._serialized_start=468
+  _globals['_CLASSIFYSTREAMREQUEST']._serialized_end=590
+  _globals['_STREAMIMAGE']._serialized_start=592
+  _globals['_STREAMIMAGE']._serialized_end=653
+  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_start=655
+  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_end=775
+  _globals['_CLASSIFYRESPONSE']._serialized_start=777
+  _globals['_CLASSIFYRESPONSE']._serialized_end=877
+  _globals['_CLASSIFYRESULT']._serialized_start=879
+  _globals['_CLASSIFYRESULT']._serialized_end=996
+  _globals['_CLASSIFICATION']._serialized_start=999
+  _globals['_CLASSIFICATION']._serialized_end=1334
+  _globals['_NONEOFTHESE']._serialized_start=1336
+  _globals['_NONEOFTHESE']._serialized_end=1439
+  _globals['_GETMODELINFOREQUEST']._serialized_start=1441
+  _globals['_GETMODELINFOREQUEST']._serialized_end=1462
+  _globals['_GETMODELINFORESPONSE']._serialized_start=1464
+  _globals['_GETMODELINFORESPONSE']._serialized_end=1528
+  _globals['_NAMEDSET']._serialized_start=1530
+  _globals['_NAMEDSET']._serialized_end=1570
+  _globals['_MODELINFO']._serialized_start=1573
+  _globals['_MODELINFO']._serialized_end=2235
+  _globals['_RESTORERINFO']._serialized_start=2237
+  _globals['_RESTORERINFO']._serialized_end=2353
+  _globals['_DAMAGEKIND']._serialized_start=2355
+  _globals['_DAMAGEKIND']._serialized_end=2396
+  _globals['_ROUTERULE']._serialized_start=2399
+  _globals['_ROUTERULE']._serialized_end=2592
+  _globals['_CLASSIFIERSERVICE']._serialized_start=2595
+  _globals['_CLASSIFIERSERVICE']._serialized_end=2855
 # @@protoc_insertion_point(module_scope)

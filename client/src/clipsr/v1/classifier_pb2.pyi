@@ -17,7 +17,7 @@ class ClassifyRequest(_message.Message):
     def __init__(self, images: _Optional[_Iterable[_Union[_types_pb2.Image, _Mapping]]] = ..., options: _Optional[_Union[ClassifyOptions, _Mapping]] = ...) -> None: ...
 
 class ClassifyOptions(_message.Message):
-    __slots__ = ("label_space", "fit", "route", "top_k", "none_of_these", "return_embedding", "return_encoder_input")
+    __slots__ = ("label_space", "fit", "route", "top_k", "none_of_these", "return_embedding", "return_encoder_input", "encoder")
     LABEL_SPACE_FIELD_NUMBER: _ClassVar[int]
     FIT_FIELD_NUMBER: _ClassVar[int]
     ROUTE_FIELD_NUMBER: _ClassVar[int]
@@ -25,6 +25,7 @@ class ClassifyOptions(_message.Message):
     NONE_OF_THESE_FIELD_NUMBER: _ClassVar[int]
     RETURN_EMBEDDING_FIELD_NUMBER: _ClassVar[int]
     RETURN_ENCODER_INPUT_FIELD_NUMBER: _ClassVar[int]
+    ENCODER_FIELD_NUMBER: _ClassVar[int]
     label_space: _types_pb2.LabelSpace
     fit: _types_pb2.Fit
     route: _types_pb2.Route
@@ -32,7 +33,8 @@ class ClassifyOptions(_message.Message):
     none_of_these: NoneOfThese
     return_embedding: bool
     return_encoder_input: bool
-    def __init__(self, label_space: _Optional[_Union[_types_pb2.LabelSpace, _Mapping]] = ..., fit: _Optional[_Union[_types_pb2.Fit, str]] = ..., route: _Optional[_Union[_types_pb2.Route, str]] = ..., top_k: _Optional[int] = ..., none_of_these: _Optional[_Union[NoneOfThese, _Mapping]] = ..., return_embedding: bool = ..., return_encoder_input: bool = ...) -> None: ...
+    encoder: _types_pb2.Encoder
+    def __init__(self, label_space: _Optional[_Union[_types_pb2.LabelSpace, _Mapping]] = ..., fit: _Optional[_Union[_types_pb2.Fit, str]] = ..., route: _Optional[_Union[_types_pb2.Route, str]] = ..., top_k: _Optional[int] = ..., none_of_these: _Optional[_Union[NoneOfThese, _Mapping]] = ..., return_embedding: bool = ..., return_encoder_input: bool = ..., encoder: _Optional[_Union[_types_pb2.Encoder, str]] = ...) -> None: ...
 
 class ClassifyStreamRequest(_message.Message):
     __slots__ = ("options", "image")
@@ -77,7 +79,7 @@ class ClassifyResult(_message.Message):
     def __init__(self, classification: _Optional[_Union[Classification, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
 
 class Classification(_message.Message):
-    __slots__ = ("predictions", "input_size", "route", "timing", "model_digest", "none_of_these", "embedding", "encoder_input")
+    __slots__ = ("predictions", "input_size", "route", "timing", "model_digest", "none_of_these", "embedding", "encoder_input", "encoder", "degradations")
     PREDICTIONS_FIELD_NUMBER: _ClassVar[int]
     INPUT_SIZE_FIELD_NUMBER: _ClassVar[int]
     ROUTE_FIELD_NUMBER: _ClassVar[int]
@@ -86,6 +88,8 @@ class Classification(_message.Message):
     NONE_OF_THESE_FIELD_NUMBER: _ClassVar[int]
     EMBEDDING_FIELD_NUMBER: _ClassVar[int]
     ENCODER_INPUT_FIELD_NUMBER: _ClassVar[int]
+    ENCODER_FIELD_NUMBER: _ClassVar[int]
+    DEGRADATIONS_FIELD_NUMBER: _ClassVar[int]
     predictions: _containers.RepeatedCompositeFieldContainer[_types_pb2.Prediction]
     input_size: _types_pb2.Size
     route: _types_pb2.Route
@@ -94,7 +98,9 @@ class Classification(_message.Message):
     none_of_these: bool
     embedding: _containers.RepeatedScalarFieldContainer[float]
     encoder_input: bytes
-    def __init__(self, predictions: _Optional[_Iterable[_Union[_types_pb2.Prediction, _Mapping]]] = ..., input_size: _Optional[_Union[_types_pb2.Size, _Mapping]] = ..., route: _Optional[_Union[_types_pb2.Route, str]] = ..., timing: _Optional[_Union[_types_pb2.Timing, _Mapping]] = ..., model_digest: _Optional[str] = ..., none_of_these: bool = ..., embedding: _Optional[_Iterable[float]] = ..., encoder_input: _Optional[bytes] = ...) -> None: ...
+    encoder: _types_pb2.Encoder
+    degradations: _containers.RepeatedCompositeFieldContainer[_types_pb2.Degradation]
+    def __init__(self, predictions: _Optional[_Iterable[_Union[_types_pb2.Prediction, _Mapping]]] = ..., input_size: _Optional[_Union[_types_pb2.Size, _Mapping]] = ..., route: _Optional[_Union[_types_pb2.Route, str]] = ..., timing: _Optional[_Union[_types_pb2.Timing, _Mapping]] = ..., model_digest: _Optional[str] = ..., none_of_these: bool = ..., embedding: _Optional[_Iterable[float]] = ..., encoder_input: _Optional[bytes] = ..., encoder: _Optional[_Union[_types_pb2.Encoder, str]] = ..., degradations: _Optional[_Iterable[_Union[_types_pb2.Degradation, _Mapping]]] = ...) -> None: ...
 
 class NoneOfThese(_message.Message):
     __slots__ = ("min_cosine", "min_probability")
@@ -123,7 +129,7 @@ class NamedSet(_message.Message):
     def __init__(self, name: _Optional[str] = ..., values: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ModelInfo(_message.Message):
-    __slots__ = ("name", "digest", "image_architecture", "image_size_px", "embed_dim", "upscaler_architecture", "canvas_sizes_px", "native_min_side_px", "logit_scale", "logit_bias", "scoring_function", "context_length", "default_templates", "label_sets", "template_sets", "limits", "artifacts", "gateway_version", "route_rules")
+    __slots__ = ("name", "digest", "image_architecture", "image_size_px", "embed_dim", "upscaler_architecture", "canvas_sizes_px", "native_min_side_px", "logit_scale", "logit_bias", "scoring_function", "context_length", "default_templates", "label_sets", "template_sets", "limits", "artifacts", "gateway_version", "route_rules", "upscale_recipes", "degradation_kinds", "restorer")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     IMAGE_ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
@@ -143,6 +149,9 @@ class ModelInfo(_message.Message):
     ARTIFACTS_FIELD_NUMBER: _ClassVar[int]
     GATEWAY_VERSION_FIELD_NUMBER: _ClassVar[int]
     ROUTE_RULES_FIELD_NUMBER: _ClassVar[int]
+    UPSCALE_RECIPES_FIELD_NUMBER: _ClassVar[int]
+    DEGRADATION_KINDS_FIELD_NUMBER: _ClassVar[int]
+    RESTORER_FIELD_NUMBER: _ClassVar[int]
     name: str
     digest: str
     image_architecture: str
@@ -162,20 +171,45 @@ class ModelInfo(_message.Message):
     artifacts: _containers.RepeatedCompositeFieldContainer[_types_pb2.Artifact]
     gateway_version: str
     route_rules: _containers.RepeatedCompositeFieldContainer[RouteRule]
-    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., image_architecture: _Optional[str] = ..., image_size_px: _Optional[int] = ..., embed_dim: _Optional[int] = ..., upscaler_architecture: _Optional[str] = ..., canvas_sizes_px: _Optional[_Iterable[int]] = ..., native_min_side_px: _Optional[int] = ..., logit_scale: _Optional[float] = ..., logit_bias: _Optional[float] = ..., scoring_function: _Optional[str] = ..., context_length: _Optional[int] = ..., default_templates: _Optional[str] = ..., label_sets: _Optional[_Iterable[_Union[NamedSet, _Mapping]]] = ..., template_sets: _Optional[_Iterable[_Union[NamedSet, _Mapping]]] = ..., limits: _Optional[_Union[_types_pb2.Limits, _Mapping]] = ..., artifacts: _Optional[_Iterable[_Union[_types_pb2.Artifact, _Mapping]]] = ..., gateway_version: _Optional[str] = ..., route_rules: _Optional[_Iterable[_Union[RouteRule, _Mapping]]] = ...) -> None: ...
+    upscale_recipes: _containers.RepeatedScalarFieldContainer[_types_pb2.UpscaleRecipe]
+    degradation_kinds: _containers.RepeatedScalarFieldContainer[str]
+    restorer: RestorerInfo
+    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., image_architecture: _Optional[str] = ..., image_size_px: _Optional[int] = ..., embed_dim: _Optional[int] = ..., upscaler_architecture: _Optional[str] = ..., canvas_sizes_px: _Optional[_Iterable[int]] = ..., native_min_side_px: _Optional[int] = ..., logit_scale: _Optional[float] = ..., logit_bias: _Optional[float] = ..., scoring_function: _Optional[str] = ..., context_length: _Optional[int] = ..., default_templates: _Optional[str] = ..., label_sets: _Optional[_Iterable[_Union[NamedSet, _Mapping]]] = ..., template_sets: _Optional[_Iterable[_Union[NamedSet, _Mapping]]] = ..., limits: _Optional[_Union[_types_pb2.Limits, _Mapping]] = ..., artifacts: _Optional[_Iterable[_Union[_types_pb2.Artifact, _Mapping]]] = ..., gateway_version: _Optional[str] = ..., route_rules: _Optional[_Iterable[_Union[RouteRule, _Mapping]]] = ..., upscale_recipes: _Optional[_Iterable[_Union[_types_pb2.UpscaleRecipe, str]]] = ..., degradation_kinds: _Optional[_Iterable[str]] = ..., restorer: _Optional[_Union[RestorerInfo, _Mapping]] = ...) -> None: ...
+
+class RestorerInfo(_message.Message):
+    __slots__ = ("architecture", "kinds", "default_steps", "max_steps")
+    ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
+    KINDS_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_STEPS_FIELD_NUMBER: _ClassVar[int]
+    MAX_STEPS_FIELD_NUMBER: _ClassVar[int]
+    architecture: str
+    kinds: _containers.RepeatedCompositeFieldContainer[DamageKind]
+    default_steps: int
+    max_steps: int
+    def __init__(self, architecture: _Optional[str] = ..., kinds: _Optional[_Iterable[_Union[DamageKind, _Mapping]]] = ..., default_steps: _Optional[int] = ..., max_steps: _Optional[int] = ...) -> None: ...
+
+class DamageKind(_message.Message):
+    __slots__ = ("name", "words")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    words: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., words: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RouteRule(_message.Message):
-    __slots__ = ("max_side_px", "is_lossy", "route", "upscaled_agreement", "native_agreement", "n_images")
+    __slots__ = ("max_side_px", "is_lossy", "route", "upscaled_agreement", "native_agreement", "n_images", "max_noise")
     MAX_SIDE_PX_FIELD_NUMBER: _ClassVar[int]
     IS_LOSSY_FIELD_NUMBER: _ClassVar[int]
     ROUTE_FIELD_NUMBER: _ClassVar[int]
     UPSCALED_AGREEMENT_FIELD_NUMBER: _ClassVar[int]
     NATIVE_AGREEMENT_FIELD_NUMBER: _ClassVar[int]
     N_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    MAX_NOISE_FIELD_NUMBER: _ClassVar[int]
     max_side_px: int
     is_lossy: bool
     route: _types_pb2.Route
     upscaled_agreement: float
     native_agreement: float
     n_images: int
-    def __init__(self, max_side_px: _Optional[int] = ..., is_lossy: bool = ..., route: _Optional[_Union[_types_pb2.Route, str]] = ..., upscaled_agreement: _Optional[float] = ..., native_agreement: _Optional[float] = ..., n_images: _Optional[int] = ...) -> None: ...
+    max_noise: float
+    def __init__(self, max_side_px: _Optional[int] = ..., is_lossy: bool = ..., route: _Optional[_Union[_types_pb2.Route, str]] = ..., upscaled_agreement: _Optional[float] = ..., native_agreement: _Optional[float] = ..., n_images: _Optional[int] = ..., max_noise: _Optional[float] = ...) -> None: ...

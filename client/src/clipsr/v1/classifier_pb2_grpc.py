@@ -61,7 +61,8 @@ class ClassifierServiceServicer(object):
 
         Results come in the order of the images. An image that fails carries its own status and never fails its neighbours.
         Errors of the whole call: INVALID_ARGUMENT (google.rpc.BadRequest with field paths, ErrorInfo of domain "clipsr"),
-        UNAUTHENTICATED, RESOURCE_EXHAUSTED (google.rpc.RetryInfo), UNAVAILABLE while Triton is down, DEADLINE_EXCEEDED.
+        UNAUTHENTICATED, RESOURCE_EXHAUSTED (google.rpc.RetryInfo), UNAVAILABLE while Triton is down, DEADLINE_EXCEEDED,
+        FAILED_PRECONDITION where the model has no encoder of the kind that is asked for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

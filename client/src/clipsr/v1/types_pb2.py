@@ -24,35 +24,41 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x63lipsr/v1/types.proto\x12\tclipsr.v1\"\x18\n\x05Image\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\"B\n\nLabelSpace\x12\x0e\n\x06labels\x18\x01 \x03(\t\x12\x11\n\tlabel_set\x18\x02 \x01(\t\x12\x11\n\ttemplates\x18\x03 \x03(\t\"@\n\nPrediction\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0e\n\x06\x63osine\x18\x02 \x01(\x02\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\"9\n\x07Warning\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\"%\n\x04Size\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\"0\n\x06Timing\x12\x10\n\x08queue_ms\x18\x01 \x01(\x02\x12\x14\n\x0cinference_ms\x18\x02 \x01(\x02\"\xe4\x02\n\x06Limits\x12\x12\n\nmax_images\x18\x01 \x01(\r\x12\x17\n\x0fmax_image_bytes\x18\x02 \x01(\x04\x12\x18\n\x10max_image_pixels\x18\x03 \x01(\x04\x12\x12\n\nmax_labels\x18\x04 \x01(\r\x12\x17\n\x0fmax_label_bytes\x18\x05 \x01(\r\x12\x15\n\rmax_templates\x18\x06 \x01(\r\x12\x11\n\tmax_texts\x18\x07 \x01(\r\x12\x19\n\x11max_message_bytes\x18\x08 \x01(\x04\x12\x19\n\x11max_output_pixels\x18\t \x01(\x04\x12\x17\n\x0fmax_embed_texts\x18\n \x01(\r\x12\x19\n\x11max_stream_images\x18\x0b \x01(\r\x12\'\n\x06\x63\x61ller\x18\x0c \x01(\x0b\x32\x17.clipsr.v1.CallerLimits\x12)\n\x07library\x18\r \x01(\x0b\x32\x18.clipsr.v1.LibraryLimits\"\xb9\x02\n\rLibraryLimits\x12\x15\n\rmax_libraries\x18\x01 \x01(\r\x12\x16\n\x0emax_name_bytes\x18\x02 \x01(\r\x12\x11\n\tmax_top_k\x18\x03 \x01(\r\x12\x15\n\rmax_page_size\x18\x04 \x01(\r\x12\x18\n\x10max_source_bytes\x18\x05 \x01(\r\x12\x10\n\x08max_tags\x18\x06 \x01(\r\x12\x15\n\rmax_tag_bytes\x18\x07 \x01(\r\x12\x14\n\x0cmax_metadata\x18\x08 \x01(\r\x12 \n\x18max_metadata_value_bytes\x18\t \x01(\r\x12\x1d\n\x15max_thumbnail_side_px\x18\n \x01(\r\x12\x1a\n\x12max_original_bytes\x18\x0b \x01(\x04\x12\x19\n\x11max_delete_hashes\x18\x0c \x01(\r\"U\n\x0c\x43\x61llerLimits\x12\x18\n\x10items_per_second\x18\x01 \x01(\x01\x12\r\n\x05\x62urst\x18\x02 \x01(\r\x12\x1c\n\x14max_concurrent_calls\x18\x03 \x01(\r\"<\n\x08\x41rtifact\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04*?\n\x03\x46it\x12\x13\n\x0f\x46IT_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x46IT_CENTER_CROP\x10\x01\x12\x0e\n\nFIT_SQUASH\x10\x02*D\n\x05Route\x12\x15\n\x11ROUTE_UNSPECIFIED\x10\x00\x12\x12\n\x0eROUTE_UPSCALED\x10\x01\x12\x10\n\x0cROUTE_NATIVE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x63lipsr/v1/types.proto\x12\tclipsr.v1\"\x18\n\x05Image\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\"B\n\nLabelSpace\x12\x0e\n\x06labels\x18\x01 \x03(\t\x12\x11\n\tlabel_set\x18\x02 \x01(\t\x12\x11\n\ttemplates\x18\x03 \x03(\t\"@\n\nPrediction\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0e\n\x06\x63osine\x18\x02 \x01(\x02\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\"@\n\x0b\x44\x65gradation\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0e\n\x06\x63osine\x18\x02 \x01(\x02\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\"9\n\x07Warning\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\"%\n\x04Size\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\"0\n\x06Timing\x12\x10\n\x08queue_ms\x18\x01 \x01(\x02\x12\x14\n\x0cinference_ms\x18\x02 \x01(\x02\"\x80\x03\n\x06Limits\x12\x12\n\nmax_images\x18\x01 \x01(\r\x12\x17\n\x0fmax_image_bytes\x18\x02 \x01(\x04\x12\x18\n\x10max_image_pixels\x18\x03 \x01(\x04\x12\x12\n\nmax_labels\x18\x04 \x01(\r\x12\x17\n\x0fmax_label_bytes\x18\x05 \x01(\r\x12\x15\n\rmax_templates\x18\x06 \x01(\r\x12\x11\n\tmax_texts\x18\x07 \x01(\r\x12\x19\n\x11max_message_bytes\x18\x08 \x01(\x04\x12\x19\n\x11max_output_pixels\x18\t \x01(\x04\x12\x17\n\x0fmax_embed_texts\x18\n \x01(\r\x12\x19\n\x11max_stream_images\x18\x0b \x01(\r\x12\'\n\x06\x63\x61ller\x18\x0c \x01(\x0b\x32\x17.clipsr.v1.CallerLimits\x12)\n\x07library\x18\r \x01(\x0b\x32\x18.clipsr.v1.LibraryLimits\x12\x1a\n\x12max_restore_pixels\x18\x0e \x01(\x04\"\xb9\x02\n\rLibraryLimits\x12\x15\n\rmax_libraries\x18\x01 \x01(\r\x12\x16\n\x0emax_name_bytes\x18\x02 \x01(\r\x12\x11\n\tmax_top_k\x18\x03 \x01(\r\x12\x15\n\rmax_page_size\x18\x04 \x01(\r\x12\x18\n\x10max_source_bytes\x18\x05 \x01(\r\x12\x10\n\x08max_tags\x18\x06 \x01(\r\x12\x15\n\rmax_tag_bytes\x18\x07 \x01(\r\x12\x14\n\x0cmax_metadata\x18\x08 \x01(\r\x12 \n\x18max_metadata_value_bytes\x18\t \x01(\r\x12\x1d\n\x15max_thumbnail_side_px\x18\n \x01(\r\x12\x1a\n\x12max_original_bytes\x18\x0b \x01(\x04\x12\x19\n\x11max_delete_hashes\x18\x0c \x01(\r\"U\n\x0c\x43\x61llerLimits\x12\x18\n\x10items_per_second\x18\x01 \x01(\x01\x12\r\n\x05\x62urst\x18\x02 \x01(\r\x12\x1c\n\x14max_concurrent_calls\x18\x03 \x01(\r\"<\n\x08\x41rtifact\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04*?\n\x03\x46it\x12\x13\n\x0f\x46IT_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x46IT_CENTER_CROP\x10\x01\x12\x0e\n\nFIT_SQUASH\x10\x02*D\n\x05Route\x12\x15\n\x11ROUTE_UNSPECIFIED\x10\x00\x12\x12\n\x0eROUTE_UPSCALED\x10\x01\x12\x10\n\x0cROUTE_NATIVE\x10\x02*I\n\x07\x45ncoder\x12\x17\n\x13\x45NCODER_UNSPECIFIED\x10\x00\x12\x11\n\rENCODER_PLAIN\x10\x01\x12\x12\n\x0e\x45NCODER_ROBUST\x10\x02*d\n\rUpscaleRecipe\x12\x1e\n\x1aUPSCALE_RECIPE_UNSPECIFIED\x10\x00\x12\x18\n\x14UPSCALE_RECIPE_CLEAN\x10\x01\x12\x19\n\x15UPSCALE_RECIPE_ROBUST\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'clipsr.v1.types_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FIT']._serialized_start=1168
-  _globals['_FIT']._serialized_end=1231
-  _globals['_ROUTE']._serialized_start=1233
-  _globals['_ROUTE']._serialized_end=1301
+  _globals['_FIT']._serialized_start=1262
+  _globals['_FIT']._serialized_end=1325
+  _globals['_ROUTE']._serialized_start=1327
+  _globals['_ROUTE']._serialized_end=1395
+  _globals['_ENCODER']._serialized_start=1397
+  _globals['_ENCODER']._serialized_end=1470
+  _globals['_UPSCALERECIPE']._serialized_start=1472
+  _globals['_UPSCALERECIPE']._serialized_end=1572
   _globals['_IMAGE']._serialized_start=36
   _globals['_IMAGE']._serialized_end=60
   _globals['_LABELSPACE']._serialized_start=62
   _globals['_LABELSPACE']._serialized_end=128
   _globals['_PREDICTION']._serialized_start=130
   _globals['_PREDICTION']._serialized_end=194
-  _globals['_WARNING']._serialized_start=196
-  _globals['_WARNING']._serialized_end=253
-  _globals['_SIZE']._serialized_start=255
-  _globals['_SIZE']._serialized_end=292
-  _globals['_TIMING']._serialized_start=294
-  _globals['_TIMING']._serialized_end=342
-  _globals['_LIMITS']._serialized_start=345
-  _globals['_LIMITS']._serialized_end=701
-  _globals['_LIBRARYLIMITS']._serialized_start=704
-  _globals['_LIBRARYLIMITS']._serialized_end=1017
-  _globals['_CALLERLIMITS']._serialized_start=1019
-  _globals['_CALLERLIMITS']._serialized_end=1104
-  _globals['_ARTIFACT']._serialized_start=1106
-  _globals['_ARTIFACT']._serialized_end=1166
+  _globals['_DEGRADATION']._serialized_start=196
+  _globals['_DEGRADATION']._serialized_end=260
+  _globals['_WARNING']._serialized_start=262
+  _globals['_WARNING']._serialized_end=319
+  _globals['_SIZE']._serialized_start=321
+  _globals['_SIZE']._serialized_end=358
+  _globals['_TIMING']._serialized_start=360
+  _globals['_TIMING']._serialized_end=408
+  _globals['_LIMITS']._serialized_start=411
+  _globals['_LIMITS']._serialized_end=795
+  _globals['_LIBRARYLIMITS']._serialized_start=798
+  _globals['_LIBRARYLIMITS']._serialized_end=1111
+  _globals['_CALLERLIMITS']._serialized_start=1113
+  _globals['_CALLERLIMITS']._serialized_end=1198
+  _globals['_ARTIFACT']._serialized_start=1200
+  _globals['_ARTIFACT']._serialized_end=1260
 # @@protoc_insertion_point(module_scope)

@@ -18,12 +18,30 @@ class Route(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ROUTE_UNSPECIFIED: _ClassVar[Route]
     ROUTE_UPSCALED: _ClassVar[Route]
     ROUTE_NATIVE: _ClassVar[Route]
+
+class Encoder(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ENCODER_UNSPECIFIED: _ClassVar[Encoder]
+    ENCODER_PLAIN: _ClassVar[Encoder]
+    ENCODER_ROBUST: _ClassVar[Encoder]
+
+class UpscaleRecipe(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    UPSCALE_RECIPE_UNSPECIFIED: _ClassVar[UpscaleRecipe]
+    UPSCALE_RECIPE_CLEAN: _ClassVar[UpscaleRecipe]
+    UPSCALE_RECIPE_ROBUST: _ClassVar[UpscaleRecipe]
 FIT_UNSPECIFIED: Fit
 FIT_CENTER_CROP: Fit
 FIT_SQUASH: Fit
 ROUTE_UNSPECIFIED: Route
 ROUTE_UPSCALED: Route
 ROUTE_NATIVE: Route
+ENCODER_UNSPECIFIED: Encoder
+ENCODER_PLAIN: Encoder
+ENCODER_ROBUST: Encoder
+UPSCALE_RECIPE_UNSPECIFIED: UpscaleRecipe
+UPSCALE_RECIPE_CLEAN: UpscaleRecipe
+UPSCALE_RECIPE_ROBUST: UpscaleRecipe
 
 class Image(_message.Message):
     __slots__ = ("content",)
@@ -50,6 +68,16 @@ class Prediction(_message.Message):
     cosine: float
     probability: float
     def __init__(self, label: _Optional[str] = ..., cosine: _Optional[float] = ..., probability: _Optional[float] = ...) -> None: ...
+
+class Degradation(_message.Message):
+    __slots__ = ("kind", "cosine", "probability")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    COSINE_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    cosine: float
+    probability: float
+    def __init__(self, kind: _Optional[str] = ..., cosine: _Optional[float] = ..., probability: _Optional[float] = ...) -> None: ...
 
 class Warning(_message.Message):
     __slots__ = ("reason", "message", "field")
@@ -78,7 +106,7 @@ class Timing(_message.Message):
     def __init__(self, queue_ms: _Optional[float] = ..., inference_ms: _Optional[float] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_images", "max_image_bytes", "max_image_pixels", "max_labels", "max_label_bytes", "max_templates", "max_texts", "max_message_bytes", "max_output_pixels", "max_embed_texts", "max_stream_images", "caller", "library")
+    __slots__ = ("max_images", "max_image_bytes", "max_image_pixels", "max_labels", "max_label_bytes", "max_templates", "max_texts", "max_message_bytes", "max_output_pixels", "max_embed_texts", "max_stream_images", "caller", "library", "max_restore_pixels")
     MAX_IMAGES_FIELD_NUMBER: _ClassVar[int]
     MAX_IMAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_IMAGE_PIXELS_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +120,7 @@ class Limits(_message.Message):
     MAX_STREAM_IMAGES_FIELD_NUMBER: _ClassVar[int]
     CALLER_FIELD_NUMBER: _ClassVar[int]
     LIBRARY_FIELD_NUMBER: _ClassVar[int]
+    MAX_RESTORE_PIXELS_FIELD_NUMBER: _ClassVar[int]
     max_images: int
     max_image_bytes: int
     max_image_pixels: int
@@ -105,7 +134,8 @@ class Limits(_message.Message):
     max_stream_images: int
     caller: CallerLimits
     library: LibraryLimits
-    def __init__(self, max_images: _Optional[int] = ..., max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., max_labels: _Optional[int] = ..., max_label_bytes: _Optional[int] = ..., max_templates: _Optional[int] = ..., max_texts: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_output_pixels: _Optional[int] = ..., max_embed_texts: _Optional[int] = ..., max_stream_images: _Optional[int] = ..., caller: _Optional[_Union[CallerLimits, _Mapping]] = ..., library: _Optional[_Union[LibraryLimits, _Mapping]] = ...) -> None: ...
+    max_restore_pixels: int
+    def __init__(self, max_images: _Optional[int] = ..., max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., max_labels: _Optional[int] = ..., max_label_bytes: _Optional[int] = ..., max_templates: _Optional[int] = ..., max_texts: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_output_pixels: _Optional[int] = ..., max_embed_texts: _Optional[int] = ..., max_stream_images: _Optional[int] = ..., caller: _Optional[_Union[CallerLimits, _Mapping]] = ..., library: _Optional[_Union[LibraryLimits, _Mapping]] = ..., max_restore_pixels: _Optional[int] = ...) -> None: ...
 
 class LibraryLimits(_message.Message):
     __slots__ = ("max_libraries", "max_name_bytes", "max_top_k", "max_page_size", "max_source_bytes", "max_tags", "max_tag_bytes", "max_metadata", "max_metadata_value_bytes", "max_thumbnail_side_px", "max_original_bytes", "max_delete_hashes")

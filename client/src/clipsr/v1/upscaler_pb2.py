@@ -25,19 +25,19 @@ _sym_db = _symbol_database.Default()
 from clipsr.v1 import types_pb2 as clipsr_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63lipsr/v1/upscaler.proto\x12\tclipsr.v1\x1a\x15\x63lipsr/v1/types.proto\"\x95\x01\n\x0eUpscaleRequest\x12\x1f\n\x05image\x18\x01 \x01(\x0b\x32\x10.clipsr.v1.Image\x12\x0f\n\x05scale\x18\x02 \x01(\x01H\x00\x12\x1f\n\x04size\x18\x03 \x01(\x0b\x32\x0f.clipsr.v1.SizeH\x00\x12&\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x16.clipsr.v1.ImageFormatB\x08\n\x06target\"\xce\x01\n\x0fUpscaleResponse\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12&\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x16.clipsr.v1.ImageFormat\x12#\n\ninput_size\x18\x03 \x01(\x0b\x32\x0f.clipsr.v1.Size\x12$\n\x0boutput_size\x18\x04 \x01(\x0b\x32\x0f.clipsr.v1.Size\x12!\n\x06timing\x18\x05 \x01(\x0b\x32\x11.clipsr.v1.Timing\x12\x14\n\x0cmodel_digest\x18\x06 \x01(\t*\x9c\x01\n\x0bImageFormat\x12\x1c\n\x18IMAGE_FORMAT_UNSPECIFIED\x10\x00\x12\x14\n\x10IMAGE_FORMAT_PNG\x10\x01\x12\x15\n\x11IMAGE_FORMAT_JPEG\x10\x02\x12\x15\n\x11IMAGE_FORMAT_WEBP\x10\x03\x12\x15\n\x11IMAGE_FORMAT_TIFF\x10\x04\x12\x14\n\x10IMAGE_FORMAT_BMP\x10\x05\x32S\n\x0fUpscalerService\x12@\n\x07Upscale\x12\x19.clipsr.v1.UpscaleRequest\x1a\x1a.clipsr.v1.UpscaleResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63lipsr/v1/upscaler.proto\x12\tclipsr.v1\x1a\x15\x63lipsr/v1/types.proto\"\xbf\x01\n\x0eUpscaleRequest\x12\x1f\n\x05image\x18\x01 \x01(\x0b\x32\x10.clipsr.v1.Image\x12\x0f\n\x05scale\x18\x02 \x01(\x01H\x00\x12\x1f\n\x04size\x18\x03 \x01(\x0b\x32\x0f.clipsr.v1.SizeH\x00\x12&\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x16.clipsr.v1.ImageFormat\x12(\n\x06recipe\x18\x05 \x01(\x0e\x32\x18.clipsr.v1.UpscaleRecipeB\x08\n\x06target\"\xce\x01\n\x0fUpscaleResponse\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12&\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x16.clipsr.v1.ImageFormat\x12#\n\ninput_size\x18\x03 \x01(\x0b\x32\x0f.clipsr.v1.Size\x12$\n\x0boutput_size\x18\x04 \x01(\x0b\x32\x0f.clipsr.v1.Size\x12!\n\x06timing\x18\x05 \x01(\x0b\x32\x11.clipsr.v1.Timing\x12\x14\n\x0cmodel_digest\x18\x06 \x01(\t*\x9c\x01\n\x0bImageFormat\x12\x1c\n\x18IMAGE_FORMAT_UNSPECIFIED\x10\x00\x12\x14\n\x10IMAGE_FORMAT_PNG\x10\x01\x12\x15\n\x11IMAGE_FORMAT_JPEG\x10\x02\x12\x15\n\x11IMAGE_FORMAT_WEBP\x10\x03\x12\x15\n\x11IMAGE_FORMAT_TIFF\x10\x04\x12\x14\n\x10IMAGE_FORMAT_BMP\x10\x05\x32S\n\x0fUpscalerService\x12@\n\x07Upscale\x12\x19.clipsr.v1.UpscaleRequest\x1a\x1a.clipsr.v1.UpscaleResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'clipsr.v1.upscaler_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_IMAGEFORMAT']._serialized_start=424
-  _globals['_IMAGEFORMAT']._serialized_end=580
+  _globals['_IMAGEFORMAT']._serialized_start=466
+  _globals['_IMAGEFORMAT']._serialized_end=622
   _globals['_UPSCALEREQUEST']._serialized_start=63
-  _globals['_UPSCALEREQUEST']._serialized_end=212
-  _globals['_UPSCALERESPONSE']._serialized_start=215
-  _globals['_UPSCALERESPONSE']._serialized_end=421
-  _globals['_UPSCALERSERVICE']._serialized_start=582
-  _globals['_UPSCALERSERVICE']._serialized_end=665
+  _globals['_UPSCALEREQUEST']._serialized_end=254
+  _globals['_UPSCALERESPONSE']._serialized_start=257
+  _globals['_UPSCALERESPONSE']._serialized_end=463
+  _globals['_UPSCALERSERVICE']._serialized_start=624
+  _globals['_UPSCALERSERVICE']._serialized_end=707
 # @@protoc_insertion_point(module_scope)

@@ -23,16 +23,18 @@ IMAGE_FORMAT_TIFF: ImageFormat
 IMAGE_FORMAT_BMP: ImageFormat
 
 class UpscaleRequest(_message.Message):
-    __slots__ = ("image", "scale", "size", "format")
+    __slots__ = ("image", "scale", "size", "format", "recipe")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     SCALE_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
+    RECIPE_FIELD_NUMBER: _ClassVar[int]
     image: _types_pb2.Image
     scale: float
     size: _types_pb2.Size
     format: ImageFormat
-    def __init__(self, image: _Optional[_Union[_types_pb2.Image, _Mapping]] = ..., scale: _Optional[float] = ..., size: _Optional[_Union[_types_pb2.Size, _Mapping]] = ..., format: _Optional[_Union[ImageFormat, str]] = ...) -> None: ...
+    recipe: _types_pb2.UpscaleRecipe
+    def __init__(self, image: _Optional[_Union[_types_pb2.Image, _Mapping]] = ..., scale: _Optional[float] = ..., size: _Optional[_Union[_types_pb2.Size, _Mapping]] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., recipe: _Optional[_Union[_types_pb2.UpscaleRecipe, str]] = ...) -> None: ...
 
 class UpscaleResponse(_message.Message):
     __slots__ = ("content", "format", "input_size", "output_size", "timing", "model_digest")

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class UpscalerServiceStub(object):
-    """Renders images at a higher resolution with the model that also prepares them for classification.
+    """Renders images at a higher resolution.
     """
 
     def __init__(self, channel):
@@ -43,7 +43,7 @@ class UpscalerServiceStub(object):
 
 
 class UpscalerServiceServicer(object):
-    """Renders images at a higher resolution with the model that also prepares them for classification.
+    """Renders images at a higher resolution.
     """
 
     def Upscale(self, request, context):
@@ -76,7 +76,7 @@ def add_UpscalerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class UpscalerService(object):
-    """Renders images at a higher resolution with the model that also prepares them for classification.
+    """Renders images at a higher resolution.
     """
 
     @staticmethod

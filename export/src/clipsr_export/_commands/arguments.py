@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from clipsr_export._repository.running import find_service
+from clipsr_training.data import find_images
 
 if TYPE_CHECKING:
     # argparse gives its own result type of add_subparsers() no public name.
     Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # pyright: ignore[reportPrivateUsage]
-
-_SAMPLE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -28,17 +28,23 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 def positive(text: str) -> int:
     """Read a whole number of at least 1."""
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
     return value
 
 
 def cosine(text: str) -> float:
     """Read a number from -1 to 1."""
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not -1 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must be from -1 to 1, not {text}")
+        raise argparse.ArgumentTypeError(f"must be a number from -1 to 1, not {text!r}")
     return value
 
 
@@ -65,8 +71,23 @@ def add_clip_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("checkpoints/liif-fast/liif.safetensors"),
         metavar="FILE",
-        help="LIIF weights: .safetensors, or .pth in the official format",
+        help="LIIF weights before the encoder: .safetensors, or .pth in the official format",
     )
+    parser.add_argument(
+        "--picture-upscaler",
+        type=Path,
+        metavar="FILE",
+        help="LIIF weights for pictures that people look at, where those before the encoder were adapted to it "
+        "(default: --upscaler)",
+    )
+    parser.add_argument(
+        "--robust-upscaler",
+        type=Path,
+        metavar="FILE",
+        help="LIIF weights for such pictures of unknown origin, of clipsr-train liif --recipe robust (absent: this "
+        "recipe is not offered)",
+    )
+    _add_optional_models(parser)
     parser.add_argument("--name", help="name of the model in the manifest (default: the checkpoint's)")
     parser.add_argument(
         "--native-min-side",
@@ -97,6 +118,22 @@ def add_clip_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_optional_models(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--restorer",
+        type=Path,
+        metavar="FILE",
+        help="weights of clipsr-train restorer --contexts kinds, to serve restoration with (absent: it is not offered)",
+    )
+    parser.add_argument(
+        "--controller",
+        type=Path,
+        metavar="FOLDER|FILE",
+        help="add an encoder for damaged images: a folder of clipsr-train controller, trained for this model, or a "
+        "DA-CLIP checkpoint, which is the model, too (absent: the encoder robust is not offered)",
+    )
+
+
 def warn_of_service(repository: Path) -> None:
     """Say on the error output that a service runs on the repository that is about to be replaced."""
     if (message := find_service(repository, os.environ)) is not None:
@@ -105,4 +142,4 @@ def warn_of_service(repository: Path) -> None:
 
 def find_samples(folder: Path) -> tuple[Path, ...]:
     """Return the images of a folder, sorted; none where it is absent."""
-    return tuple(sorted(p for p in folder.glob("*") if p.suffix.lower() in _SAMPLE_SUFFIXES))
+    return tuple(find_images(folder, recursive=False))

@@ -15,16 +15,21 @@ from clipsr_export._commands.arguments import (
     warn_of_service,
 )
 from clipsr_export._commands.int8 import Int8Plan, export_int8, open_calibration
+from clipsr_export._errors import ExportError
 from clipsr_export._repository.export import ExportPlan, export_repository
+from clipsr_export._repository.manifest import Recipe, sha256
 from clipsr_training.adapt import measure_routes, read_nouns
 from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
-from clipsr_training.liif import load_liif
+from clipsr_training.controller import Controller, load_controller, load_daclip
+from clipsr_training.liif import Upscaler, load_liif
+from clipsr_training.restoration import load_restorer
 
 if TYPE_CHECKING:
     from clipsr_export._commands.arguments import Commands
 
 # What runs where no command is given, and `make export` with it.
 DEFAULT_COMMAND = "checkpoints"
+_BUNDLED = Path("checkpoints/clipsr-small")
 
 _RANDOM_WARNING = (
     "clipsr-export: WARNING: the weights are RANDOM. Every answer of this model will be meaningless; "
@@ -48,9 +53,9 @@ def _add_checkpoints(commands: Commands) -> None:
     parser.add_argument(
         "--clip",
         type=Path,
-        default=Path("checkpoints/clipsr-small"),
         metavar="DIR",
-        help="checkpoint in OpenCLIP's layout, or a CLIP or SigLIP of transformers",
+        help="checkpoint in OpenCLIP's layout, or a CLIP or SigLIP of transformers "
+        f"(default: {_BUNDLED}, or the model in the file of --controller)",
     )
     add_clip_options(parser)
     add_repository_options(parser)
@@ -91,10 +96,26 @@ def _add_clip(commands: Commands) -> None:
 
 
 def _run_checkpoints(arguments: argparse.Namespace) -> None:
-    _export(arguments, load_clip(arguments.clip), arguments.clip.resolve().name)
+    path: Path | None = arguments.controller
+    if path is not None and path.is_file():
+        if arguments.clip is not None:
+            raise ExportError(f"{path} is a model and its controller at once; leave out --clip")
+        controlled = load_daclip(path)
+        _export(arguments, controlled.clip, path.stem, controlled.controller)
+        return
+    folder: Path = arguments.clip or _BUNDLED
+    clip = load_clip(folder)
+    _export(arguments, clip, folder.resolve().name, _load_controller(path, clip))
+
+
+def _load_controller(path: Path | None, clip: ClipCheckpoint) -> Controller | None:
+    return None if path is None else load_controller(path, clip).controller
 
 
 def _run_clip(arguments: argparse.Namespace) -> None:
+    path: Path | None = arguments.controller
+    if path is not None and path.is_file():
+        raise ExportError(f"{path} is a model and its controller at once: clipsr-export --controller {path}")
     clip = load_open_clip(
         arguments.model,
         arguments.weights,
@@ -107,26 +128,32 @@ def _run_clip(arguments: argparse.Namespace) -> None:
         name = f"{name}-random"
         arguments.name = f"{arguments.name}-random" if arguments.name else None
         print(_RANDOM_WARNING, file=sys.stderr)
-    _export(arguments, clip, name)
+    _export(arguments, clip, name, _load_controller(path, clip))
 
 
-def _export(arguments: argparse.Namespace, clip: ClipCheckpoint, name: str) -> None:
+def _export(
+    arguments: argparse.Namespace, clip: ClipCheckpoint, name: str, controller: Controller | None = None
+) -> None:
     warn_of_service(arguments.output)
     calibration = open_calibration(arguments.int8) if arguments.int8 else None  # minutes before it is needed
     default_side = clip.config.get("clipsr_cfg", {}).get("native_min_side_px", clip.image_size_px // 2)
-    upscaler = load_liif(arguments.upscaler)
+    upscaler, recipes = _load_upscalers(arguments)
     rules = None
     if arguments.photos is not None:
         rules = measure_routes(clip, upscaler, arguments.photos, read_nouns(arguments.anchors))
         for rule in rules:
+            noise = "" if rule.max_noise is None else f", noise up to {rule.max_noise:g}"
             _print(
-                f"route up to {rule.max_side_px} px, {'JPEG or WebP' if rule.is_lossy else 'lossless'}: {rule.route} "
+                f"route up to {rule.max_side_px} px, {'JPEG' if rule.is_lossy else 'lossless'}{noise}: {rule.route} "
                 f"(agreement {rule.upscaled_agreement:.1%} upscaled, {rule.native_agreement:.1%} native)"
             )
     plan = ExportPlan(
         name=arguments.name or name,
         clip=clip,
         upscaler=upscaler,
+        controller=controller,
+        recipes=recipes,
+        restorer=None if arguments.restorer is None else load_restorer(arguments.restorer),
         template=arguments.template,
         output=arguments.output,
         samples=find_samples(arguments.samples),
@@ -138,6 +165,21 @@ def _export(arguments: argparse.Namespace, clip: ClipCheckpoint, name: str) -> N
     export_repository(plan)
     if calibration is not None:
         export_int8(Int8Plan(repository=arguments.output, images=calibration, report=_print))
+
+
+def _load_upscalers(arguments: argparse.Namespace) -> tuple[Upscaler, dict[Recipe, Upscaler]]:
+    """Load the encoder's upscaler and those of the recipes; equal files are one object."""
+    loaded: dict[str, Upscaler] = {}
+
+    def load(path: Path) -> Upscaler:
+        upscaler = load_liif(path)
+        return loaded.setdefault(sha256(path), upscaler)
+
+    upscaler = load(arguments.upscaler)
+    recipes: dict[Recipe, Upscaler] = {"clean": load(arguments.picture_upscaler or arguments.upscaler)}
+    if arguments.robust_upscaler is not None:
+        recipes["robust"] = load(arguments.robust_upscaler)
+    return upscaler, recipes
 
 
 def _print(line: str) -> None:

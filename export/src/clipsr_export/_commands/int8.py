@@ -28,7 +28,7 @@ from clipsr_export._repository.manifest import (
     write_manifest,
 )
 from clipsr_export._repository.replace import replaced
-from clipsr_training.data import IMAGE_ENDINGS, ImageSet, open_set
+from clipsr_training.data import ImageSet, find_images, open_set
 from clipsr_training.evaluation.exported import OnnxBackend
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def open_calibration(spec: str) -> ImageSet:
         ValueError: it is not what it should be; the message says what is wrong.
     """
     folder = Path(spec)
-    files = [path for path in sorted(folder.glob("*")) if path.suffix.lower() in IMAGE_ENDINGS]
+    files = find_images(folder, recursive=False)
     if not files:
         return open_set(spec)
     return ImageSet(

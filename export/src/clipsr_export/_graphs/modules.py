@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from clipsr_training.clip import ClipCheckpoint
+from clipsr_training.controller import ControlledClip
 from clipsr_training.liif import Upscaler
 
 FEATURES = "features"
@@ -44,24 +45,56 @@ class UpscaleGraph(nn.Module):
         return self.upscaler.render(feat, box, (self.image_size_px, self.image_size_px))
 
 
-class ImageEncoderGraph(nn.Module):
-    """`image_encoder`: normalization, image tower, L2 normalization."""
+class _PixelGraph(nn.Module):
+    """What begins with the normalization of a checkpoint."""
 
     gain: Tensor
     offset: Tensor
 
     def __init__(self, checkpoint: ClipCheckpoint) -> None:
         super().__init__()
-        self.encode_image = checkpoint.encode_image
-        self.towers = checkpoint.model
         mean, std = (_channels(values) for values in (checkpoint.mean, checkpoint.std))
         # (x / 255 - mean) / std as one product and one sum.
         self.register_buffer("gain", 1 / (255 * std))
         self.register_buffer("offset", -mean / std)
 
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """Map pixels UINT8 [N, 3, R, R] to what the image tower takes."""
+        return pixels.float() * self.gain + self.offset
+
+
+class ImageEncoderGraph(_PixelGraph):
+    """`image_encoder`: normalization, image tower, L2 normalization."""
+
+    def __init__(self, checkpoint: ClipCheckpoint) -> None:
+        super().__init__(checkpoint)
+        self.encode_image = checkpoint.encode_image
+        self.towers = checkpoint.model
+
     def forward(self, pixels: Tensor) -> Tensor:
         """Map pixels UINT8 [N, 3, R, R] to image_embedding FP32 [N, D], L2-normalized."""
-        return _normalize(self.encode_image(pixels.float() * self.gain + self.offset))
+        return _normalize(self.encode_image(self.normalize(pixels)))
+
+
+class RobustEncoderGraph(_PixelGraph):
+    """`robust_encoder`: as `image_encoder`, steered by a controller, which also names the damage."""
+
+    def __init__(self, controlled: ControlledClip) -> None:
+        super().__init__(controlled.clip)
+        self.encode = controlled.encode
+        self.towers = controlled.clip.model
+        self.controller = controlled.controller
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Map pixels UINT8 [N, 3, R, R] to what the image shows and what is wrong with it.
+
+        Returns:
+            image_embedding FP32 [N, D], L2-normalized; degradation_cosine FP32 [N, C] and degradation_probability
+            FP32 [N, C] of the controller's kinds of damage.
+        """
+        encoding = self.encode(self.normalize(pixels))
+        probability = (self.controller.logit_scale.exp() * encoding.cosines).softmax(dim=-1)
+        return _normalize(encoding.content), encoding.cosines, probability
 
 
 class TextEncoderGraph(nn.Module):

@@ -12,6 +12,7 @@ import logging
 import warnings
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -26,7 +27,7 @@ EXTERNAL_DATA_BYTES = 2**31 - 2**20
 def write_onnx(
     module: nn.Module,
     inputs: Mapping[str, Tensor],
-    output: str,
+    outputs: Sequence[str],
     path: Path,
     dynamic_axes: Mapping[str, Mapping[int, str]],
     *,
@@ -35,15 +36,15 @@ def write_onnx(
     """Export a module by the dynamo exporter and check the file with ONNX's own checker.
 
     Args:
-        module: takes the inputs in order and returns one tensor, or a tuple of it and the inner ones.
+        module: takes the inputs in order and returns one tensor, or a tuple of the outputs and the inner ones.
         inputs: example inputs by name.
-        output: name of the result.
+        outputs: names of the results.
         path: file to write; external data, if needed, goes to a file beside it.
-        dynamic_axes: for each input, axis → symbol of axes that vary.
-        inner: names of the tuple's other tensors. The graph computes them on the way to its output and keeps the
+        dynamic_axes: for each input, axis → symbol of axes that vary; `8*rows` for multiples of 8.
+        inner: names of the tuple's other tensors. The graph computes them on the way to its outputs and keeps the
             names, so that whoever reads the file can find them, but does not return them.
     """
-    symbols = {s: torch.export.Dim(s, min=1) for axes in dynamic_axes.values() for s in axes.values()}
+    symbols = {s: _dimension(s) for axes in dynamic_axes.values() for s in axes.values()}
     shapes = {name: {axis: symbols[s] for axis, s in dynamic_axes[name].items()} for name in inputs}
     with _quiet():
         program = torch.onnx.export(
@@ -52,18 +53,25 @@ def write_onnx(
             dynamo=True,
             opset_version=OPSET,
             input_names=list(inputs),
-            output_names=[output, *inner],
+            output_names=[*outputs, *inner],
             dynamic_shapes=tuple(shapes[name] for name in inputs),
             optimize=True,
             verbose=False,
         )
     assert program is not None
-    del program.model.graph.outputs[1:]
+    del program.model.graph.outputs[len(outputs) :]
     # Not the module's parameters: a graph of one tower leaves out those of the other.
     weights = (initializer.const_value for initializer in program.model.graph.initializers.values())
     n_bytes = sum(weight.nbytes for weight in weights if weight is not None)
     program.save(str(path), external_data=n_bytes > EXTERNAL_DATA_BYTES)
     onnx.checker.check_model(str(path))
+
+
+def _dimension(symbol: str) -> Any:
+    """Return an axis that varies; torch has no public type for a multiple of one."""
+    factor, _, name = symbol.rpartition("*")
+    dimension = torch.export.Dim(name, min=1)
+    return int(factor) * dimension if factor else dimension
 
 
 @contextlib.contextmanager

@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,44 @@ from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from clipsr_export._errors import TemplateError, TokenizerError
+from clipsr_export._errors import ExportError, TemplateError, TokenizerError
 from clipsr_export._graphs.check import check_graph
-from clipsr_export._graphs.modules import FEATURES, ImageEncoderGraph, TextEncoderGraph, UpscaleGraph
+from clipsr_export._graphs.modules import (
+    FEATURES,
+    ImageEncoderGraph,
+    RobustEncoderGraph,
+    TextEncoderGraph,
+    UpscaleGraph,
+)
 from clipsr_export._graphs.onnx import write_onnx
 from clipsr_export._graphs.receptive_field import measure_receptive_field
 from clipsr_export._repository.dims import fill_dims
-from clipsr_export._repository.manifest import Manifest, describe_file, make_manifest, sha256, write_manifest
+from clipsr_export._repository.manifest import (
+    Manifest,
+    Recipe,
+    describe_file,
+    make_manifest,
+    sha256,
+    write_manifest,
+)
 from clipsr_export._repository.replace import check_output, named_when_unwritable, replaced, staging_folder
+from clipsr_export._repository.restorer import (
+    RESTORER_MODELS,
+    check_restorer,
+    describe_restorer,
+    restorer_configurations,
+    restorer_template,
+    write_restorer,
+)
+from clipsr_export._repository.robust import OUTPUTS, ROBUST_ENCODER, ROBUST_MODELS, derive_configurations
 from clipsr_export._tokenizer.build import build_tokenizer, pad_token_id
 from clipsr_training import prompts
 from clipsr_training.adapt import RouteRule
 from clipsr_training.clip import ClipCheckpoint
+from clipsr_training.controller import ControlledClip, Controller
+from clipsr_training.data import read_image
 from clipsr_training.liif import Upscaler, describe_upscaler
+from clipsr_training.restoration import Restorer
 
 # Canvas sides that requests are padded to, so that images of different sizes share a batch.
 CANVAS_SIZES_PX = (32, 64, 128)
@@ -40,9 +65,20 @@ CANVAS_SIZES_PX = (32, 64, 128)
 _OTHER_CANVASES_HW = ((57, 41), (1, 1), (5, 1))
 DEFAULT_TEMPLATES = "@simple"
 _BANK_TEMPLATE_SETS = ("simple", "cifar")
+# Models that an export adds for pictures, each a copy of `upscale` with another graph.
+_PICTURE_MODELS: Mapping[Recipe, str] = {"clean": "upscale_clean", "robust": "upscale_robust"}
 # What an export or a later step makes: taken over neither from the template nor from the output.
 _GENERATED = shutil.ignore_patterns(
-    "model.onnx*", "model.int8.onnx", "*.plan", "tensorrt.json", "manifest.json", "tokenizer.json", "text_banks"
+    "model.onnx*",
+    "model.int8.onnx",
+    "*.plan",
+    "tensorrt.json",
+    "manifest.json",
+    "tokenizer.json",
+    "text_banks",
+    *_PICTURE_MODELS.values(),
+    *RESTORER_MODELS,
+    *ROBUST_MODELS.values(),
 )
 # Texts that a text tower encodes at once: at width 1,024, the activations of one layer are then 100 MB.
 _TEXT_BATCH = 64
@@ -58,6 +94,8 @@ _HARD_TEXTS = (
     "don't_do.it!",
 )
 
+_Samples = Iterator[dict[str, npt.NDArray[Any]]]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportPlan:
@@ -66,12 +104,16 @@ class ExportPlan:
     Attributes:
         name: the manifest's model name.
         clip: the CLIP checkpoint.
-        upscaler: the super-resolution model.
+        upscaler: the super-resolution model before the image encoder.
+        controller: of the image encoder, which is then exported with it as a second one; None for none.
+        recipes: those that render pictures for people; the same object twice is served by one model. Without any, the
+            encoder's is what is clean.
         template: a model repository whose configurations are taken.
         output: the repository to fill; may be the template itself.
         samples: real images that the graphs are checked on, besides random ones.
         native_min_side_px: shorter side from which images skip super-resolution.
         route_rules: which route small images take, as `measure_routes` found; None where it was not measured.
+        restorer: what restores damaged pictures; None serves no restoration.
         has_text_banks: whether embeddings of the named label sets are computed now, and not at their first use.
         report: called with one line about every step.
     """
@@ -84,8 +126,28 @@ class ExportPlan:
     samples: tuple[Path, ...]
     native_min_side_px: int
     route_rules: tuple[RouteRule, ...] | None = None
+    controller: Controller | None = None
+    recipes: Mapping[Recipe, Upscaler] = field(default_factory=dict[Recipe, Upscaler])
+    restorer: Restorer | None = None
     has_text_banks: bool = True
     report: Callable[[str], None] = lambda _: None
+
+    def recipe_models(self) -> dict[Recipe, str]:
+        """Return the model of each recipe: an upscaler that has one already gets no second."""
+        names = {id(self.upscaler): "upscale"}
+        return {
+            recipe: names.setdefault(id(upscaler), _PICTURE_MODELS[recipe]) for recipe, upscaler in self.recipes.items()
+        }
+
+    def added_models(self) -> dict[str, Upscaler]:
+        """Return the upscalers that are exported beside the encoder's, by the name of their model."""
+        models = {name: self.recipes[recipe] for recipe, name in self.recipe_models().items()}
+        return {name: upscaler for name, upscaler in models.items() if name != "upscale"}
+
+    def derived_models(self) -> dict[str, str]:
+        """Return the models that the template does not hold, each with the one that it is derived from."""
+        robust = {} if self.controller is None else {new: plain for plain, new in ROBUST_MODELS.items()}
+        return {**dict.fromkeys(self.added_models(), "upscale"), **robust}
 
 
 def export_repository(plan: ExportPlan) -> Manifest:
@@ -99,6 +161,8 @@ def export_repository(plan: ExportPlan) -> Manifest:
         ParityError: a graph does not compute what PyTorch computes; the output is unchanged.
         ExportError: the output can't be written, or the model can't be described.
     """
+    if plan.controller is not None and not plan.controller.kinds:
+        raise ExportError("the controller names no kinds of damage, and there is nothing to answer without them")
     configurations = _configurations(plan)
     check_output(plan.output)
     beside = plan.output.resolve().parent
@@ -111,6 +175,10 @@ def export_repository(plan: ExportPlan) -> Manifest:
         with replaced(plan.output, ignore=_GENERATED) as repository:
             if plan.template.resolve() != plan.output.resolve():
                 shutil.copytree(plan.template, repository, ignore=_GENERATED, dirs_exist_ok=True)
+            for model, source in plan.derived_models().items():
+                shutil.copytree(repository / source, repository / model, ignore=_GENERATED)
+            if plan.restorer is not None:
+                shutil.copytree(restorer_template(plan.template), repository, dirs_exist_ok=True)
             for path, text in configurations.items():
                 (repository / path).write_text(text, encoding="utf-8")
             _move_files(made, repository)
@@ -120,13 +188,30 @@ def export_repository(plan: ExportPlan) -> Manifest:
 
 def _configurations(plan: ExportPlan) -> dict[Path, str]:
     """Return every configuration of the template, filled in, by path inside the repository."""
-    paths = sorted([*plan.template.glob("*/config.pbtxt"), *plan.template.glob("*/configs/*.pbtxt")])
+    found = [*plan.template.glob("*/config.pbtxt"), *plan.template.glob("*/configs/*.pbtxt")]
+    paths = sorted(p.relative_to(plan.template) for p in found)
+    generated = {*_PICTURE_MODELS.values(), *ROBUST_MODELS.values(), *RESTORER_MODELS}
+    paths = [path for path in paths if path.parts[0] not in generated]
     if not paths:
         raise TemplateError(
             f"{plan.template} holds no <model>/config.pbtxt; name clipsr's model_repository with --template"
         )
     sizes = {"R": plan.clip.image_size_px, "D": plan.clip.embed_dim, "L": plan.clip.context_length}
-    return {p.relative_to(plan.template): fill_dims(p.read_text(encoding="utf-8"), sizes) for p in paths}
+    texts = {path: (plan.template / path).read_text(encoding="utf-8") for path in paths}
+    for model in plan.added_models():
+        texts |= {
+            Path(model, *path.parts[1:]): texts[path].replace('name: "upscale"', f'name: "{model}"', 1)
+            for path in paths
+            if path.parts[0] == "upscale"
+        }
+    if plan.controller is not None:
+        sizes["C"] = len(plan.controller.kinds)
+        texts |= derive_configurations({path: texts[path] for path in paths})
+    filled = {path: fill_dims(text, sizes) for path, text in texts.items()}
+    if plan.restorer is not None:
+        check_restorer(plan.restorer)
+        filled |= restorer_configurations(plan.template, plan.restorer)
+    return filled
 
 
 def _write_graphs(plan: ExportPlan, staging: Path) -> None:
@@ -134,24 +219,31 @@ def _write_graphs(plan: ExportPlan, staging: Path) -> None:
     batch = {0: "batch"}
     # Two symbols: classification sends squares, upscaling of whole images any shape.
     canvas_axes = {"canvas": {0: "batch", 2: "canvas_height", 3: "canvas_width"}, "box": batch}
-    graphs: list[
-        tuple[str, nn.Module, Callable[[], Iterator[dict[str, npt.NDArray[Any]]]], str, dict[str, dict[int, str]]]
-    ] = [
-        ("upscale", UpscaleGraph(plan.upscaler, size), lambda: _canvases(plan), "pixels", canvas_axes),
-        ("image_encoder", ImageEncoderGraph(plan.clip), lambda: _pixels(plan), "image_embedding", {"pixels": batch}),
-        ("text_encoder", TextEncoderGraph(plan.clip), lambda: _tokens(plan), "text_embedding", {"tokens": batch}),
+    graphs: list[tuple[str, nn.Module, Callable[[], _Samples], Sequence[str], dict[str, dict[int, str]]]] = [
+        ("upscale", UpscaleGraph(plan.upscaler, size), lambda: _canvases(plan), ("pixels",), canvas_axes),
+        ("image_encoder", ImageEncoderGraph(plan.clip), lambda: _pixels(plan), OUTPUTS[:1], {"pixels": batch}),
+        ("text_encoder", TextEncoderGraph(plan.clip), lambda: _tokens(plan), ("text_embedding",), {"tokens": batch}),
+        *(
+            (name, UpscaleGraph(upscaler, size), lambda: _canvases(plan), ("pixels",), canvas_axes)
+            for name, upscaler in plan.added_models().items()
+        ),
     ]
-    for name, module, samples, output, axes in graphs:
+    if plan.controller is not None:
+        robust = RobustEncoderGraph(ControlledClip(clip=plan.clip, controller=plan.controller))
+        graphs.append((ROBUST_ENCODER, robust, lambda: _pixels(plan), OUTPUTS, {"pixels": batch}))
+    for name, module, samples, outputs, axes in graphs:
         path = staging / name / "1" / "model.onnx"
         path.parent.mkdir(parents=True)
         example = {key: torch.from_numpy(array) for key, array in next(samples()).items()}
-        inner = (FEATURES,) if name == "upscale" else ()
-        write_onnx(module, example, output, path, axes, inner=inner)
+        inner = (FEATURES,) if isinstance(module, UpscaleGraph) else ()
+        write_onnx(module, example, outputs, path, axes, inner=inner)
         difference = check_graph(name, module, path, samples())
         plan.report(f"{name}: {path.stat().st_size / 1e6:.1f} MB, largest difference from PyTorch {difference:.2g}")
+    if plan.restorer is not None:
+        write_restorer(plan.restorer, staging, plan.samples, plan.report)
 
 
-def _canvases(plan: ExportPlan) -> Iterator[dict[str, npt.NDArray[Any]]]:
+def _canvases(plan: ExportPlan) -> _Samples:
     """Yield random canvases and boxes of every bucket and of other shapes, then real images."""
     rng = np.random.default_rng(0)
     for side in CANVAS_SIZES_PX:
@@ -164,24 +256,22 @@ def _canvases(plan: ExportPlan) -> Iterator[dict[str, npt.NDArray[Any]]]:
         yield {"canvas": canvas, "box": np.array(boxes, dtype=np.float32)}
     for path in plan.samples:
         side = CANVAS_SIZES_PX[1]
-        with Image.open(path) as image:
-            array = np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC))
+        array = np.asarray(Image.fromarray(read_image(path)).resize((side, side), Image.Resampling.BICUBIC))
         canvas = np.ascontiguousarray(array.transpose(2, 0, 1)[None])
         yield {"canvas": canvas, "box": np.array([[0, 0, side, side]], dtype=np.float32)}
 
 
-def _pixels(plan: ExportPlan) -> Iterator[dict[str, npt.NDArray[Any]]]:
+def _pixels(plan: ExportPlan) -> _Samples:
     """Yield random pixels, then real images."""
     rng = np.random.default_rng(0)
     size = plan.clip.image_size_px
     yield {"pixels": rng.integers(0, 256, (3, 3, size, size), dtype=np.uint8)}
     for path in plan.samples:
-        with Image.open(path) as image:
-            array = np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
+        array = np.asarray(Image.fromarray(read_image(path)).resize((size, size), Image.Resampling.BICUBIC))
         yield {"pixels": np.ascontiguousarray(array.transpose(2, 0, 1)[None])}
 
 
-def _tokens(plan: ExportPlan) -> Iterator[dict[str, npt.NDArray[Any]]]:
+def _tokens(plan: ExportPlan) -> _Samples:
     """Yield token ids of real prompts, one of them longer than the context."""
     texts = [prompts.expand(t, "cat") for t in prompts.template_sets()["cifar"]]
     yield {"tokens": plan.clip.tokenizer(texts).numpy()}
@@ -244,7 +334,6 @@ def _manifest(plan: ExportPlan, staging: Path, banks: list[dict[str, str]], pad_
     files = sorted(p for p in staging.rglob("*") if p.is_file())
     artifacts = {p.relative_to(staging).as_posix(): describe_file(p) for p in files}
     clip = plan.clip
-    upscaler = describe_upscaler(plan.upscaler)
     packages = ("clipsr-export", "clipsr-training", "torch", "onnx", "onnxscript", "open_clip_torch", "tokenizers")
     fields = {
         "name": plan.name,
@@ -265,11 +354,12 @@ def _manifest(plan: ExportPlan, staging: Path, banks: list[dict[str, str]], pad_
             "pad_token_id": pad_id,
         },
         "upscaler": {
-            "architecture": f"{upscaler['name']} ({upscaler['args']['encoder_spec']['name']})",
+            **_describe(plan.upscaler),
             "canvas_sizes_px": list(CANVAS_SIZES_PX),
-            "scale_max": plan.upscaler.scale_max,
-            "receptive_field_px": measure_receptive_field(plan.upscaler),
         },
+        "upscale_recipes": _describe_recipes(plan),
+        "restorer": None if plan.restorer is None else describe_restorer(plan.restorer),
+        "robust_encoder": None if plan.controller is None else {"kinds": plan.controller.kinds},
         "scoring": {
             "function": "softmax" if clip.logit_bias is None else "sigmoid",
             "logit_scale": clip.logit_scale,
@@ -285,6 +375,22 @@ def _manifest(plan: ExportPlan, staging: Path, banks: list[dict[str, str]], pad_
         "versions": {name: version(name) for name in packages},
     }
     return make_manifest(fields)
+
+
+def _describe(upscaler: Upscaler) -> dict[str, Any]:
+    spec = describe_upscaler(upscaler)
+    return {
+        "architecture": f"{spec['name']} ({spec['args']['encoder_spec']['name']})",
+        "scale_max": upscaler.scale_max,
+        "receptive_field_px": measure_receptive_field(upscaler),
+    }
+
+
+def _describe_recipes(plan: ExportPlan) -> dict[Recipe, dict[str, Any]] | None:
+    models = plan.recipe_models()
+    if models in ({}, {"clean": "upscale"}):
+        return None
+    return {recipe: {"model": model, **_describe(plan.recipes[recipe])} for recipe, model in models.items()}
 
 
 def _move_files(source: Path, target: Path) -> None:

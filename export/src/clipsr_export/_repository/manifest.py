@@ -20,6 +20,7 @@ _NOT_DECIDING = {"digest", "name", "versions", "int8"}
 
 Channels = tuple[float, float, float]
 Text = Annotated[str, Field(min_length=1)]
+Recipe = Literal["clean", "robust"]
 Count = Annotated[int, Field(gt=0)]
 NamedTexts = Annotated[dict[Text, Annotated[tuple[Text, ...], Field(min_length=1)]], Field(min_length=1)]
 
@@ -66,6 +67,43 @@ class Upscaler(_Model):
     """Largest trained scale."""
     receptive_field_px: int = Field(ge=0)
     """Pixels around a box that decide its content."""
+
+
+class PictureUpscaler(_Model):
+    """What renders pictures for people by one recipe."""
+
+    model: Text
+    """Name in the repository; `upscale` is the encoder's own."""
+    architecture: Text
+    scale_max: float = Field(gt=0)
+    """Largest trained scale."""
+    receptive_field_px: int = Field(ge=0)
+    """Pixels around a box that decide its content."""
+
+
+class DamageKind(_Model):
+    """A kind of damage that the restorer removes, or `clean` for none."""
+
+    name: Text
+    words: tuple[Text, ...]
+    """Other names that users may ask for it by."""
+
+
+class Restorer(_Model):
+    """What restores damaged pictures, in the models `denoise` and `restore`."""
+
+    architecture: Text
+    kinds: Annotated[tuple[DamageKind, ...], Field(min_length=1)]
+    """In the order of the numbers in both contexts, which are their probabilities; all 0 where they are unknown."""
+    default_steps: Count
+    max_steps: Count
+
+
+class RobustEncoder(_Model):
+    """What embeds damaged images as undamaged ones, and says what is wrong with them."""
+
+    kinds: Annotated[tuple[Text, ...], Field(min_length=1)]
+    """What it tells apart, in the order of `degradation_cosine`; `clean` is an image with no damage."""
 
 
 class Scoring(_Model):
@@ -127,9 +165,11 @@ class RouteRule(_Model):
     """The route of small images of one kind, and what it was chosen by."""
 
     max_side_px: Count
-    """Applies up to this shorter side, above that of the rule before."""
+    """Applies up to this shorter side, above that of the rules before."""
     is_lossy: bool
-    """Applies to JPEG and WebP files; otherwise to all others."""
+    """Applies to JPEG, lossy WebP, AVIF and HEIC files; otherwise to all others."""
+    max_noise: Annotated[float, Field(ge=0)] | None = None
+    """Applies up to this standard deviation of the noise in the colours; to any where it is absent."""
     route: Literal["upscaled", "native"]
     upscaled_agreement: float = Field(ge=0, le=1)
     """How often super-resolution answers a damaged copy as the native route answers the photo."""
@@ -152,6 +192,12 @@ class Manifest(_Model):
     """Images of at least this shorter side skip super-resolution, where no route was measured."""
     route_rules: tuple[RouteRule, ...] | None = None
     """Which route small images take, as measured; those that no rule names skip super-resolution."""
+    upscale_recipes: dict[Recipe, PictureUpscaler] | None = None
+    """What renders pictures for people; absent where `upscale` does so and there is no other recipe than clean."""
+    restorer: Restorer | None = None
+    """Absent where no restoration is served."""
+    robust_encoder: RobustEncoder | None = None
+    """Absent where no controller was exported."""
     default_templates: Text
     """`@` and the name of a template set."""
     template_sets: NamedTexts
@@ -205,12 +251,10 @@ def read_manifest(repository: Path) -> Manifest:
 
 
 def write_manifest(repository: Path, manifest: Manifest) -> None:
-    """Write the manifest in one step: a reader sees the old one or the new one."""
+    """Write the manifest into a copy of a repository (`replaced`), with which it shares no file."""
     path = repository / NAME
-    staged = path.with_name(f".{NAME}")
-    document = manifest.model_dump(mode="json", exclude_none=True)
-    staged.write_text(to_json(document), encoding="utf-8")
-    staged.replace(path)
+    path.unlink(missing_ok=True)
+    path.write_text(to_json(manifest.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
 
 
 def schema() -> str:

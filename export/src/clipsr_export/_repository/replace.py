@@ -37,8 +37,7 @@ def check_output(repository: Path) -> None:
         ExportError: a part of the path is a file, or a folder that can't be written; one sentence.
     """
     repository = repository.resolve()
-    if repository.exists() and not repository.is_dir():
-        raise ExportError(f"{repository} is a file; name a folder")
+    require_folder(repository)
     if repository.is_mount():
         raise ExportError(
             f"{repository} is a mount point, which can't be replaced in one step; name a folder inside it"
@@ -52,6 +51,13 @@ def check_output(repository: Path) -> None:
     before = _before(repository)
     if before.exists() and not repository.exists():
         before.rename(repository)
+
+
+def require_folder(path: Path) -> None:
+    """Make sure that a folder is or can be made at a path; ExportError names the file that is in the way."""
+    existing = next(part for part in (path, *path.absolute().parents) if part.exists())
+    if not existing.is_dir():
+        raise ExportError(f"{existing} is a file; name a folder")
 
 
 @contextlib.contextmanager

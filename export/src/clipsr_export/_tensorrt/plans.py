@@ -15,6 +15,7 @@ PROFILE = "gpu-tensorrt"
 # At the top of the repository, as the manifest is; `clipsr-serve up` reads it.
 PLANS_NAME = "tensorrt.json"
 MODELS = ("upscale", "image_encoder", "text_encoder")
+"""Of every repository."""
 # Of a model: the rest keeps fp32. fp16 moves single pixels of `upscale`, whose coordinates need fp32; a text is encoded
 # once and its embedding then used for every image.
 HALF_MODELS = ("image_encoder",)
@@ -37,13 +38,19 @@ OptimizationProfile = Mapping[str, Shapes]
 """Input to its range."""
 
 
+def planned_models(manifest: Manifest) -> tuple[str, ...]:
+    """Return the models of a repository that plans are built for, those for pictures last."""
+    added = {recipe.model for recipe in (manifest.upscale_recipes or {}).values()}
+    return (*MODELS, *sorted(added - set(MODELS)))
+
+
 def optimization_profiles(model: str, manifest: Manifest, *, max_batch: int) -> Sequence[OptimizationProfile]:
     """Return a model's profiles, in the order that `instance_group.profile` of its configuration numbers.
 
-    `upscale` has one for each canvas size, and a last one for the windows of any shape that upscaling to a file sends.
+    Upscalers have one for each canvas size, and a last one for the windows of any shape that upscaling to a file sends.
 
     Args:
-        model: one of MODELS.
+        model: one of `planned_models`.
         manifest: gives the sizes.
         max_batch: `max_batch_size` of the configuration.
     """
@@ -56,7 +63,9 @@ def optimization_profiles(model: str, manifest: Manifest, *, max_batch: int) -> 
     sides = manifest.upscaler.canvas_sizes_px
     canvases = [{"canvas": _batches((3, side, side), max_batch), "box": box} for side in sides]
     # A tile is R pixels of the output, at most R + 1 of the image, and needs the field around it: see clipsr_gateway.
-    widest = max(size_px + 1 + 2 * manifest.upscaler.receptive_field_px, sides[-1])
+    fields = {recipe.model: recipe.receptive_field_px for recipe in (manifest.upscale_recipes or {}).values()}
+    field_px = fields.get(model, manifest.upscaler.receptive_field_px)
+    widest = max(size_px + 1 + 2 * field_px, sides[-1])
     windows = Shapes(least=(1, 3, 1, 1), best=(max_batch, 3, sides[-1], sides[-1]), most=(max_batch, 3, widest, widest))
     return [*canvases, {"canvas": windows, "box": box}]
 

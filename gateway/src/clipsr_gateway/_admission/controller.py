@@ -41,6 +41,9 @@ _PIXELS_PER_UNIT = 1_000_000
 # Rendering an encoder's input of 224 x 224 pixels costs about half of what embedding it does.
 _RENDERED_PIXELS_PER_UNIT = 100_000
 
+# The small restorer takes 0.5 MFLOP for a pixel and a step, an image through the small CLIP model 2.5 GFLOP.
+_RESTORED_PIXELS_PER_UNIT = 5_000
+
 # Serializing and ranking a thousand labels: some 10 ms for each image.
 _LABELS_PER_UNIT = 1_000
 
@@ -68,14 +71,19 @@ _RATE_HALF_LIFE_S = 1.0
 _MIN_RETRY_S, _MAX_RETRY_S = 0.1, 30.0
 
 
-def image_units(*, pixels: int, labels: int = 0) -> float:
-    """Return what an image of `pixels` costs when compared with `labels`, in units."""
-    return 1 + pixels / _PIXELS_PER_UNIT + labels / _LABELS_PER_UNIT
+def image_units(*, pixels: int, labels: int = 0, encoder_passes: float = 1) -> float:
+    """Return what an image of `pixels` costs when embedded and compared with `labels`, in units."""
+    return encoder_passes + pixels / _PIXELS_PER_UNIT + labels / _LABELS_PER_UNIT
 
 
 def upscale_units(*, pixels: int, target_hw: tuple[int, int]) -> float:
     """Return what it costs to decode so many pixels and to render an image, in units."""
     return pixels / _PIXELS_PER_UNIT + target_hw[0] * target_hw[1] / _RENDERED_PIXELS_PER_UNIT
+
+
+def restore_units(*, pixels: int, size_hw: tuple[int, int], steps: int) -> float:
+    """Return what it costs to decode so many pixels and to restore an image in so many steps, in units."""
+    return pixels / _PIXELS_PER_UNIT + steps * size_hw[0] * size_hw[1] / _RESTORED_PIXELS_PER_UNIT
 
 
 def text_units(texts: int) -> float:

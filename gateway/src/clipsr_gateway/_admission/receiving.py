@@ -64,18 +64,19 @@ class ReceivingPlaces:
         return self._slots.waiting
 
     @asynccontextmanager
-    async def acquire(self, caller: Hashable) -> AsyncGenerator[None]:
+    async def acquire(self, caller: Hashable, connection: Hashable) -> AsyncGenerator[None]:
         """Wait for a place, and hold it until the message is there.
 
         Args:
             caller: whose message it is.
+            connection: by which it comes; those of a caller take turns, as different programs may use them.
 
         Raises:
             SlowMessageError: others needed the place before.
         """
         if self.in_use >= self._most_each:
             self._evict_after(0)
-        async with self._slots.acquire(object(), caller=caller):
+        async with self._slots.acquire(connection, caller=caller):
             place = _Place(caller, self._clock(), asyncio.current_task())
             self._held.append(place)
             try:

@@ -52,3 +52,16 @@ def read_pixels(result: Any, *, count: int) -> npt.NDArray[np.uint8]:
         expected = f"uint8 ({count}, 3, R, R)"
         raise BackendFaultError(f"Triton's output 'pixels' is {pixels.dtype} {pixels.shape}, expected {expected}")
     return pixels
+
+
+def read_picture(result: Any, name: str, *, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """Return the one picture of an output.
+
+    Raises:
+        BackendFaultError: it is absent or is not UINT8 of this shape in a batch of one.
+    """
+    picture: npt.NDArray[Any] | None = result.as_numpy(name)
+    if picture is None or picture.dtype != np.uint8 or picture.shape != (1, *shape):
+        found = "absent" if picture is None else f"{picture.dtype} {picture.shape}"
+        raise BackendFaultError(f"Triton's output {name!r} is {found}, expected uint8 {(1, *shape)}")
+    return picture[0]

@@ -12,6 +12,7 @@ import numpy.typing as npt
 # Empty: the checkpoint's own, which the models read from the manifest.
 Fit = Literal["", "center_crop", "squash"]
 Route = Literal["upscaled", "native"]
+Encoder = Literal["plain", "robust"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,8 @@ class Similarities:
         image_embedding: [D] float32, L2-normalized; None unless asked for.
         pixels: [3, R, R] uint8 RGB, what the image encoder received; None unless asked for.
         label_is_cut: [K] whether the text encoder does not see all of a label; None unless asked for.
+        degradation_cosine: [C] float32 in [-1, 1], in the order of the kinds of damage; None from the plain encoder.
+        degradation_probability: [C] float32 in [0, 1], likewise.
     """
 
     cosine: npt.NDArray[np.float32]
@@ -31,14 +34,24 @@ class Similarities:
     image_embedding: npt.NDArray[np.float32] | None = None
     pixels: npt.NDArray[np.uint8] | None = None
     label_is_cut: npt.NDArray[np.bool_] | None = None
+    degradation_cosine: npt.NDArray[np.float32] | None = None
+    degradation_probability: npt.NDArray[np.float32] | None = None
 
-    def validate(self, *, label_count: int, embed_dim: int | None = None, side_px: int | None = None) -> str | None:
+    def validate(
+        self,
+        *,
+        label_count: int,
+        embed_dim: int | None = None,
+        side_px: int | None = None,
+        kind_count: int | None = None,
+    ) -> str | None:
         """Return what makes these similarities unusable, or None if they are sound.
 
         Args:
             label_count: K.
             embed_dim: D where the embedding was asked for.
             side_px: R where the pixels were asked for.
+            kind_count: C where the robust encoder was.
         """
         if self.cosine.shape != (label_count,) or self.probability.shape != (label_count,):
             return (
@@ -54,6 +67,14 @@ class Similarities:
         if side_px is not None and (self.pixels is None or self.pixels.shape != (3, side_px, side_px)):
             shape = None if self.pixels is None else self.pixels.shape
             return f"pixels of shape (3, {side_px}, {side_px}) were expected, {shape} came"
+        return None if kind_count is None else self._damage_fault(kind_count)
+
+    def _damage_fault(self, count: int) -> str | None:
+        for values in (self.degradation_cosine, self.degradation_probability):
+            if values is None or values.shape != (count,):
+                return f"{count} kinds of damage were expected, {None if values is None else values.shape} came"
+            if not np.isfinite(values).all():
+                return "a cosine or probability of a kind of damage is not finite"
         return None
 
 
@@ -89,6 +110,7 @@ class EncodedLabels(Protocol):
         request_id: str,
         timeout_s: float | None,
         size_hw: tuple[int, int] | None = None,
+        encoder: Encoder = "plain",
         wants_embedding: bool = False,
         wants_pixels: bool = False,
         wants_cut: bool = False,
@@ -103,6 +125,7 @@ class EncodedLabels(Protocol):
             timeout_s: seconds until the caller stops waiting; None waits forever.
             size_hw: rows and columns of the image. Small images of one call, one size and one moment are sent together;
                 None sends the image alone.
+            encoder: which image encoder runs; "robust" gives `Similarities.degradation_*`, too.
             wants_embedding: whether `Similarities.image_embedding` is needed.
             wants_pixels: whether `Similarities.pixels` is needed.
             wants_cut: whether `Similarities.label_is_cut` is needed.
@@ -179,8 +202,8 @@ class InferenceBackend(Protocol):
         """
         ...
 
-    async def max_tiles(self, *, timeout_s: float | None) -> int:
-        """Return how many tiles one call of `upscale` may hold, at least 1.
+    async def max_tiles(self, model_name: str, *, timeout_s: float | None) -> int:
+        """Return how many tiles one call of `upscale` with this model may hold, at least 1.
 
         Raises:
             BackendError, DeadlineExceededError: as EncodedLabels.classify.
@@ -189,6 +212,7 @@ class InferenceBackend(Protocol):
 
     async def upscale(
         self,
+        model_name: str,
         canvas: npt.NDArray[np.uint8],
         box: npt.NDArray[np.float32],
         *,
@@ -198,6 +222,7 @@ class InferenceBackend(Protocol):
         """Render regions of low-resolution images.
 
         Args:
+            model_name: of the repository.
             canvas: [N, 3, H, W] RGB, N at most `max_tiles`.
             box: [N, 4] (top, left, height, width) of each region, in canvas pixels.
             request_id: shown in the backend's own log.
@@ -205,6 +230,34 @@ class InferenceBackend(Protocol):
 
         Returns:
             [N, 3, R, R] RGB.
+
+        Raises:
+            BackendError, DeadlineExceededError: as EncodedLabels.classify.
+        """
+        ...
+
+    async def restore(
+        self,
+        lq: npt.NDArray[np.uint8],
+        context: npt.NDArray[np.float32],
+        *,
+        steps: int,
+        seed: int,
+        request_id: str,
+        timeout_s: float | None,
+    ) -> npt.NDArray[np.uint8]:
+        """Restore a damaged picture.
+
+        Args:
+            lq: [3, H, W] RGB.
+            context: [K] probabilities of the kinds of damage; zeros where they are unknown.
+            steps: evaluations of the network for each pixel, at least 1.
+            seed: of the noise, 0 to 2^64 - 1.
+            request_id: shown in the backend's own log.
+            timeout_s: seconds until the caller stops waiting; None waits forever.
+
+        Returns:
+            [3, H, W] RGB.
 
         Raises:
             BackendError, DeadlineExceededError: as EncodedLabels.classify.

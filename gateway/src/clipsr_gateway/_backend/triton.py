@@ -1,4 +1,4 @@
-"""The only module that knows Triton: tensors of the ensembles, of `embed_text` and of `upscale`, and its errors.
+"""The only module that knows Triton: tensors of the ensembles, `embed_text`, `upscale` and `restore`, and its errors.
 
 The tensors are those of docs/tensor-contract.md, with a batch dimension in front: the images of a group, or N tiles.
 """
@@ -8,9 +8,8 @@ The tensors are those of docs/tensor-contract.md, with a batch dimension in fron
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,16 +18,13 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from clipsr_gateway._backend.coalescer import RequestCoalescer
-from clipsr_gateway._backend.outputs import read_bool, read_float, read_pixels
-from clipsr_gateway._backend.protocol import Fit, Route, Similarities, TextEmbeddings
+from clipsr_gateway._backend.failures import error_of_failure
+from clipsr_gateway._backend.outputs import read_bool, read_float, read_picture, read_pixels
+from clipsr_gateway._backend.protocol import Encoder, Fit, Route, Similarities, TextEmbeddings
 from clipsr_gateway._tracing import outgoing_headers
 from clipsr_gateway.errors import (
     BackendFaultError,
-    BackendUnavailableError,
-    DeadlineExceededError,
-    ImageRejectedError,
-    InvalidRequestError,
-    Violation,
+    GatewayError,
 )
 
 # The ensemble that serves each route.
@@ -37,33 +33,19 @@ MODELS: dict[Route, str] = {"upscaled": "classify", "native": "classify_native"}
 # The same with `image_embedding` and `pixels`; Triton wants all outputs of these to be asked for.
 DETAILED_MODELS: dict[Route, str] = {"upscaled": "classify_detailed", "native": "classify_native_detailed"}
 
+# Of either, with `robust_encoder` in the place of `image_encoder`; `degradation_*` must be asked for, too.
+_ROBUST_SUFFIX = "_robust"
+_DEGRADATION_OUTPUTS = ("degradation_cosine", "degradation_probability")
+
 # Their first parts.
 EMBED_IMAGE_MODELS: dict[Route, str] = {"upscaled": "embed_image", "native": "embed_image_native"}
 
 EMBED_TEXT_MODEL = "embed_text"
 SIMILARITY_MODEL = "similarity"
-UPSCALE_MODEL = "upscale"
+RESTORE_MODEL = "restore"
 
 # `upscale` is a part of the ensembles, which are ready when their parts are.
-# Where a request holds what a reason of the models speaks of: texts are labels in templates there.
-_FIELDS = {"LABEL": "labels", "TEMPLATE": "templates", "TEXT": "texts", "FIT": "fit"}
-_CLASSIFY_FIELDS = {
-    "LABEL": "options.label_space.labels",
-    "TEMPLATE": "options.label_space.templates",
-    "TEXT": "options.label_space",
-    "FIT": "options.fit",
-}
-
-_CLASSIFY_MODELS = (*MODELS.values(), *DETAILED_MODELS.values())
 _READY_MODELS = (*MODELS.values(), *DETAILED_MODELS.values(), *EMBED_IMAGE_MODELS.values(), EMBED_TEXT_MODEL)
-
-# Python models prefix what is meant for the caller; an ensemble may wrap it in its own sentence. What is wrong with an
-# image is often seen only there; what is wrong with the rest only where the models are stricter than this gateway.
-_REJECTION = re.compile(
-    r"clipsr:((?:IMAGE_|(?P<noun>LABEL|TEXT|TEMPLATE|FIT)S?_(?!ENCODER)|TOO_MANY_(?P<nouns>LABEL|TEXT|TEMPLATE)S)[A-Z_0-9]*)"
-    r": ([^\n]*)"
-)
-_TEXT_ENCODER_AWAY = "clipsr:BACKEND_UNAVAILABLE: "
 
 # Images of a call that are ready at the same moment share a request: a request costs the gateway, Triton and each model
 # more than decoding such an image does. `decode` works through a request one by one in one of its two processes, so
@@ -121,7 +103,7 @@ class _Connection:
                 headers=outgoing_headers(),
             )
         except InferenceServerException as error:
-            _raise_typed(error, target=self._target, model_name=model_name)
+            raise _typed(error, target=self._target, model_name=model_name) from error
 
 
 class TritonBackend:
@@ -197,25 +179,24 @@ class TritonBackend:
         values = read_float(result, "text_embedding", rank=2)[0]
         return TextEmbeddings(values=values, is_cut=read_bool(result, "text_is_cut")[0])
 
-    async def max_tiles(self, *, timeout_s: float | None) -> int:
-        """Return `max_batch_size` of `upscale`, as it is configured now.
+    async def max_tiles(self, model_name: str, *, timeout_s: float | None) -> int:
+        """Return `max_batch_size` of an upscaler, as it is configured now.
 
         Raises:
             BackendUnavailableError, DeadlineExceededError, BackendFaultError: as TritonLabels.classify.
         """
         try:
-            answer = cast("Any", await self._client.get_model_config(UPSCALE_MODEL, client_timeout=timeout_s))
+            answer = cast("Any", await self._client.get_model_config(model_name, client_timeout=timeout_s))
         except InferenceServerException as error:
-            _raise_typed(error, target=self._target, model_name=UPSCALE_MODEL)
+            raise _typed(error, target=self._target, model_name=model_name) from error
         size = int(answer.config.max_batch_size)
         if size < 1:
-            raise BackendFaultError(
-                f"model {UPSCALE_MODEL!r} has max_batch_size {size}, and the contract wants batches"
-            )
+            raise BackendFaultError(f"model {model_name!r} has max_batch_size {size}, and the contract wants batches")
         return size
 
     async def upscale(
         self,
+        model_name: str,
         canvas: npt.NDArray[np.uint8],
         box: npt.NDArray[np.float32],
         *,
@@ -224,16 +205,38 @@ class TritonBackend:
     ) -> npt.NDArray[np.uint8]:
         """Render tiles; see InferenceBackend.upscale. Cancelling the caller cancels the request in Triton."""
         result = await self._connection.infer(
-            UPSCALE_MODEL,
-            inputs=[
-                InferInput("canvas", list(canvas.shape), "UINT8").set_data_from_numpy(canvas),
-                InferInput("box", list(box.shape), "FP32").set_data_from_numpy(box),
-            ],
+            model_name,
+            inputs=[_tensor_input("canvas", "UINT8", canvas), _tensor_input("box", "FP32", box)],
             outputs=["pixels"],
             request_id=request_id,
             timeout_s=timeout_s,
         )
         return read_pixels(result, count=len(canvas))
+
+    async def restore(
+        self,
+        lq: npt.NDArray[np.uint8],
+        context: npt.NDArray[np.float32],
+        *,
+        steps: int,
+        seed: int,
+        request_id: str,
+        timeout_s: float | None,
+    ) -> npt.NDArray[np.uint8]:
+        """Restore a picture; see InferenceBackend.restore. Cancelling the caller stops it at its next tile."""
+        result = await self._connection.infer(
+            RESTORE_MODEL,
+            inputs=[
+                _tensor_input("lq", "UINT8", lq[None]),
+                *(_tensor_input(name, "FP32", context[None]) for name in ("content", "degradation")),
+                _tensor_input("steps", "INT32", np.array([[steps]], dtype=np.int32)),
+                _tensor_input("seed", "UINT64", np.array([[seed]], dtype=np.uint64)),
+            ],
+            outputs=["restored"],
+            request_id=request_id,
+            timeout_s=timeout_s,
+        )
+        return read_picture(result, "restored", shape=lq.shape)
 
     async def close(self) -> None:
         """Close the channel."""
@@ -261,22 +264,25 @@ class TritonLabels:
         request_id: str,
         timeout_s: float | None,
         size_hw: tuple[int, int] | None = None,
+        encoder: Encoder = "plain",
         wants_embedding: bool = False,
         wants_pixels: bool = False,
         wants_cut: bool = False,
     ) -> Similarities:
         """Run one ensemble on one image; see EncodedLabels.classify."""
-        is_detailed = wants_embedding or wants_pixels
+        is_detailed, is_robust = wants_embedding or wants_pixels, encoder == "robust"
+        model_name = (DETAILED_MODELS if is_detailed else MODELS)[route] + (_ROBUST_SUFFIX if is_robust else "")
 
         async def send(images: Sequence[bytes]) -> list[Similarities]:
             count = len(images)
             result = await self._connection.infer(
-                DETAILED_MODELS[route] if is_detailed else MODELS[route],
+                model_name,
                 inputs=[*_image_inputs(images, fit), *self._make_inputs(count)],
                 outputs=[
                     *("cosine", "probability"),
                     *(("label_is_cut",) if wants_cut else ()),
                     *(("image_embedding", "pixels") if is_detailed else ()),
+                    *(_DEGRADATION_OUTPUTS if is_robust else ()),
                 ],
                 request_id=request_id,
                 timeout_s=timeout_s,
@@ -286,6 +292,7 @@ class TritonLabels:
             embedding = read_float(result, "image_embedding", rank=1, count=count) if wants_embedding else None
             pixels = read_pixels(result, count=count) if wants_pixels else None
             is_cut = read_bool(result, "label_is_cut", count=count) if wants_cut else None
+            damage = [read_float(result, name, rank=1, count=count) for name in _DEGRADATION_OUTPUTS if is_robust]
             return [
                 Similarities(
                     cosine=cosine[row],
@@ -293,13 +300,15 @@ class TritonLabels:
                     image_embedding=None if embedding is None else embedding[row],
                     pixels=None if pixels is None else pixels[row],
                     label_is_cut=None if is_cut is None else is_cut[row],
+                    degradation_cosine=damage[0][row] if damage else None,
+                    degradation_probability=damage[1][row] if damage else None,
                 )
                 for row in range(count)
             ]
 
         if not _may_share(size_hw):
             return (await send([image]))[0]
-        key = (request_id, route, fit, size_hw, wants_embedding, wants_pixels, wants_cut)
+        key = (request_id, model_name, fit, size_hw, wants_embedding, wants_pixels, wants_cut)
         return await self._coalescer.submit(key, image, send, max_items=self._max_group)
 
     def _make_inputs(self, count: int) -> list[InferInput]:
@@ -323,7 +332,7 @@ class TritonLabels:
         await self._connection.infer(
             SIMILARITY_MODEL,
             inputs=[
-                InferInput("image_embedding", list(vector.shape), "FP32").set_data_from_numpy(vector),
+                _tensor_input("image_embedding", "FP32", vector),
                 *self._make_inputs(1),
             ],
             outputs=["cosine"],
@@ -346,29 +355,13 @@ def _bytes_input(name: str, rows: Sequence[Sequence[str] | Sequence[bytes]]) -> 
     tensor = np.empty((len(rows), len(rows[0])), dtype=np.object_)
     for number, values in enumerate(rows):
         tensor[number, :] = values
-    return InferInput(name, list(tensor.shape), "BYTES").set_data_from_numpy(tensor)
+    return _tensor_input(name, "BYTES", tensor)
 
 
-def _raise_typed(error: InferenceServerException, *, target: str, model_name: str) -> NoReturn:
-    """Map tritonclient's one exception to the error of the decision it calls for."""
+def _tensor_input(name: str, data_type: str, tensor: npt.NDArray[Any]) -> InferInput:
+    return InferInput(name, list(tensor.shape), data_type).set_data_from_numpy(tensor)
+
+
+def _typed(error: InferenceServerException, *, target: str, model_name: str) -> GatewayError:
     status = str(error.status()).removeprefix("StatusCode.")
-    message = str(error.message())
-    if rejection := _REJECTION.search(message):
-        reason, text = rejection[1], rejection[4].strip()
-        noun = rejection["noun"] or rejection["nouns"]
-        if noun is None:
-            raise ImageRejectedError(reason, text) from error
-        field = (_CLASSIFY_FIELDS if model_name in _CLASSIFY_MODELS else _FIELDS)[noun]
-        raise InvalidRequestError([Violation(field=field, reason=reason, message=text)]) from error
-    if _TEXT_ENCODER_AWAY in message:
-        text = f"The text encoder of Triton at {target} does not answer; retry, or look at its log."
-        raise BackendUnavailableError(target, text) from error
-    if status == "UNAVAILABLE" and "model" not in message.lower():
-        text = f"Triton at {target} does not answer; it is down or still starting. Retry, or look at its log."
-        raise BackendUnavailableError(target, text) from error
-    if status in ("UNAVAILABLE", "NOT_FOUND"):
-        text = f"Triton at {target} has not loaded model {model_name!r}; it is still starting or failed to load it."
-        raise BackendUnavailableError(target, text) from error
-    if status == "DEADLINE_EXCEEDED":
-        raise DeadlineExceededError("The deadline passed while the request was in Triton.") from error
-    raise BackendFaultError(f"Triton answered {status}: {message}") from error
+    return error_of_failure(status, str(error.message()), target=target, model_name=model_name)

@@ -24,6 +24,7 @@ from clipsr_gateway._admission.controller import Admission, WorkLedger, is_heavy
 from clipsr_gateway._admission.hold import Hold
 from clipsr_gateway._calls import status
 from clipsr_gateway._logs import log_event
+from clipsr_gateway._timeout import wait_at_most
 from clipsr_gateway._tracing import NO_TRACING, Tracing
 from clipsr_gateway.errors import BackendFaultError, DeadlineExceededError, GatewayError, ShuttingDownError
 
@@ -323,7 +324,7 @@ class CallRunner:
         """
         self.draining.set()
         try:
-            await asyncio.wait_for(self._idle.wait(), timeout_s)
+            await wait_at_most(self._idle.wait(), timeout_s)
         except asyncio.TimeoutError:
             return False
         return True

@@ -23,6 +23,7 @@ from clipsr_gateway._admission.receiving import ReceivingPlaces
 from clipsr_gateway._calls.call import CODES, Call, CallRunner, let_cancellation_come
 from clipsr_gateway._calls.status import status_from_error, trailing_metadata
 from clipsr_gateway._offload import run_off_loop
+from clipsr_gateway._timeout import wait_at_most
 from clipsr_gateway.errors import (
     DeadlineExceededError,
     GatewayError,
@@ -120,7 +121,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
 
         async def serve(messages: AsyncIterator[bytes], context: _Context) -> Any:
             try:
-                async with self._health_receiving.acquire(_host(context)):
+                async with self._health_receiving.acquire(_host(context), context.peer()):
                     raw = await _next(messages, timeout_s=_HEALTH_TIMEOUT_S)
                     if len(raw) > _HEALTH_QUESTION_BYTES:
                         raise _malformed(f"A health check has at most {_HEALTH_QUESTION_BYTES:,} bytes.")
@@ -199,7 +200,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
         # A call with a nearer deadline is ended by gRPC; a clock of ours would cost it a task and a timer.
         timeout_s = self._read_timeout_s if left_s is None or left_s > self._read_timeout_s else None
         try:
-            async with self._admission.receiving.acquire(call.caller or _host(context)):
+            async with self._admission.receiving.acquire(call.caller or _host(context), context.peer()):
                 return await _next(messages, timeout_s=timeout_s)
         except (DeadlineExceededError, SlowMessageError):
             if call.caller is not None:
@@ -216,7 +217,7 @@ async def _next(messages: AsyncIterator[bytes], *, timeout_s: float | None) -> b
     """
     message = anext(aiter(messages))
     try:
-        return await (message if timeout_s is None else asyncio.wait_for(message, timeout_s))
+        return await (message if timeout_s is None else wait_at_most(message, timeout_s))
     except asyncio.TimeoutError as cause:
         raise DeadlineExceededError(f"The request did not arrive within {timeout_s:g} s.") from cause
     except StopAsyncIteration as cause:

@@ -23,6 +23,7 @@ def check_classify_response(
     top_k: int,
     embed_dim: int,
     encoder_side_px: int,
+    kind_bytes: Sequence[int],
     image_count: int,
     field: str,
     limits: Limits,
@@ -34,6 +35,7 @@ def check_classify_response(
         top_k: predictions an image.
         embed_dim: D where the embedding is returned, or 0.
         encoder_side_px: R where the encoder's input is returned, or 0.
+        kind_bytes: of the names of the kinds of damage that are returned.
         image_count: images in one answer.
         field: path of `top_k` in the request.
         limits: what a message may hold.
@@ -43,6 +45,7 @@ def check_classify_response(
     """
     label_total = sum(label_bytes[:top_k])
     image_bytes = _RESULT_OVERHEAD_BYTES + label_total + top_k * _PREDICTION_OVERHEAD_BYTES + embed_dim * _FLOAT_BYTES
+    image_bytes += sum(kind_bytes) + len(kind_bytes) * _PREDICTION_OVERHEAD_BYTES
     if encoder_side_px:
         image_bytes += png_bytes_at_most(encoder_side_px)
     parts = [f"{top_k:,} predictions"]

@@ -15,6 +15,7 @@ from google.rpc import (  # pyright: ignore[reportMissingTypeStubs] - its stubs 
 from clipsr_gateway.errors import (
     BackendUnavailableError,
     DeadlineExceededError,
+    EncoderMissingError,
     GatewayError,
     InvalidRequestError,
     LibrariesDisabledError,
@@ -23,6 +24,7 @@ from clipsr_gateway.errors import (
     LibraryStateError,
     LimitedError,
     NotInLibraryError,
+    RestorerMissingError,
     ShuttingDownError,
     StorageFullError,
     StorageUnavailableError,
@@ -91,6 +93,8 @@ def status_from_error(error: GatewayError, request_id: str) -> status_pb2.Status
     message = str(error)
     if isinstance(error, InvalidRequestError):
         return invalid_argument(error.violations)
+    if isinstance(error, EncoderMissingError):
+        return _status(code_pb2.FAILED_PRECONDITION, message, _error_info("ENCODER_MISSING"))
     if isinstance(error, UnauthenticatedError):
         return _status(code_pb2.UNAUTHENTICATED, message, _error_info(error.reason))
     if isinstance(error, LimitedError):
@@ -101,8 +105,11 @@ def status_from_error(error: GatewayError, request_id: str) -> status_pb2.Status
     if isinstance(error, (BackendUnavailableError, ShuttingDownError, StreamExpiredError)):
         reason = _UNAVAILABLE_REASONS[type(error)]
         return _status(code_pb2.UNAVAILABLE, message, _error_info(reason), _retry_info(_RETRY_DELAY))
+    if isinstance(error, RestorerMissingError):
+        return _status(code_pb2.FAILED_PRECONDITION, message, _error_info("RESTORER_MISSING"))
     if isinstance(error, LibraryError):
-        retries = [_retry_info(_RETRY_DELAY)] if isinstance(error, StorageUnavailableError) else []
+        passes = isinstance(error, StorageUnavailableError) and not error.is_lasting
+        retries = [_retry_info(_RETRY_DELAY)] if passes else []
         return _status(_LIBRARY_CODES[type(error)], message, _error_info(error.reason), *retries)
     return internal(request_id)
 

@@ -16,7 +16,14 @@ from clipsr_gateway._classifier.options import PreparedOptions, prepare_options
 from clipsr_gateway._images.decode import Picture
 from clipsr_gateway._images.encode import OUTPUT_FORMATS, encode
 from clipsr_gateway._images.plan import PlannedImage
-from clipsr_gateway._images.turn import IMAGE_ERRORS, ROUTE_NUMBERS, ImageTurn, image_turn, size_message
+from clipsr_gateway._images.turn import (
+    ENCODER_NUMBERS,
+    IMAGE_ERRORS,
+    ROUTE_NUMBERS,
+    ImageTurn,
+    image_turn,
+    size_message,
+)
 from clipsr_gateway._offload import run_off_loop
 from clipsr_gateway._texts.label_cache import LabelCache
 from clipsr_gateway._texts.labels import CHECKING_BYTES
@@ -86,6 +93,7 @@ class ImageClassifier:
             request_id=call.request_id,
             timeout_s=held.turn.timeout_s,
             size_hw=held.image.size_hw,
+            encoder=held.image.encoder,
             wants_embedding=options.wants_embedding,
             wants_pixels=options.wants_encoder_input,
             wants_cut=known.warnings is None,
@@ -95,6 +103,7 @@ class ImageClassifier:
             label_count=len(options.labels),
             embed_dim=self._core.manifest.embed_dim if options.wants_embedding else None,
             side_px=self._core.manifest.image_size_px if options.wants_encoder_input else None,
+            kind_count=len(self._core.manifest.degradation_kinds) if held.image.encoder == "robust" else None,
         )
         if fault:
             raise BackendFaultError(fault)
@@ -120,6 +129,8 @@ class ImageClassifier:
             timing=held.turn.timing,
             model_digest=self._core.manifest.digest,
             none_of_these=threshold is not None and threshold.applies(cosine=best.cosine, probability=best.probability),
+            encoder=ENCODER_NUMBERS[held.image.encoder],
+            degradations=name_damage(similarities, self._core.manifest.degradation_kinds),
         )
         if options.wants_embedding and similarities.image_embedding is not None:
             classification.embedding.extend(similarities.image_embedding.tolist())
@@ -140,6 +151,16 @@ def rank(similarities: Similarities, labels: tuple[str, ...], top_k: int) -> lis
         types_pb2.Prediction(label=labels[index], cosine=cosine[place], probability=probability[place])
         for place, index in enumerate(order)
     ]
+
+
+def name_damage(similarities: Similarities, kinds: tuple[str, ...]) -> list[types_pb2.Degradation]:
+    """Return the kinds of damage, most likely first, ties in their order; none where the plain encoder ran."""
+    if similarities.degradation_cosine is None or similarities.degradation_probability is None:
+        return []
+    cosine: list[float] = similarities.degradation_cosine.tolist()
+    probability: list[float] = similarities.degradation_probability.tolist()
+    order: list[int] = _best(similarities.degradation_cosine, len(kinds)).tolist()
+    return [types_pb2.Degradation(kind=kinds[i], cosine=cosine[i], probability=probability[i]) for i in order]
 
 
 def _best(cosine: npt.NDArray[np.float32], top_k: int) -> npt.NDArray[np.intp]:

@@ -8,15 +8,21 @@ from dataclasses import dataclass
 
 from clipsr.v1 import classifier_pb2, types_pb2
 from clipsr_gateway._backend.core import Core
-from clipsr_gateway._backend.protocol import Fit, Route
+from clipsr_gateway._backend.protocol import Encoder, Fit, Route
 from clipsr_gateway._calls.response_size import check_classify_response
 from clipsr_gateway._images.plan import FITS, ROUTES, count_violations, option_violations
 from clipsr_gateway._texts.label_cache import KnownLabels
 from clipsr_gateway._texts.labels import resolve_label_space
-from clipsr_gateway.errors import InvalidRequestError, Violation
+from clipsr_gateway.errors import EncoderMissingError, InvalidRequestError, Violation
 
 # Where the options stand in a request and in the first message of a stream.
 _PATH = "options."
+
+_ENCODERS: dict[int, Encoder] = {
+    types_pb2.ENCODER_UNSPECIFIED: "plain",
+    types_pb2.ENCODER_PLAIN: "plain",
+    types_pb2.ENCODER_ROBUST: "robust",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +51,7 @@ class PreparedOptions:
         known: labels and templates, as the models and as the backend take them.
         fit: how images that are not square are fitted; empty for the checkpoint's own way.
         route: the route that the caller forces, or None.
+        encoder: the image encoder that embeds the images.
         top_k: predictions to return for an image, between 1 and the number of labels.
         rejection_threshold: when an image shows none of the labels; None: never.
         wants_embedding: whether the image's embedding is returned.
@@ -54,6 +61,7 @@ class PreparedOptions:
     known: KnownLabels
     fit: Fit
     route: Route | None
+    encoder: Encoder
     top_k: int
     rejection_threshold: RejectionThreshold | None
     wants_embedding: bool
@@ -84,20 +92,29 @@ def prepare_options(
 
     Raises:
         InvalidRequestError: the request as a whole is refused, with one violation for every wrong field.
+        EncoderMissingError: the model has no encoder of the kind that is asked for.
     """
     violations = [] if images is None else count_violations(images, core.limits)
-    violations += [*option_violations(options, _PATH), *_threshold_violations(options)]
+    violations += [
+        *option_violations(options, _PATH),
+        *_encoder_violations(options),
+        *_threshold_violations(options),
+    ]
     try:
         known = known or _encode_labels(options.label_space, core)
     except InvalidRequestError as error:
         violations += error.violations
     if violations or known is None:
         raise InvalidRequestError(violations)
+    encoder = _ENCODERS[options.encoder]
+    if encoder == "robust" and not core.manifest.degradation_kinds:
+        raise EncoderMissingError
     count = len(known.query.labels)
     prepared = PreparedOptions(
         known=known,
         fit=FITS[options.fit],
         route=ROUTES[options.route],
+        encoder=encoder,
         top_k=min(options.top_k or count, count),
         rejection_threshold=_rejection_threshold(options.none_of_these) if options.HasField("none_of_these") else None,
         wants_embedding=options.return_embedding,
@@ -108,6 +125,7 @@ def prepare_options(
         top_k=prepared.top_k,
         embed_dim=core.manifest.embed_dim if prepared.wants_embedding else 0,
         encoder_side_px=core.manifest.image_size_px if prepared.wants_encoder_input else 0,
+        kind_bytes=[len(kind.encode()) for kind in core.manifest.degradation_kinds if encoder == "robust"],
         image_count=1 if images is None else len(images),
         field=f"{_PATH}top_k",
         limits=core.limits,
@@ -121,6 +139,12 @@ def _encode_labels(space: types_pb2.LabelSpace, core: Core) -> KnownLabels:
     encoded = core.backend.encode_labels(labels=query.labels, templates=query.templates)
     field = f"{path}.label_set" if space.label_set else f"{path}.labels[{{}}]"
     return KnownLabels(query=query, encoded=encoded, wire_bytes=space.ByteSize(), field=field)
+
+
+def _encoder_violations(options: classifier_pb2.ClassifyOptions) -> Iterator[Violation]:
+    if options.encoder not in _ENCODERS:
+        message = f"Encoder {options.encoder} is unknown; use ENCODER_PLAIN or ENCODER_ROBUST, or leave it unspecified."
+        yield Violation(field=f"{_PATH}encoder", reason="ENCODER_UNKNOWN", message=message)
 
 
 def _threshold_violations(options: classifier_pb2.ClassifyOptions) -> Iterator[Violation]:

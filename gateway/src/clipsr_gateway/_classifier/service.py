@@ -38,7 +38,7 @@ class ClassifierService(classifier_pb2_grpc.ClassifierServiceServicer):
         call = current_call()
         call.fields["images"] = len(request.images)
         options = await self._classifier.resolve_options(request.options, call, images=request.images)
-        images = await plan_images(request.images, forced=options.route, core=self._core)
+        images = await plan_images(request.images, forced=options.route, core=self._core, encoder=options.encoder)
         call.admit(items=len(images), units=total_units(images, labels=len(options.labels)))
         results = await gather_or_cancel(
             self._classifier.classify(image, options, call, number=number) for number, image in enumerate(images)
@@ -63,7 +63,13 @@ class ClassifierService(classifier_pb2_grpc.ClassifierServiceServicer):
             ) -> classifier_pb2.ClassifyStreamResponse:
                 index, content = message.image.index, message.image.image.content
                 nonlocal is_warned
-                image = await plan_image(content, field="image.image.content", forced=options.route, core=self._core)
+                image = await plan_image(
+                    content,
+                    field="image.image.content",
+                    forced=options.route,
+                    core=self._core,
+                    encoder=options.encoder,
+                )
                 if isinstance(image, PlannedImage):
                     await call.admit_next(units=image.units(labels=len(options.labels)))
                 result = await self._classifier.classify(image, options, call, number=index)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from clipsr_gateway._images.cpu_limit import DECODE_CPU_S, limit_cpu
 from clipsr_gateway._images.file import ImageFileError, load_image, make_upright, to_eight_bits
 from clipsr_gateway.errors import ImageRejectedError
 
@@ -62,10 +63,13 @@ def decode(content: bytes) -> Picture:
     colours of pixels that cannot be seen at all, often black, give way to those of their visible neighbours: upscaled,
     they would show as a fringe.
 
+    What takes more than DECODE_CPU_S of processor time ends the process.
+
     Raises:
         ImageRejectedError: IMAGE_TRUNCATED or IMAGE_UNRECOGNIZED.
     """
-    image = _load(content)
+    with limit_cpu(DECODE_CPU_S):
+        image = _load(content)
     try:
         profile = _find_profile(image)
         image = to_eight_bits(image) if image.mode.startswith("I") else image
@@ -80,6 +84,23 @@ def decode(content: bytes) -> Picture:
     if alpha is not None:
         color = _bleed(color, alpha[0])
     return Picture(color=color, alpha=alpha, icc_profile=profile)
+
+
+def decode_on_white(content: bytes) -> npt.NDArray[np.uint8]:
+    """Decode a small file to RGB [H, W, 3] as classification sees it: what is transparent is white.
+
+    Raises:
+        ImageRejectedError: IMAGE_TRUNCATED or IMAGE_UNRECOGNIZED.
+    """
+    image = _load(content)
+    try:
+        image = to_eight_bits(image) if image.mode.startswith("I") else image
+        if image.has_transparency_data:
+            rgba = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+        return np.asarray(image.convert("RGB"))
+    except ValueError as cause:
+        raise ImageRejectedError("IMAGE_UNRECOGNIZED", f"Pixels of the kind {image.mode!r} are unknown.") from cause
 
 
 def _load(content: bytes) -> Image.Image:

@@ -2,8 +2,8 @@
 
 The first bytes decide: a supported format that cannot be opened is damaged, a foreign one is named with the way out.
 
-Gateway and serving read images alike and are installed separately, so each has this file, byte for byte the same
-(tests/contract/test_image_reader.py). It knows Pillow and nothing of either room.
+Gateway, serving and training read images alike and are installed separately, so each has this file, byte for byte the
+same (tests/contract/test_image_reader.py). It knows Pillow and nothing of the rooms.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from clipsr_gateway._images.file import MEDIA_TYPES, ImageFileError, find_format
 from clipsr_gateway._limits import Limits
 from clipsr_gateway.errors import ImageRejectedError
 
-_LOSSY = ("JPEG", "WEBP", "AVIF", "HEIF")
 # EXIF orientations that exchange rows and columns (EXIF 2.32, tag 0x0112).
 _TRANSPOSED = (5, 6, 7, 8)
 
@@ -34,11 +33,6 @@ class ImageHeader:
     def media_type(self) -> str:
         """Such as "image/jpeg"."""
         return MEDIA_TYPES[self.format]
-
-    @property
-    def is_lossy(self) -> bool:
-        """Whether files of this format usually lose something; lossless WebP is rare."""
-        return self.format in _LOSSY
 
 
 def check_image(content: bytes, *, limits: Limits) -> ImageHeader:

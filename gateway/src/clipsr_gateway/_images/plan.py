@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from clipsr.v1 import classifier_pb2, embedding_pb2, library_pb2, types_pb2
 from clipsr_gateway._admission.controller import image_units
 from clipsr_gateway._backend.core import Core
-from clipsr_gateway._backend.protocol import Fit, Route
+from clipsr_gateway._backend.protocol import Encoder, Fit, Route
+from clipsr_gateway._images.decode import decode_on_white
 from clipsr_gateway._images.header import check_image
 from clipsr_gateway._limits import Limits
 from clipsr_gateway._offload import run_off_loop
@@ -34,6 +35,9 @@ ROUTES: dict[int, Route | None] = {
     types_pb2.ROUTE_UPSCALED: "upscaled",
     types_pb2.ROUTE_NATIVE: "native",
 }
+# What an encoder takes, in passes of the plain one: the controller is a copy of it, and there are its connections. 2.48
+# times the processor time for the bundled model in onnxruntime.
+_ENCODER_PASSES: dict[Encoder, float] = {"plain": 1, "robust": 2.5}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +51,7 @@ class PlannedImage:
         size_hw: rows and columns after EXIF orientation.
         work_pixels: that decoding goes over, all passes counted.
         route: the ensemble to run.
+        encoder: the image encoder in it.
     """
 
     field: str
@@ -55,10 +60,11 @@ class PlannedImage:
     size_hw: tuple[int, int]
     work_pixels: int
     route: Route
+    encoder: Encoder
 
     def units(self, *, labels: int = 0) -> float:
         """Return what one inference about it costs, as admission control counts."""
-        return image_units(pixels=self.work_pixels, labels=labels)
+        return image_units(pixels=self.work_pixels, labels=labels, encoder_passes=_ENCODER_PASSES[self.encoder])
 
 
 def parse_image_options(request: _ImageOptions, *, path: str) -> tuple[Fit, Route | None]:
@@ -73,38 +79,49 @@ def parse_image_options(request: _ImageOptions, *, path: str) -> tuple[Fit, Rout
 
 
 async def plan_images(
-    images: Sequence[types_pb2.Image], *, forced: Route | None, core: Core
+    images: Sequence[types_pb2.Image], *, forced: Route | None, core: Core, encoder: Encoder = "plain"
 ) -> tuple[PlannedImage | Violation, ...]:
     """Check the images of a request by their headers and decide their routes; a Violation stands for a refused one."""
 
     def plan() -> tuple[PlannedImage | Violation, ...]:
         return tuple(
-            _plan_image(image.content, f"images[{index}].content", forced, core) for index, image in enumerate(images)
+            _plan_image(image.content, f"images[{index}].content", forced, core, encoder)
+            for index, image in enumerate(images)
         )
 
     return await run_off_loop(sum(len(image.content) + _OPENING_BYTES for image in images), plan)
 
 
-async def plan_image(content: bytes, *, field: str, forced: Route | None, core: Core) -> PlannedImage | Violation:
+async def plan_image(
+    content: bytes, *, field: str, forced: Route | None, core: Core, encoder: Encoder = "plain"
+) -> PlannedImage | Violation:
     """Check one image by its header and decide its route."""
-    return await run_off_loop(len(content), _plan_image, content, field, forced, core)
+    return await run_off_loop(len(content), _plan_image, content, field, forced, core, encoder)
 
 
-def _plan_image(content: bytes, field: str, forced: Route | None, core: Core) -> PlannedImage | Violation:
+def _plan_image(
+    content: bytes, field: str, forced: Route | None, core: Core, encoder: Encoder
+) -> PlannedImage | Violation:
     try:
         header = check_image(content, limits=core.limits)
     except ImageRejectedError as error:
         return Violation(field=field, reason=error.reason, message=error.message)
-    is_native = core.manifest.takes_native_route(min(header.size_hw), is_lossy=header.is_lossy)
-    route: Route = forced or ("native" if is_native else "upscaled")
     return PlannedImage(
         field=field,
         content=content,
         media_type=header.media_type,
         size_hw=header.size_hw,
         work_pixels=header.work_pixels,
-        route=route,
+        route=forced or _choose_route(content, header.size_hw, core),
+        encoder=encoder,
     )
+
+
+def _choose_route(content: bytes, size_hw: tuple[int, int], core: Core) -> Route:
+    try:
+        return core.manifest.routes.choose(content, size_hw, lambda: decode_on_white(content))
+    except ImageRejectedError:
+        return "native"  # either route says what is wrong with the pixels
 
 
 def total_units(images: Sequence[PlannedImage | Violation], *, labels: int = 0) -> float:

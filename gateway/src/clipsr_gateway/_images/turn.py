@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from clipsr.v1 import types_pb2
-from clipsr_gateway._backend.protocol import Route
+from clipsr_gateway._backend.protocol import Encoder, Route
 from clipsr_gateway._calls.call import Call, Turn
 from clipsr_gateway._images.plan import PlannedImage
 from clipsr_gateway.errors import BackendFaultError, ImageRejectedError, InvalidRequestError, Violation
@@ -15,6 +15,10 @@ from clipsr_gateway.errors import BackendFaultError, ImageRejectedError, Invalid
 ROUTE_NUMBERS: dict[Route, types_pb2.Route] = {
     "upscaled": types_pb2.ROUTE_UPSCALED,
     "native": types_pb2.ROUTE_NATIVE,
+}
+ENCODER_NUMBERS: dict[Encoder, types_pb2.Encoder] = {
+    "plain": types_pb2.ENCODER_PLAIN,
+    "robust": types_pb2.ENCODER_ROBUST,
 }
 
 IMAGE_ERRORS = (InvalidRequestError, BackendFaultError)

@@ -13,7 +13,7 @@ from clipsr_gateway._calls.call import Call
 from clipsr_gateway._images.embed import embed_image
 from clipsr_gateway._images.plan import PlannedImage, plan_image
 from clipsr_gateway._images.turn import IMAGE_ERRORS, ROUTE_NUMBERS, size_message
-from clipsr_gateway._library.checks import apply_changes, check_new_image, clean_tags, refuse
+from clipsr_gateway._library.checks import apply_changes, check_new_image, clean_metadata, clean_tags, refuse
 from clipsr_gateway._library.core import LibraryCore
 from clipsr_gateway._library.store.edits import Changes
 from clipsr_gateway._library.store.records import LibrarySettings, Record, content_hash
@@ -107,7 +107,7 @@ class Adder:
             sha256=sha256,
             source=image.source,
             tags=clean_tags(image.tags),
-            metadata=dict(image.metadata),
+            metadata=clean_metadata(image.metadata),
             size_hw=embedded.image.size_hw,
             size_bytes=len(content),
             media_type=embedded.image.media_type,

@@ -198,7 +198,7 @@ def check_changes(changes: library_pb2.ImageChanges, *, limits: LibraryLimits) -
         add_tags=clean_tags(changes.add_tags),
         clears_metadata=changes.clear_metadata,
         remove_metadata=tuple(changes.remove_metadata),
-        set_metadata=dict(changes.set_metadata),
+        set_metadata=clean_metadata(changes.set_metadata),
     )
 
 
@@ -240,12 +240,19 @@ def check_new_image(image: library_pb2.NewImage, *, limits: LibraryLimits) -> Ch
     )
     if violations:
         raise InvalidRequestError(violations[:1])
-    return Changes(source=image.source or None, add_tags=clean_tags(image.tags), set_metadata=dict(image.metadata))
+    return Changes(
+        source=image.source or None, add_tags=clean_tags(image.tags), set_metadata=clean_metadata(image.metadata)
+    )
 
 
 def clean_tags(tags: Sequence[str]) -> tuple[str, ...]:
     """Return tags without repetitions, in one Unicode form (NFC): macOS writes é in file names as two characters."""
     return tuple(dict.fromkeys(unicodedata.normalize("NFC", tag) for tag in tags))
+
+
+def clean_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return values in the Unicode form of tags; keys are ASCII."""
+    return {key: unicodedata.normalize("NFC", value) for key, value in metadata.items()}
 
 
 def refuse(field: str, reason: str, message: str) -> InvalidRequestError:
@@ -257,7 +264,7 @@ def _filter(message: library_pb2.ImageFilter) -> Filter:
     return Filter(
         all_tags=clean_tags(message.all_tags),
         any_tags=clean_tags(message.any_tags),
-        metadata=dict(message.metadata) or None,
+        metadata=clean_metadata(message.metadata) or None,
         added_from_us=message.added_from.ToMicroseconds() if message.HasField("added_from") else None,
         added_before_us=message.added_before.ToMicroseconds() if message.HasField("added_before") else None,
         source_prefix=message.source_prefix,

@@ -21,6 +21,8 @@ from clipsr.v1 import (
     embedding_pb2_grpc,
     library_pb2,
     library_pb2_grpc,
+    restorer_pb2,
+    restorer_pb2_grpc,
     upscaler_pb2,
     upscaler_pb2_grpc,
 )
@@ -35,6 +37,7 @@ from clipsr_gateway._library.disabled import DisabledLibraryService
 from clipsr_gateway._limits import LibraryLimits, Limits
 from clipsr_gateway._logs import log_event
 from clipsr_gateway._manifest import Manifest, load_manifest
+from clipsr_gateway._restorer.service import RestorerService
 from clipsr_gateway._server.health import HealthMonitor, HealthSchedule, HealthService
 from clipsr_gateway._server.operations import Operations, OperationsConfig
 from clipsr_gateway._upscaler.service import UpscalerService
@@ -47,7 +50,9 @@ if TYPE_CHECKING:
 _CLASSIFIER_NAME: str = classifier_pb2.DESCRIPTOR.services_by_name["ClassifierService"].full_name
 _EMBEDDING_NAME: str = embedding_pb2.DESCRIPTOR.services_by_name["EmbeddingService"].full_name
 _LIBRARY_NAME: str = library_pb2.DESCRIPTOR.services_by_name["LibraryService"].full_name
+_RESTORER_NAME: str = restorer_pb2.DESCRIPTOR.services_by_name["RestorerService"].full_name
 _UPSCALER_NAME: str = upscaler_pb2.DESCRIPTOR.services_by_name["UpscalerService"].full_name
+_SERVICE_NAMES = (_CLASSIFIER_NAME, _EMBEDDING_NAME, _LIBRARY_NAME, _RESTORER_NAME, _UPSCALER_NAME)
 _HEALTH_NAME: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 # After the drain new calls are still refused in words for so long: callers who hear that go elsewhere, and gRPC would
@@ -114,7 +119,7 @@ class Gateway:
             config = replace(config, limits=replace(config.limits, library=config.library_limits))
         self._config = config
         self._backend = backend
-        self._health = HealthService((_CLASSIFIER_NAME, _EMBEDDING_NAME, _LIBRARY_NAME, _UPSCALER_NAME))
+        self._health = HealthService(_SERVICE_NAMES)
         self._monitor = HealthMonitor(backend=backend, health=self._health, manifest=manifest, schedule=config.schedule)
         self._monitor_task: asyncio.Task[None] | None = None
         self._operations = Operations(
@@ -140,14 +145,17 @@ class Gateway:
         library_pb2_grpc.add_LibraryServiceServicer_to_server(  # pyright: ignore[reportUnknownMemberType]
             library, self._server
         )
+        restorer_pb2_grpc.add_RestorerServiceServicer_to_server(  # pyright: ignore[reportUnknownMemberType]
+            RestorerService(core), self._server
+        )
         upscaler_pb2_grpc.add_UpscalerServiceServicer_to_server(  # pyright: ignore[reportUnknownMemberType]
             UpscalerService(core), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(  # pyright: ignore[reportUnknownMemberType]
             self._health, self._server
         )
-        names = (_CLASSIFIER_NAME, _EMBEDDING_NAME, _LIBRARY_NAME, _UPSCALER_NAME, _HEALTH_NAME)
-        reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._server)
+        names = (*_SERVICE_NAMES, _HEALTH_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
 
     @property
     def operations(self) -> Operations:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from clipsr.v1 import upscaler_pb2
+from clipsr.v1 import types_pb2, upscaler_pb2
 from clipsr_gateway._images.encode import OUTPUT_FORMATS, OutputFormat
 from clipsr_gateway._images.header import check_image
+from clipsr_gateway._images.output import CONTENT_FIELD, check_sides, format_violation, refuse
 from clipsr_gateway._limits import Limits
+from clipsr_gateway._manifest import UpscaleModel
 from clipsr_gateway.errors import ImageRejectedError, InvalidRequestError, Violation
-
-CONTENT_FIELD = "image.content"
-"""Path of the image's bytes in the request."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,7 @@ class UpscalePlan:
         source_hw: rows and columns of the image by its header, after EXIF orientation.
         work_pixels: that decoding goes over, all passes counted.
         target_hw: rows and columns of the output.
+        model: what renders it.
     """
 
     format_number: upscaler_pb2.ImageFormat
@@ -32,10 +33,18 @@ class UpscalePlan:
     source_hw: tuple[int, int]
     work_pixels: int
     target_hw: tuple[int, int]
+    model: UpscaleModel
 
 
-def plan_upscale(request: upscaler_pb2.UpscaleRequest, *, limits: Limits) -> UpscalePlan:
+def plan_upscale(
+    request: upscaler_pb2.UpscaleRequest, *, limits: Limits, models: Mapping[types_pb2.UpscaleRecipe, UpscaleModel]
+) -> UpscalePlan:
     """Check a request without decoding its image.
+
+    Args:
+        request: as it came.
+        limits: what it may hold.
+        models: what is served, by the recipe's number.
 
     Raises:
         InvalidRequestError: with one violation for every wrong field.
@@ -43,8 +52,10 @@ def plan_upscale(request: upscaler_pb2.UpscaleRequest, *, limits: Limits) -> Ups
     violations: list[Violation] = []
     output = OUTPUT_FORMATS.get(request.format)
     if output is None:
-        message = f"Format {request.format} is unknown; use one of {', '.join(_names())}."
-        violations.append(Violation(field="format", reason="FORMAT_UNKNOWN", message=message))
+        violations.append(format_violation(request.format))
+    model = models.get(request.recipe or types_pb2.UPSCALE_RECIPE_CLEAN)
+    if model is None:
+        violations.append(_recipe_violation(request.recipe, models))
     target = request.WhichOneof("target")
     if target is None:
         message = "Nothing says how large the output is; set scale or size."
@@ -58,9 +69,9 @@ def plan_upscale(request: upscaler_pb2.UpscaleRequest, *, limits: Limits) -> Ups
         violations.append(Violation(field=CONTENT_FIELD, reason=error.reason, message=error.message))
     except InvalidRequestError as error:
         violations += error.violations
-    if output is None or header is None or violations:
+    if output is None or model is None or header is None or violations:
         raise InvalidRequestError(violations)
-    _check_sides(target_hw, output)
+    check_sides(target_hw, output)
     number = request.format or upscaler_pb2.IMAGE_FORMAT_PNG
     return UpscalePlan(
         format_number=number,
@@ -68,7 +79,18 @@ def plan_upscale(request: upscaler_pb2.UpscaleRequest, *, limits: Limits) -> Ups
         source_hw=header.size_hw,
         work_pixels=header.work_pixels,
         target_hw=target_hw,
+        model=model,
     )
+
+
+def _recipe_violation(number: int, models: Mapping[types_pb2.UpscaleRecipe, UpscaleModel]) -> Violation:
+    names = {value: name for name, value in types_pb2.UpscaleRecipe.items()}
+    published = ", ".join(names[each] for each in sorted(models))
+    if number in names:
+        message = f"{names[number]} is not published by this service; it has {published}."
+        return Violation(field="recipe", reason="RECIPE_UNAVAILABLE", message=message)
+    message = f"Recipe {number} is unknown; this service has {published}."
+    return Violation(field="recipe", reason="RECIPE_UNKNOWN", message=message)
 
 
 def _resolve_target(
@@ -82,7 +104,7 @@ def _resolve_target(
     field = request.WhichOneof("target") or "scale"
     if field == "scale":
         if not (math.isfinite(request.scale) and request.scale >= 1):
-            raise _invalid(field, "SCALE_OUT_OF_RANGE", f"Scale {request.scale:g} is not at least 1; give 2 or 3.5.")
+            raise refuse(field, "SCALE_OUT_OF_RANGE", f"Scale {request.scale:g} is not at least 1; give 2 or 3.5.")
         sides = [side * request.scale for side in source_hw]
     else:
         sides = [float(request.size.height), float(request.size.width)]
@@ -92,7 +114,7 @@ def _resolve_target(
             f"An output of {width:g} x {height:g} pixels is smaller than the image ({source_hw[1]} x {source_hw[0]}); "
             "give at least the image's own width and height, as upscaling reduces neither."
         )
-        raise _invalid(field, "SIZE_TOO_SMALL", message)
+        raise refuse(field, "SIZE_TOO_SMALL", message)
     if height * width < 4 * limits.max_output_pixels:  # beyond, what follows might not even be a sensible integer
         rows, columns = (math.floor(side + 0.5) for side in sides)
         if rows * columns <= limits.max_output_pixels:
@@ -101,34 +123,4 @@ def _resolve_target(
         f"The output would have {width:,.6g} x {height:,.6g} pixels, more than the {limits.max_output_pixels:,} that "
         "GetModelInfo (`clipsr-client info`) gives as the limit; ask for a smaller scale or size."
     )
-    raise _invalid(field, "OUTPUT_TOO_LARGE", message)
-
-
-def lacks_alpha(output: OutputFormat) -> InvalidRequestError:
-    """Return the error of an image with transparency and a format without."""
-    others = " or ".join(each.title for each in _known().values() if each.holds_alpha)
-    message = f"The image has transparent pixels, and {output.title} cannot hold them; ask for {others}."
-    return _invalid("format", "FORMAT_WITHOUT_ALPHA", message)
-
-
-def _check_sides(target_hw: tuple[int, int], output: OutputFormat) -> None:
-    if output.max_side_px is not None and max(target_hw) > output.max_side_px:
-        others = " or ".join(each.title for each in _known().values() if each.max_side_px is None)
-        message = (
-            f"{output.title} holds at most {output.max_side_px:,} pixels a side, and the output would have "
-            f"{target_hw[1]:,} x {target_hw[0]:,}; ask for {others}."
-        )
-        raise _invalid("format", "FORMAT_SIDE_TOO_LONG", message)
-
-
-def _known() -> dict[int, OutputFormat]:
-    unspecified = upscaler_pb2.IMAGE_FORMAT_UNSPECIFIED
-    return {number: output for number, output in OUTPUT_FORMATS.items() if number != unspecified}
-
-
-def _names() -> list[str]:
-    return [upscaler_pb2.ImageFormat.Name(number) for number in _known()]
-
-
-def _invalid(field: str, reason: str, message: str) -> InvalidRequestError:
-    return InvalidRequestError([Violation(field=field, reason=reason, message=message)])
+    raise refuse(field, "OUTPUT_TOO_LARGE", message)

@@ -17,13 +17,13 @@ from clipsr_gateway._admission.controller import upscale_units
 from clipsr_gateway._admission.hold import hold_until_done
 from clipsr_gateway._backend.core import Core
 from clipsr_gateway._calls.call import Call, current_call, gather_or_cancel
-from clipsr_gateway._images.decode import Picture, decode
-from clipsr_gateway._images.encode import encode
+from clipsr_gateway._images.decode import Picture
+from clipsr_gateway._images.output import CONTENT_FIELD, as_rgb, decode_for, encode_within, grey_of, refuse
 from clipsr_gateway._images.turn import size_message
 from clipsr_gateway._offload import run_in_own_thread
-from clipsr_gateway._upscaler.plan import CONTENT_FIELD, UpscalePlan, lacks_alpha, plan_upscale
+from clipsr_gateway._upscaler.plan import UpscalePlan, plan_upscale
 from clipsr_gateway._upscaler.tiles import Tile, TilePlan, plan_tiles
-from clipsr_gateway.errors import BackendFaultError, ImageRejectedError, InvalidRequestError, Violation
+from clipsr_gateway.errors import BackendFaultError, ImageRejectedError
 
 MAX_REQUEST_PIXELS = 32 * 128 * 128
 """Canvas pixels in one request to the backend: what a full batch of the largest canvas has when images are classified,
@@ -34,9 +34,6 @@ _REQUESTS_IN_FLIGHT = 2
 
 # Calls that hold decoded pixels at once; the largest output takes 64 MiB, and as much again while it is encoded.
 _CALLS_AT_ONCE = 4
-
-# What the wire adds to the file: tags, lengths, sizes, timing, a digest of 71 characters.
-_RESPONSE_OVERHEAD_BYTES = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,20 +94,21 @@ class UpscalerService(upscaler_pb2_grpc.UpscalerServiceServicer):
     ) -> upscaler_pb2.UpscaleResponse:
         """Upscale one image; see upscaler.proto."""
         call = current_call()
-        plan = await asyncio.to_thread(plan_upscale, request, limits=self._core.limits)
+        models = self._core.manifest.upscale_models
+        plan = await asyncio.to_thread(plan_upscale, request, limits=self._core.limits, models=models)
         call.admit(items=1, units=upscale_units(pixels=plan.work_pixels, target_hw=plan.target_hw))
         clock = _Clock()
         try:
             async with hold_until_done(self._room) as room:
                 clock.proceed()
                 with call.stage("decode"):
-                    picture = await room.finish(run_in_own_thread(_decode, request, plan))
+                    picture = await room.finish(run_in_own_thread(decode_for, request.image.content, plan.output))
                 call.fields["input_hw"], call.fields["output_hw"] = picture.size_hw, plan.target_hw
-                rendered = await self._render(picture, plan.target_hw, call, clock)
+                rendered = await self._render(picture, plan, call, clock)
                 with call.stage("encode"):
                     content = await room.finish(run_in_own_thread(self._encode, rendered, plan))
         except ImageRejectedError as error:
-            raise _refuse(CONTENT_FIELD, error.reason, error.message) from error
+            raise refuse(CONTENT_FIELD, error.reason, error.message) from error
         return upscaler_pb2.UpscaleResponse(
             content=content,
             format=plan.format_number,
@@ -121,36 +119,31 @@ class UpscalerService(upscaler_pb2_grpc.UpscalerServiceServicer):
         )
 
     def _encode(self, picture: Picture, plan: UpscalePlan) -> bytes:
-        content = encode(picture, plan.output)
-        max_bytes = self._core.limits.max_message_bytes
-        if len(content) + _RESPONSE_OVERHEAD_BYTES > max_bytes:
-            message = (
-                f"The output takes {len(content):,} bytes as {plan.output.title}; a message holds "
-                f"{max_bytes:,}. Ask for a smaller scale or size, or for a more compact format."
-            )
-            raise _refuse("format", "RESPONSE_TOO_LARGE", message)
-        return content
+        most = self._core.limits.max_message_bytes
+        advice = "Ask for a smaller scale or size"
+        return encode_within(picture, plan.output, max_message_bytes=most, advice=advice)
 
-    async def _render(self, picture: Picture, target_hw: tuple[int, int], call: Call, clock: _Clock) -> Picture:
+    async def _render(self, picture: Picture, plan: UpscalePlan, call: Call, clock: _Clock) -> Picture:
         """Render all planes of a picture."""
+        target_hw, model = plan.target_hw, plan.model
         tiles = plan_tiles(
             picture.size_hw,
             target_hw,
             tile_px=self._core.manifest.image_size_px,
-            halo_px=self._core.manifest.receptive_field_px,
+            halo_px=model.receptive_field_px,
         )
         _check_window(tiles)
-        color = _Layer(source=_as_rgb(picture.color), target=_blank(picture.color, target_hw))
+        color = _Layer(source=as_rgb(picture.color), target=_blank(picture.color, target_hw))
         layers, alpha = [color], None
         if picture.alpha is not None:
             alpha = _blank(picture.alpha, target_hw)
             if picture.alpha.min() == picture.alpha.max():
                 alpha[...] = picture.alpha[0, 0, 0]  # a constant needs no model, which might be off by a level
             else:
-                layers.append(_Layer(source=_as_rgb(picture.alpha), target=alpha))
+                layers.append(_Layer(source=as_rgb(picture.alpha), target=alpha))
         call.fields["tiles"] = len(layers) * len(tiles)
         most = min(
-            await self._core.backend.max_tiles(timeout_s=call.time_remaining_s()),
+            await self._core.backend.max_tiles(model.name, timeout_s=call.time_remaining_s()),
             max(1, MAX_REQUEST_PIXELS // tiles.window_pixels),
         )
         groups = _group([(layer, tile) for layer in layers for tile in tiles], most)
@@ -159,19 +152,20 @@ class UpscalerService(upscaler_pb2_grpc.UpscalerServiceServicer):
 
         async def work() -> None:
             for group in groups:  # shared: each worker takes the next one
-                await self._render_group(group, tiles, call, clock)
+                await self._render_group(model.name, group, tiles, call, clock)
 
         await gather_or_cancel(work() for _ in range(_REQUESTS_IN_FLIGHT))
         return replace(picture, color=color.target, alpha=alpha)
 
     async def _render_group(
-        self, group: Sequence[tuple[_Layer, Tile]], tiles: TilePlan, call: Call, clock: _Clock
+        self, model_name: str, group: Sequence[tuple[_Layer, Tile]], tiles: TilePlan, call: Call, clock: _Clock
     ) -> None:
         units = len(group) * upscale_units(pixels=0, target_hw=(tiles.tile_px, tiles.tile_px))
         async with call.acquire_slot(units, nouns="tiles") as turn:
             clock.send()
             with call.inference(units):
                 request = self._core.backend.upscale(
+                    model_name,
                     np.stack([tiles.window(layer.source, tile) for layer, tile in group]),
                     np.array([tiles.box(tile) for _, tile in group], dtype=np.float32),
                     request_id=call.request_id,
@@ -183,15 +177,7 @@ class UpscalerService(upscaler_pb2_grpc.UpscalerServiceServicer):
         if pixels.shape != expected:
             raise BackendFaultError(f"tiles of shape {expected} were expected, {pixels.shape} came")
         for (layer, tile), rendered in zip(group, pixels, strict=True):
-            tiles.paste(layer.target, tile, rendered if len(layer.target) == 3 else _mean(rendered))
-
-
-def _decode(request: upscaler_pb2.UpscaleRequest, plan: UpscalePlan) -> Picture:
-    """Decode, and refuse what only the pixels tell."""
-    picture = decode(request.image.content)
-    if not picture.is_opaque and not plan.output.holds_alpha:
-        raise lacks_alpha(plan.output)
-    return picture
+            tiles.paste(layer.target, tile, rendered if len(layer.target) == 3 else grey_of(rendered))
 
 
 def _check_window(tiles: TilePlan) -> None:
@@ -205,7 +191,7 @@ def _check_window(tiles: TilePlan) -> None:
             f"This model must see {tiles.window_pixels:,} pixels of the image at once, more than the "
             f"{MAX_REQUEST_PIXELS:,} that fit; reduce the image, ask for a larger scale, or export the model again."
         )
-        raise _refuse(CONTENT_FIELD, "IMAGE_TOO_MANY_PIXELS", message)
+        raise refuse(CONTENT_FIELD, "IMAGE_TOO_MANY_PIXELS", message)
 
 
 def _group(items: Sequence[tuple[_Layer, Tile]], size: int) -> Iterator[Sequence[tuple[_Layer, Tile]]]:
@@ -213,19 +199,5 @@ def _group(items: Sequence[tuple[_Layer, Tile]], size: int) -> Iterator[Sequence
         yield items[start : start + size]
 
 
-def _as_rgb(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return [3, H, W] of [3, H, W], or of one plane three times; a view."""
-    return np.broadcast_to(planes, (3, *planes.shape[1:]))
-
-
 def _blank(planes: npt.NDArray[np.uint8], target_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
     return np.empty((len(planes), *target_hw), dtype=np.uint8)
-
-
-def _mean(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return [1, R, R] of the three channels that a grey image is rendered in; they differ by little."""
-    return ((pixels.sum(axis=0, keepdims=True, dtype=np.uint16) + 1) // 3).astype(np.uint8)
-
-
-def _refuse(field: str, reason: str, message: str) -> InvalidRequestError:
-    return InvalidRequestError([Violation(field=field, reason=reason, message=message)])

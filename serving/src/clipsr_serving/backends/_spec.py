@@ -86,6 +86,22 @@ class ModelSpec:
             ) from error
 
 
+def read_integer_parameter(args: Mapping[str, str], name: str) -> int:
+    """Read an integer under `parameters` of the model's config.pbtxt.
+
+    Raises:
+        ModelLoadError: it is missing or not an integer.
+    """
+    config: dict[str, Any] = json.loads(args["model_config"])
+    value = config.get("parameters", {}).get(name, {}).get("string_value")
+    try:
+        return int(value)
+    except (TypeError, ValueError) as error:
+        raise ModelLoadError(
+            f"model {args['model_name']!r}: config.pbtxt must give the parameter {name!r} as an integer, not {value!r}"
+        ) from error
+
+
 def read_model_spec(args: Mapping[str, str], *, default_file: str = "model.onnx") -> ModelSpec:
     """Read what Triton hands to `initialize`.
 

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import triton_python_backend_utils as pb_utils  # pyright: ignore[reportMissingImports]  # only inside Triton
 
 from clipsr_serving.backends._batching import Answer, Tensors, run_batched
+from clipsr_serving.backends._model import Session
 from clipsr_serving.backends._spec import ModelSpec, read_model_spec
 
 _log = logging.getLogger(__name__)
-
-
-class Session(Protocol):
-    """A loaded graph."""
-
-    def run(self, inputs: Tensors) -> Tensors:
-        """Run once; outputs belong to the caller."""
-        ...
 
 
 class SessionModel:

@@ -13,6 +13,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
+from itertools import islice
 from typing import cast
 
 MAX_PARTS = 32_768
@@ -84,12 +85,14 @@ def count_work_pixels(content: bytes, size_hw: tuple[int, int]) -> int:
         ImageCostError: they are more than MAX_WORK_PIXELS.
     """
     pixels = size_hw[0] * size_hw[1]
-    scans = _count_scans(content)
+    # No need to know more than that they are too many, nor the time that counting them takes.
+    most = MAX_WORK_PIXELS * _SCANS_PER_DECODING // max(1, pixels) + 1
+    scans = _count_scans(content, most)
     work = pixels + pixels * scans // _SCANS_PER_DECODING
     if content[:2] == b"BM" and int.from_bytes(content[30:34], "little") in _BMP_RUN_LENGTH:
         work += len(content) * _PIXELS_PER_RUN_LENGTH_BYTE
     if work > MAX_WORK_PIXELS:
-        raise ImageCostError(f"{scans:,} scans" if scans else f"{len(content):,} bytes of run lengths")
+        raise ImageCostError(f"{scans:,} scans or more" if scans else f"{len(content):,} bytes of run lengths")
     return work
 
 
@@ -235,21 +238,21 @@ def _directory_parts(block: bytes, *, pages: int) -> Iterator[object]:
             raise ImageCostError(f"{value_bytes:,} bytes of metadata")
 
 
-def _count_scans(content: bytes) -> int:
-    """Count the scans of a JPEG, or of the JPEG inside a TIFF; 0 of a file that needs but one."""
+def _count_scans(content: bytes, most: int) -> int:
+    """Count the scans of a JPEG, or of the JPEG inside a TIFF, up to `most`; 0 of a file that needs but one."""
     if content.startswith(b"\xff\xd8\xff"):
         # Previews and further pictures have scans, too: looked at only where the sum is unusual.
-        scans = content.count(_SCAN)
-        return 0 if scans <= 1 else scans if scans <= 2 * _SCANS_PER_DECODING else _walk_scans(content)
+        scans = sum(1 for _ in islice(re.finditer(_SCAN, content), 2 * _SCANS_PER_DECODING + 1))
+        return 0 if scans <= 1 else scans if scans <= 2 * _SCANS_PER_DECODING else _walk_scans(content, most)
     if content.startswith((b"II*\x00", b"MM\x00*")) and b"\xff\xc2" in content and _has_jpeg(content):
         return min(content.count(_SCAN), _LIBTIFF_MAX_SCANS)
     return 0
 
 
-def _walk_scans(content: bytes) -> int:
-    """Count the scans of the first picture of a JPEG file."""
+def _walk_scans(content: bytes, most: int) -> int:
+    """Count the scans of the first picture of a JPEG file, up to `most`."""
     scans, position = 0, 2
-    while match := _JPEG_MARKER.search(content, position):
+    while scans < most and (match := _JPEG_MARKER.search(content, position)):
         marker, position = content[match.end() - 1], match.end()
         if marker == 0xD9:
             break

@@ -13,7 +13,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils  # pyright: ignore[reportMissingImports]  # only inside Triton
 from numpy.typing import NDArray
 
-from clipsr_serving.errors import InputError, TextEncoderError
+from clipsr_serving.errors import InputError, ModelCallError, RequestCancelledError
 from clipsr_serving.text.cache import LabelSpaceCache
 
 Answer = Mapping[str, NDArray[Any]] | Exception
@@ -62,12 +62,14 @@ def remember_strings(label_spaces: LabelSpaceCache) -> None:
 
 
 def respond(answer: Answer) -> Any:
-    """Make the response; an InputError becomes INVALID_ARG, text_encoder's failure UNAVAILABLE, the rest INTERNAL."""
+    """Make the response; an InputError becomes INVALID_ARG, another model's failure UNAVAILABLE, the rest INTERNAL."""
     if not isinstance(answer, Exception):
         return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in answer.items()])
     if isinstance(answer, InputError):
         error = pb_utils.TritonError(str(answer), pb_utils.TritonError.INVALID_ARG)
-    elif isinstance(answer, TextEncoderError):
+    elif isinstance(answer, RequestCancelledError):
+        error = pb_utils.TritonError(str(answer), pb_utils.TritonError.CANCELLED)
+    elif isinstance(answer, ModelCallError):
         error = pb_utils.TritonError(f"clipsr:BACKEND_UNAVAILABLE: {answer}", pb_utils.TritonError.UNAVAILABLE)
     else:
         _log.error("request failed", exc_info=answer)
@@ -101,22 +103,32 @@ def limit_cpu(seconds: float) -> Generator[None]:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-def call_text_encoder(tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Run `text_encoder` in this server and wait for it.
+def raise_if_cancelled(request: Any) -> None:
+    """Stop work on a request that nobody waits for any more.
 
     Raises:
-        TextEncoderError: it is not loaded, or it failed.
+        RequestCancelledError: its caller gave it up.
+    """
+    if request.is_cancelled():
+        raise RequestCancelledError("the caller gave the request up")
+
+
+def call_model(model_name: str, inputs: Mapping[str, NDArray[Any]], output_name: str) -> NDArray[np.float32]:
+    """Run another model of this server, wait for it, and return one of its outputs.
+
+    Raises:
+        ModelCallError: it is not loaded, or it failed.
     """
     request = pb_utils.InferenceRequest(
-        model_name="text_encoder",
-        requested_output_names=["text_embedding"],
-        inputs=[pb_utils.Tensor("tokens", tokens)],
+        model_name=model_name,
+        requested_output_names=[output_name],
+        inputs=[pb_utils.Tensor(name, array) for name, array in inputs.items()],
         preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
     )
     response = request.exec()
     if response.has_error():
-        raise TextEncoderError(f"text_encoder failed: {response.error().message()}")
-    output = pb_utils.get_output_tensor_by_name(response, "text_embedding").as_numpy()
+        raise ModelCallError(f"{model_name} failed: {response.error().message()}")
+    output = pb_utils.get_output_tensor_by_name(response, output_name).as_numpy()
     # A copy: the view's memory goes back to Triton with the response.
     return np.array(output, dtype=np.float32)
 

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from clipsr_serving.manifest import Manifest, read_manifest
+from clipsr_serving.backends import read_integer_parameter
+from clipsr_serving.manifest import read_manifest
 from clipsr_serving.models import _triton
-from clipsr_serving.models._text import CountedEncoder, make_embedder, read_tokenizer
-from clipsr_serving.text.cut import find_cut_labels
-from clipsr_serving.text.distinct import require_visible_labels
-from clipsr_serving.text.prompts import parse_label_space
+from clipsr_serving.models._text import CountedEncoder
+from clipsr_serving.text.model import TextModel
 
 __all__ = ["EmbedTextModel"]
 
@@ -24,9 +23,12 @@ class EmbedTextModel:
         """Read manifest and tokenizer."""
         _triton.set_up_logging()
         repository = _triton.find_repository(args)
-        self._manifest: Manifest = read_manifest(repository)
-        self._tokenizer = read_tokenizer(repository, self._manifest)
-        self._embedder = make_embedder(self._manifest, self._tokenizer, CountedEncoder(), args)
+        self._text = TextModel(
+            repository,
+            read_manifest(repository),
+            encode=CountedEncoder(),
+            max_batch_size=read_integer_parameter(args, "text_encoder_max_batch_size"),
+        )
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer each request by itself."""
@@ -34,22 +36,9 @@ class EmbedTextModel:
 
     def _answer(self, request: Any) -> _triton.Answer:
         rows = zip(_triton.read_byte_rows(request, "texts"), _triton.read_byte_rows(request, "templates"), strict=True)
-        spaces = [
-            parse_label_space(
-                texts,
-                templates,
-                template_sets=self._manifest.template_sets,
-                default_templates=self._manifest.default_templates,
-                noun="text",
-                unique=False,
-            )
-            for texts, templates in rows
-        ]
-        for templates in {space.templates for space in spaces}:
-            require_visible_labels(templates, self._tokenizer)
-        embedding = self._embedder.embed([key for space in spaces for key in space.keys])
-        is_cut = [find_cut_labels(space.labels, space.templates, self._tokenizer) for space in spaces]
+        spaces = [self._text.parse_texts(texts, templates) for texts, templates in rows]
+        embedding = self._text.embed([key for space in spaces for key in space.keys])
         return {
             "text_embedding": embedding.reshape(len(spaces), -1, embedding.shape[1]),
-            "text_is_cut": np.stack(is_cut),
+            "text_is_cut": np.stack([self._text.find_cut(space) for space in spaces]),
         }

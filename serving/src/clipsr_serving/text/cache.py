@@ -12,7 +12,7 @@ import numpy as np
 from cachetools import LRUCache
 from numpy.typing import NDArray
 
-from clipsr_serving.errors import TextEncoderError
+from clipsr_serving.errors import ModelCallError
 from clipsr_serving.text.prompts import LabelSpace, RawLabelSpace, TextKey
 
 __all__ = ["CacheCounters", "KnownLabels", "LabelSpaceCache", "TextEmbeddingCache"]
@@ -104,7 +104,7 @@ class TextEmbeddingCache:
         """Start empty.
 
         Args:
-            embed: keys to FP32 [keys, D]; raises TextEncoderError.
+            embed: keys to FP32 [keys, D]; raises ModelCallError.
             max_entries: rows kept besides the pinned ones.
         """
         self._embed = embed
@@ -116,7 +116,7 @@ class TextEmbeddingCache:
         """Keep a row for good; for text banks."""
         self._pinned[key] = row
 
-    def look_up(self, spaces: Sequence[LabelSpace]) -> list[Float32 | TextEncoderError]:
+    def look_up(self, spaces: Sequence[LabelSpace]) -> list[Float32 | ModelCallError]:
         """Find or make the embeddings of several label spaces.
 
         A failed encoder call is the answer of the spaces that needed it; the others get theirs.
@@ -145,12 +145,12 @@ class TextEmbeddingCache:
             self.counters.hits += 1
             found[key] = row
 
-    def _fill(self, missing: list[TextKey], found: dict[TextKey, Float32]) -> TextEncoderError | None:
+    def _fill(self, missing: list[TextKey], found: dict[TextKey, Float32]) -> ModelCallError | None:
         if not missing:
             return None
         try:
             rows = self._embed(missing)
-        except TextEncoderError as error:
+        except ModelCallError as error:
             return error
         for key, row in zip(missing, rows, strict=True):
             # A copy, or one surviving row would keep the whole batch's matrix alive.
@@ -162,10 +162,10 @@ class TextEmbeddingCache:
 
     @staticmethod
     def _gather(
-        space: LabelSpace, found: dict[TextKey, Float32], error: TextEncoderError | None
-    ) -> Float32 | TextEncoderError:
+        space: LabelSpace, found: dict[TextKey, Float32], error: ModelCallError | None
+    ) -> Float32 | ModelCallError:
         rows = [found.get(key) for key in space.keys]
         complete = [row for row in rows if row is not None]
         if len(complete) == len(rows):
             return np.stack(complete)
-        return error or TextEncoderError("text_encoder gave no embedding for some labels")
+        return error or ModelCallError("text_encoder gave no embedding for some labels")

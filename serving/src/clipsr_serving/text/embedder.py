@@ -16,7 +16,7 @@ Tokenize = Callable[[Sequence[str]], NDArray[np.int64]]
 """Texts to INT64 [texts, L]."""
 
 EncodeTokens = Callable[[NDArray[np.int64]], NDArray[np.float32]]
-"""INT64 [texts, L] to FP32 [texts, D]; raises TextEncoderError."""
+"""INT64 [texts, L] to FP32 [texts, D]; raises ModelCallError."""
 
 
 class TextEmbedder:
@@ -47,7 +47,7 @@ class TextEmbedder:
             FP32 [keys, D], L2-normalized.
 
         Raises:
-            TextEncoderError: an encoder call failed.
+            ModelCallError: an encoder call failed.
 
         Source: Radford et al. 2021 (CLIP), section 3.1.4, ensembling over the embedding space.
         """

@@ -6,8 +6,9 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from clipsr_training._cli.arguments import PREPROCESS_HELP, HelpFormatter, positive, rate, real
-from clipsr_training._cli.fit_options import add_fit_options, clip_to_start_from, read_fit_options
+from clipsr_training._cli.arguments import HelpFormatter, positive, rate, real
+from clipsr_training._cli.checkpoint import add_checkpoint_options, load_checkpoint
+from clipsr_training._cli.fit_options import add_fit_options, read_fit_options
 from clipsr_training.adapt import read_nouns
 from clipsr_training.adapt._recipe import TUNES, AdaptRecipe
 from clipsr_training.adapt._train import adapt
@@ -36,11 +37,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         formatter_class=HelpFormatter,
     )
     model = parser.add_argument_group("model")
-    model.add_argument(
-        "--model", default="checkpoints/clipsr-small", help="a checkpoint folder, or an OpenCLIP name with --weights"
-    )
-    model.add_argument("--weights", metavar="PATH|TAG", help="weights of an OpenCLIP model")
-    model.add_argument("--preprocess", metavar="TAG", help=PREPROCESS_HELP)
+    add_checkpoint_options(model)
     model.add_argument(
         "--upscaler",
         default="checkpoints/liif-fast/liif.safetensors",
@@ -95,7 +92,7 @@ def _run(arguments: argparse.Namespace) -> Path:
     names = [field.name for field in fields(AdaptRecipe)]
     recipe = AdaptRecipe(**{name: getattr(arguments, name) for name in names if hasattr(arguments, name)})
     return adapt(
-        clip_to_start_from(arguments.model, arguments.weights, arguments.preprocess),
+        load_checkpoint(arguments),
         load_liif(arguments.upscaler),
         arguments.data,
         read_nouns(arguments.anchors),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from clipsr_training import prompts
@@ -14,6 +17,7 @@ PREPROCESS_HELP = (
     "activation or in how images are prepared"
 )
 _T = TypeVar("_T", int, float)
+_Word = TypeVar("_Word", bound=str)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -23,6 +27,25 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         if action.default is None or action.default is False:
             return action.help
         return super()._get_help_string(action)
+
+
+@contextmanager
+def plain_warnings(command: str) -> Iterator[None]:
+    """Print warnings as sentences, without the line of the code that they come from."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        print(f"{command}: WARNING: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
+def describe(error: Exception) -> str:
+    """Return what an error says: where Python puts a number before the system's reason, the file instead."""
+    if isinstance(error, OSError) and error.strerror is not None and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def parse_labels(text: str) -> tuple[str, ...]:
@@ -37,6 +60,15 @@ def parse_labels(text: str) -> tuple[str, ...]:
     if len(set(labels)) != len(labels) or not labels:
         raise ValueError(f"labels must be named, with commas between them, each once; got {text!r}")
     return labels
+
+
+def parse_chosen(text: str, known: Sequence[_Word], name: str) -> tuple[_Word, ...]:
+    """Read a choice "a,b" of known words, in their order; ArgumentTypeError for others."""
+    asked = text.split(",")
+    unknown = [word for word in asked if word not in known]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"unknown {name} {unknown[0]!r}; choose from {', '.join(known)}")
+    return tuple(word for word in known if word in asked)
 
 
 def whole(*, at_least: int, at_most: int | None = None) -> Callable[[str], int]:

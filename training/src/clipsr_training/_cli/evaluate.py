@@ -1,4 +1,4 @@
-"""Command line of the evaluation: `clipsr-eval`; a command is a module of `eval_commands`."""
+"""Command line of the evaluation: `clipsr-eval`; a command is a module of `_cli/eval`."""
 
 from __future__ import annotations
 
@@ -6,18 +6,31 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from clipsr_training._cli.eval import degraded, experiment, image, linear_probe, low_resolution, sr, zero_shot
+from clipsr_training._cli.arguments import describe, plain_warnings
+from clipsr_training._cli.eval import (
+    degraded,
+    drawings,
+    experiment,
+    image,
+    linear_probe,
+    low_resolution,
+    restore,
+    sr,
+    zero_shot,
+)
+from clipsr_training.interrupts import interrupted_by_sigterm
 
-_COMMANDS = (sr, zero_shot, linear_probe, low_resolution, degraded, image, experiment)
+_COMMANDS = (sr, zero_shot, linear_probe, low_resolution, degraded, restore, image, drawings, experiment)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `clipsr-eval`; returns the exit code (0 done, 1 bad data, model or output, 130 interrupted)."""
     arguments = build_parser().parse_args(argv)
     try:
-        arguments.run(arguments)
+        with interrupted_by_sigterm(), plain_warnings("clipsr-eval"):
+            arguments.run(arguments)
     except (OSError, ValueError) as error:
-        print(f"clipsr-eval: {error}", file=sys.stderr)
+        print(f"clipsr-eval: {describe(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"clipsr-eval: {arguments.on_interrupt}", file=sys.stderr)

@@ -17,7 +17,8 @@ def add_fit_options(parser: argparse.ArgumentParser, output: Path) -> None:
     parser.add_argument("--resume", action="store_true", help="continue the run in the output folder")
     parser.add_argument("--seed", type=seed, default=0, help="of weights, data order and augmentation")
     parser.add_argument("--precision", default="bf16-mixed", help="Lightning's precision: bf16-mixed, 32-true, ...")
-    parser.add_argument("--devices", type=devices, default="auto", help="number of devices")
+    parser.add_argument("--devices", type=devices, default="auto", help="number of devices of each machine")
+    parser.add_argument("--nodes", type=whole(at_least=1), default=1, help="machines; torchrun starts each")
     parser.add_argument("--workers", type=whole(at_least=0), default=1, help="data loader processes")
 
 
@@ -29,6 +30,7 @@ def read_fit_options(arguments: argparse.Namespace) -> FitOptions:
         seed=arguments.seed,
         precision=arguments.precision,
         devices=arguments.devices,
+        nodes=arguments.nodes,
         n_workers=arguments.workers,
     )
 

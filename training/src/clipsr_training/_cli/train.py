@@ -10,11 +10,13 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from clipsr_training._cli import adapt, backbone, draw, text
+from clipsr_training._cli import adapt, backbone, controller, draw, edit, restorer, text
 from clipsr_training._cli.arguments import (
     PREPROCESS_HELP,
     HelpFormatter,
+    describe,
     parse_labels,
+    plain_warnings,
     positive,
     rate,
     real,
@@ -28,6 +30,8 @@ from clipsr_training.clip._recipes import RECIPES as CLIP_RECIPES
 from clipsr_training.clip._rendering import Rendering
 from clipsr_training.clip._train import train_clip
 from clipsr_training.data import SetOptions
+from clipsr_training.interrupts import interrupted_by_sigterm
+from clipsr_training.liif import load_liif
 from clipsr_training.liif._recipes import RECIPES as LIIF_RECIPES
 from clipsr_training.liif._train import train_liif
 
@@ -48,12 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `clipsr-train`; returns the exit code (0 done, 1 bad data, disk or run, 130 interrupted)."""
     arguments = build_parser().parse_args(argv)
     try:
-        path = arguments.run(arguments)
+        with interrupted_by_sigterm(), plain_warnings("clipsr-train"):
+            path = arguments.run(arguments)
     except (OSError, ValueError) as error:
-        print(f"clipsr-train: {error}", file=sys.stderr)
+        print(f"clipsr-train: {describe(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interruption:
-        print(f"clipsr-train: {interruption or 'interrupted'}", file=sys.stderr)
+        print(f"clipsr-train: {str(interruption) or 'interrupted'}", file=sys.stderr)
         return 130
     if rank_zero_only.rank == 0:  # of several devices' processes, one speaks
         print(path)
@@ -67,8 +72,11 @@ def build_parser() -> argparse.ArgumentParser:
     _add_liif(commands)
     _add_clip(commands)
     adapt.add(commands)
+    controller.add(commands)
     _add_average(commands)
+    restorer.add(commands)
     draw.add(commands)
+    edit.add(commands)
     backbone.add(commands)
     text.add(commands)
     return parser
@@ -79,11 +87,18 @@ def _add_liif(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "liif",
         help="train an upscaler",
         description="Train an upscaler (LIIF) on folders of high-resolution images. Low-resolution inputs are made "
-        "from them by antialiased bicubic reduction, so of DIV2K only the HR folder is needed.",
+        "from them by antialiased bicubic reduction, by the robust recipe in many other ways, so of DIV2K only the HR "
+        "folder is needed.",
         formatter_class=HelpFormatter,
     )
     parser.add_argument("--recipe", choices=sorted(LIIF_RECIPES), default="fast", help="model and hyperparameters")
     parser.add_argument("--data", nargs="+", type=Path, required=True, metavar="DIR", help=_DATA_HELP)
+    parser.add_argument(
+        "--upscaler",
+        type=Path,
+        metavar="FILE",
+        help="weights to start from, whose model takes the place of the recipe's",
+    )
     parser.add_argument("--steps", type=positive, help="optimizer steps, instead of the recipe's")
     parser.add_argument("--batch-size", type=positive, help="patches a step, instead of the recipe's")
     parser.add_argument("--scale-max", type=real(at_least=1), help=_SCALE_HELP)
@@ -96,7 +111,8 @@ def _run_liif(arguments: argparse.Namespace) -> Path:
         name: value for name in ("steps", "batch_size", "scale_max") if (value := getattr(arguments, name)) is not None
     }
     recipe = replace(LIIF_RECIPES[arguments.recipe], **overrides)
-    return train_liif(recipe, arguments.data, read_fit_options(arguments))
+    start = None if arguments.upscaler is None else load_liif(arguments.upscaler)
+    return train_liif(recipe, arguments.data, read_fit_options(arguments), start=start)
 
 
 def _add_clip(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -198,6 +214,13 @@ def _add_clip_data(parser: argparse.ArgumentParser) -> None:
     )
     data.add_argument("--devkit", type=Path, metavar="DIR", help="ImageNet: the unpacked ILSVRC2012_devkit_t12")
     data.add_argument("--templates", dest="template_set", metavar="SET", help="prompts for classes: simple, cifar, ...")
+    _add_clip_rendering(data)
+    data.add_argument(
+        "--validation-per-class", type=positive, metavar="N", help="images of every class kept off training"
+    )
+
+
+def _add_clip_rendering(data: argparse._ArgumentGroup) -> None:
     data.add_argument(
         "--upscaler",
         default="none",
@@ -209,6 +232,19 @@ def _add_clip_data(parser: argparse.ArgumentParser) -> None:
         type=real(at_least=1, at_most=32),
         help="enlarge by this, then resize and crop as CLIP does (absent: straight onto the encoder's pixels, as the "
         "service does)",
+    )
+    data.add_argument(
+        "--both-routes",
+        action="store_true",
+        help="train on every image as the upscaler renders it and as CLIP's own resize does, so that the service may "
+        "take either route",
+    )
+    data.add_argument(
+        "--thumbnails",
+        type=whole(at_least=0),
+        metavar="N",
+        help="train on N small pictures of every image besides, of 8 px and more, made by all sorts of reductions, "
+        "blur, noise, JPEG and WebP, as clipsr-train adapt draws them",
     )
     data.add_argument(
         "--on-the-fly",
@@ -234,9 +270,6 @@ def _add_clip_data(parser: argparse.ArgumentParser) -> None:
         type=share,
         metavar="0-1",
         help="grey out a square of this part of a side in every image",
-    )
-    data.add_argument(
-        "--validation-per-class", type=positive, metavar="N", help="images of every class kept off training"
     )
 
 

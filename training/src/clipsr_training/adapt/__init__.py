@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from clipsr_training.adapt._nouns import read_nouns
-from clipsr_training.adapt._routes import RouteRule, measure_routes
+from clipsr_training.adapt._routes import measure_routes
+from clipsr_training.data._route_table import RouteRule
 
 __all__ = ["RouteRule", "measure_routes", "read_nouns"]

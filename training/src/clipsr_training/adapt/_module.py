@@ -12,8 +12,9 @@ from lightning import LightningModule
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
+from clipsr_training._draws import segment_loader
 from clipsr_training._fit import FitOptions
 from clipsr_training.adapt._photos import AdaptBatch, DrawDataset, DrawOptions, Photos, collate, draw
 from clipsr_training.adapt._recipe import AdaptRecipe
@@ -86,23 +87,13 @@ class AdaptModule(LightningModule):
 
     def train_dataloader(self) -> DataLoader[AdaptBatch]:
         """Return the draws of the current segment, in batches that `collate` makes."""
-        done = self.current_epoch * STEPS_PER_SEGMENT
-        # Lightning deals the draws out to the devices.
-        per_step = self.recipe.batch_size * self.trainer.world_size
-        dataset = DrawDataset(
-            self.photos,
-            self.draw_options,
-            n_draws=min(STEPS_PER_SEGMENT, self.recipe.steps - done) * per_step,
-            first=done * per_step,
-        )
-        n_workers = self.options.n_workers
-        return DataLoader(
-            cast("Dataset[AdaptBatch]", dataset),
-            batch_size=self.recipe.batch_size,
-            collate_fn=collate,
-            num_workers=n_workers,
-            # Sources hold open tables and functions.
-            multiprocessing_context="fork" if n_workers else None,
+        return segment_loader(
+            self,
+            self.recipe,
+            lambda n_draws, first: DrawDataset(self.photos, self.draw_options, n_draws=n_draws, first=first),
+            collate,
+            steps_per_segment=STEPS_PER_SEGMENT,
+            n_workers=self.options.n_workers,
         )
 
     def on_fit_start(self) -> None:

@@ -13,24 +13,20 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from clipsr_training._draws import NumberedDraws, PhotoOrder
 from clipsr_training._identity import digest_files
 from clipsr_training.clip._preprocess import Preprocess, planar
 from clipsr_training.data import SetOptions, decode, find_images
 from clipsr_training.data._image_set import check_files
 from clipsr_training.data._images import read_size
 from clipsr_training.data._open import open_images
-from clipsr_training.degradation import draw_thumbnail, generator, make_thumbnail
+from clipsr_training.degradation import draw_side, draw_thumbnail, generator, make_thumbnail
 
 # Of the tensor contract (docs/tensor-contract.md): an image sits on the smallest canvas that holds it.
 CANVAS_SIZES_PX = (32, 64, 128)
-SMALLEST_PX = 8
 # Nothing smaller has anything left to reduce.
 _SMALLEST_PHOTO_PX = 16
-# Sizes are drawn from [8, 32] in half of the draws, from (32, 64] in three eighths, above in the rest: a canvas of
-# 128 px takes as long as ten of 32, and such images lose least.
-_SIZE_BOUNDS_PX = (32, 64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +99,12 @@ def _open(spec: str, options: SetOptions) -> Photos:
 
 
 def check_photos(photos: Photos, image_size_px: int) -> Photos:
-    """Decode every photo once; return those that can be reduced, and say what is smaller than the encoder.
+    """Return the photos that can be reduced; see `find_usable`."""
+    return photos.select(find_usable(photos, image_size_px))
+
+
+def find_usable(photos: Photos, image_size_px: int) -> np.ndarray:
+    """Decode every photo once; return the rows of those that can be reduced, and say what is smaller than the encoder.
 
     Raises:
         ValueError: photos can't be read.
@@ -122,7 +123,7 @@ def check_photos(photos: Photos, image_size_px: int) -> Photos:
             "says of them, enlarged, is all there is to learn from them",
             stacklevel=2,
         )
-    return photos.select(used)
+    return used
 
 
 def split_held_out(n: int, part: float, most: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -180,23 +181,13 @@ def draw(square: np.ndarray, number: int, options: DrawOptions) -> Draw:
     if rng.random() < 0.5:
         square = np.ascontiguousarray(square[:, ::-1])
     side = square.shape[0]
-    size = min(_draw_size(rng, options.largest_px), side)
+    size = min(draw_side(rng, options.largest_px), side)
     thumbnail = make_thumbnail(square, draw_thumbnail(rng, (size, size), (side, side)), rng)
     reduced = None
     if options.teacher_side_px is not None:
         seen = min(options.teacher_side_px, side)
         reduced = np.asarray(Image.fromarray(square).resize((seen, seen), Image.Resampling.BICUBIC))
     return Draw(planar(options.preprocess(Image.fromarray(square))), thumbnail, reduced)
-
-
-def _draw_size(rng: np.random.Generator, largest: int) -> int:
-    low, high = _SIZE_BOUNDS_PX
-    which = rng.random()
-    if which < 0.5 or largest <= low:
-        return round(SMALLEST_PX * (min(low, largest) / SMALLEST_PX) ** rng.random())
-    if which < 0.875 or largest <= high:
-        return int(rng.integers(low + 1, min(high, largest) + 1))
-    return int(rng.integers(high + 1, largest + 1))
 
 
 class Canvases(NamedTuple):
@@ -231,12 +222,13 @@ def collate(draws: Sequence[Draw]) -> AdaptBatch:
     """Make a batch."""
     return AdaptBatch(
         photo=torch.from_numpy(np.stack([d.photo for d in draws])),
-        thumbnails=_on_canvases([d.thumbnail for d in draws]),
-        reduced=_on_canvases([d.reduced for d in draws if d.reduced is not None]),
+        thumbnails=on_canvases([d.thumbnail for d in draws]),
+        reduced=on_canvases([d.reduced for d in draws if d.reduced is not None]),
     )
 
 
-def _on_canvases(images: Sequence[np.ndarray]) -> list[Canvases]:
+def on_canvases(images: Sequence[np.ndarray]) -> list[Canvases]:
+    """Put square images [s, s, 3] of up to 128 px on canvases; rows count from 0."""
     by_size: dict[int, list[int]] = {}
     for row, image in enumerate(images):
         by_size.setdefault(min(s for s in CANVAS_SIZES_PX if s >= len(image)), []).append(row)
@@ -252,35 +244,22 @@ def _canvases(images: Sequence[np.ndarray], rows: Sequence[int], size: int) -> C
     )
 
 
-class DrawDataset(Dataset[Draw]):
-    """Draw i is a pure function of (seed, i), so that a resumed run sees what an uninterrupted one sees.
-
-    Every pass over the photos has an order of its own.
+class DrawDataset(NumberedDraws[Draw]):
+    """Thumbnails of photos.
 
     Args:
         photos: what to draw from.
         options: how.
-        n_draws: length.
-        first: number of the first draw, for a run that continues.
+        n_draws: see `NumberedDraws`.
+        first: likewise.
     """
 
     def __init__(self, photos: Photos, options: DrawOptions, *, n_draws: int, first: int) -> None:
+        super().__init__(n_draws, first)
         self.photos = photos
         self.options = options
-        self.n_draws = n_draws
-        self.first = first
-        self._order: tuple[int, np.ndarray] | None = None
+        self.order = PhotoOrder(len(photos), options.seed)
 
-    def __len__(self) -> int:
-        """Return the number of draws."""
-        return self.n_draws
-
-    def __getitem__(self, index: int) -> Draw:
-        """Return one draw."""
-        if not 0 <= index < self.n_draws:
-            raise IndexError(index)
-        number = self.first + index
-        done, place = divmod(number, len(self.photos))
-        if self._order is None or self._order[0] != done:
-            self._order = done, generator(self.options.seed, done, "order").permutation(len(self.photos))
-        return draw(self.photos.square(int(self._order[1][place])), number, self.options)
+    def draw(self, number: int) -> Draw:
+        """See `NumberedDraws.draw`."""
+        return draw(self.photos.square(self.order.row(number)), number, self.options)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from clipsr_training.adapt._photos import CANVAS_SIZES_PX, SMALLEST_PX, Photos, check_photos, open_photos
+from clipsr_training.adapt._photos import CANVAS_SIZES_PX, Photos, check_photos, open_photos
 from clipsr_training.adapt._train import TEMPLATE
 from clipsr_training.clip import ClipCheckpoint
 from clipsr_training.data import SetOptions
+from clipsr_training.data._route_table import RouteRule
 from clipsr_training.degradation import (
+    SMALLEST_PX,
     FileFormat,
     draw_thumbnail,
     generator,
@@ -30,25 +32,27 @@ _BOUNDS_PX = (12, 24, 48, 96)
 _BATCH = 32
 
 
-@dataclass(frozen=True, kw_only=True)
-class RouteRule:
-    """The route of small images of one kind, and what it was chosen by.
+class _Kind(NamedTuple):
+    """Thumbnails that a rule is made for.
 
     Attributes:
-        max_side_px: applies up to this shorter side, above that of the rule before.
-        is_lossy: applies to JPEG and WebP files; otherwise to all others.
-        route: the one that answers more thumbnails as the native route answers their photos.
-        upscaled_agreement: share of equal answers by super-resolution.
-        native_agreement: share of equal answers by the native route.
-        n_images: thumbnails that both answered.
+        is_lossy: how they are saved.
+        noise: standard deviations that are drawn, in levels of 255; None keeps what adaptation draws up to `max_noise`.
+        max_noise: of the rule.
     """
 
-    max_side_px: int
     is_lossy: bool
-    route: Literal["upscaled", "native"]
-    upscaled_agreement: float
-    native_agreement: float
-    n_images: int
+    noise: tuple[float, float] | None = None
+    max_noise: float | None = None
+
+
+# A lossy file has lost most of the noise in its colours, by which it could be told from others.
+_KINDS = (
+    _Kind(is_lossy=False, max_noise=3),
+    _Kind(is_lossy=False, noise=(3, 12), max_noise=12),
+    _Kind(is_lossy=False, noise=(12, 30)),
+    _Kind(is_lossy=True),
+)
 
 
 def measure_routes(
@@ -94,13 +98,14 @@ def measure_routes(
     largest = min(checkpoint.image_size_px, CANVAS_SIZES_PX[-1])
     rules: list[RouteRule] = []
     for low, high in _ranges(largest):
-        for is_lossy in (False, True):
-            files = [_thumbnail(chosen, i, (low, high), seed, is_lossy=is_lossy) for i in range(len(chosen))]
+        for kind in _KINDS:
+            files = [_thumbnail(chosen, i, (low, high), seed, kind) for i in range(len(chosen))]
             agreement = {route: float((answers(files, route) == truth).mean()) for route in ("upscaled", "native")}
             rules.append(
                 RouteRule(
                     max_side_px=high,
-                    is_lossy=is_lossy,
+                    is_lossy=kind.is_lossy,
+                    max_noise=kind.max_noise,
                     route="upscaled" if agreement["upscaled"] >= agreement["native"] else "native",
                     upscaled_agreement=agreement["upscaled"],
                     native_agreement=agreement["native"],
@@ -120,14 +125,15 @@ def _ranges(largest: int) -> Iterator[tuple[int, int]]:
             low = high + 1
 
 
-def _thumbnail(photos: Photos, index: int, sizes: tuple[int, int], seed: int, *, is_lossy: bool) -> bytes:
-    """Return the file of a thumbnail: reduced and damaged as adaptation draws it, saved as asked."""
+def _thumbnail(photos: Photos, index: int, sizes: tuple[int, int], seed: int, kind: _Kind) -> bytes:
+    """Return the file of a thumbnail: reduced and damaged as adaptation draws it, with noise and saved as asked."""
     square = photos.square(index)
-    rng = generator(seed, index, f"route {sizes} {is_lossy}")
+    rng = generator(seed, index, f"route {sizes} {kind}")
     side = int(square.shape[0])
     size = min(int(rng.integers(sizes[0], sizes[1] + 1)), side)
     drawn = draw_thumbnail(rng, (size, size), (side, side))
     last = FileFormat(quality=int(rng.integers(60, 96)))
-    before = replace(drawn, files=drawn.files[:-1] if is_lossy else ())
+    noise = rng.uniform(*kind.noise) if kind.noise else min(drawn.noise, kind.max_noise or drawn.noise)
+    before = replace(drawn, files=drawn.files[:-1] if kind.is_lossy else (), noise=noise)
     pixels = make_thumbnail(square, before, rng)
-    return write_pixels(pixels, last) if is_lossy else encode(Image.fromarray(pixels))
+    return write_pixels(pixels, last) if kind.is_lossy else encode(Image.fromarray(pixels))

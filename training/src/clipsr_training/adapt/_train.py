@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from clipsr_training import prompts
 from clipsr_training._files import to_json, write_atomically
@@ -19,22 +18,16 @@ from clipsr_training.adapt import _module
 from clipsr_training.adapt._photos import Photos, check_photos, open_photos, split_held_out
 from clipsr_training.adapt._recipe import AdaptRecipe
 from clipsr_training.clip import ClipCheckpoint, save_clip
+from clipsr_training.clip._embeddings import embed_texts
 from clipsr_training.data import SetOptions
 from clipsr_training.liif import Upscaler, save_liif
 
 TEMPLATE = "a photo of a {}."
-_TEXT_BATCH = 256
 
 
-@torch.no_grad()
 def embed_anchors(checkpoint: ClipCheckpoint, nouns: Sequence[str]) -> Tensor:
     """Return unit text embeddings [A, D] of nouns in a simple prompt."""
-    texts = [prompts.expand(TEMPLATE, noun) for noun in nouns]
-    parts = [
-        checkpoint.encode_text(checkpoint.tokenizer(texts[i : i + _TEXT_BATCH]))
-        for i in range(0, len(texts), _TEXT_BATCH)
-    ]
-    return functional.normalize(torch.cat(parts).float(), dim=-1)
+    return embed_texts(checkpoint, [prompts.expand(TEMPLATE, noun) for noun in nouns])
 
 
 def adapt(

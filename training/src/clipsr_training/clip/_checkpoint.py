@@ -11,9 +11,9 @@ from typing import Any, cast
 
 import torch
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from clipsr_training._files import make_output_folder, write_atomically, write_weights
 from clipsr_training._finite import describe_not_finite
 from clipsr_training.clip._errors import NotFiniteError
 from clipsr_training.clip._hugging_face import is_hugging_face, read_hugging_face
@@ -269,6 +269,7 @@ def save_clip(checkpoint: ClipCheckpoint, folder: str | Path, *, dtype: torch.dt
 
     Raises:
         NotFiniteError: a weight is infinite or not a number, or becomes infinite in `dtype`; nothing is written.
+        OSError: a file cannot be written; the message names it.
     """
     folder = Path(folder)
     state = {
@@ -277,11 +278,12 @@ def save_clip(checkpoint: ClipCheckpoint, folder: str | Path, *, dtype: torch.dt
     }
     if (fault := describe_not_finite(state)) is not None:
         raise NotFiniteError(f"{folder} is not written: {fault}")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG_NAME).write_text(json.dumps(checkpoint.config, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    save_file(state, folder / WEIGHTS_NAME, metadata={"format": "pt"})
+    make_output_folder(folder)
+    write_weights(folder / WEIGHTS_NAME, state, {"format": "pt"})
     # Tokenizers and text towers of transformers bring files of their own.
     for part in (checkpoint.tokenizer, getattr(getattr(checkpoint.model, "text", None), "config", None)):
         if part is not None and hasattr(part, "save_pretrained"):
             part.save_pretrained(str(folder))
+    # Last: a folder without it is no checkpoint.
+    write_atomically(folder / CONFIG_NAME, f"{json.dumps(checkpoint.config, indent=2, allow_nan=False)}\n".encode())
     return folder

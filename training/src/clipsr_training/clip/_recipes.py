@@ -12,7 +12,7 @@ OPTIMIZERS = ("adamw", "muon")
 _LARGEST = sys.float_info.max
 _BOUNDS = (
     (("epochs", "batch_size", "accumulate", "validation_per_class"), 1, _LARGEST),
-    (("unlocked_image_groups", "unlocked_text_layers"), 0, _LARGEST),
+    (("unlocked_image_groups", "unlocked_text_layers", "thumbnails"), 0, _LARGEST),
     (("lr", "image_lr", "text_lr", "muon_lr", "weight_decay"), 0, _LARGEST),
     (("warmup", "cutout", "distillation"), 0, 1),
     (("webp_quality",), 1, 100),
@@ -41,7 +41,9 @@ class ClipRecipe:
         validation_per_class: images of every class kept off training; of captions ten times as many, a tenth at most.
         template_set: prompts that training draws from, for classes.
         webp_quality: encode losslessly stored images as WebP of this quality first; see `PairSource`.
+        thumbnails: for each image, so many small, damaged pictures of it besides; see `ThumbnailSource`.
         rendering: how images reach the encoder's pixel grid.
+        both_routes: CLIP's own resize brings them there as well; an epoch has each image by both.
         on_the_fly: render every image each time it is used, instead of all of them once to a cache on disk.
         teachers: checkpoint folders of models to learn from as well; see `Teachers`.
         distillation: weight of what they say against the contrastive loss, 0 to 1.
@@ -65,7 +67,9 @@ class ClipRecipe:
     validation_per_class: int = 10
     template_set: str = "cifar"
     webp_quality: int | None = None
+    thumbnails: int = 0
     rendering: Rendering = field(default_factory=Rendering)
+    both_routes: bool = False
     on_the_fly: bool = False
     teachers: tuple[str, ...] = ()
     distillation: float = 0.9
@@ -78,6 +82,8 @@ class ClipRecipe:
                 if (value := getattr(self, name)) is not None and not low <= value <= high:
                     bounds = f"{low} to {high}" if high < _LARGEST else f"a finite number of at least {low}"
                     raise ValueError(f"{name} must be {bounds}, got {value}")
+        if self.both_routes and self.rendering.upscaler == "none":
+            raise ValueError("both routes need an upscaler, bicubic or a file of LIIF weights: without, there is one")
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"unknown optimizer {self.optimizer!r}; known: {', '.join(OPTIMIZERS)}")
         if self.template_set not in prompts.template_sets():

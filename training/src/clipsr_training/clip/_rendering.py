@@ -22,7 +22,7 @@ from clipsr_training.data import PairSource
 from clipsr_training.liif import Upscaler, load_liif
 from clipsr_training.liif._upscaler import to_uint8
 
-# Images of one size that follow each other are rendered together, up to this many.
+# Images that are rendered in one go.
 _RUN = 256
 
 
@@ -44,6 +44,11 @@ class Rendering:
             raise ValueError(f"the scale of the upscaler must be 1 to 32, got {self.scale:g}")
         if self.scale is not None and self.upscaler == "none":
             raise ValueError("a scale needs an upscaler: bicubic, or a file of LIIF weights")
+
+    @property
+    def route(self) -> str:
+        """By which route the service renders so: `native` without an upscaler, else `upscaled`."""
+        return "native" if self.upscaler == "none" else "upscaled"
 
     @property
     def version(self) -> str:
@@ -70,12 +75,13 @@ class Renderer:
         self.version = f"{rendering.version} {self.image_size_px} {preparation}"
 
     def __call__(self, images: Sequence[Image.Image]) -> np.ndarray:
-        """Return [N, 3, R, R] uint8; images of one size that follow each other are rendered together."""
+        """Return [N, 3, R, R] uint8; images of one size are rendered together."""
         output = np.empty((len(images), 3, self.image_size_px, self.image_size_px), dtype=np.uint8)
-        start = 0
-        for run in _runs(images):
-            output[start : start + len(run)] = self._render(run)
-            start += len(run)
+        by_size: dict[tuple[int, int], list[int]] = {}
+        for row, image in enumerate(images):
+            by_size.setdefault(image.size, []).append(row)
+        for rows in by_size.values():
+            output[rows] = self._render([images[row] for row in rows])
         return output
 
     def _render(self, images: Sequence[Image.Image]) -> np.ndarray:
@@ -109,10 +115,7 @@ class RenderedOnTheFly:
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Return the images of an index array, uint8 [n, 3, R, R]."""
-        # Runs of one size are longest in sorted order: files of one origin lie together.
-        order = np.argsort(rows)
-        pixels = self.renderer([self.source.image(int(row)) for row in rows[order]])
-        return pixels[np.argsort(order)]
+        return self.renderer([self.source.image(int(row)) for row in rows])
 
 
 def render_to_cache(source: PairSource, renderer: Renderer, cache: Path) -> np.ndarray:
@@ -138,14 +141,3 @@ def render_to_cache(source: PairSource, renderer: Renderer, cache: Path) -> np.n
     starts = track(range(0, len(source), _RUN), description=f"rendering {source.name}")
     runs = ([source.image(row) for row in range(start, min(start + _RUN, len(source)))] for start in starts)
     return write_array(path, len(source), map(renderer, runs))
-
-
-def _runs(images: Sequence[Image.Image]) -> Iterator[list[Image.Image]]:
-    run: list[Image.Image] = []
-    for image in images:
-        if run and image.size != run[0].size:
-            yield run
-            run = []
-        run.append(image)
-    if run:
-        yield run

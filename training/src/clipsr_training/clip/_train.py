@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from clipsr_training import prompts
 from clipsr_training._files import to_json
-from clipsr_training._fit import FitOptions, fit, open_run
+from clipsr_training._fit import FitOptions, fit, of_all_devices, open_run
 from clipsr_training._identity import digest_modules
 from clipsr_training.clip._checkpoint import ClipCheckpoint, save_clip
 from clipsr_training.clip._data import (
@@ -35,7 +35,8 @@ from clipsr_training.clip._distillation import Teachers, distillation_loss, load
 from clipsr_training.clip._loss import multi_positive_contrastive_loss, multi_positive_sigmoid_loss
 from clipsr_training.clip._optimizer import build_optimizer, lock_towers
 from clipsr_training.clip._recipes import ClipRecipe
-from clipsr_training.clip._rendering import RenderedOnTheFly, Renderer, render_to_cache
+from clipsr_training.clip._rendering import RenderedOnTheFly, Renderer, Rendering, render_to_cache
+from clipsr_training.clip._thumbnails import ThumbnailSource
 from clipsr_training.data import PairSource, SetOptions, read_pairs
 
 # CLIP clips its learned scale at 100 (Radford et al. 2021, section 2.5).
@@ -152,8 +153,8 @@ class ClipTrainingModule(LightningModule):
         """
         own_images = functional.normalize(self.model.encode_image(self.normalize(batch.pixels)).float(), dim=-1)
         own_texts = functional.normalize(self.model.encode_text(batch.tokens).float(), dim=-1)
-        image_features = self._of_all_devices(own_images)
-        text_features = self._of_all_devices(own_texts)[: batch.is_positive.shape[1]]
+        image_features = of_all_devices(self, own_images)
+        text_features = of_all_devices(self, own_texts)[: batch.is_positive.shape[1]]
         with torch.no_grad():
             self.model.logit_scale.clamp_(max=_LOGIT_SCALE_MAX)
         scale, bias = self.model.logit_scale.exp(), getattr(self.model, "logit_bias", None)
@@ -163,7 +164,7 @@ class ClipTrainingModule(LightningModule):
             loss = multi_positive_sigmoid_loss(image_features, text_features, scale, bias, batch.is_positive)
         if self.teachers is not None:
             n_texts, weight = batch.is_positive.shape[1], self.recipe.distillation
-            own = [self._of_all_devices(t)[:n_texts] for t in self.teachers.encode_texts(batch.tokens)]
+            own = [of_all_devices(self, t)[:n_texts] for t in self.teachers.encode_texts(batch.tokens)]
             target = self.teachers.probabilities(batch.pixels, own)
             taught = distillation_loss(own_images, text_features, scale, target)
             self.log("train/distillation", taught, prog_bar=True, batch_size=len(batch.pixels))
@@ -171,16 +172,6 @@ class ClipTrainingModule(LightningModule):
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.pixels))
         self.log("train/logit_scale", scale, batch_size=len(batch.pixels))
         return loss
-
-    def _of_all_devices(self, features: Tensor) -> Tensor:
-        """Join [n, D] of each device to [N * n, D], in the order of the devices.
-
-        Every device computes the whole loss, so gradients come back N-fold to where features were computed; averaging
-        over the devices then gives those of one device with the whole batch.
-        """
-        if self.trainer.world_size == 1:
-            return features
-        return cast("Tensor", self.all_gather(features, sync_grads=True)).flatten(0, 1)
 
     def validation_step(self, batch: ClipBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log zero-shot top-1 among the source's own classes, or among the captions of its validation images."""
@@ -268,14 +259,18 @@ def _train_in_folder(
     teachers: Teachers | None,
 ) -> Path:
     phrases = ClassPrompts([*prompts.template_sets()[recipe.template_set], "{}", "a low resolution photo of a {}."])
-    renderer = Renderer(recipe.rendering, checkpoint)
+    renderers = [Renderer(rendering, checkpoint) for rendering in _renderings(recipe)]
     named = _with_own_names(pairs)
-    sources = [_training_source(source, phrases, renderer, recipe, options.seed, cache) for source in named]
+    sources = [
+        _training_source(source, phrases, renderer, recipe, options.seed, cache)
+        for renderer in renderers
+        for source in named
+    ]
     n_images = sum(len(source.train) for source in sources)
     if n_images < recipe.batch_size:
         raise ValueError(f"{n_images} images to train on are fewer than one batch takes ({recipe.batch_size})")
     # Before the first step changes the weights.
-    settings = _settings(checkpoint, named, recipe, renderer, teachers)
+    settings = _settings(checkpoint, named, recipe, renderers, teachers)
     module = ClipTrainingModule(checkpoint, recipe, sources, phrases, options, teachers)
     fit(module, options, settings=settings, max_epochs=recipe.epochs, accumulate=recipe.accumulate)
     folder = options.output / "clip"
@@ -289,7 +284,7 @@ def _settings(
     checkpoint: ClipCheckpoint,
     sources: Sequence[PairSource],
     recipe: ClipRecipe,
-    renderer: Renderer,
+    renderers: Sequence[Renderer],
     teachers: Teachers | None,
 ) -> dict[str, object]:
     """Return everything that trained weights depend on."""
@@ -298,10 +293,14 @@ def _settings(
     return {
         "model": digest_modules(checkpoint.model, facts=to_json(checkpoint.config)),
         "data": {source.name: source.digest for source in sources},
-        "rendering": hashlib.sha256(renderer.version.encode()).hexdigest(),
+        "rendering": hashlib.sha256(" ".join(renderer.version for renderer in renderers).encode()).hexdigest(),
         "teachers": {str(i): digest_modules(teacher.model) for i, teacher in enumerate(taught)},
         **{name: value for name, value in asdict(recipe).items() if name not in by_content},
     }
+
+
+def _renderings(recipe: ClipRecipe) -> list[Rendering]:
+    return [recipe.rendering, *([Rendering()] if recipe.both_routes else [])]
 
 
 def _with_own_names(pairs: Sequence[PairSource]) -> list[PairSource]:
@@ -319,6 +318,10 @@ def _training_source(
     source: PairSource, phrases: ClassPrompts, renderer: Renderer, recipe: ClipRecipe, seed: int, cache: Path
 ) -> TrainingSource:
     train, validation = split_validation(source, recipe.validation_per_class, seed)
+    if recipe.thumbnails:
+        source = ThumbnailSource.of(source, recipe.thumbnails, seed)
+        # Validation sees the images as they are.
+        train, validation = source.rows(train), validation * (recipe.thumbnails + 1)
     if not len(validation):
         warnings.warn(f"{source.name}: of fewer than ten captioned images, none is kept for validation", stacklevel=2)
     if recipe.on_the_fly:
@@ -327,7 +330,7 @@ def _training_source(
     else:
         pixels = render_to_cache(source, renderer, cache)
     return TrainingSource(
-        name=source.name,
+        name=f"{source.name}-{renderer.rendering.route}" if recipe.both_routes else source.name,
         pixels=pixels,
         texts=phrases.add(source),
         has_classes=source.has_classes,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from clipsr_training.data._columns import SetOptions
 from clipsr_training.data._image_set import CaptionedImages, ImageSet, check_images
-from clipsr_training.data._images import IMAGE_ENDINGS, decode, find_images, read_image
+from clipsr_training.data._images import IMAGE_ENDINGS, check_ending, decode, encode, find_images, read_image
 from clipsr_training.data._open import open_set
 from clipsr_training.data._pairs import PairSource, read_pairs
 
@@ -18,8 +18,10 @@ __all__ = [
     "ImageSet",
     "PairSource",
     "SetOptions",
+    "check_ending",
     "check_images",
     "decode",
+    "encode",
     "find_images",
     "open_set",
     "read_image",

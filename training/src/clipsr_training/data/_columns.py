@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 # The names that public sets use, the first that is there counts; fine labels before coarse, as CIFAR-100 is scored.
-IMAGE_COLUMNS = ("image", "img", "jpg", "png", "webp")
+IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp")
 PATH_COLUMNS = ("image", "img", "filepath", "path", "file_name")
 LABEL_COLUMNS = ("label", "fine_label", "labels", "cls")
 CAPTION_COLUMNS = ("caption", "text", "title")

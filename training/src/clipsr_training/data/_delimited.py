@@ -12,6 +12,7 @@ from clipsr_training.data._columns import (
     LABEL_COLUMNS,
     PATH_COLUMNS,
     SetOptions,
+    find_column,
     number_classes,
     require_column,
     require_text,
@@ -39,7 +40,22 @@ def open_labels(path: Path, options: SetOptions) -> ImageSet:
     )
 
 
-def open_captions(path: Path, options: SetOptions) -> CaptionedImages:
+def open_pairs(path: Path, options: SetOptions) -> ImageSet | CaptionedImages:
+    """Open a file of paths and captions, or of paths and labels where it has no captions or a label column is named.
+
+    Raises:
+        FileNotFoundError: an image is missing.
+        ValueError: the file is not what it should be; the message names the line.
+    """
+    _, header = next(_cells(path), (0, []))
+    has_captions = find_column(header, options.caption_column, CAPTION_COLUMNS) is not None
+    has_labels = find_column(header, options.label_column, LABEL_COLUMNS) is not None
+    if options.caption_column is None and has_labels and (options.label_column is not None or not has_captions):
+        return open_labels(path, options)
+    return _open_captions(path, options)
+
+
+def _open_captions(path: Path, options: SetOptions) -> CaptionedImages:
     """Open a file of paths and captions; an image may have several lines.
 
     Raises:

@@ -9,7 +9,7 @@ import numpy as np
 from open_clip import IMAGENET_CLASSNAMES
 
 from clipsr_training.data._columns import SPLIT_NAMES, SetOptions, merge_classes, set_name
-from clipsr_training.data._image_set import ImageSet
+from clipsr_training.data._image_set import ImageSet, warn_of_left_out
 from clipsr_training.data._imagenet import WORDNET_ID, read_devkit
 from clipsr_training.data._images import IMAGE_ENDINGS, find_images, is_hidden
 
@@ -43,6 +43,7 @@ def open_class_folders(folder: Path, options: SetOptions) -> ImageSet:
             )
         paths += found
         targets += [index] * len(found)
+    warn_of_left_out(folder, find_images(folder, recursive=False), "in no class folder")
     is_imagenet, classnames = _labels(folder, [path.name for path in classes], options.devkit)
     numbers = np.array(targets, dtype=np.int64)
     if classnames is None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
+import joblib
 import numpy as np
 
 from clipsr_training._identity import digest_files
@@ -93,6 +95,13 @@ class CaptionedImages:
     read: Callable[[int], bytes]
 
 
+def warn_of_left_out(folder: Path, images: Sequence[Path], why: str) -> None:
+    """Say in one line how many images in a folder are no part of a set, if any, and why."""
+    if images:
+        first = images[0].relative_to(folder)
+        warnings.warn(f"{folder}: {len(images):,} images {why} are left out, the first {first}", stacklevel=3)
+
+
 def check_images(images: ImageSet, *, on_image: Callable[[], None] = lambda: None) -> None:
     """Decode every image once, before hours are spent on those that come first.
 
@@ -119,7 +128,7 @@ def check_files(
         return None if found is None else f"{names[i]} ({found})"
 
     objections: list[str] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(joblib.cpu_count()) as pool:
         for found in pool.map(objection, range(len(names))):
             objections += [] if found is None else [found]
             on_image()

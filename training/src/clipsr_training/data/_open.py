@@ -6,14 +6,15 @@ from pathlib import Path
 
 from clipsr_training.data import _imagenet
 from clipsr_training.data._columns import SetOptions
-from clipsr_training.data._delimited import open_captions, open_labels
+from clipsr_training.data._delimited import open_labels, open_pairs
 from clipsr_training.data._folders import open_class_folders
 from clipsr_training.data._image_set import CaptionedImages, ImageSet, require_every_class
-from clipsr_training.data._shards import open_shards
+from clipsr_training.data._shards import find_shards, open_shards
 from clipsr_training.data._tables import (
     HUB_NAMES,
     HUB_PREFIX,
     is_on_hub,
+    is_repository,
     is_saved,
     open_hub,
     open_parquet,
@@ -70,10 +71,13 @@ def _open(spec: str, options: SetOptions, *, or_captions: bool) -> ImageSet | Ca
         if ending == ".parquet":
             return open_parquet(path, options, or_captions=or_captions)
         if ending in {".csv", ".tsv"}:
-            return open_captions(path, options) if or_captions else open_labels(path, options)
+            return open_pairs(path, options) if or_captions else open_labels(path, options)
         if ending == ".tar":
             return open_shards(path, [path], options, or_captions=or_captions)
         raise ValueError(f"{path}: expected .parquet, .csv, .tsv, .tar or a folder")
+    folder, _, config = spec.rpartition(":")
+    if folder and Path(folder).is_dir():
+        return open_repository(Path(folder), options, or_captions=or_captions, config=config)
     if is_on_hub(spec):
         return open_hub(spec, options, or_captions=or_captions)
     raise FileNotFoundError(
@@ -85,9 +89,9 @@ def _open(spec: str, options: SetOptions, *, or_captions: bool) -> ImageSet | Ca
 def _open_folder(folder: Path, options: SetOptions, *, or_captions: bool) -> ImageSet | CaptionedImages:
     if is_saved(folder):
         return open_saved(folder, options, or_captions=or_captions)
-    if shards := sorted(folder.glob("*.tar")):
+    if shards := find_shards(folder, options.split):
         return open_shards(folder, shards, options, or_captions=or_captions)
-    if any(folder.glob("*.parquet")) or any(folder.glob("*/*.parquet")):
+    if is_repository(folder):
         return open_repository(folder, options, or_captions=or_captions)
     if any(_imagenet.IMAGE_PATTERN.fullmatch(path.name) for path in folder.iterdir()):
         return _imagenet.open_flat(folder, options.devkit)

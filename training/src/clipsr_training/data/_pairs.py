@@ -15,8 +15,9 @@ from PIL import Image
 from clipsr_training._identity import digest_files
 from clipsr_training.data._columns import SetOptions, set_name
 from clipsr_training.data._image_set import ImageSet, check_files
-from clipsr_training.data._images import decode, is_lossy
+from clipsr_training.data._images import decode
 from clipsr_training.data._open import open_images
+from clipsr_training.data._route_table import is_lossy
 
 _TRAINING = SetOptions(split="train")
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
 import tarfile
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
@@ -26,6 +28,7 @@ from clipsr_training.data._image_set import CaptionedImages, ImageSet
 from clipsr_training.data._images import IMAGE_ENDINGS
 
 _BLOCK = tarfile.BLOCKSIZE
+_CLASSNAMES = "classnames.txt"
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,13 @@ class _Sample:
 
     def where(self, ending: str) -> str:
         return f"{self.shard}: {self.members[ending].name}"
+
+
+def find_shards(folder: Path, split: str) -> list[Path]:
+    """Return the shards of a folder or, where they are sorted by splits as on the hub, those of the asked one."""
+    name = glob.escape(split.strip("/"))
+    places = ("*.tar", *((f"{name}/*.tar", f"data/{name}*.tar", f"data/{name}/*.tar") if name else ()))
+    return next((found for place in places if (found := sorted(folder.glob(place)))), [])
 
 
 def open_shards(
@@ -83,7 +93,7 @@ def open_shards(
 
     names = [m.name if len(shards) == 1 else f"{s.shard.name}, {m.name}" for s, m in zip(samples, images, strict=True)]
     name = set_name(path.stem, path)
-    if or_captions and any(ending in samples[0].members for ending in ("txt", "json")):
+    if or_captions and _has_captions(samples[0], options):
         return CaptionedImages(name=name, captions=[_captions(s, options) for s in samples], names=names, read=read)
     classnames, targets = _classes(path, samples, options, or_captions=or_captions)
     return ImageSet(name=name, classnames=classnames, targets=targets, names=names, read=read)
@@ -132,20 +142,35 @@ def _require_end(shard: Path, offset: int) -> None:
                 raise ValueError(f"{shard} holds more behind its end of archive, such as a second archive: unpack it")
 
 
-def _captions(sample: _Sample, options: SetOptions) -> list[str]:
-    if "txt" in sample.members:
-        return require_captions(sample.text("txt"), sample.where("txt"))
-    if "json" not in sample.members:
-        raise ValueError(f"{sample.shard}: {sample.key} has no .txt or .json file with its caption")
+def _has_captions(sample: _Sample, options: SetOptions) -> bool:
+    """Whether captions are to be read, of samples that may have classes too; their .json then often has no caption."""
+    if "txt" in sample.members or "json" not in sample.members:
+        return "txt" in sample.members
+    is_sure = "cls" not in sample.members or options.caption_column is not None
+    return is_sure or any(name in _entry(sample) for name in CAPTION_COLUMNS)
+
+
+def _entry(sample: _Sample) -> dict[str, Any]:
     where = sample.where("json")
     try:
         entry = json.loads(sample.text("json"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{where} is not JSON ({error})") from error
+    if not isinstance(entry, dict):
+        raise ValueError(f"{where} holds no object but a {type(entry).__name__}")
+    return cast("dict[str, Any]", entry)
+
+
+def _captions(sample: _Sample, options: SetOptions) -> list[str]:
+    if "txt" in sample.members:
+        return require_captions(sample.text("txt"), sample.where("txt"))
+    if "json" not in sample.members:
+        raise ValueError(f"{sample.shard}: {sample.key} has no .txt or .json file with its caption")
+    entry = _entry(sample)
     fields = CAPTION_COLUMNS if options.caption_column is None else (options.caption_column,)
-    if not isinstance(entry, dict) or not any(name in entry for name in fields):
-        raise ValueError(f"{where} has none of {', '.join(fields)}")
-    return require_captions(next(entry[name] for name in fields if name in entry), where)
+    if not any(name in entry for name in fields):
+        raise ValueError(f"{sample.where('json')} has none of {', '.join(fields)}")
+    return require_captions(next(entry[name] for name in fields if name in entry), sample.where("json"))
 
 
 def _classes(
@@ -158,4 +183,17 @@ def _classes(
     labels = [require_text(sample.text("cls"), sample.where("cls"), "label") for sample in samples]
     if not all(re.fullmatch(r"-?\d+", label) for label in labels):
         return number_classes(labels)
-    return name_numbers(np.array([int(label) for label in labels]), options, lambda i: samples[i].where("cls"), path)
+    named = options if options.labels is not None else replace(options, labels=_read_classnames(path))
+    return name_numbers(np.array([int(label) for label in labels]), named, lambda i: samples[i].where("cls"), path)
+
+
+def _read_classnames(path: Path) -> tuple[str, ...] | None:
+    """Return the names that CLIP benchmark keeps in a file of one a line, beside the shards or their folder."""
+    files = (folder / _CLASSNAMES for folder in (path, path.parent, path.parent.parent))
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
+        return None
+    try:
+        return tuple(name for line in file.read_text("utf-8").splitlines() if (name := line.strip()))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8 ({error.reason})") from error

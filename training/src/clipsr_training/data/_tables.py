@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
-from datasets.exceptions import DatasetGenerationError
+from datasets.exceptions import DatasetGenerationError, ExpectedMoreSplitsError, NonMatchingSplitsSizesError
 
 from clipsr_training.data._columns import (
     CAPTION_COLUMNS,
@@ -25,17 +26,26 @@ from clipsr_training.data._columns import (
     require_text,
     set_name,
 )
-from clipsr_training.data._image_set import CaptionedImages, ImageSet
+from clipsr_training.data._image_set import CaptionedImages, ImageSet, warn_of_left_out
+from clipsr_training.data._images import find_images
 
 # Where the hub keeps the CIFAR sets; any other set is named `hub:OWNER/NAME`.
 HUB_NAMES = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 HUB_PREFIX = "hub:"
+# What the `datasets` package looks for beside images, and where it does.
+_METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+_PLACES = ("", "*/", "*/*/")
 _SAVED = ("dataset_dict.json", "dataset_info.json")
 
 
 def is_saved(folder: Path) -> bool:
     """Whether `datasets` saved this folder."""
     return any((folder / name).is_file() for name in _SAVED)
+
+
+def is_repository(folder: Path) -> bool:
+    """Whether a folder is laid out as a data set on the hub: tables, or images beside a table of what they are."""
+    return any(next(folder.glob(place + name), None) for place in _PLACES for name in ("*.parquet", *_METADATA))
 
 
 def is_on_hub(spec: str) -> bool:
@@ -66,11 +76,37 @@ def open_saved(folder: Path, options: SetOptions, *, or_captions: bool) -> Image
     return open_table(saved, folder.name, str(folder), options, or_captions=or_captions)
 
 
-def open_repository(folder: Path, options: SetOptions, *, or_captions: bool) -> ImageSet | CaptionedImages:
-    """Open a folder of Parquet files that is laid out as a repository of the hub; see `open_table`."""
+def open_repository(
+    folder: Path, options: SetOptions, *, or_captions: bool, config: str = ""
+) -> ImageSet | CaptionedImages:
+    """Open a folder that is laid out as a data set on the hub, `config` of several in it; see `open_table`."""
     with _explained(f"{folder} can't be read as a repository of the hub"):
-        table = datasets.load_dataset(str(folder), split=options.split)
+        table = datasets.load_dataset(str(folder), config or None, split=options.split)
+    assert isinstance(table, datasets.Dataset)
+    warn_of_left_out(folder, _find_unnamed(folder, table), f"that no {' or '.join(_METADATA)} names")
     return open_table(table, folder.name, str(folder), options, or_captions=or_captions)
+
+
+def _find_unnamed(folder: Path, table: datasets.Dataset) -> list[Path]:
+    """Return the images beside and below the table's metadata files that are in none of its rows."""
+    metadata = [path for place in _PLACES for name in _METADATA for path in folder.glob(place + name)]
+    if not metadata:
+        return []
+    named = {Path(path) for column in table.features for path in _read_paths(table, column)}
+    unnamed: set[Path] = set()
+    for path in metadata:
+        found = {image.resolve(): image for image in find_images(path.parent)}
+        if not named.isdisjoint(found):  # otherwise it is of another split
+            unnamed |= {image for target, image in found.items() if target not in named}
+    return sorted(unnamed)
+
+
+def _read_paths(table: datasets.Dataset, column: str) -> list[str]:
+    """Return where the files of a column of images lie, those that are not in the table itself."""
+    if not isinstance(table.features[column], datasets.Image):
+        return []
+    stored = table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+    return [os.path.realpath(cell["path"]) for cell in stored[column] if cell is not None and cell["bytes"] is None]
 
 
 def open_hub(spec: str, options: SetOptions, *, or_captions: bool) -> ImageSet | CaptionedImages:
@@ -98,11 +134,20 @@ def _explained(what_failed: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        cause: BaseException = error
-        while isinstance(cause, DatasetGenerationError) and cause.__cause__ is not None:
-            cause = cause.__cause__
-        reason = str(cause).strip().splitlines() or [type(cause).__name__]
-        raise ValueError(f"{what_failed}: {reason[0]}") from error
+        raise ValueError(f"{what_failed}: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    while isinstance(error, DatasetGenerationError) and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, NonMatchingSplitsSizesError | ExpectedMoreSplitsError):
+        return "it holds other rows than its README.md counts; copy it in full, or correct the counts there"
+    first, *more = str(error).strip().splitlines() or [type(error).__name__]
+    if first.startswith("Unknown split"):
+        return f"{first} Choose with --split."
+    if first.startswith("Config name is missing") and more:
+        return f"{first} {more[0]} Name it behind a colon."
+    return first
 
 
 def open_table(

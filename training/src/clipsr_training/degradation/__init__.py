@@ -6,7 +6,15 @@ pixels. Every random draw is a function of (seed, image number, kind): see `gene
 
 from __future__ import annotations
 
-from clipsr_training.degradation._chain import Chain, Thumbnail, apply_chain, draw_thumbnail, make_thumbnail
+from clipsr_training.degradation._chain import (
+    SMALLEST_PX,
+    Chain,
+    Thumbnail,
+    apply_chain,
+    draw_side,
+    draw_thumbnail,
+    make_thumbnail,
+)
 from clipsr_training.degradation._files import FileFormat, read_pixels, save, write_pixels
 from clipsr_training.degradation._kinds import (
     BEYOND,
@@ -28,6 +36,7 @@ __all__ = [
     "KERNELS",
     "KINDS",
     "SEVERITIES",
+    "SMALLEST_PX",
     "Chain",
     "FileFormat",
     "Kernel",
@@ -35,6 +44,7 @@ __all__ = [
     "Thumbnail",
     "apply_chain",
     "degrade",
+    "draw_side",
     "draw_thumbnail",
     "generator",
     "make_thumbnail",

@@ -5,15 +5,16 @@ Source: Frans et al. 2021 (CLIPDraw), for the loss, the views and the learning r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Generator, Tensor
-from torch.nn import functional
 
 from clipsr_training.clip import ClipCheckpoint
+from clipsr_training.clip._embeddings import embed_pictures, embed_texts, freeze
 from clipsr_training.drawing._strokes import Strokes
 from clipsr_training.drawing._views import draw_views
 
@@ -30,20 +31,28 @@ class DrawOptions:
     Attributes:
         text: what to draw.
         not_texts: what it must not look like.
+        not_weight: of the mean cosine with those against that with `text`.
         n_strokes: number of strokes.
         n_steps: number of optimizer steps.
         n_views: random views of the drawing a step.
-        negative_weight: of the mean cosine with `not_texts` against that with `text`.
         seed: of the first strokes and of the views.
     """
 
     text: str
     not_texts: tuple[str, ...] = ()
+    not_weight: float = 0.3
     n_strokes: int = 32
     n_steps: int = 500
     n_views: int = 4
-    negative_weight: float = 0.3
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not all(text.strip() for text in (self.text, *self.not_texts)):
+            raise ValueError("there is no text to draw, or one of those that it must not be is empty")
+        if min(self.n_strokes, self.n_steps, self.n_views) < 1:
+            raise ValueError("a drawing takes at least one stroke, one step and one view")
+        if not 0 <= self.not_weight < math.inf:  # NaN is in no order with the bounds
+            raise ValueError(f"not_weight must be a finite number of at least 0, got {self.not_weight}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,19 +70,6 @@ class Drawing:
     score: float
 
 
-def embed_texts(clip: ClipCheckpoint, texts: Sequence[str]) -> Tensor:
-    """Return unit embeddings [N, D] of texts."""
-    with torch.no_grad():
-        return functional.normalize(clip.encode_text(clip.tokenizer(list(texts))).float(), dim=-1)
-
-
-def embed_pictures(clip: ClipCheckpoint, pictures: Tensor) -> Tensor:
-    """Return unit embeddings [B, D] of RGB pictures [B, 3, R, R] in [0, 1], differentiable in the pictures."""
-    mean = torch.tensor(clip.mean)[:, None, None]
-    std = torch.tensor(clip.std)[:, None, None]
-    return functional.normalize(clip.encode_image((pictures - mean) / std).float(), dim=-1)
-
-
 def draw(clip: ClipCheckpoint, options: DrawOptions, background: Tensor | None = None) -> Iterator[Drawing]:
     """Optimize strokes; yields the drawing every ten steps and at the end, the same for the same seed.
 
@@ -88,7 +84,7 @@ def draw(clip: ClipCheckpoint, options: DrawOptions, background: Tensor | None =
     optimizers = [torch.optim.Adam([values[name]], rate) for name, rate in _RATES.items()]
     score = _scorer(clip, options)
     side = clip.image_size_px
-    clip.model.requires_grad_(requires_grad=False)
+    freeze(clip)
     for step in range(options.n_steps):
         decay = min((part for start, part in _DECAY.items() if step >= start * options.n_steps), default=1.0)
         for optimizer, rate in zip(optimizers, _RATES.values(), strict=True):
@@ -111,5 +107,5 @@ def draw(clip: ClipCheckpoint, options: DrawOptions, background: Tensor | None =
 def _scorer(clip: ClipCheckpoint, options: DrawOptions) -> Callable[[Tensor], Tensor]:
     """Return what gives views [B, 3, R, R] one number, the larger the better."""
     wanted, *others = embed_texts(clip, [options.text, *options.not_texts])
-    direction = wanted - options.negative_weight * torch.stack(others).mean(0) if others else wanted
+    direction = wanted - options.not_weight * torch.stack(others).mean(0) if others else wanted
     return lambda views: (embed_pictures(clip, views) @ direction).mean()

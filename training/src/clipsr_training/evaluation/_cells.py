@@ -34,12 +34,14 @@ class Cell:
         condition: what the log says of it, beside the set's name.
         route: how the prepared images reach the encoder.
         prepare: maps an image's file, its name and its number in the set to the file that is classified.
+        backend: the model, where it isn't that of the measurement.
     """
 
     images: ImageSet
     condition: Condition
     route: Route
     prepare: Callable[[bytes, str, int], bytes]
+    backend: Backend | None = None
 
     @property
     def key(self) -> CellKey:
@@ -93,16 +95,18 @@ def measure_cells(
         for entry in log.entries:
             correct = np.array([digit == "1" for digit in entry.pop("correct")], dtype=bool)
             found[CellKey(entry.pop("set"), frozenset(entry.items()))] = correct
-        classifier: Classifier | None = None
-        classifier_of: ImageSet | None = None
+        classifiers: dict[int, Classifier] = {}
+        classifiers_of: ImageSet | None = None
         for cell in cells:
             if cell.key in found:
                 on_images(len(cell.images))
                 continue
-            if classifier is None or classifier_of is not cell.images:
-                classifier = measurement.backend.classifier(cell.images.classnames, measurement.templates)
-                classifier_of = cell.images
-            found[cell.key] = _measure(cell, classifier, measurement.batch_size, on_images)
+            if classifiers_of is not cell.images:
+                classifiers, classifiers_of = {}, cell.images
+            backend = cell.backend or measurement.backend
+            if id(backend) not in classifiers:
+                classifiers[id(backend)] = backend.classifier(cell.images.classnames, measurement.templates)
+            found[cell.key] = _measure(cell, classifiers[id(backend)], measurement.batch_size, on_images)
             digits = "".join("1" if hit else "0" for hit in found[cell.key])
             log.append({"set": cell.images.name, **cell.condition, "correct": digits})
     return found

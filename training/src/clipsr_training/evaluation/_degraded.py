@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -22,16 +22,32 @@ HEADLINE_SEVERITY = 3
 _CLEAN_SEVERITY = 1
 
 
+Encoder = Literal["plain", "controller"]
+
+
+class Way(NamedTuple):
+    """How an image becomes an embedding: a route to the encoder, and the encoder alone or with its controller."""
+
+    route: Route
+    encoder: Encoder = "plain"
+
+    @property
+    def label(self) -> str:
+        """Name for reports."""
+        return self.route if self.encoder == "plain" else f"{self.route}, {self.encoder}"
+
+
 class DamagedCondition(NamedTuple):
-    """A kind of damage, its severity and a route; both are None for images as they are."""
+    """A kind of damage and its severity, both None for images as they are, and how they become embeddings."""
 
     kind: Kind | None
     severity: int | None
-    route: Route
+    way: Way
 
     def log(self) -> Condition:
-        """Return what the log says."""
-        return dict(self._asdict())
+        """Return what the log says; the plain encoder goes without saying."""
+        named: Condition = {} if self.way.encoder == "plain" else {"encoder": self.way.encoder}
+        return {"kind": self.kind, "severity": self.severity, "route": self.way.route, **named}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +63,7 @@ class DegradedPlan:
         routes: how damaged images reach the encoder.
         seed: of the draws; an image has the same draw at every severity.
         batch_size: images given to the back end at once.
+        controlled: the model with its controller; None to measure it alone.
     """
 
     backend: Backend
@@ -57,6 +74,20 @@ class DegradedPlan:
     routes: tuple[Route, ...]
     seed: int
     batch_size: int
+    controlled: Backend | None = None
+
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """How damaged images are embedded, the plain encoder first."""
+        encoders: tuple[Encoder, ...] = ("plain",) if self.controlled is None else ("plain", "controller")
+        return tuple(Way(route, encoder) for encoder in encoders for route in self.routes)
+
+    @property
+    def pairs(self) -> tuple[tuple[Way, Way], ...]:
+        """What is compared on the same images: the controller with the encoder alone, else the two routes."""
+        if self.controlled is not None:
+            return tuple((Way(route, "controller"), Way(route)) for route in self.routes)
+        return ((Way("upscaled"), Way("native")),) if {"upscaled", "native"} <= set(self.routes) else ()
 
     def measurement(self) -> Measurement:
         """Return what all cells share."""
@@ -68,6 +99,7 @@ class DegradedPlan:
         """Return everything that a cell's figures depend on."""
         return {
             "model": self.backend.describe(),
+            **({} if self.controlled is None else {"controlled": self.controlled.describe()}),
             "data": {images.name: images.digest for images in self.sets},
             "templates": self.templates,
             "seed": self.seed,
@@ -79,10 +111,10 @@ class DegradedPlan:
 
     def conditions(self) -> Iterator[DamagedCondition]:
         """Yield the conditions in order, images as they are first."""
-        yield from (DamagedCondition(None, None, route) for route in self.routes)
+        yield from (DamagedCondition(None, None, way) for way in self.ways)
         for kind in self.kinds:
             for severity in self.severities_of(kind):
-                yield from (DamagedCondition(kind, severity, route) for route in self.routes)
+                yield from (DamagedCondition(kind, severity, way) for way in self.ways)
 
     def cells(self) -> list[Cell]:
         """Return what is measured, in order."""
@@ -96,7 +128,13 @@ class DegradedPlan:
             pixels = np.asarray(decode(content, name))
             return encode(Image.fromarray(degrade(pixels, condition.kind, strength_of(condition.severity), rng)))
 
-        return Cell(images=images, condition=condition.log(), route=condition.route, prepare=prepare)
+        return Cell(
+            images=images,
+            condition=condition.log(),
+            route=condition.way.route,
+            prepare=prepare,
+            backend=self.controlled if condition.way.encoder == "controller" else self.backend,
+        )
 
     def results(self, found: Mapping[CellKey, np.ndarray]) -> tuple[SetDamage, ...]:
         """Return what was found of every set."""
@@ -128,23 +166,23 @@ class SetDamage:
         """Return top-1 under a condition that was measured."""
         return wilson(int(self.correct[condition].sum()), self.n_images)
 
-    def compare(self, kind: Kind | None, severity: int | None, a: Route, b: Route) -> PairedTest:
-        """Test two routes on the same damaged images."""
-        return compare_paired(*(self.correct[DamagedCondition(kind, severity, route)] for route in (a, b)))
+    def compare(self, kind: Kind | None, severity: int | None, a: Way, b: Way) -> PairedTest:
+        """Test two ways on the same damaged images."""
+        return compare_paired(*(self.correct[DamagedCondition(kind, severity, way)] for way in (a, b)))
 
-    def headline_per_image(self, route: Route) -> np.ndarray | None:
+    def headline_per_image(self, way: Way) -> np.ndarray | None:
         """Return each image's share [N] of right answers over the ten kinds; None where one was not measured."""
-        cells = [DamagedCondition(kind, HEADLINE_SEVERITY, route) for kind in DEGRADATIONS]
+        cells = [DamagedCondition(kind, HEADLINE_SEVERITY, way) for kind in DEGRADATIONS]
         if not all(cell in self.correct for cell in cells):
             return None
         return np.mean([self.correct[cell] for cell in cells], axis=0)
 
-    def headline(self, route: Route) -> Estimate | None:
+    def headline(self, way: Way) -> Estimate | None:
         """Return the mean over the ten kinds at severity 3, with a bootstrap over the images."""
-        per_image = self.headline_per_image(route)
+        per_image = self.headline_per_image(way)
         return None if per_image is None else bootstrap_mean(per_image)
 
-    def headline_difference(self, a: Route, b: Route) -> Estimate | None:
-        """Return the headline on one route minus that on another, on the same images."""
+    def headline_difference(self, a: Way, b: Way) -> Estimate | None:
+        """Return the headline in one way minus that in another, on the same images."""
         one, two = self.headline_per_image(a), self.headline_per_image(b)
         return None if one is None or two is None else bootstrap_mean(one - two)

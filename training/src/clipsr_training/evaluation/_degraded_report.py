@@ -13,12 +13,29 @@ from clipsr_training._files import write_atomically
 from clipsr_training.degradation import KINDS, Kind, degrade, generator, strength_of
 from clipsr_training.evaluation._backends.pixels import Route
 from clipsr_training.evaluation._cells import LOG_NAME
-from clipsr_training.evaluation._degraded import HEADLINE_SEVERITY, DamagedCondition, DegradedPlan, SetDamage
-from clipsr_training.evaluation._drawing import BLUE, GREEN, ORANGE, draw_estimates, new_figure, png_bytes, tidy
-from clipsr_training.evaluation._statistics import Estimate, points
+from clipsr_training.evaluation._degraded import HEADLINE_SEVERITY, DamagedCondition, DegradedPlan, SetDamage, Way
+from clipsr_training.evaluation._drawing import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    draw_estimates,
+    new_figure,
+    png_bytes,
+    tidy,
+)
+from clipsr_training.evaluation._statistics import points
 
 _TITLES: dict[Route, str] = {"upscaled": "super-resolution", "native": "plain resize", "auto": "the service's route"}
-_STYLE: dict[Route, tuple[str, str]] = {"upscaled": (BLUE, "D"), "native": (ORANGE, "s"), "auto": (GREEN, "o")}
+_STYLE: dict[Way, tuple[str, str]] = {
+    Way("upscaled"): (BLUE, "D"),
+    Way("native"): (ORANGE, "s"),
+    Way("auto"): (GREEN, "o"),
+    Way("upscaled", "controller"): (RED, "D"),
+    Way("native", "controller"): (GREY, "s"),
+    Way("auto", "controller"): ("black", "o"),
+}
 _COLUMNS = 4
 
 
@@ -31,44 +48,42 @@ class DegradedReport:
 
     def tables(self) -> str:
         """Return the accuracies as a Markdown table."""
-        head = " | ".join(_TITLES[route] for route in self.plan.routes)
+        ways, pairs = self.plan.ways, self.plan.pairs
+        heads = [text for name in self._difference_heads() for text in (name, "McNemar p")]
         lines = [
-            f"| set | damage | severity | {head} | {self._difference_head()}",
-            f"|---|---|---|{'---|' * len(self.plan.routes)}{'---|---|' * self._has_pair()}",
+            f"| {' | '.join(('set', 'damage', 'severity', *map(_title, ways), *heads))} |",
+            f"|---|---|---|{'---|' * (len(ways) + 2 * len(pairs))}",
         ]
         for result in self.results:
             for condition in result.correct:
-                if condition.route != self.plan.routes[0]:
+                if condition.way != ways[0]:
                     continue
-                found = [result.top1(condition._replace(route=route)).percent() for route in self.plan.routes]
+                found = [result.top1(condition._replace(way=way)).percent() for way in ways]
                 where = (result.name, condition.kind or "as it is", str(condition.severity or "–"))
-                lines.append(f"| {' | '.join((*where, *found))} |{self._difference(result, condition)}")
+                tests = [result.compare(condition.kind, condition.severity, *pair) for pair in pairs]
+                compared = [text for test in tests for text in (points(test.difference), f"{test.p_value:.2g}")]
+                lines.append(f"| {' | '.join((*where, *found, *compared))} |")
         return "\n".join(lines)
 
     def headline(self) -> str:
         """Return the mean over the ten kinds as a Markdown table; nothing where a kind was left out."""
-        routes = self.plan.routes
-        lines = [f"| set | {' | '.join(_TITLES[r] for r in routes)} |", f"|---|{'---|' * len(routes)}"]
-        if self._has_pair():
-            lines = [f"{lines[0]} difference, points |", f"{lines[1]}---|"]
+        ways, heads = self.plan.ways, self._difference_heads()
+        lines = [f"| {' | '.join(('set', *map(_title, ways), *heads))} |", f"|---|{'---|' * (len(ways) + len(heads))}"]
         for result in self.results:
-            cells = [found.percent() for route in routes if (found := result.headline(route)) is not None]
-            if len(cells) == len(routes):
-                difference = result.headline_difference("upscaled", "native") if self._has_pair() else None
-                lines.append(f"| {' | '.join((result.name, *cells))} |{_after(difference)}")
+            found = [result.headline(way) for way in ways]
+            differences = [result.headline_difference(*pair) for pair in self.plan.pairs]
+            # Either all kinds were measured, in all ways, or none of these is there.
+            cells = [mean.percent() for mean in found if mean is not None]
+            cells += [points(difference) for difference in differences if difference is not None]
+            if cells:
+                lines.append(f"| {' | '.join((result.name, *cells))} |")
         return "\n".join(lines) if len(lines) > 2 else ""
 
-    def _has_pair(self) -> bool:
-        return {"upscaled", "native"} <= set(self.plan.routes)
-
-    def _difference_head(self) -> str:
-        return "difference, points | McNemar p |" if self._has_pair() else ""
-
-    def _difference(self, result: SetDamage, condition: DamagedCondition) -> str:
-        if not self._has_pair():
-            return ""
-        test = result.compare(condition.kind, condition.severity, "upscaled", "native")
-        return f" {points(test.difference)} | {test.p_value:.2g} |"
+    def _difference_heads(self) -> list[str]:
+        """Return what the columns of differences are called."""
+        if self.plan.controlled is None:
+            return ["difference, points" for _ in self.plan.pairs]
+        return [f"controller, {_TITLES[one.route]}: difference, points" for one, _ in self.plan.pairs]
 
     def markdown(self) -> str:
         """Return the whole report as a page."""
@@ -82,13 +97,20 @@ class DegradedReport:
             "Severities 1 to 5 are the midpoints of the fifths of the training range; 6 lies a quarter beyond it.",
             *([f"Mean top-1 over the ten kinds at severity {HEADLINE_SEVERITY}:", headline] if headline else []),
             self.tables(),
-            "Cells: top-1 with Wilson's 95 % interval. Differences: super-resolution minus plain resize on the same "
+            f"Cells: top-1 with Wilson's 95 % interval. Differences: {self._compared()} on the same "
             "images, with Newcombe's interval and McNemar's exact test, not corrected for the number of tests; those "
             "of means over kinds with a bootstrap over the images.",
             "![Accuracy over severity](accuracy.png)",
             f"Every image's outcome: `{LOG_NAME}`. Unrounded: `report.json`.",
         ]
         return "\n\n".join(parts) + "\n"
+
+    def _compared(self) -> str:
+        return (
+            "super-resolution minus plain resize"
+            if self.plan.controlled is None
+            else "with the controller minus without"
+        )
 
     def json(self) -> str:
         """Return the figures as JSON."""
@@ -101,9 +123,7 @@ class DegradedReport:
                     "n_images": result.n_images,
                     "top1": [{**c.log(), **result.top1(c).json()} for c in result.correct],
                     "headline": {
-                        route: found.json()
-                        for route in self.plan.routes
-                        if (found := result.headline(route)) is not None
+                        way.label: found.json() for way in self.plan.ways if (found := result.headline(way)) is not None
                     },
                 }
                 for result in self.results
@@ -135,11 +155,11 @@ def plot_severities(report: DegradedReport) -> bytes:
         own = panels[block * n_rows * _COLUMNS : (block + 1) * n_rows * _COLUMNS]
         for panel, kind in zip(own, kinds, strict=False):
             severities = plan.severities_of(kind)
-            for route in plan.routes:
-                found = [result.top1(DamagedCondition(kind, severity, route)) for severity in severities]
-                colour, marker = _STYLE[route]
-                draw_estimates(panel, severities, found, color=colour, marker=marker, label=_TITLES[route])
-                whole = 100 * result.top1(DamagedCondition(None, None, route)).value
+            for way in plan.ways:
+                found = [result.top1(DamagedCondition(kind, severity, way)) for severity in severities]
+                colour, marker = _STYLE[way]
+                draw_estimates(panel, severities, found, color=colour, marker=marker, label=_title(way))
+                whole = 100 * result.top1(DamagedCondition(None, None, way)).value
                 panel.axhline(whole, color=colour, linewidth=0.8, linestyle=":")
             panel.set(title=f"{result.name}: {kind}", xlabel="severity", ylabel="top-1, %")
             panel.set_ylim(bottom=0)
@@ -173,5 +193,5 @@ def draw_sheet(images: Sequence[np.ndarray], severities: Sequence[int], seed: in
     return png_bytes(figure, dpi=110)
 
 
-def _after(difference: Estimate | None) -> str:
-    return "" if difference is None else f" {points(difference)} |"
+def _title(way: Way) -> str:
+    return _TITLES[way.route] if way.encoder == "plain" else f"{_TITLES[way.route]}, {way.encoder}"

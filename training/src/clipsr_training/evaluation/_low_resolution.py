@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from clipsr_training.data import ImageSet, decode
 from clipsr_training.data._images import read_size
-from clipsr_training.degradation import FileFormat, Kernel, write_pixels
+from clipsr_training.degradation import FileFormat, Kernel, Thumbnail, generator, make_thumbnail, write_pixels
 from clipsr_training.evaluation._backends.base import Backend
 from clipsr_training.evaluation._backends.pixels import (
     Rendering,
@@ -23,6 +24,8 @@ from clipsr_training.evaluation._cells import Cell, CellKey, Condition, Measurem
 from clipsr_training.evaluation._robustness import SetAccuracy, published_weights
 from clipsr_training.evaluation._statistics import Estimate, PairedTest, bootstrap_mean, compare_paired, wilson
 
+# Noise is a function of the image's number, the same for all renderings.
+_NOISE_SEED = 0
 # The reference: the unreduced image, on the route that it would take by itself.
 _REFERENCE: Condition = {"size_px": None, "kernel": None, "jpeg_quality": None, "rendering": "reference"}
 
@@ -33,16 +36,19 @@ class Reduction:
 
     Attributes:
         kernel: of the reduction.
+        noise: standard deviation of white noise that is added to the reduced image, in levels of 255.
         jpeg_quality: of the file they are saved in, 4:2:0; None saves them losslessly.
     """
 
     kernel: Kernel = "bicubic"
+    noise: float = 0.0
     jpeg_quality: int | None = None
 
     @property
     def title(self) -> str:
         """What a report calls it."""
-        return self.kernel if self.jpeg_quality is None else f"{self.kernel}, JPEG {self.jpeg_quality}"
+        noise = f", noise {self.noise:g}" if self.noise else ""
+        return self.kernel + noise + ("" if self.jpeg_quality is None else f", JPEG {self.jpeg_quality}")
 
 
 class ReducedCondition(NamedTuple):
@@ -54,9 +60,11 @@ class ReducedCondition(NamedTuple):
 
     def log(self) -> Condition:
         """Return what the log says."""
+        noise = {"noise": f"{self.reduction.noise:g}"} if self.reduction.noise else {}
         return {
             "size_px": self.size_px,
             "kernel": self.reduction.kernel,
+            **noise,
             "jpeg_quality": self.reduction.jpeg_quality,
             "rendering": self.rendering,
         }
@@ -129,12 +137,8 @@ class LowResolutionPlan:
         image_size_px = self.backend.image_size_px
 
         def prepare(content: bytes, name: str, i: int) -> bytes:
-            del i
             reduced = reduce_to(decode(content, name), condition.size_px, condition.reduction.kernel)
-            quality = condition.reduction.jpeg_quality
-            saved = encode(reduced)
-            if quality is not None:
-                saved = write_pixels(np.asarray(reduced), FileFormat(quality=quality))
+            saved = _save(np.asarray(reduced), condition.reduction, generator(_NOISE_SEED, i, "noise"))
             return prepare_rendering(saved, condition.rendering, image_size_px)
 
         return Cell(
@@ -233,6 +237,14 @@ class SetCurves:
         """Return LR-12 of one rendering minus that of another, on the same images."""
         one, two = self.lr12_per_image(a), self.lr12_per_image(b)
         return None if one is None or two is None else bootstrap_mean(one - two)
+
+
+def _save(pixels: np.ndarray, reduction: Reduction, rng: np.random.Generator) -> bytes:
+    size_hw = (pixels.shape[0], pixels.shape[1])
+    noisy = make_thumbnail(pixels, Thumbnail(size_hw=size_hw, noise=reduction.noise), rng)
+    if reduction.jpeg_quality is None:
+        return encode(Image.fromarray(noisy))
+    return write_pixels(noisy, FileFormat(quality=reduction.jpeg_quality))
 
 
 def smallest_side_px(images: ImageSet) -> int:

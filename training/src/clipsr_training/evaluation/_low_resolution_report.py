@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from matplotlib.axes import Axes
 from clipsr_training._files import to_json, write_atomically
 from clipsr_training.evaluation._backends.pixels import Rendering
 from clipsr_training.evaluation._cells import LOG_NAME
-from clipsr_training.evaluation._drawing import BLUE, GREY, ORANGE, draw_estimates, new_figure, png_bytes, tidy
+from clipsr_training.evaluation._drawing import BLUE, GREEN, GREY, ORANGE, draw_estimates, new_figure, png_bytes, tidy
 from clipsr_training.evaluation._low_resolution import (
     LowResolutionPlan,
     ReducedCondition,
@@ -26,8 +27,15 @@ _STYLE: dict[Rendering, tuple[str, str]] = {
     "nearest": (GREY, "o"),
     "bicubic": (ORANGE, "s"),
     "liif": (BLUE, "D"),
+    "auto": (GREEN, "^"),
 }
-_TITLES: dict[Rendering, str] = {"nearest": "nearest", "bicubic": "bicubic", "liif": "LIIF"}
+_TITLES: dict[Rendering, str] = {"nearest": "nearest", "bicubic": "bicubic", "liif": "LIIF", "auto": "auto"}
+# What are compared with which, where both were measured.
+_PAIRS: tuple[tuple[Rendering, Rendering], ...] = (
+    ("liif", "nearest"),
+    ("liif", "bicubic"),
+    ("auto", "bicubic"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,15 +96,14 @@ class LowResolutionReport:
         return [(condition, set_accuracies(self.curves, condition)) for condition in conditions]
 
     def comparisons(self) -> list[str]:
-        """Return a sentence for LIIF beside each other rendering, for every set and size."""
+        """Return a sentence for every pair of renderings, set and size."""
         sentences: list[str] = []
         for curve in self.curves:
-            for condition in curve.correct:
-                other = condition.rendering
-                test = None if other == "liif" else curve.compare(condition._replace(rendering="liif"), condition)
-                if test is not None:
+            for condition, (ours, other) in itertools.product(curve.correct, _PAIRS):
+                test = curve.compare(condition._replace(rendering=ours), condition)
+                if condition.rendering == other and test is not None:
                     where = f"{curve.name}, {condition.size_px} px, {condition.reduction.title}"
-                    sentences.append(f"{where}: {test.sentence('LIIF', _TITLES[other])}")
+                    sentences.append(f"{where}: {test.sentence(_TITLES[ours], _TITLES[other])}")
         return sentences
 
     def notes(self) -> list[str]:

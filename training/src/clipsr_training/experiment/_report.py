@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import joblib
 import numpy as np
 import torch
 
@@ -153,7 +153,7 @@ class ExperimentReport:
             "Intervals are 95 %: Student's t on the variance between seeds plus that between images, so they say what "
             "another seed and other images would change. p: McNemar's exact test on the images of one seed, not "
             "corrected for the number of tests.",
-            f"Made by `{self.command}` in {minutes:.0f} minutes of training and testing on {os.cpu_count()} cores "
+            f"Made by `{self.command}` in {minutes:.0f} minutes of training and testing on {joblib.cpu_count()} cores "
             f"({platform.machine()}), PyTorch {torch.__version__}. Every answer: `{LOG_NAME}` in the output folder; "
             "figures unrounded: `report.json`.",
         ]
@@ -185,7 +185,7 @@ class ExperimentReport:
             "test_sets": sets,
             "conclusion": self.conclusion(),
             "seconds": self.result.seconds,
-            "environment": {"cores": os.cpu_count(), "machine": platform.machine(), "torch": torch.__version__},
+            "environment": {"cores": joblib.cpu_count(), "machine": platform.machine(), "torch": torch.__version__},
             "command": self.command,
         }
         return to_json(content, indent=2) + "\n"

@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from clipsr_training._files import write_weights
 from clipsr_training._finite import describe_not_finite
 from clipsr_training._pickles import load_pickle, strip_wrappers
 from clipsr_training.liif._encoders import EDSR, RDN, RDN_CONFIGURATIONS
@@ -58,6 +58,7 @@ def save_liif(model: Upscaler, path: str | Path) -> None:
 
     Raises:
         ValueError: the ending is neither, the official format cannot describe the model, or a weight is not finite.
+        OSError: it cannot be written.
     """
     path = Path(path)
     if (fault := describe_not_finite(model.state_dict())) is not None:
@@ -65,7 +66,7 @@ def save_liif(model: Upscaler, path: str | Path) -> None:
     spec = describe_upscaler(model)
     if path.suffix == ".safetensors":
         tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
-        save_file(tensors, path, metadata={_SPEC_KEY: json.dumps(spec, allow_nan=False)})
+        write_weights(path, tensors, {_SPEC_KEY: json.dumps(spec, allow_nan=False)})
     elif path.suffix == ".pth" and spec["name"] == "liif":
         torch.save({"model": {**spec, "sd": model.state_dict()}}, path)
     else:

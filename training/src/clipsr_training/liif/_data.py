@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from clipsr_training.data import IMAGE_ENDINGS, find_images, read_image
+from clipsr_training.degradation import draw_thumbnail, make_thumbnail
 
 
 class PatchBatch(NamedTuple):
@@ -31,12 +32,12 @@ class PatchBatch(NamedTuple):
     hr: Tensor
 
 
-def read_images(folders: Sequence[str | Path]) -> list[np.ndarray]:
+def read_images(folders: Sequence[str | Path], *, least_side_px: int = 1) -> list[np.ndarray]:
     """Decode every image below the folders once, as RGB uint8 [H, W, 3].
 
     Raises:
         FileNotFoundError: a folder is missing or holds no image.
-        ValueError: a file with an image's ending can't be decoded.
+        ValueError: a file with an image's ending can't be decoded, or is smaller than that.
     """
     images: list[np.ndarray] = []
     for folder in map(Path, folders):
@@ -45,7 +46,11 @@ def read_images(folders: Sequence[str | Path]) -> list[np.ndarray]:
             raise FileNotFoundError(
                 f"no images below {folder}; expected a folder of {', '.join(sorted(IMAGE_ENDINGS))}"
             )
-        images += map(read_image, paths)
+        for path in paths:
+            image = read_image(path)
+            if (side := min(image.shape[:2])) < least_side_px:
+                raise ValueError(f"{path} has a side of {side} px; patches need at least {least_side_px} px")
+            images.append(image)
     return images
 
 
@@ -53,13 +58,15 @@ class PatchDataset(Dataset[PatchBatch]):
     """Sample i is a pure function of (seed, i), so that a resumed run sees what an uninterrupted one sees.
 
     Args:
-        images: RGB uint8 [H, W, 3] each; those too small for a patch at a drawn scale are drawn at a smaller one.
+        images: RGB uint8 [H, W, 3] each, no side below `patch_size`; those too small for a patch at a drawn scale are
+            drawn at a smaller one.
         n_samples: length.
         first_index: index of the first sample, for a run that continues.
         patch_size: P, side of the low-resolution patch.
         sample_q: Q, query points a patch.
         scale_max: scales are drawn from U(1, scale_max).
         seed: of all random draws.
+        max_noise: see `LiifRecipe`.
 
     Source: Chen et al. 2021, section 4.1 (patches of 48, Q = 48^2, scale from U(1, 4), flips and transposes).
     """
@@ -74,10 +81,8 @@ class PatchDataset(Dataset[PatchBatch]):
         sample_q: int = 2304,
         scale_max: float = 4.0,
         seed: int = 0,
+        max_noise: float | None = None,
     ) -> None:
-        smallest = min(min(image.shape[:2]) for image in images)
-        if smallest < patch_size:
-            raise ValueError(f"an image has a side of {smallest} px; patches need at least {patch_size} px")
         self.images = images
         self.n_samples = n_samples
         self.first_index = first_index
@@ -85,6 +90,7 @@ class PatchDataset(Dataset[PatchBatch]):
         self.sample_q = sample_q
         self.scale_max = scale_max
         self.seed = seed
+        self.max_noise = max_noise
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -101,8 +107,14 @@ class PatchDataset(Dataset[PatchBatch]):
         side = round(self.patch_size * scale)
         top, left = (rng.integers(n - side + 1) for n in image.shape[:2])
         hr = _augment(image[top : top + side, left : left + side], rng)
-        lr = np.asarray(Image.fromarray(hr).resize((self.patch_size, self.patch_size), Image.Resampling.BICUBIC))
-        return self._query(lr, hr, rng)
+        return self._query(self._reduce(hr, rng), hr, rng)
+
+    def _reduce(self, hr: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        size_hw = (self.patch_size, self.patch_size)
+        if self.max_noise is None:
+            return np.asarray(Image.fromarray(hr).resize(size_hw, Image.Resampling.BICUBIC))
+        drawn = draw_thumbnail(rng, size_hw, (hr.shape[0], hr.shape[1]), max_noise=self.max_noise)
+        return make_thumbnail(hr, drawn, rng)
 
     def _query(self, lr: np.ndarray, hr: np.ndarray, rng: np.random.Generator) -> PatchBatch:
         side = hr.shape[0]

@@ -12,12 +12,41 @@ import torch
 from PIL import Image
 
 from clipsr_training.data import IMAGE_ENDINGS, find_images, read_image
+from clipsr_training.degradation import FileFormat, Kernel, Thumbnail, generator, make_thumbnail
 from clipsr_training.liif._metrics import Convention
 from clipsr_training.liif._strips import upscale_in_strips
 from clipsr_training.liif._upscaler import Upscaler, to_uint8
 
 Method = Literal["bicubic", "lanczos", "model"]
+_NOISE_SEED = 0
 METHODS: tuple[Method, ...] = get_args(Method)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """How the low-resolution images are made.
+
+    Attributes:
+        kernel: of the reduction.
+        noise: standard deviation of the noise after it, in levels of 255; the same for every image of a size.
+        jpeg_quality: of the file they are saved in, 4:2:0; None saves them losslessly.
+    """
+
+    kernel: Kernel = "bicubic"
+    noise: float = 0.0
+    jpeg_quality: int | None = None
+
+    @property
+    def title(self) -> str:
+        """What a report calls it."""
+        noise = f", noise of standard deviation {self.noise:g}" if self.noise else ""
+        return f"{self.kernel}{noise}" + ("" if self.jpeg_quality is None else f", JPEG {self.jpeg_quality}")
+
+    def make(self, hr: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+        """Return an image at a size, uint8 RGB."""
+        files = () if self.jpeg_quality is None else (FileFormat(quality=self.jpeg_quality),)
+        thumbnail = Thumbnail(size_hw=size_hw, kernel=self.kernel, noise=self.noise, files=files)
+        return make_thumbnail(hr, thumbnail, generator(_NOISE_SEED, 0, "sr"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,11 +119,11 @@ def upscale_uint8(model: Upscaler, lr: np.ndarray, size_hw: tuple[int, int]) -> 
     return to_uint8(sr).permute(1, 2, 0).cpu().numpy()
 
 
-def make_sample(model: Upscaler, image: np.ndarray, scale: int) -> Sample:
+def make_sample(model: Upscaler, image: np.ndarray, scale: int, made: Input | None = None) -> Sample:
     """Cut an image to a multiple of the scale, reduce it, and upscale it back by every method."""
     height, width = (n // scale * scale for n in image.shape[:2])
     hr = image[:height, :width]
-    lr = resize(hr, (height // scale, width // scale))
+    lr = (made or Input()).make(hr, (height // scale, width // scale))
     sr: dict[Method, np.ndarray] = {
         "bicubic": resize(lr, (height, width)),
         "lanczos": resize(lr, (height, width), Image.Resampling.LANCZOS),
@@ -109,6 +138,7 @@ def evaluate_sr(
     scales: Sequence[int],
     convention: Convention,
     *,
+    made: Input | None = None,
     on_step: Callable[[], None] = lambda: None,
 ) -> SetQuality:
     """Measure a model on a folder of high-resolution images, one image in memory at a time.
@@ -118,6 +148,7 @@ def evaluate_sr(
         folder: images directly in it.
         scales: integer factors.
         convention: how images are compared.
+        made: how the low-resolution images are; None reduces cleanly.
         on_step: called after every image and scale.
 
     Raises:
@@ -131,7 +162,7 @@ def evaluate_sr(
         image = read_image(path)
         for scale in scales:
             if convention.fits((image.shape[0], image.shape[1]), scale):
-                measured[scale].append(_measure(make_sample(model, image, scale), scale, convention))
+                measured[scale].append(_measure(make_sample(model, image, scale, made), scale, convention))
             else:
                 skipped[scale].append(path.name)
             on_step()

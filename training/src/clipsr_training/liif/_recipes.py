@@ -26,6 +26,8 @@ class LiifRecipe:
         steps: optimizer steps of the whole run.
         lr: peak learning rate of Adam.
         schedule: "step" halves the rate every fifth of the run (published); "cosine" warms up and anneals to zero.
+        max_noise: inputs are damaged as `draw_thumbnail` draws it, with noise up to this standard deviation in levels
+            of 255; None reduces them by antialiased bicubic and does nothing else.
     """
 
     architecture: Literal["edsr_baseline_liif", "rdn_liif", "fast"]
@@ -36,6 +38,7 @@ class LiifRecipe:
     steps: int = 1_000_000
     lr: float = 1e-4
     schedule: Literal["step", "cosine"] = "step"
+    max_noise: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("patch_size", "sample_q", "batch_size", "steps"):
@@ -45,6 +48,8 @@ class LiifRecipe:
             raise ValueError(f"scale_max must be a finite number of at least 1, got {self.scale_max}")
         if not 0 <= self.lr < math.inf:
             raise ValueError(f"lr must be a finite number of at least 0, got {self.lr}")
+        if self.max_noise is not None and not 1 <= self.max_noise < math.inf:
+            raise ValueError(f"max_noise must be a finite number of at least 1, got {self.max_noise}")
         if self.sample_q > self.patch_size**2:
             raise ValueError(f"sample_q {self.sample_q} exceeds the {self.patch_size}^2 pixels of a patch at scale 1")
 
@@ -63,4 +68,6 @@ RECIPES: Mapping[str, LiifRecipe] = {
     "rdn_liif": LiifRecipe(architecture="rdn_liif"),
     # A tenth of the published size, for a CPU: a higher peak rate with annealing makes up for the fewer steps.
     "fast": LiifRecipe(architecture="fast", steps=12_000, lr=1e-3, schedule="cosine"),
+    # The same for pictures of unknown origin: it removes aliasing, JPEG's blocks and noise instead of sharpening them.
+    "robust": LiifRecipe(architecture="fast", steps=12_000, lr=1e-3, schedule="cosine", max_noise=20.0),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from clipsr_training._files import to_json, write_atomically
-from clipsr_training.liif._evaluate import METHODS, Method, Quality, Sample, ScaleQuality, SetQuality
+from clipsr_training.liif._evaluate import METHODS, Input, Method, Quality, Sample, ScaleQuality, SetQuality
 from clipsr_training.liif._metrics import Convention, ConventionName
 
 _CONVENTION_TEXT: Mapping[ConventionName, str] = {
@@ -49,6 +49,7 @@ class SrReport:
 
     checkpoint: str
     convention: Convention
+    made: Input
     sets: tuple[SetQuality, ...]
 
     def tables(self) -> str:
@@ -75,7 +76,7 @@ class SrReport:
         parts = [
             "# Super-resolution quality",
             f"Checkpoint: `{self.checkpoint}`. Cells are PSNR in dB / SSIM: {_CONVENTION_TEXT[self.convention.name]}; "
-            "inputs made by antialiased bicubic reduction; gain is the model's PSNR over bicubic.",
+            f"inputs reduced by {self.made.title}; gain is the model's PSNR over bicubic.",
             self.tables(),
             *self.notes(),
             "![PSNR over scale](psnr.png)",
@@ -90,6 +91,7 @@ class SrReport:
             "schema_version": 1,
             "checkpoint": self.checkpoint,
             "convention": self.convention.name,
+            "inputs": asdict(self.made),
             "sets": [{"name": entry.name, "scales": [_fields(s) for s in entry.scores]} for entry in self.sets],
         }
         return to_json(content, indent=2) + "\n"

@@ -14,8 +14,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from clipsr_training._fit import FitOptions, fit, open_run
-from clipsr_training._identity import digest_files
+from clipsr_training._fit import FitOptions, deal_out, fit, open_run
+from clipsr_training._identity import digest_files, digest_modules
 from clipsr_training.liif._checkpoint import save_liif
 from clipsr_training.liif._data import PatchBatch, PatchDataset, read_images
 from clipsr_training.liif._evaluate import make_sample
@@ -38,19 +38,27 @@ class LiifTrainingModule(LightningModule):
     resumed from a segment's checkpoint ends with the weights of an uninterrupted one.
     """
 
-    def __init__(self, recipe: LiifRecipe, images: Sequence[np.ndarray], *, seed: int, n_workers: int) -> None:
+    def __init__(
+        self,
+        recipe: LiifRecipe,
+        images: Sequence[np.ndarray],
+        *,
+        seed: int,
+        n_workers: int,
+        start: Upscaler | None = None,
+    ) -> None:
         super().__init__()
         self.recipe = recipe
         self.images = images
         self.seed = seed
         self.n_workers = n_workers
-        self.model = recipe.build_model().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.model = (start or recipe.build_model()).train().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def train_dataloader(self) -> DataLoader[PatchBatch]:
         """Return the samples of the current segment."""
         recipe = self.recipe
         done = self.current_epoch * STEPS_PER_SEGMENT
-        # Lightning deals the samples out to the devices: with more of them a step has more, not a segment fewer steps.
+        # With more devices a step has more samples, not a segment fewer steps.
         samples_per_step = recipe.batch_size * self.trainer.world_size
         dataset = PatchDataset(
             self.images,
@@ -60,8 +68,11 @@ class LiifTrainingModule(LightningModule):
             sample_q=recipe.sample_q,
             scale_max=recipe.scale_max,
             seed=self.seed,
+            max_noise=recipe.max_noise,
         )
-        return DataLoader(dataset, batch_size=recipe.batch_size, num_workers=self.n_workers)
+        return DataLoader(
+            dataset, batch_size=recipe.batch_size, sampler=deal_out(self, dataset), num_workers=self.n_workers
+        )
 
     def training_step(self, batch: PatchBatch, batch_idx: int) -> Tensor:
         """Return the mean absolute error in [0, 1] units, and log it with PSNR in dB."""
@@ -115,19 +126,23 @@ def sample_picture(model: Upscaler, image: np.ndarray, scale_max: float) -> np.n
     return np.concatenate((blocks, sample.sr["bicubic"], sample.sr["model"], sample.hr), axis=1)
 
 
-def run_settings(recipe: LiifRecipe, images: Sequence[np.ndarray]) -> dict[str, object]:
+def run_settings(recipe: LiifRecipe, images: Sequence[np.ndarray], start: Upscaler | None = None) -> dict[str, object]:
     """Return everything that trained weights depend on."""
     pixels = digest_files(lambda i: repr(images[i].shape).encode() + images[i].tobytes(), len(images))
-    return {"data": pixels, **asdict(recipe)}
+    started = None if start is None else digest_modules(start, facts=str(start.scale_max))
+    return {"data": pixels, "upscaler": started, **asdict(recipe)}
 
 
-def train_liif(recipe: LiifRecipe, folders: Sequence[Path], options: FitOptions) -> Path:
+def train_liif(
+    recipe: LiifRecipe, folders: Sequence[Path], options: FitOptions, *, start: Upscaler | None = None
+) -> Path:
     """Train an upscaler and write `liif.safetensors` into the output folder.
 
     Args:
         recipe: model and hyperparameters.
         folders: searched recursively for high-resolution images.
         options: where and how to run; see `FitOptions`.
+        start: what to start from; None builds the recipe's model with random weights.
 
     Returns:
         Path of the weights.
@@ -136,15 +151,18 @@ def train_liif(recipe: LiifRecipe, folders: Sequence[Path], options: FitOptions)
         FileNotFoundError: a folder is missing or holds no image.
         ValueError: an image cannot be read, or is smaller than a patch.
     """
-    images = read_images(folders)
     with open_run(options):
-        return _train_in_folder(recipe, images, options)
+        images = read_images(folders, least_side_px=recipe.patch_size)
+        return _train_in_folder(recipe, images, options, start)
 
 
-def _train_in_folder(recipe: LiifRecipe, images: Sequence[np.ndarray], options: FitOptions) -> Path:
+def _train_in_folder(
+    recipe: LiifRecipe, images: Sequence[np.ndarray], options: FitOptions, start: Upscaler | None
+) -> Path:
     options.seed_everything()
-    module = LiifTrainingModule(recipe, images, seed=options.seed, n_workers=options.n_workers)
-    fit(module, options, settings=run_settings(recipe, images), max_epochs=math.ceil(recipe.steps / STEPS_PER_SEGMENT))
+    settings = run_settings(recipe, images, start)
+    module = LiifTrainingModule(recipe, images, seed=options.seed, n_workers=options.n_workers, start=start)
+    fit(module, options, settings=settings, max_epochs=math.ceil(recipe.steps / STEPS_PER_SEGMENT))
     path = options.output / "liif.safetensors"
     if module.trainer.is_global_zero:
         save_liif(module.model, path)

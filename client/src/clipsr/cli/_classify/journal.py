@@ -86,7 +86,7 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._db.close()
+        self._close()
 
     def __len__(self) -> int:
         (count,) = self._row("SELECT count(*) FROM images")
@@ -175,8 +175,13 @@ class Journal:
 
     def remove(self) -> None:
         """Delete the file."""
-        self._db.close()
+        self._close()
         _unlink(self.path)
+
+    def _close(self) -> None:
+        # SQLite ends the process where a statement of another thread is under way.
+        with self._lock:
+            self._db.close()
 
     def _execute(self, statement: str, *values: object) -> sqlite3.Cursor:
         with self._lock, self._errors():

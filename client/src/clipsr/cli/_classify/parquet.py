@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from clipsr.cli._classify.records import Record, flatten
+from clipsr.cli._classify.records import COLUMNS, Record, flatten
 
 _ROWS = 4_096  # of a row group; keeps memory flat, and is a fair size to read
 
@@ -30,36 +30,38 @@ def write(file: BinaryIO, records: Iterable[Record]) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    arrow: Any = importlib.import_module("pyarrow")  # it has no types
     parquet: Any = importlib.import_module("pyarrow.parquet")
-    schema = _make_schema(arrow)
-    rows = map(_to_row, records)
-    with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
-        while batch := list(islice(rows, _ROWS)):
-            writer.write_table(arrow.Table.from_pylist(batch, schema=schema))
+    remaining = iter(records)
+    with parquet.ParquetWriter(file, _make_schema(), compression="zstd") as writer:
+        while batch := list(islice(remaining, _ROWS)):
+            writer.write_table(make_table(batch))
 
 
-def _make_schema(arrow: Any) -> Any:
-    number = arrow.float32()
-    prediction = arrow.struct([("label", arrow.string()), ("cosine", number), ("probability", number)])
-    return arrow.schema(
-        [
-            ("path", arrow.string()),
-            ("status", arrow.string()),
-            ("reason", arrow.string()),
-            ("message", arrow.string()),
-            ("label", arrow.string()),
-            ("cosine", number),
-            ("probability", number),
-            ("none_of_these", arrow.bool_()),
-            ("route", arrow.string()),
-            ("input_height", arrow.int32()),
-            ("input_width", arrow.int32()),
-            ("model", arrow.string()),
-            ("predictions", arrow.list_(prediction)),
-            ("embedding", arrow.list_(number)),
-        ]
-    )
+def make_table(records: Iterable[Record]) -> Any:
+    """Return a pyarrow.Table of one row a record."""
+    arrow: Any = importlib.import_module("pyarrow")  # it has no types
+    return arrow.Table.from_pylist(list(map(_to_row, records)), schema=_make_schema())
+
+
+def _make_schema() -> Any:
+    arrow: Any = importlib.import_module("pyarrow")
+    text, number = arrow.string(), arrow.float32()
+    prediction = arrow.struct([("label", text), ("cosine", number), ("probability", number)])
+    degradation = arrow.struct([("kind", text), ("cosine", number), ("probability", number)])
+    warning = arrow.struct([("reason", text), ("message", text), ("field", text)])
+    types = {
+        "cosine": number,
+        "probability": number,
+        "none_of_these": arrow.bool_(),
+        "input_height": arrow.int32(),
+        "input_width": arrow.int32(),
+        "predictions": arrow.list_(prediction),
+        "warnings": arrow.list_(warning),
+        "degradation_probability": number,
+        "degradations": arrow.list_(degradation),
+        "embedding": arrow.list_(number),
+    }
+    return arrow.schema([(name, types.get(name, text)) for name in (*COLUMNS, "embedding")])
 
 
 def _to_row(record: Record) -> Record:

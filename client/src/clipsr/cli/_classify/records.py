@@ -13,7 +13,7 @@ from clipsr.cli._text import shorten_float
 Record = dict[str, Any]
 """What is known of one image."""
 
-_CSV_COLUMNS = (
+COLUMNS = (
     "path",
     "status",
     "reason",
@@ -27,7 +27,12 @@ _CSV_COLUMNS = (
     "input_width",
     "model",
     "predictions",
+    "warnings",
+    "degradation",
+    "degradation_probability",
+    "degradations",
 )
+"""Fields of a flat record, as tables hold them; only Parquet holds embeddings besides."""
 
 
 def make_record(path: str, outcome: Classification | FailedImage) -> Record:
@@ -55,18 +60,30 @@ def make_record(path: str, outcome: Classification | FailedImage) -> Record:
     }
     if outcome.warnings:
         record["warnings"] = [asdict(warning) for warning in outcome.warnings]
+    if outcome.degradations:
+        record["degradations"] = [
+            {
+                "kind": each.kind,
+                "cosine": shorten_float(each.cosine),
+                "probability": shorten_float(each.probability),
+            }
+            for each in outcome.degradations
+        ]
     if outcome.embedding is not None:
         record["embedding"] = [shorten_float(value) for value in outcome.embedding]
     return record
 
 
 def flatten(record: Record) -> Record:
-    """Return the record with its best prediction and its size in fields of their own, as tables hold it."""
+    """Return the record with its best prediction, its likeliest damage and its size in fields of their own."""
     if record["status"] != "OK":
         return record
     best: Record = record["predictions"][0] if record["predictions"] else {}
     height, width = record["input_hw"]
-    return {**record, **best, "input_height": height, "input_width": width}
+    flat = {**record, **best, "input_height": height, "input_width": width}
+    if damage := record.get("degradations"):
+        flat |= {"degradation": damage[0]["kind"], "degradation_probability": damage[0]["probability"]}
+    return flat
 
 
 class RecordWriter:
@@ -74,7 +91,7 @@ class RecordWriter:
 
     def __init__(self, file: TextIO, *, is_json: bool, is_csv_safe: bool) -> None:
         self._file = file
-        self._csv = None if is_json else CsvWriter(file, _CSV_COLUMNS, is_safe=is_csv_safe)
+        self._csv = None if is_json else CsvWriter(file, COLUMNS, is_safe=is_csv_safe)
 
     def write(self, path: str, outcome: Classification | FailedImage) -> None:
         """Write one image's outcome."""

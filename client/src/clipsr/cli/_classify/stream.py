@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from clipsr import AnswerWarning, Classification, ClassifyOptions, Client, FailedImage, ModelInfo
+from clipsr._display.text import escape_controls
 from clipsr.cli._exits import report
 from clipsr.cli._inputs import read_item, report_left_out, walk_images
-from clipsr.cli._text import escape_controls
 
 Outcome = Classification | FailedImage
 

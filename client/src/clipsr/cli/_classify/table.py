@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.text import Text
 
 from clipsr import Classification, FailedImage, Prediction
-from clipsr.cli._text import escape_controls, fit_left, fit_right, measure
+from clipsr._display.text import escape_controls
+from clipsr.cli._text import fit_left, fit_right, measure
 
 _GAP = "  "
 _BAR_WIDTH = 10
@@ -22,6 +23,7 @@ _PATH_WIDTH_MIN = 16
 _RUNNERS_WIDTH_MIN = 12
 _BAR_FROM_WIDTH = 100  # narrower terminals need the room for the runners-up
 _ROUTE_FROM_WIDTH = 72
+_CLEAN = "clean"  # the service's word for no damage
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
@@ -34,6 +36,7 @@ class Layout:
         label: of the best label.
         has_bar: whether a bar stands before the probability.
         has_route: whether cosine and route are shown.
+        damage: of the likeliest damage and its probability, 0 where none is told.
         runners: of the runners-up, 0 to leave them out; None if they may take what they need.
     """
 
@@ -41,6 +44,7 @@ class Layout:
     label: int
     has_bar: bool
     has_route: bool
+    damage: int
     runners: int | None
 
     @property
@@ -49,23 +53,29 @@ class Layout:
         return self.runners is not None
 
 
-def plan_layout(paths: Iterable[str], labels: Iterable[str], *, terminal_width: int | None) -> Layout:
-    """Return the widths for these paths and labels; terminal_width is None where the output is no terminal."""
-    path = max(map(measure, paths), default=0)
-    label = min(max([measure("best label"), *map(measure, labels)]), _LABEL_WIDTH_MAX)
+def plan_layout(
+    paths: Iterable[str], labels: Iterable[str], *, terminal_width: int | None, kinds: Sequence[str] = ()
+) -> Layout:
+    """Return the widths for these paths, labels and kinds of damage; terminal_width is None outside of a terminal."""
+    path = max((measure(escape_controls(path)) for path in paths), default=0)
+    label = min(max([measure("best label"), *(measure(escape_controls(label)) for label in labels)]), _LABEL_WIDTH_MAX)
     path = max(path, measure("image"))
+    damage = max((measure(kind) + 1 + _PROBABILITY_WIDTH for kind in kinds), default=0)
     if terminal_width is None:
-        return Layout(path=min(path, _PATH_WIDTH_MAX), label=label, has_bar=True, has_route=True, runners=None)
+        path = min(path, _PATH_WIDTH_MAX)
+        return Layout(path=path, label=label, has_bar=True, has_route=True, damage=damage, runners=None)
     has_bar, has_route = terminal_width >= _BAR_FROM_WIDTH, terminal_width >= _ROUTE_FROM_WIDTH
     path = min(path, max(_PATH_WIDTH_MIN, terminal_width // 3))
     widths = [path, label, _PROBABILITY_WIDTH + (_BAR_WIDTH + 1 if has_bar else 0)]
     widths += [_COSINE_WIDTH, _ROUTE_WIDTH] if has_route else []
+    widths += [damage] if damage else []
     rest = terminal_width - sum(widths) - len(_GAP) * len(widths)
     return Layout(
         path=path,
         label=label,
         has_bar=has_bar,
         has_route=has_route,
+        damage=damage,
         runners=rest if rest >= _RUNNERS_WIDTH_MIN else 0,
     )
 
@@ -97,6 +107,8 @@ class TableWriter:
         ]
         if layout.has_route:
             cells += ["cosine".rjust(_COSINE_WIDTH), "route".ljust(_ROUTE_WIDTH)]
+        if layout.damage:
+            cells.append("damage".ljust(layout.damage))
         if layout.runners != 0:
             cells.append("runners-up")
         self._print(Text(_GAP.join(cells).rstrip(), style="bold"))
@@ -138,6 +150,10 @@ class TableWriter:
         if layout.has_route:
             row.append(f"{_GAP}{best.cosine:{_COSINE_WIDTH}.3f}{_GAP}")
             row.append(outcome.route.ljust(_ROUTE_WIDTH), style="cyan" if outcome.route == "upscaled" else "blue")
+        if outcome.degradations and layout.damage:
+            likeliest = outcome.degradations[0]
+            text = f"{escape_controls(likeliest.kind)} {likeliest.probability:.1%}"
+            row.append(_GAP + text.ljust(layout.damage), style="dim" if likeliest.kind == _CLEAN else "yellow")
         if others and layout.runners != 0:
             row.append(_GAP + self._list_runners(others), style="dim")
         row.rstrip()

@@ -13,12 +13,12 @@ from typing import TextIO
 from rich.progress import Progress, TaskID
 
 from clipsr import AddedImage, AlreadyExistsError, Client, ClipsrError, FailedImage, Fit, NewImage, PresentImage, Route
+from clipsr._display.text import escape_controls
 from clipsr._files import describe_unwritable
 from clipsr.cli._exits import ExitCode, report
 from clipsr.cli._inputs import check_paths, no_image, read_item, report_left_out, walk_images
 from clipsr.cli._library.tables import no_line, read_table
 from clipsr.cli._progress import count_beside, make_progress
-from clipsr.cli._text import escape_controls
 
 _Outcome = AddedImage | PresentImage | FailedImage
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from clipsr import ImageChanges
+from clipsr._codecs.arguments import as_texts
 from clipsr._rpc.window import ADD_READ_AHEAD
 from clipsr.cli._connection import connect, connection_options
 from clipsr.cli._csv import csv_safe_option
@@ -140,7 +141,7 @@ def add(
     if bool(paths) == (table is not None):
         raise click.UsageError("Say what to add: PATH..., files or folders, or --from TABLE.")
     options = AddOptions(
-        tags=tags,
+        tags=as_texts("--tag", tags),
         metadata=parse_metadata(meta),
         fit=given()["fit"],
         route=given()["route"],

@@ -9,18 +9,17 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from clipsr import Client, ImageFilter, ImagePage, Library, LibraryInfo
 from clipsr._display.description import format_bytes
+from clipsr._display.text import escape_controls
 from clipsr.cli._csv import CsvWriter
 from clipsr.cli._exits import ExitCode, report
 from clipsr.cli._library.options import OutputFormat
 from clipsr.cli._library.output import write_sheet
-from clipsr.cli._library.rows import IMAGE_COLUMNS, print_table, write_rows
-from clipsr.cli._text import escape_controls
+from clipsr.cli._library.rows import IMAGE_COLUMNS, make_console, print_table, write_rows
 
 _PAGE_SIZE = 500  # below the service's LibraryLimits.max_page_size
 
@@ -74,7 +73,7 @@ def list_all_libraries(client: Client, *, output_format: OutputFormat, is_csv_sa
         created = f"{library.create_time.astimezone():%Y-%m-%d %H:%M}"
         cells = [library.name, f"{library.image_count:,}", format_bytes(library.size_bytes), created, state]
         table.add_row(*(Text(escape_controls(cell)) for cell in cells))
-    Console(file=sys.stdout, markup=False, highlight=False, emoji=False).print(table)
+    make_console().print(table)
     return ExitCode.OK
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 import click
 
 from clipsr import ImageFilter
+from clipsr._codecs.arguments import as_text
 from clipsr.cli._csv import csv_safe_option
 from clipsr.cli._inputs import STDIN
 from clipsr.cli._options import KEPT, Command, given, in_order
@@ -186,10 +187,11 @@ def parse_metadata(pairs: Sequence[str], *, option: str = "--meta") -> Mapping[s
 
     Raises:
         click.UsageError: one is no KEY=VALUE, or a key comes twice.
+        InvalidRequestError: one cannot be written as UTF-8.
     """
     metadata: dict[str, str] = {}
     for pair in pairs:
-        key, sign, value = pair.partition("=")
+        key, sign, value = as_text(option, pair).partition("=")
         if not key or not sign:
             raise click.UsageError(f"{option} {pair!r} is not KEY=VALUE: write it as camera=left.")
         if key in metadata:

@@ -13,8 +13,9 @@ from rich.text import Text
 
 from clipsr import SearchHit, StoredImage
 from clipsr._display.description import format_bytes
+from clipsr._display.text import escape_controls
 from clipsr.cli._csv import CsvWriter
-from clipsr.cli._text import escape_controls, fit_left, shorten_float
+from clipsr.cli._text import fit_left, shorten_float
 
 IMAGE_COLUMNS = (
     "sha256",
@@ -108,10 +109,16 @@ def make_table(found: Iterable[SearchHit | StoredImage], console: Console) -> Ta
 
 def print_table(found: Iterable[SearchHit | StoredImage]) -> None:
     """Print the table on standard output."""
+    console = make_console()
+    console.print(make_table(found, console))
+
+
+def make_console() -> Console:
+    """Return standard output for tables."""
     console = Console(file=sys.stdout, markup=False, highlight=False, emoji=False)
     if not console.is_terminal:
         console.width = 100_000  # a pipe has no edge
-    console.print(make_table(found, console))
+    return console
 
 
 def describe_hit(rank: int, hit: SearchHit) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from html import escape
 
 from clipsr import SearchHit, StoredImage
 from clipsr._display.data_uri import data_uri
 from clipsr._display.description import format_bytes
+from clipsr._display.text import escape_html
 
 # No script, and nothing from elsewhere: what an image's source or tags say can do no harm.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -56,11 +56,11 @@ def make_sheet(
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',
             f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n',
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n',
-            f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<header>\n",
-            f"<h1>{escape(title)}</h1>\n",
+            f"<title>{escape_html(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<header>\n",
+            f"<h1>{escape_html(title)}</h1>\n",
             _show_query(query_image),
-            *(f'<p class="warning" role="note">{escape(warning)}</p>\n' for warning in warnings),
-            *(f"<p>{escape(note)}</p>\n" for note in notes),
+            *(f'<p class="warning" role="note">{escape_html(warning)}</p>\n' for warning in warnings),
+            *(f"<p>{escape_html(note)}</p>\n" for note in notes),
             "</header>\n<main>\n<ol>\n",
             *_show_all(found),
             "</ol>\n</main>\n</body>\n</html>\n",
@@ -90,12 +90,13 @@ def _show_thumbnail(image: StoredImage) -> str:
         return '<span class="none">no thumbnail</span>'
     height, width = image.size_hw
     text = ", ".join([image.source or image.sha256, *image.tags])
-    return f'<img alt="{escape(text)}" src="{uri}" width="{width}" height="{height}">'
+    return f'<img alt="{escape_html(text)}" src="{uri}" width="{width}" height="{height}">'
 
 
 def _caption(image: StoredImage) -> str:
     height, width = image.size_hw
-    tags = "".join(f'<span class="tag">{escape(tag)}</span>' for tag in image.tags)
-    values = "".join(f"<br>{escape(key)}: {escape(value)}" for key, value in sorted(image.metadata.items()))
+    tags = "".join(f'<span class="tag">{escape_html(tag)}</span>' for tag in image.tags)
+    values = "".join(f"<br>{escape_html(key)}: {escape_html(value)}" for key, value in sorted(image.metadata.items()))
     size = f"{width} × {height}, {format_bytes(image.size_bytes)}"
-    return f"{escape(image.source or image.sha256)}<br><small>{size}{values}</small><br>{tags}".removesuffix("<br>")
+    name = escape_html(image.source or image.sha256)
+    return f"{name}<br><small>{size}{values}</small><br>{tags}".removesuffix("<br>")

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from clipsr_gateway._library.store.edits import Changes, Edited
 from clipsr_gateway._library.store.records import Record
+from clipsr_gateway._timeout import wait_at_most
 
 # Items of one batch. Half of what a stream of AddImages may have in the server: while these are committed, the models
 # are busy with the others.
@@ -85,7 +86,7 @@ class MicroBatcher(Generic[_Item, _Answer]):
         try:
             while self._waiting:
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._is_full.wait(), self._max_wait_s)
+                    await wait_at_most(self._is_full.wait(), self._max_wait_s)
                 batch, self._waiting = self._waiting[:_MAX_ITEMS], self._waiting[_MAX_ITEMS:]
                 self._waiting_bytes -= sum(self._size_of(item) for item, _ in batch)
                 self._note_size()

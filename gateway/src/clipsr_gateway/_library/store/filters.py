@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 
 from clipsr_gateway._library.store.records import Filter
@@ -22,7 +23,8 @@ def predicate(where: Filter) -> str:
     if where.added_before_us is not None:
         conditions.append(f"add_time < {_time(where.added_before_us)}")
     if where.source_prefix:
-        conditions.append(f"starts_with(source, {_text(where.source_prefix)})")
+        begins = " OR ".join(f"starts_with(source, {_text(form)})" for form in _forms(where.source_prefix))
+        conditions.append(f"({begins})")
     return " AND ".join(conditions)
 
 
@@ -40,6 +42,11 @@ def after(time_us: int, sha256: str, *, newest_first: bool) -> str:
     """Return the predicate of the rows behind one, in the order of (add_time, sha256) or the opposite one."""
     sign, time = "<" if newest_first else ">", _time(time_us)
     return f"(add_time {sign} {time} OR (add_time = {time} AND sha256 {sign} {_text(sha256)}))"
+
+
+def _forms(text: str) -> list[str]:
+    """Return a text in all the Unicode forms that sources may have: they are kept as given, as they may name files."""
+    return sorted({text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD"))})
 
 
 def _text(value: str) -> str:

@@ -21,6 +21,7 @@ from clipsr_gateway._library.store import disk
 from clipsr_gateway._library.store.storage_errors import storage_errors
 from clipsr_gateway._library.store.table import LibraryTable, vector_index_name, vector_index_rows
 from clipsr_gateway._logs import log_event
+from clipsr_gateway._timeout import wait_at_most
 from clipsr_gateway.errors import LibraryError, NotInLibraryError
 
 # Commits, each of which leaves a file, after which searches and further commits become noticeably slower.
@@ -166,7 +167,7 @@ class Maintenance:
             backlog.is_clean = wait_s is None
             with contextlib.suppress(asyncio.TimeoutError):
                 # Looking through thousands of versions takes a while, so those of a minute expire together.
-                await asyncio.wait_for(backlog.wake.wait(), None if wait_s is None else wait_s + keep_s / 15)
+                await wait_at_most(backlog.wake.wait(), None if wait_s is None else wait_s + keep_s / 15)
                 await asyncio.sleep(self._config.idle_s)  # what follows at once is done in one go
             backlog.wake.clear()
 

@@ -22,8 +22,10 @@ _CONTENDED = ("Too many concurrent writers", "conflict")
 # The storage failed, in the words of Lance, of its object stores and of their HTTP client.
 _UNAVAILABLE = ("LanceError(IO)", "IO {", "Object store error", "Generic S3 error", "HttpError", "RetryError")
 
-# What of it a person can act on, and how.
-_CAUSES = (
+_SILENT = (re.compile(r"Connect,|ConnectError|dns error|Connection refused"), "nothing answers at its endpoint")
+
+# What an operator must mend, and how.
+_LASTING = (
     (
         re.compile(r"BadScheme|http URLs are not allowed"),
         "its endpoint is http://, which needs AWS_ALLOW_HTTP=true",
@@ -33,7 +35,6 @@ _CAUSES = (
         re.compile(r"InvalidAccessKeyId|SignatureDoesNotMatch|AccessDenied|\b40[13] |Forbidden|Unauthorized"),
         "it refuses the credentials; check the ones in the gateway's environment",
     ),
-    (re.compile(r"Connect,|ConnectError|dns error|Connection refused"), "nothing answers at its endpoint"),
     (re.compile(r"\(os error 13\)|Permission denied"), "the gateway may not read or write it"),
 )
 
@@ -69,7 +70,7 @@ def library_unknown(library: str) -> NotInLibraryError:
 
 def explain(text: str) -> str:
     """Return why a storage failed, as the end of a sentence; empty where its words are not known."""
-    return next((cause for pattern, cause in _CAUSES if pattern.search(text)), "")
+    return next((cause for pattern, cause in (*_LASTING, _SILENT) if pattern.search(text)), "")
 
 
 def is_contended(text: str) -> bool:
@@ -86,5 +87,7 @@ def _translate(library: str, cause: Exception) -> LibraryError | None:
     if is_contended(text):
         return StorageUnavailableError(library, "others wrote to it at the same time too often")
     if isinstance(cause, OSError) or any(mark in text for mark in _UNAVAILABLE):
-        return StorageUnavailableError(library, explain(text))
+        return StorageUnavailableError(
+            library, explain(text), is_lasting=any(pattern.search(text) for pattern, _ in _LASTING)
+        )
     return None

@@ -28,9 +28,10 @@ from clipsr_serving.launcher._supervisor.stop import StopRequest
 from clipsr_serving.launcher._supervisor.unit import Unit
 from clipsr_serving.launcher._triton.command import TritonCommand, choose_triton, make_triton_command, remove_leftovers
 from clipsr_serving.launcher._triton.probe import is_gateway_alive, is_triton_alive, is_triton_ready, run_canary
-from clipsr_serving.launcher._triton.profiles import choose_profile, default_profile, read_cpu_flags, require_machine
+from clipsr_serving.launcher._triton.profiles import require_machine
 from clipsr_serving.launcher._triton.repository import check_repository, require_plain_paths
 from clipsr_serving.manifest import Manifest, read_manifest
+from clipsr_serving.profiles import choose_profile, default_profile, read_cpu_flags
 
 _POLL_S = 0.2
 # How much log to keep, twice at most: a container's /tmp is memory, and a request leaves about 300 bytes.

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 
 import numpy as np
 
-from clipsr_training._cli.arguments import HelpFormatter
+from clipsr_training._cli.arguments import HelpFormatter, parse_chosen
 from clipsr_training._cli.eval import options
 from clipsr_training._cli.eval.cells import measure_with_progress
 from clipsr_training._files import make_output_folder, write_atomically
 from clipsr_training.data import ImageSet, decode
 from clipsr_training.degradation import BEYOND, KINDS, SEVERITIES, Kind
-from clipsr_training.evaluation._backends.pixels import ROUTES, Route
+from clipsr_training.evaluation._backends.pixels import Route
 from clipsr_training.evaluation._degraded import DegradedPlan
 from clipsr_training.evaluation._degraded_report import DegradedReport, draw_sheet, write_degraded_report
 
+# In the order of the report, whose pairs are the first minus the second.
+_ROUTES: tuple[Route, ...] = ("upscaled", "native", "auto")
 _ALL_SEVERITIES = (*SEVERITIES, BEYOND)
 _SHEET = "sheet.png"
 # Of the images of a contact sheet: enough that a bad draw of one shows as such.
@@ -39,7 +40,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help=f"measure nothing: draw every kind and severity on a few of the images into {_SHEET}",
     )
     parser.add_argument(
-        "--kinds", type=_kinds, default=",".join(KINDS), metavar="K,K", help="of damage, any of the default"
+        "--kinds", type=read_kinds, default=",".join(KINDS), metavar="K,K", help="of damage, any of the default"
     )
     parser.add_argument(
         "--severities",
@@ -49,35 +50,27 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help=f"1 (mild) to 5 within the training range, {BEYOND} beyond it",
     )
     parser.add_argument(
-        "--routes", type=_routes, default="upscaled,native", metavar="R,R", help=f"any of {', '.join(ROUTES)}"
+        "--routes", type=_routes, default="upscaled,native", metavar="R,R", help=f"any of {', '.join(_ROUTES)}"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
     options.add_templates_option(parser)
     options.add_data_options(parser, several=True)
     options.add_model_options(parser)
+    options.add_controller_option(parser)
     parser.set_defaults(run=_run)
 
 
-def _chosen(text: str, known: Sequence[str], name: str) -> tuple[str, ...]:
-    asked = text.split(",")
-    unknown = [part for part in asked if part not in known]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"unknown {name} {unknown[0]!r}; choose from {', '.join(known)}")
-    return tuple(part for part in known if part in asked)
-
-
-def _kinds(text: str) -> tuple[Kind, ...]:
-    asked = _chosen(text, KINDS, "kind")
-    return tuple(kind for kind in KINDS if kind in asked)
+def read_kinds(text: str) -> tuple[Kind, ...]:
+    """Read kinds of damage with commas between them, in the order in which they happen."""
+    return parse_chosen(text, KINDS, "kind")
 
 
 def _severities(text: str) -> tuple[int, ...]:
-    return tuple(map(int, _chosen(text, [str(severity) for severity in _ALL_SEVERITIES], "severity")))
+    return tuple(map(int, parse_chosen(text, [str(severity) for severity in _ALL_SEVERITIES], "severity")))
 
 
 def _routes(text: str) -> tuple[Route, ...]:
-    asked = _chosen(text, ROUTES, "route")
-    return tuple(route for route in ("upscaled", "native", "auto") if route in asked)
+    return parse_chosen(text, _ROUTES, "route")
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -91,8 +84,10 @@ def _run(arguments: argparse.Namespace) -> None:
         write_atomically(arguments.output / _SHEET, sheet)
         print(arguments.output / _SHEET)
         return
+    backend, controlled = options.open_with_controller(arguments)
     plan = DegradedPlan(
-        backend=options.open_model(arguments),
+        backend=backend,
+        controlled=controlled,
         sets=sets,
         templates=templates,
         kinds=arguments.kinds,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from typing import get_args
 
-from clipsr_training._cli.arguments import HelpFormatter, positive
+from clipsr_training._cli.arguments import HelpFormatter, positive, real
 from clipsr_training._cli.eval import options
 from clipsr_training._cli.eval.cells import measure_with_progress
 from clipsr_training._files import make_output_folder
@@ -49,13 +50,24 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="quality of the JPEG files (4:2:0) that reduced images are saved in, or none",
     )
     parser.add_argument(
+        "--noise",
+        type=_noises,
+        default="0",
+        metavar="N,N",
+        help="standard deviations of white noise that is added to reduced images, in levels of 255",
+    )
+    parser.add_argument(
         "--lr12",
         action="store_true",
-        help="the twelve cells of LR-12 instead of --sizes, --kernel and --jpeg: 8, 16, 24 and 32 px, each "
+        help="the twelve cells of LR-12 instead of --sizes, --kernel, --noise and --jpeg: 8, 16, 24 and 32 px, each "
         "antialiased, antialiased as JPEG 75, and not antialiased as JPEG 90",
     )
     parser.add_argument(
-        "--renderings", type=_renderings, default=",".join(RENDERINGS), metavar="R,R", help="any of the default"
+        "--renderings",
+        type=_renderings,
+        default="nearest,bicubic,liif",
+        metavar="R,R",
+        help=f"any of {', '.join(RENDERINGS)}; auto is bicubic or LIIF as the service chooses",
     )
     options.add_templates_option(parser)
     options.add_data_options(parser, several=True)
@@ -82,6 +94,10 @@ def _qualities(text: str) -> tuple[int | None, ...]:
     return tuple(found)
 
 
+def _noises(text: str) -> tuple[float, ...]:
+    return tuple(dict.fromkeys(map(real(at_least=0, at_most=255), text.split(","))))
+
+
 def _renderings(text: str) -> tuple[Rendering, ...]:
     asked = text.split(",")
     unknown = [name for name in asked if name not in get_args(Rendering)]
@@ -94,7 +110,8 @@ def _run(arguments: argparse.Namespace) -> None:
     templates = options.check_templates(arguments.templates)
     make_output_folder(arguments.output)
     sets = options.open_several(arguments)
-    reductions = tuple(Reduction(kernel=k, jpeg_quality=q) for k in arguments.kernel for q in arguments.jpeg)
+    choices = itertools.product(arguments.kernel, arguments.noise, arguments.jpeg)
+    reductions = tuple(Reduction(kernel=k, noise=n, jpeg_quality=q) for k, n, q in choices)
     plan = LowResolutionPlan(
         backend=options.open_model(arguments),
         sets=sets,

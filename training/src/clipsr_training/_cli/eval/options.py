@@ -8,13 +8,16 @@ from pathlib import Path
 
 from clipsr_training import prompts
 from clipsr_training._cli.arguments import PREPROCESS_HELP, parse_labels, positive
+from clipsr_training._cli.checkpoint import load_checkpoint
 from clipsr_training._cli.eval.progress import progress_bar
-from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
+from clipsr_training.clip import ClipCheckpoint
+from clipsr_training.controller import Controller, load_controller, load_daclip
 from clipsr_training.data import ImageSet, SetOptions, check_images, open_set
 from clipsr_training.evaluation._backends.base import Backend, resolve_templates
+from clipsr_training.evaluation._backends.manifest import read_routes
 from clipsr_training.evaluation._backends.pixels import ROUTES
 from clipsr_training.evaluation._backends.torch import TorchBackend
-from clipsr_training.liif import load_liif
+from clipsr_training.liif import Upscaler, load_liif
 
 Backends = Sequence[str]
 ALL_BACKENDS: Backends = ("torch", "onnx", "grpc")
@@ -51,6 +54,13 @@ def add_model_options(parser: argparse.ArgumentParser, backends: Backends = ALL_
         help=f"torch: weights that render small images; {_NO_UPSCALER} to do without",
     )
     group.add_argument(
+        "--route-rules",
+        type=Path,
+        metavar="DIR",
+        help="torch: a model repository, whose manifest then decides the route auto as it does in the service; absent: "
+        "the shorter side decides",
+    )
+    group.add_argument(
         "--repository", type=Path, default=Path("model_repository"), metavar="DIR", help="onnx: an exported repository"
     )
     if "grpc" in backends:
@@ -80,7 +90,8 @@ def add_route_option(parser: argparse.ArgumentParser) -> None:
         "--route",
         choices=ROUTES,
         default="auto",
-        help="auto: images that are too small for the encoder are upscaled, as in the service",
+        help="auto: what the service chooses, by the manifest's route_rules or else by size: images that are too small "
+        "for the encoder are upscaled",
     )
 
 
@@ -129,26 +140,61 @@ def open_model(arguments: argparse.Namespace) -> Backend:
             return GrpcBackend(arguments.url)
     except ImportError as error:
         raise ValueError(str(error)) from error
-    upscaler = None if arguments.upscaler == _NO_UPSCALER else load_liif(arguments.upscaler)
-    return TorchBackend(
-        _load_checkpoint(arguments),
-        upscaler,
-        name=Path(arguments.model).name,
-        device=arguments.device,
-        precision=arguments.precision,
+    return _torch_backend(arguments, load_checkpoint(arguments), _load_upscaler(arguments), Path(arguments.model).name)
+
+
+def add_controller_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names a controller."""
+    parser.add_argument(
+        "--controller",
+        type=Path,
+        metavar="FOLDER|FILE",
+        help="torch: measure the model with this controller as well: a folder of clipsr-train controller, or a "
+        "DA-CLIP checkpoint, which is the model, too",
     )
 
 
-def _load_checkpoint(arguments: argparse.Namespace) -> ClipCheckpoint:
-    if Path(arguments.model).is_dir():
-        if arguments.weights is not None:
-            raise ValueError(f"{arguments.model} is a folder that holds its own weights; leave out --weights")
-        return load_clip(arguments.model)
-    if arguments.weights is None:
-        raise ValueError(
-            f"there is no folder {arguments.model}; for a model that OpenCLIP knows by name, give --weights as well"
-        )
-    return load_open_clip(arguments.model, arguments.weights, preprocess=arguments.preprocess)
+def open_with_controller(arguments: argparse.Namespace) -> tuple[Backend, Backend | None]:
+    """Return the model that the options choose, and the same with the controller that they name.
+
+    Raises:
+        OSError: a file is missing, or the service does not answer.
+        ValueError: the model, the controller, their files or the device can't be used.
+    """
+    if arguments.controller is None:
+        return open_model(arguments), None
+    if arguments.backend != "torch":
+        raise ValueError(f"a controller runs by PyTorch alone: leave out --backend {arguments.backend}")
+    path: Path = arguments.controller
+    upscaler = _load_upscaler(arguments)
+    controlled = load_daclip(path) if path.is_file() else load_controller(path, load_checkpoint(arguments))
+    name = path.name if path.is_file() else Path(arguments.model).name
+    return (
+        _torch_backend(arguments, controlled.clip, upscaler, name),
+        _torch_backend(arguments, controlled.clip, upscaler, f"{name}, controlled", controlled.controller),
+    )
+
+
+def _load_upscaler(arguments: argparse.Namespace) -> Upscaler | None:
+    return None if arguments.upscaler == _NO_UPSCALER else load_liif(arguments.upscaler)
+
+
+def _torch_backend(
+    arguments: argparse.Namespace,
+    clip: ClipCheckpoint,
+    upscaler: Upscaler | None,
+    name: str,
+    controller: Controller | None = None,
+) -> TorchBackend:
+    return TorchBackend(
+        clip,
+        upscaler,
+        name=name,
+        device=arguments.device,
+        precision=arguments.precision,
+        routes=None if arguments.route_rules is None else read_routes(arguments.route_rules),
+        controller=controller,
+    )
 
 
 def open_images(arguments: argparse.Namespace, spec: str) -> ImageSet:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import torch
 
-from clipsr_training._cli.arguments import HelpFormatter, whole
+from clipsr_training._cli.arguments import HelpFormatter, real, whole
 from clipsr_training._cli.eval.progress import progress_bar
 from clipsr_training._files import make_output_folder
 from clipsr_training.data import read_image
+from clipsr_training.degradation import KERNELS
 from clipsr_training.liif import Upscaler, load_liif
-from clipsr_training.liif._evaluate import SetQuality, evaluate_sr, list_images, make_sample
+from clipsr_training.liif._evaluate import Input, SetQuality, evaluate_sr, list_images, make_sample
 from clipsr_training.liif._metrics import Convention
 from clipsr_training.liif._report import Comparison, SrReport, write_report
 
@@ -40,6 +41,21 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--data", nargs="+", type=Path, required=True, metavar="DIR", help="folders of images, a set each"
     )
     parser.add_argument("--scales", type=_scales, default="2,3,4", metavar="N,N", help="integer factors")
+    parser.add_argument("--kernel", choices=KERNELS, default="bicubic", help="how inputs are reduced")
+    parser.add_argument(
+        "--noise",
+        type=real(at_least=0, at_most=255),
+        default=0.0,
+        metavar="N",
+        help="standard deviation of white noise that is added to the inputs, in levels of 255",
+    )
+    parser.add_argument(
+        "--jpeg",
+        type=whole(at_least=1, at_most=100),
+        dest="jpeg_quality",
+        metavar="Q",
+        help="quality of the JPEG files (4:2:0) that inputs are saved in (absent: none)",
+    )
     parser.add_argument(
         "--convention",
         choices=("benchmark", "div2k"),
@@ -76,13 +92,14 @@ def _run_sr(arguments: argparse.Namespace) -> None:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"cannot use the device {arguments.device!r}: {str(error).splitlines()[0]}") from error
     convention = Convention(name=arguments.convention)
+    made = Input(kernel=arguments.kernel, noise=arguments.noise, jpeg_quality=arguments.jpeg_quality)
     comparison = None
     if arguments.output is not None:
         # Before the measuring: a name that is not there, or a folder that is not writable, must not cost an hour.
         make_output_folder(arguments.output)
-        comparison = _comparison(arguments, model, convention)
-    sets = _evaluate(model, arguments.data, arguments.scales, convention)
-    report = SrReport(checkpoint=str(arguments.checkpoint), convention=convention, sets=sets)
+        comparison = _comparison(arguments, model, convention, made)
+    sets = _evaluate(model, arguments.data, arguments.scales, convention, made)
+    report = SrReport(checkpoint=str(arguments.checkpoint), convention=convention, made=made, sets=sets)
     print(report.tables())
     for note in report.notes():
         print(f"clipsr-eval: {note}", file=sys.stderr)
@@ -91,7 +108,7 @@ def _run_sr(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(
-    model: Upscaler, folders: Sequence[Path], scales: Sequence[int], convention: Convention
+    model: Upscaler, folders: Sequence[Path], scales: Sequence[int], convention: Convention, made: Input
 ) -> tuple[SetQuality, ...]:
     counts = [len(list_images(folder)) for folder in folders]
     with progress_bar() as progress:
@@ -99,11 +116,13 @@ def _evaluate(
         sets: list[SetQuality] = []
         for folder in folders:
             progress.update(task, description=folder.name)
-            sets.append(evaluate_sr(model, folder, scales, convention, on_step=lambda: progress.advance(task)))
+            sets.append(
+                evaluate_sr(model, folder, scales, convention, made=made, on_step=lambda: progress.advance(task))
+            )
     return tuple(sets)
 
 
-def _comparison(arguments: argparse.Namespace, model: Upscaler, convention: Convention) -> Comparison:
+def _comparison(arguments: argparse.Namespace, model: Upscaler, convention: Convention, made: Input) -> Comparison:
     paths = [path for folder in arguments.data for path in list_images(folder)]
     named = [path for path in paths if arguments.picture in (None, path.name, path.stem)]
     if not named:
@@ -117,4 +136,4 @@ def _comparison(arguments: argparse.Namespace, model: Upscaler, convention: Conv
             "choose another with --picture, or another --picture-scale"
         )
     title = f"{named[0].name} at ×{scale}"
-    return Comparison(title=title, sample=make_sample(model, image, scale), scale=scale)
+    return Comparison(title=title, sample=make_sample(model, image, scale, made), scale=scale)

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from clipsr_training import prompts
-from clipsr_training.clip._preprocess import Fitting, make_preprocess, planar
-from clipsr_training.data import decode
-from clipsr_training.evaluation._backends.pixels import (
-    Canvas,
-    Route,
-    make_canvas,
-    takes_native_route,
-)
-
-# One text batch of a ViT-L text tower takes about a gigabyte at 512.
-_TEXT_BATCH = 256
+from clipsr_training.evaluation._backends.pixels import Route
 
 
 def require_finite(values: np.ndarray, what: str) -> np.ndarray:
@@ -98,14 +86,11 @@ class Backend(Protocol):
 
     Attributes:
         image_size_px: R.
-        native_min_side_px: shorter side from which images take the native route by themselves.
         scoring: how cosines become probabilities.
     """
 
     @property
     def image_size_px(self) -> int: ...
-    @property
-    def native_min_side_px(self) -> int: ...
     @property
     def scoring(self) -> Scoring: ...
 
@@ -147,73 +132,23 @@ def resolve_templates(templates: Sequence[str]) -> list[str]:
 
 
 class LocalBackend(ABC):
-    """Models that run in this process; subclasses supply the three graphs of the tensor contract."""
+    """A model that runs in this process; subclasses supply its embeddings."""
 
-    def __init__(
-        self,
-        *,
-        image_size_px: int,
-        native_min_side_px: int,
-        scoring: Scoring,
-        fitting: Fitting,
-    ) -> None:
+    def __init__(self, *, image_size_px: int, scoring: Scoring) -> None:
         self.image_size_px = image_size_px
-        self.native_min_side_px = native_min_side_px
         self.scoring = scoring
-        self._fitting = fitting
-        self._preprocess = make_preprocess(image_size_px, fitting)
-        self._pool = ThreadPoolExecutor(os.cpu_count())
 
     @abstractmethod
     def describe(self) -> dict[str, object]:
         """See `Backend`."""
 
     @abstractmethod
-    def upscale(self, canvas: np.ndarray, box: np.ndarray) -> np.ndarray:
-        """Map canvas uint8 [N, 3, S, S] and box float32 [N, 4] to pixels uint8 [N, 3, R, R]; ValueError if it can't."""
-
-    @abstractmethod
-    def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
-        """Map pixels uint8 [N, 3, R, R] to L2-normalized embeddings float32 [N, D]."""
-
-    @abstractmethod
-    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Map texts to L2-normalized embeddings float32 [N, D]."""
-
     def embed_images(self, files: Sequence[bytes], names: Sequence[str], *, route: Route) -> np.ndarray:
         """Return L2-normalized embeddings float32 [N, D] of encoded images; ValueError if one can't be decoded."""
-        return self.encode_pixels(self.render(files, names, route=route))
 
-    def render(self, files: Sequence[bytes], names: Sequence[str], *, route: Route) -> np.ndarray:
-        """Return what the encoder sees of encoded images, uint8 [N, 3, R, R]; ValueError if one can't be decoded."""
-        prepared = list(self._pool.map(lambda file, name: self._prepare(file, name, route), files, names))
-        pixels = np.empty((len(prepared), 3, self.image_size_px, self.image_size_px), dtype=np.uint8)
-        by_size: dict[int, list[int]] = {}
-        for i, item in enumerate(prepared):
-            if isinstance(item, Canvas):
-                by_size.setdefault(item.pixels.shape[-1], []).append(i)
-            else:
-                pixels[i] = item
-        for rows in by_size.values():
-            canvases = [prepared[i] for i in rows]
-            canvas = np.stack([c.pixels for c in canvases if isinstance(c, Canvas)])
-            box = np.array([c.box for c in canvases if isinstance(c, Canvas)], dtype=np.float32)
-            pixels[rows] = self.upscale(canvas, box)
-        return pixels
-
-    def _prepare(self, file: bytes, name: str, route: Route) -> Canvas | np.ndarray:
-        image = decode(file, name)
-        if takes_native_route(image, route, self.native_min_side_px):
-            return planar(self._preprocess(image))
-        return make_canvas(image, self._fitting)
-
+    @abstractmethod
     def embed_labels(self, labels: Sequence[str], templates: Sequence[str]) -> np.ndarray:
         """Return [C, D]: the L2-normalized mean of each label's L2-normalized embeddings over the templates."""
-        resolved = resolve_templates(templates)
-        texts = [prompts.expand(template, label) for label in labels for template in resolved]
-        parts = [self.encode_texts(texts[i : i + _TEXT_BATCH]) for i in range(0, len(texts), _TEXT_BATCH)]
-        mean = np.concatenate(parts).reshape(len(labels), len(resolved), -1).mean(axis=1)
-        return mean / np.linalg.norm(mean, axis=1, keepdims=True)
 
     def classifier(self, labels: Sequence[str], templates: Sequence[str]) -> Classifier:
         """See `Backend`."""

@@ -44,11 +44,6 @@ class GrpcBackend:
         return self.info.image_size_px
 
     @property
-    def native_min_side_px(self) -> int:
-        """Shorter side from which images take the native route by themselves."""
-        return self.info.native_min_side_px
-
-    @property
     def scoring(self) -> Scoring:
         """How cosines become probabilities."""
         return Scoring(

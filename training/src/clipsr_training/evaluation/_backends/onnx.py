@@ -1,24 +1,25 @@
-"""The models as exported: the ONNX files of a model repository, in this process."""
+"""The models as exported: a model repository in this process, by the code that Triton runs."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from clipsr_training.clip._preprocess import Fitting
-from clipsr_training.evaluation._backends.base import LocalBackend, Scoring, require_finite
+from clipsr_training.evaluation._backends.base import LocalBackend, Scoring, resolve_templates
+from clipsr_training.evaluation._backends.pixels import Route
 
 try:
     import onnxruntime
-    from tokenizers import Tokenizer
+
+    from clipsr_serving import InputError, ServingError
+    from clipsr_serving.pipeline import Pipeline
 except ModuleNotFoundError as missing:
     raise ImportError(f"the onnx back end needs {missing.name}: pip install 'clipsr-training[onnx]'") from missing
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+# Of `clipsr-serve up`; both run the graphs in ONNX Runtime.
+_PROFILES = {"cpu": "cpu-onnx", "cuda": "gpu-onnx"}
 
 
 class OnnxBackend(LocalBackend):
@@ -29,74 +30,70 @@ class OnnxBackend(LocalBackend):
         device: cpu or cuda.
 
     Raises:
-        FileNotFoundError: the repository holds no exported model.
-        ValueError: its manifest or a graph can't be used, or onnxruntime has no such device.
+        ValueError: the repository or a graph of it can't be used, or there is no such device.
     """
 
     def __init__(self, repository: Path, *, device: str = "cpu") -> None:
-        manifest = _read_manifest(repository)
-        image_encoder, scoring = manifest["image_encoder"], manifest["scoring"]
+        if device not in _PROFILES:
+            raise ValueError(f"the onnx back end runs on {' or '.join(_PROFILES)}, not on {device!r}")
+        try:
+            self._pipeline = Pipeline.load(repository, profile=_PROFILES[device])
+        except ServingError as error:
+            raise ValueError(str(error)) from error
+        manifest = self._pipeline.manifest
         super().__init__(
-            image_size_px=image_encoder["image_size_px"],
-            native_min_side_px=manifest["native_min_side_px"],
+            image_size_px=manifest.image_encoder.image_size_px,
             scoring=Scoring(
-                function=scoring["function"], logit_scale=scoring["logit_scale"], logit_bias=scoring["logit_bias"] or 0
+                function=manifest.scoring.function,
+                logit_scale=manifest.scoring.logit_scale,
+                logit_bias=manifest.scoring.logit_bias,
             ),
-            fitting=Fitting.of(image_encoder),
         )
-        self._manifest = manifest
-        self._repository = repository
         self._device = device
-        self._sessions = {name: self._open(name) for name in ("upscale", "image_encoder", "text_encoder")}
-        self._tokenizer = Tokenizer.from_file(str(repository / "text_encoder" / "tokenizer.json"))
 
     def describe(self) -> dict[str, object]:
         """See `Backend`."""
         return {
             "backend": "onnx",
-            "model": self._manifest["name"],
-            "digest": self._manifest["digest"],
+            "model": self._pipeline.manifest.name,
+            "digest": self._pipeline.manifest.digest,
             "device": self._device,
             "onnxruntime": onnxruntime.__version__,
         }
 
-    def upscale(self, canvas: np.ndarray, box: np.ndarray) -> np.ndarray:
-        """See `LocalBackend`."""
-        return self._run("upscale", {"canvas": canvas, "box": box})
+    def render(self, files: Sequence[bytes], names: Sequence[str], *, route: Route) -> np.ndarray:
+        """Return what the encoder sees of encoded images, uint8 [N, 3, R, R]; ValueError if one can't be decoded."""
+        return _join(self._render(files, route), names)
 
-    def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
+    def embed_images(self, files: Sequence[bytes], names: Sequence[str], *, route: Route) -> np.ndarray:
         """See `LocalBackend`."""
-        return self._run("image_encoder", {"pixels": pixels})
+        return _join(self._pipeline.encode(self._render(files, route)), names)
 
-    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+    def embed_labels(self, labels: Sequence[str], templates: Sequence[str]) -> np.ndarray:
         """See `LocalBackend`."""
-        ids = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
-        return self._run("text_encoder", {"tokens": np.array(ids, dtype=np.int64)})
-
-    def _open(self, name: str) -> Any:
-        path = self._repository / name / "1" / "model.onnx"
-        if not path.is_file():
-            raise FileNotFoundError(f"no {path}; export the model first (clipsr-export, or make export)")
-        provider = _PROVIDERS.get(self._device)
-        if provider is None or provider not in onnxruntime.get_available_providers():
-            known = [d for d, p in _PROVIDERS.items() if p in onnxruntime.get_available_providers()]
-            raise ValueError(f"onnxruntime can't use the device {self._device!r} here; it has {', '.join(known)}")
         try:
-            return onnxruntime.InferenceSession(str(path), providers=[provider])
-        # onnxruntime's exceptions share no public base class.
-        except Exception as error:
-            raise ValueError(f"{path} can't be loaded: {str(error).splitlines()[0]}") from error
+            return self._pipeline.embed_texts(labels, resolve_templates(templates)).values
+        except ServingError as error:
+            raise ValueError(f"the labels can't be embedded: {_words(error)}") from error
 
-    def _run(self, name: str, inputs: dict[str, np.ndarray]) -> np.ndarray:
-        (output,) = self._sessions[name].run(None, inputs)
-        return require_finite(output, f"outputs of {name}")
+    def _render(self, files: Sequence[bytes], route: Route) -> list[np.ndarray | Exception]:
+        decoded = self._pipeline.decode(files, route=None if route == "auto" else route)
+        return list(self._pipeline.render(decoded))
 
 
-def _read_manifest(repository: Path) -> dict[str, Any]:
-    path = repository / "manifest.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"no manifest.json in {repository}; export a model first (clipsr-export, make export)")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); export the model again") from error
+def _join(outcomes: Sequence[np.ndarray | Exception], names: Sequence[str]) -> np.ndarray:
+    """Return one array of all images.
+
+    Raises:
+        ValueError: one failed; named.
+    """
+    rows: list[np.ndarray] = []
+    for outcome, name in zip(outcomes, names, strict=True):
+        if isinstance(outcome, Exception):
+            raise ValueError(f"{name} can't be used: {_words(outcome)}") from outcome
+        rows.append(outcome)
+    return np.concatenate(rows)
+
+
+def _words(error: Exception) -> str:
+    return error.message if isinstance(error, InputError) else str(error)

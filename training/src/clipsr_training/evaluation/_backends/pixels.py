@@ -16,7 +16,8 @@ from clipsr_training.degradation import Kernel, reduce
 
 Route = Literal["auto", "upscaled", "native"]
 ROUTES: tuple[Route, ...] = get_args(Route)
-Rendering = Literal["nearest", "bicubic", "liif"]
+# "auto" is the route that the service chooses for the file, which is one of the two before.
+Rendering = Literal["nearest", "bicubic", "liif", "auto"]
 RENDERINGS: tuple[Rendering, ...] = get_args(Rendering)
 
 # Of the tensor contract (docs/tensor-contract.md): an image sits on the smallest canvas that holds it.
@@ -41,11 +42,6 @@ def encode(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
-
-
-def takes_native_route(image: Image.Image, route: Route, native_min_side_px: int) -> bool:
-    """Whether an image skips super-resolution."""
-    return route == "native" or (route == "auto" and min(image.size) >= native_min_side_px)
 
 
 def make_canvas(image: Image.Image, fitting: Fitting, canvas_sizes_px: Sequence[int] = CANVAS_SIZES_PX) -> Canvas:
@@ -116,6 +112,8 @@ def reduce_to(image: Image.Image, side_px: int, kernel: Kernel = "bicubic") -> I
 
 def route_of_rendering(rendering: Rendering) -> Route:
     """Return the route by which a file that `prepare_rendering` made meets the encoder in the asked rendering."""
+    if rendering == "auto":
+        return "auto"
     return "upscaled" if rendering == "liif" else "native"
 
 

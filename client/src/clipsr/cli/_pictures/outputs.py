@@ -1,4 +1,4 @@
-"""Where `upscale` writes what: planned as a whole, before the first image is sent, so that nothing is overwritten."""
+"""Where pictures are written: planned as a whole, before the first image is sent, so that nothing is overwritten."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STDOUT = Path("/dev/stdout")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """One image to upscale.
+    """One image to send.
 
     Attributes:
         item: what is read; its failure says why there is nothing to do.
@@ -33,8 +33,26 @@ class Job:
     output_format: UpscaleFormat
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Replacement:
+    """Whether files that exist are replaced.
+
+    Attributes:
+        option: how the command line calls it.
+        is_given: whether it is asked for.
+    """
+
+    option: str
+    is_given: bool
+
+
 def plan_outputs(
-    items: Sequence[Item], source: str, target: str, *, output_format: UpscaleFormat | None, is_forced: bool
+    items: Sequence[Item],
+    source: str,
+    target: str,
+    *,
+    output_format: UpscaleFormat | None,
+    replacement: Replacement,
 ) -> list[Job]:
     """Decide for each image where it goes.
 
@@ -45,7 +63,7 @@ def plan_outputs(
         source: IN of the command line.
         target: OUT of the command line; "-" is standard output.
         output_format: the kind of all files of a folder, or of standard output; None goes by their endings.
-        is_forced: whether files that exist are replaced.
+        replacement: whether files that exist are replaced.
 
     Raises:
         click.UsageError: IN is one image, and OUT cannot be used for it.
@@ -62,7 +80,7 @@ def plan_outputs(
         if output_format is not None and not Path(target).is_dir():
             raise click.UsageError("--format is for folders and for -: the ending of OUT decides what is written.")
     jobs = [_plan_job(item, output, output_format) for item, output in zip(items, outputs, strict=True)]
-    jobs = _protect(jobs, is_forced=is_forced)
+    jobs = _protect(jobs, replacement)
     if not is_folder and (failure := jobs[0].item.failure) is not None:
         raise click.UsageError(failure.message)
     return jobs
@@ -105,7 +123,7 @@ def _plan_job(item: Item, output: Path, output_format: UpscaleFormat | None) -> 
     return Job(item=item, output=output, output_format=found or "png")
 
 
-def _protect(jobs: Sequence[Job], *, is_forced: bool) -> list[Job]:
+def _protect(jobs: Sequence[Job], replacement: Replacement) -> list[Job]:
     """Refuse outputs that are inputs, that another image has taken, or that exist."""
     inputs = {_identify(Path(job.item.path)) for job in jobs if job.item.path != STDIN}
     taken: set[Path] = set()
@@ -119,8 +137,8 @@ def _protect(jobs: Sequence[Job], *, is_forced: bool) -> list[Job]:
         elif failure is None and output in taken:
             message = f"{str(job.output)!r} is written for another image already: rename one of the two."
             failure = _refuse("ALREADY_EXISTS", message)
-        elif failure is None and job.output.exists() and not is_forced:
-            message = f"{str(job.output)!r} exists: remove it, or give --force to replace it."
+        elif failure is None and job.output.exists() and not replacement.is_given:
+            message = f"{str(job.output)!r} exists: remove it, or give {replacement.option} to replace it."
             failure = _refuse("ALREADY_EXISTS", message)
         taken.add(output)
         checked.append(replace(job, item=replace(job.item, failure=failure)))

@@ -1,0 +1,1 @@
+"""`clipsr-client upscale` and `clipsr-client restore`."""

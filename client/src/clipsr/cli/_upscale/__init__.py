@@ -1,1 +1,0 @@
-"""`clipsr-client upscale`."""

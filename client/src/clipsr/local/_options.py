@@ -1,0 +1,95 @@
+"""What is asked about every image, as the models take it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from clipsr._codecs.arguments import invalid
+from clipsr.v1 import classifier_pb2, types_pb2
+
+LabelSets = Mapping[str, tuple[str, ...]]
+
+FITS: Mapping[int, str] = {
+    types_pb2.FIT_UNSPECIFIED: "",  # the checkpoint's own
+    types_pb2.FIT_CENTER_CROP: "center_crop",
+    types_pb2.FIT_SQUASH: "squash",
+}
+ROUTES: Mapping[int, Literal["upscaled", "native"] | None] = {
+    types_pb2.ROUTE_UNSPECIFIED: None,
+    types_pb2.ROUTE_UPSCALED: "upscaled",
+    types_pb2.ROUTE_NATIVE: "native",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LocalOptions:
+    """ClassifyOptions with the labels of a published set put in.
+
+    Attributes:
+        labels: what to choose from.
+        templates: as they came.
+        fit: empty for the checkpoint's own.
+        route: the route that the caller forces, or None.
+        top_k: predictions of an image; 0 for all labels.
+        min_cosine: an image whose best label has a smaller cosine shows none of them; None: never.
+        min_probability: likewise by probability.
+        wants_embedding: whether the image's embedding is returned.
+        wants_encoder_input: whether what the encoder saw is returned.
+    """
+
+    labels: tuple[str, ...]
+    templates: tuple[str, ...]
+    fit: str
+    route: Literal["upscaled", "native"] | None
+    top_k: int
+    min_cosine: float | None
+    min_probability: float | None
+    wants_embedding: bool
+    wants_encoder_input: bool
+
+    def is_none_of_these(self, *, cosine: float, probability: float) -> bool:
+        """Say whether the best label stays below a threshold."""
+        is_far = self.min_cosine is not None and cosine < self.min_cosine
+        return is_far or (self.min_probability is not None and probability < self.min_probability)
+
+
+def read_options(asked: classifier_pb2.ClassifyOptions, label_sets: LabelSets) -> LocalOptions:
+    """Read options that the client would send.
+
+    They come as the message, whose numbers are those that a service compares with.
+
+    Raises:
+        InvalidRequestError: labels and a set's name are given at once, there is no such set, or the robust encoder is
+            asked for, which services alone have.
+    """
+    if asked.encoder == types_pb2.ENCODER_ROBUST:
+        message = "There is no robust encoder in this process; ask a service that has one, or leave encoder out."
+        raise invalid("encoder", message, reason="ENCODER_MISSING")
+    threshold = asked.none_of_these
+    return LocalOptions(
+        labels=_find_labels(asked.label_space, label_sets),
+        templates=tuple(asked.label_space.templates),
+        fit=FITS[asked.fit],
+        route=ROUTES[asked.route],
+        top_k=asked.top_k,
+        min_cosine=threshold.min_cosine if threshold.HasField("min_cosine") else None,
+        min_probability=threshold.min_probability if threshold.HasField("min_probability") else None,
+        wants_embedding=asked.return_embedding,
+        wants_encoder_input=asked.return_encoder_input,
+    )
+
+
+def _find_labels(space: types_pb2.LabelSpace, label_sets: LabelSets) -> tuple[str, ...]:
+    if not space.label_set:
+        return tuple(space.labels)
+    if space.labels:
+        message = "Both labels and label_set are set; leave one of them empty."
+        raise invalid("label_space", message, reason="LABEL_SPACE_AMBIGUOUS")
+    if space.label_set not in label_sets:
+        known = ", ".join(label_sets) or "none"
+        hint = " Write the name without '@'." if space.label_set.startswith("@") else ""
+        message = f'There is no label set "{space.label_set[:40]}"; the model has {known}.{hint}'
+        raise invalid("label_space.label_set", message, reason="LABEL_SET_UNKNOWN")
+    return label_sets[space.label_set]

@@ -1,0 +1,1 @@
+"""RestorerService: damaged images restored."""

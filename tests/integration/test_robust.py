@@ -1,0 +1,97 @@
+"""A controller on its whole way: trained on photos, exported, served, and asked by the command and the client."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional
+
+from clipsr import Client, InvalidRequestError
+from clipsr_export.cli import main as export
+from clipsr_training._cli.train import main as train
+from clipsr_training.clip import load_clip, save_clip
+from clipsr_training.controller import ControlledClip, load_controller, save_controller
+from clipsr_training.liif import ModulatedLIIF, save_liif
+from clipsr_training.liif._encoders import EDSR
+from tests.integration.conftest import running
+from tests.training.made_images import class_folders
+from tests.training.tiny_clips import tiny_clip
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+LABELS = ("red", "green", "blue")
+
+
+def run(main, *arguments: object) -> None:
+    assert main([str(argument) for argument in arguments]) == 0
+
+
+def test_a_controller_trains_exports_and_serves(tmp_path: Path, repo_root, serve_bin):
+    save_clip(tiny_clip("resnet"), tmp_path / "clip")
+    save_liif(ModulatedLIIF(EDSR(n_resblocks=1, n_feats=8), latent_dim=16).eval(), tmp_path / "liif.safetensors")
+    images = class_folders(tmp_path / "images", per_class=8)
+    model = ("--model", tmp_path / "clip", "--upscaler", tmp_path / "liif.safetensors")
+    options = ("--draws", 8, "--batch-size", 4, "--precision", "32-true", "--workers", 0, "--kinds", "noisy,hazy")
+    run(train, "controller", *model, "--data", images, *options, "--output", tmp_path / "run")
+    pair = load_controller(tmp_path / "run" / "controller", load_clip(tmp_path / "clip"))
+    controller = save_controller(always_steering(pair), tmp_path / "controller")
+    parts = ("--clip", tmp_path / "clip", "--upscaler", tmp_path / "liif.safetensors", "--controller", controller)
+    parts += ("--no-text-banks", "--template", repo_root / "model_repository", "--output", tmp_path / "repository")
+    run(export, *parts)
+    photo = next(images.rglob("*.png"))
+    with running(serve_bin, tmp_path / "repository", tmp_path / "state", "--profile", "cpu-onnx") as service:
+        asked = service.cli("classify", photo, "--labels", ",".join(LABELS), "--format", "json", "--encoder", "robust")
+        assert asked.returncode == 0, asked.stderr
+        (record,) = map(json.loads, asked.stdout.splitlines())
+        assert {each["kind"] for each in record["degradations"]} == {"noisy", "hazy", "clean"}
+        assert sum(each["probability"] for each in record["degradations"]) == pytest.approx(1, abs=1e-5)
+        with Client(service.url, timeout_s=60) as client:
+            for route in ("upscaled", "native"):
+                compare_with_torch(client, photo, route, pair)
+
+
+@torch.no_grad()
+def always_steering(pair: ControlledClip) -> ControlledClip:
+    """So few steps change little: connections become random, and no image is clean."""
+    torch.manual_seed(0)
+    for parameter in pair.controller.connections.parameters():
+        parameter.normal_(std=0.1)
+    side = pair.clip.image_size_px
+    pair.controller.prototypes[pair.controller.clean] = -pair.controller(torch.zeros(1, 3, side, side)).degradation[0]
+    return pair
+
+
+def compare_with_torch(client: Client, photo: Path, route: str, pair) -> None:
+    options = {"route": route, "return_embedding": True, "return_encoder_input": True}
+    (robust,) = client.classify([photo], LABELS, encoder="robust", **options)
+    (plain,) = client.classify([photo], LABELS, **options)
+    assert (robust.encoder, plain.encoder, plain.degradations) == ("robust", "plain", ())
+    assert robust.encoder_input == plain.encoder_input
+    pixels = torch.from_numpy(np.asarray(Image.open(io.BytesIO(robust.encoder_input)).convert("RGB")).copy())
+    mean, std = (torch.tensor(values) for values in (pair.clip.mean, pair.clip.std))
+    with torch.inference_mode():
+        seen = ((pixels / 255 - mean) / std).permute(2, 0, 1)[None]
+        expected = pair.encode(seen)
+        alone = pair.clip.encode_image(seen)
+    for outcome, embedding in ((robust, expected.content), (plain, alone)):
+        own = functional.normalize(embedding, dim=-1)[0].numpy()
+        assert 1 - own @ np.array(outcome.embedding) <= 1e-4
+    assert 1 - np.array(robust.embedding) @ np.array(plain.embedding) > 1e-3
+    order = expected.cosines[0].argsort(descending=True).tolist()
+    assert [each.kind for each in robust.degradations] == [pair.controller.kinds[i] for i in order]
+
+
+def test_a_model_without_a_controller_says_what_to_do(service, client, repo_root):
+    photo = repo_root / "samples" / "cat.png"
+    with pytest.raises(InvalidRequestError, match="clipsr-export --controller") as caught:
+        client.classify([photo], LABELS, encoder="robust")
+    assert caught.value.reason == "ENCODER_MISSING"
+    assert not client.model_info().degradation_kinds
+    asked = service.cli("classify", photo, "--labels", "cat,dog", "--encoder", "robust")
+    assert (asked.returncode, asked.stdout) == (2, "")

@@ -1,0 +1,1 @@
+"""Edits: photographic parameters moved along a direction in the space of a CLIP model."""
