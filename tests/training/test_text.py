@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from clipsr_training._cli.train import main
 from clipsr_training.text import _module, _targets, _teachers, _train
+from clipsr_training.text._e5 import E5FormatError, read_model, read_vocabulary
 from clipsr_training.text._module import build_tower, relation_loss
 from clipsr_training.text._phrases import (
     KIND_SHARES,
@@ -29,7 +30,7 @@ from clipsr_training.text._phrases import (
 )
 from clipsr_training.text._recipe import TextRecipe
 from clipsr_training.text._targets import embed_targets, project
-from clipsr_training.text._teachers import Package, Teacher, TeacherError, read_vocabulary
+from clipsr_training.text._teachers import Package, Teacher, TeacherError
 from clipsr_training.text._tokenizer import cut_tokenizer
 
 BATCH = 8
@@ -117,31 +118,31 @@ def test_words_of_two_meanings_stand_alone_for_the_first_only():
     assert phrases["de", "Taxi"].stands_alone  # the same thing
 
 
-def test_a_batch_is_a_function_of_seed_and_number():
+def draws_of(phrases: tuple[Phrase, ...], n_draws: int, *, seed: int = 0, first: int = 0) -> PhraseDraws:
+    return PhraseDraws(phrases, split_phrases(phrases, 0.2, 100, seed=0), seed=seed, n_draws=n_draws, first=first)
+
+
+def test_a_draw_is_a_function_of_seed_and_number():
     phrases = few_phrases()
-    split = split_phrases(phrases, 0.2, 100, seed=0)
-    draws, again = (PhraseDraws(phrases, split, batch_size=64, seed=1) for _ in range(2))
-    other = PhraseDraws(phrases, split, batch_size=64, seed=2)
-    again.batch(0)
-    assert draws.batch(7)[0] == again.batch(7)[0]
-    assert draws.batch(7)[0] != other.batch(7)[0]
-    assert draws.batch(7)[0] != draws.batch(8)[0]
+    draws, later = draws_of(phrases, 64), draws_of(phrases, 32, first=32)
+    assert [draws[i] for i in range(32, 64)] == [later[i] for i in range(32)]
+    assert [draws[i] for i in range(32)] != [later[i] for i in range(32)]
+    assert [draws[i] for i in range(64)] != [draws_of(phrases, 64, seed=1)[i] for i in range(64)]
 
 
 def test_what_is_kept_off_is_never_drawn():
     phrases = few_phrases()
     split = split_phrases(phrases, 0.2, 100, seed=0)
     assert len(split.kept_off) == 7
-    drawn = {int(i) for n in range(40) for i in PhraseDraws(phrases, split, batch_size=64, seed=0).batch(n)[1]}
+    drawn = {index for _, index in map(draws_of(phrases, 2000).draw, range(2000))}
     assert drawn == set(range(len(phrases))) - set(split.kept_off.tolist())
 
 
 def test_kinds_are_drawn_by_their_shares():
     phrases = few_phrases()
-    split = split_phrases(phrases, 0.2, 100, seed=0)
-    rows = np.concatenate([PhraseDraws(phrases, split, batch_size=500, seed=0).batch(n)[1] for n in range(10)])
+    kinds = [phrases[index].kind for _, index in map(draws_of(phrases, 4000).draw, range(4000))]
     for kind, share in KIND_SHARES.items():
-        assert np.mean([phrases[i].kind == kind for i in rows]) == pytest.approx(share, abs=0.03)
+        assert kinds.count(kind) / len(kinds) == pytest.approx(share, abs=0.03)
 
 
 def test_nothing_can_be_kept_off_of_too_few_nouns():
@@ -193,12 +194,23 @@ def test_a_killed_run_asks_only_for_what_is_missing(tmp_path, monkeypatch):
         return np.array([[float(text)] for text in texts])
 
     teacher = Teacher(name="killed", sha256="", encode=encode)
-    texts = [str(i) for i in range(30)]
+    texts = [f"{i:02}" for i in range(30)]
     with pytest.raises(KeyboardInterrupt):
         embed_targets([teacher], texts, tmp_path)
     (features,) = embed_targets([teacher], texts, tmp_path)
     np.testing.assert_array_equal(features, np.arange(30.0)[:, None])
-    assert sorted(asked, key=int) == sorted([*texts, "20"], key=int)
+    assert sorted(asked) == sorted([*texts, "20"])
+
+
+def test_targets_come_in_the_order_of_the_texts(tmp_path):
+    teacher = Teacher(name="lengths", sha256="", encode=lambda texts: np.array([[float(len(t))] for t in texts]))
+    (features,) = embed_targets([teacher], ["ccc", "a", "bb", "dddd"], tmp_path)
+    np.testing.assert_array_equal(features, [[3], [1], [2], [4]])
+
+
+def test_targets_of_other_weights_are_not_taken(tmp_path):
+    teachers = [Teacher(name="t", sha256=s, encode=lambda _, v=float(s): np.array([[v]])) for s in ("1", "2")]
+    assert [embed_targets([teacher], ["cat"], tmp_path)[0].item() for teacher in teachers] == [1, 2]
 
 
 def test_a_teacher_that_answers_with_nan_is_an_error(tmp_path):
@@ -322,15 +334,16 @@ def test_a_tower_learns_what_its_teachers_say(vocabulary):
     def tokenize(texts: list[str]) -> torch.Tensor:
         return tokenizer(texts, padding="max_length", max_length=24, truncation=True, return_tensors="pt").input_ids
 
-    draws = PhraseDraws(phrases, split_phrases(phrases, 0.2, 100, seed=0), batch_size=32, seed=0)
+    draws = draws_of(phrases, 60 * 32)
     tower = build_tower(recipe.text_cfg(len(tokenizer)), recipe.embed_dim)
     unused = _module.Measured(tokens=torch.empty(0), targets=torch.empty(0), names=torch.empty(0))
-    module = _module.TextModule(tower, recipe, draws, targets, tokenize, {"kept_off": unused})
+    module = _module.TextModule(tower, recipe, lambda *_: draws, targets, tokenize, {"kept_off": unused})
     module.log = lambda *_, **__: None
     optimizer = torch.optim.Adam(tower.parameters(), 3e-3)
     losses: list[float] = []
     for number in range(60):
-        loss = module.training_step(module.make_batch(number), 0)
+        drawn = [draws[i] for i in range(number * 32, (number + 1) * 32)]
+        loss = module.training_step(module.collate(drawn), 0)
         losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()
@@ -403,11 +416,52 @@ def test_the_vocabulary_is_read_from_the_teachers_file(tmp_path):
     assert tokenizer.encode("giraffe 長").tokens == ["▁gira", "ffe", "▁", "長"]
     assert tokenizer.encode("ｇｉｒａｆｆｅ").tokens == ["▁gira", "ffe"]  # full-width letters
     path.write_bytes(e5_file(["<pad>", "<s>", "</s>", "<unk>"]))
-    with pytest.raises(TeacherError, match="another vocabulary"):
+    with pytest.raises(E5FormatError, match="another vocabulary"):
         read_vocabulary(path)
     path.write_bytes(b"E5S1")
-    with pytest.raises(TeacherError, match="holds no vocabulary"):
+    with pytest.raises(E5FormatError, match="holds no vocabulary"):
         read_vocabulary(path)
+
+
+def four_bits(values: np.ndarray) -> bytes:
+    """Whole numbers from -8 to 7, in blocks of 32 with the scale 1 / 8."""
+    packed = b""
+    for block in (values.reshape(-1, 32) + 8).astype(np.uint8):
+        packed += np.float16(1 / 8).tobytes() + (block[:16] | block[16:] << 4).tobytes()
+    return packed
+
+
+def test_the_network_is_read_from_the_teachers_file(tmp_path):
+    """Word vectors of whole eighths, and a layer that only normalizes: the answer is the words' own, normalized."""
+    width, pieces = 32, ["<s>", "<pad>", "</s>", "<unk>", "▁cat", "▁dog"]
+    words = np.random.default_rng(0).integers(-8, 8, (len(pieces), width))
+    ones, zeros = np.ones(width, "<f4"), np.zeros(width, "<f4")
+    tensors = {"emb.word": words, "emb.pos": np.zeros((9, width), "<f4"), "emb.type": np.zeros((2, width), "<f4")}
+    tensors |= {f"l0.{n}.w": np.zeros((width, width), int) for n in ("q", "k", "v", "ao", "fi", "fo")}
+    tensors |= {f"l0.{n}.b": zeros for n in ("q", "k", "v", "ao", "fi", "fo")}
+    for norm in ("emb.ln", "l0.aln", "l0.oln"):
+        tensors |= {f"{norm}.w": ones, f"{norm}.b": zeros}
+    head = bytearray(e5_file(pieces))
+    struct.pack_into("<8i", head, 4, 1, width, 1, 2, width, len(pieces), 9, 2)
+    head += struct.pack("<iI", 1, 5) + b"12345"
+    blobs = {n: four_bits(v) if v.dtype.kind == "i" else v.tobytes() for n, v in tensors.items()}
+    place = len(head) + 4 + sum(2 + len(n) + 21 for n in blobs)
+    directory = struct.pack("<i", len(blobs))
+    for name, blob in blobs.items():
+        directory += struct.pack("<H", len(name)) + name.encode()
+        directory += struct.pack("<BIQQ", tensors[name].dtype.kind == "i", tensors[name].size, place, len(blob))
+        place += len(blob)
+    path = tmp_path / "model.bin"
+    path.write_bytes(bytes(head) + directory + b"".join(blobs.values()))
+    tokenizer, model = read_model(path)
+    ids = [encoding.ids for encoding in tokenizer.encode_batch(["cat dog", "dog"])]
+    assert ids == [[0, 4, 5, 2], [0, 5, 2, 1]]
+    found = model(input_ids=torch.tensor(ids[:1])).last_hidden_state[0].detach()
+    expected = functional.layer_norm(torch.tensor(words[ids[0]] / 8).float(), (width,))
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)  # normalized three times, with an epsilon each
+    path.write_bytes(bytes(head) + directory[:-30])
+    with pytest.raises(E5FormatError, match="holds no network"):
+        read_model(path)
 
 
 @pytest.mark.parametrize(

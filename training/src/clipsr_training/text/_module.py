@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +13,9 @@ from lightning import LightningModule
 from open_clip.transformer import TextTransformer
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
+from clipsr_training._draws import segment_loader
 from clipsr_training.text._phrases import PhraseDraws
 from clipsr_training.text._recipe import TextRecipe
 
@@ -45,15 +46,23 @@ class Measured:
 class TextModule(LightningModule):
     """Teaches a text tower to place texts as the teachers do.
 
-    A Lightning epoch is one segment of `STEPS_PER_SEGMENT` steps; batches are numbered by the global step, so a run
+    A Lightning epoch is one segment of `STEPS_PER_SEGMENT` steps; draws are numbered by the global step, so a run
     resumed from a segment's checkpoint ends with the weights of an uninterrupted one.
+
+    Args:
+        tower: to train.
+        recipe: hyperparameters.
+        draws: returns draws, by their number and that of the first.
+        targets: [n, D] of unit length, of each phrase.
+        tokenize: maps texts to token ids [B, L].
+        measured: what agreement is measured on, by name.
     """
 
     def __init__(
         self,
         tower: TextTransformer,
         recipe: TextRecipe,
-        draws: PhraseDraws,
+        draws: Callable[[int, int], PhraseDraws],
         targets: np.ndarray,
         tokenize: Tokenize,
         measured: Mapping[str, Measured],
@@ -67,16 +76,15 @@ class TextModule(LightningModule):
         self.measured = measured
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """Return the batches of the current segment, which Lightning deals out to the devices."""
-        done, n_devices = self.current_epoch * STEPS_PER_SEGMENT, self.trainer.world_size
-        end = min(done + STEPS_PER_SEGMENT, self.recipe.steps)
-        batches = _Batches(self, range(done * n_devices, end * n_devices))
-        return DataLoader(cast("Dataset[tuple[Tensor, Tensor]]", batches), batch_size=None)
+        """Return the draws of the current segment, in batches that `collate` makes; a tokenizer needs no process."""
+        return segment_loader(
+            self, self.recipe, self.draws, self.collate, steps_per_segment=STEPS_PER_SEGMENT, n_workers=0
+        )
 
-    def make_batch(self, number: int) -> tuple[Tensor, Tensor]:
-        """Return token ids [B, L] and targets [B, D] of a numbered batch."""
-        texts, rows = self.draws.batch(number)
-        return self.tokenize(texts), torch.from_numpy(self.targets[rows])
+    def collate(self, drawn: Sequence[tuple[str, int]]) -> tuple[Tensor, Tensor]:
+        """Return token ids [B, L] and targets [B, D]."""
+        rows = [index for _, index in drawn]
+        return self.tokenize([text for text, _ in drawn]), torch.from_numpy(self.targets[rows])
 
     def encode(self, tokens: Tensor) -> Tensor:
         """Map token ids [B, L] to unit embeddings [B, D]."""
@@ -153,20 +161,6 @@ def relation_loss(student: Tensor, target: Tensor, temperature: float) -> Tensor
         for f in (student, target)
     )
     return functional.kl_div(own, taught, reduction="batchmean", log_target=True)
-
-
-class _Batches:
-    """The batches of some numbers, in order."""
-
-    def __init__(self, module: TextModule, numbers: range) -> None:
-        self.module = module
-        self.numbers = numbers
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.module.make_batch(self.numbers[index])
 
 
 def build_tower(text_cfg: dict[str, Any], embed_dim: int) -> TextTransformer:

@@ -16,6 +16,8 @@ from open_clip import IMAGENET_CLASSNAMES
 from timm.data.imagenet_info import ImageNetInfo
 
 from clipsr_training import prompts
+from clipsr_training._draws import NumberedDraws
+from clipsr_training.degradation import generator
 
 Kind = Literal["name", "noun", "definition"]
 # How often each kind is drawn: names most often, since they are what is asked in other languages.
@@ -170,29 +172,28 @@ def split_phrases(phrases: Sequence[Phrase], share: float, at_most: int, seed: i
     return Split(train=train, kept_off=kept)
 
 
-class PhraseDraws:
-    """Batches of drawn phrases; a batch is a function of the seed and its number.
+class PhraseDraws(NumberedDraws[tuple[str, int]]):
+    """Drawn phrases: the text in a template, and the index of its phrase.
 
     Args:
         phrases: what to draw from.
         split: which of them.
-        batch_size: phrases a batch.
         seed: of all draws.
+        n_draws: length.
+        first: number of the first draw.
     """
 
-    def __init__(self, phrases: Sequence[Phrase], split: Split, *, batch_size: int, seed: int) -> None:
+    def __init__(self, phrases: Sequence[Phrase], split: Split, *, seed: int, n_draws: int, first: int) -> None:
+        super().__init__(n_draws, first)
         self.phrases = phrases
-        self.batch_size = batch_size
         self.seed = seed
-        self._pools = [(own, share) for kind, share in KIND_SHARES.items() if len(own := split.train[kind])]
+        self._pools = [own for kind in KIND_SHARES if len(own := split.train[kind])]
+        shares = np.array([share for kind, share in KIND_SHARES.items() if len(split.train[kind])])
+        self._bounds = np.cumsum(shares / shares.sum())[:-1]
 
-    def batch(self, number: int) -> tuple[list[str], np.ndarray]:
-        """Return the texts of a batch, in templates, and the indices of their phrases."""
-        rng = np.random.default_rng((self.seed, number))
-        shares = np.array([share for _, share in self._pools])
-        kinds = rng.choice(len(self._pools), size=self.batch_size, p=shares / shares.sum())
-        places, choices = rng.random(self.batch_size), rng.integers(0, 1 << 30, size=self.batch_size)
-        pools = [self._pools[kind][0] for kind in kinds]
-        drawn = [pool[int(place * len(pool))] for pool, place in zip(pools, places, strict=True)]
-        texts = [self.phrases[i].expand(int(choice)) for i, choice in zip(drawn, choices, strict=True)]
-        return texts, np.array(drawn)
+    def draw(self, number: int) -> tuple[str, int]:
+        """Return the draw of a number."""
+        rng = generator(self.seed, number, "phrase")
+        pool = self._pools[int(np.searchsorted(self._bounds, rng.random(), side="right"))]
+        index = int(pool[rng.integers(len(pool))])
+        return self.phrases[index].expand(int(rng.integers(1 << 30))), index

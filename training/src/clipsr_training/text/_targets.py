@@ -29,13 +29,17 @@ def embed_targets(teachers: Sequence[Teacher], texts: Sequence[str], folder: Pat
         OSError: a file can't be written.
         ValueError: a teacher's answer is not finite.
     """
-    return [np.concatenate(list(_chunks(teacher, texts, folder))) for teacher in teachers]
+    # Texts of one length need no padding.
+    order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), texts[i]))
+    place = np.argsort(order)
+    ordered = [texts[i] for i in order]
+    return [np.concatenate(list(_chunks(teacher, ordered, folder)))[place] for teacher in teachers]
 
 
 def _chunks(teacher: Teacher, texts: Sequence[str], folder: Path) -> Iterator[np.ndarray]:
     for start in track(range(0, len(texts), _CHUNK), description=f"targets by {teacher.name}"):
         own = texts[start : start + _CHUNK]
-        digest = hashlib.sha256("\0".join(own).encode()).hexdigest()
+        digest = hashlib.sha256("\0".join([teacher.sha256, *own]).encode()).hexdigest()
         path = folder / f"{teacher.name}-{digest[:16]}.npy"
         yield np.load(path) if path.is_file() else write_array(path, len(own), _batches(teacher, own))
 

