@@ -64,6 +64,7 @@ class Manifest:
         upscale_models: by the recipe's number on the wire.
         restorer: what restores damaged pictures; None where nothing does.
         degradation_kinds: what the robust encoder tells apart; empty where there is none.
+        none_threshold: probability of no label from which an image shows none; None where the model has no rule for it.
         default_templates: "@" and the name of a template set.
         label_sets: labels by name.
         template_sets: templates by name, each with one "{}".
@@ -79,6 +80,7 @@ class Manifest:
     upscale_models: Mapping[types_pb2.UpscaleRecipe, UpscaleModel]
     restorer: ServedRestorer | None
     degradation_kinds: tuple[str, ...]
+    none_threshold: float | None
     default_templates: str
     label_sets: Mapping[str, tuple[str, ...]]
     template_sets: Mapping[str, tuple[str, ...]]
@@ -126,6 +128,7 @@ def load_manifest(repository: Path, *, limits: Limits | None = None) -> Manifest
         upscale_models=_upscale_models(document),
         restorer=_served_restorer(document),
         degradation_kinds=_degradation_kinds(document),
+        none_threshold=None if document.none_of_these is None else document.none_of_these.threshold,
         default_templates=document.default_templates,
         label_sets=document.label_sets,
         template_sets=document.template_sets,
@@ -188,6 +191,17 @@ class _RobustEncoder(Strict):
     kinds: Annotated[tuple[_Text, ...], Field(min_length=1)]
 
 
+_Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _NoneOfThese(Strict):
+    name_count: _Count
+    threshold: _Share
+    false_refusals: _Share
+    auroc: _Share
+    expected_calibration_error: _Share
+
+
 class _Scoring(Strict):
     function: Literal["softmax", "sigmoid"]
     logit_scale: float
@@ -228,6 +242,7 @@ class _Document(Strict):
     upscale_recipes: dict[str, _PictureUpscaler] | None = None
     restorer: _Restorer | None = None
     robust_encoder: _RobustEncoder | None = None
+    none_of_these: _NoneOfThese | None = None
 
     @field_validator("default_templates")
     @classmethod
@@ -327,6 +342,9 @@ def _model_info(document: _Document) -> classifier_pb2.ModelInfo:
         upscale_recipes=sorted(_upscale_models(document)),
         restorer=_restorer_info(document),
         degradation_kinds=_degradation_kinds(document),
+        none_of_these=None
+        if document.none_of_these is None
+        else classifier_pb2.NoneOfTheseInfo(**document.none_of_these.model_dump()),
         logit_scale=document.scoring.logit_scale,
         logit_bias=document.scoring.logit_bias,
         scoring_function=document.scoring.function,

@@ -27,6 +27,8 @@ class Similarities:
         label_is_cut: [K] whether the text encoder does not see all of a label; None unless asked for.
         degradation_cosine: [C] float32 in [-1, 1], in the order of the kinds of damage; None from the plain encoder.
         degradation_probability: [C] float32 in [0, 1], likewise.
+        none_probability: that the image shows none of the labels, in [0, 1]; NaN where there is nothing to compare them
+            with; None unless asked for.
     """
 
     cosine: npt.NDArray[np.float32]
@@ -36,6 +38,7 @@ class Similarities:
     label_is_cut: npt.NDArray[np.bool_] | None = None
     degradation_cosine: npt.NDArray[np.float32] | None = None
     degradation_probability: npt.NDArray[np.float32] | None = None
+    none_probability: float | None = None
 
     def validate(
         self,
@@ -114,6 +117,7 @@ class EncodedLabels(Protocol):
         wants_embedding: bool = False,
         wants_pixels: bool = False,
         wants_cut: bool = False,
+        wants_none: bool = False,
     ) -> Similarities:
         """Classify one image.
 
@@ -129,6 +133,7 @@ class EncodedLabels(Protocol):
             wants_embedding: whether `Similarities.image_embedding` is needed.
             wants_pixels: whether `Similarities.pixels` is needed.
             wants_cut: whether `Similarities.label_is_cut` is needed.
+            wants_none: whether `Similarities.none_probability` is needed.
 
         Raises:
             BackendUnavailableError: the backend does not answer or has not loaded the ensemble.
