@@ -78,9 +78,8 @@ def compute_none_probability(
     """
     if not is_other.any():
         return np.full(len(label_cosine), np.nan, dtype=np.float32)
-    labels, others = (
-        _log_mean_exp(np.float32(scoring.logit_scale) * c) for c in (label_cosine, bank_cosine[:, is_other])
-    )
+    scale = np.float32(scoring.logit_scale)
+    labels, others = _log_mean_exp(scale * label_cosine), _log_mean_exp(scale * bank_cosine[:, is_other])
     logits = (labels - others) / np.float32(calibration.temperature) + np.float32(calibration.bias)
     return (1 / (1 + np.exp(np.clip(logits, -80, 80)))).astype(np.float32)  # whose exponential float32 can hold
 

@@ -22,6 +22,7 @@ from clipsr_training.adapt import measure_routes, read_nouns
 from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
 from clipsr_training.controller import Controller, load_controller, load_daclip
 from clipsr_training.liif import Upscaler, load_liif
+from clipsr_training.none_of_these import CALIBRATION_NAME, Calibration, calibrate_checkpoint, read_calibration
 from clipsr_training.restoration import load_restorer
 
 if TYPE_CHECKING:
@@ -105,6 +106,8 @@ def _run_checkpoints(arguments: argparse.Namespace) -> None:
         return
     folder: Path = arguments.clip or _BUNDLED
     clip = load_clip(folder)
+    if arguments.none_of_these is None and (beside := folder / CALIBRATION_NAME).is_file():
+        arguments.none_of_these = str(beside)
     _export(arguments, clip, folder.resolve().name, _load_controller(path, clip))
 
 
@@ -159,12 +162,26 @@ def _export(
         samples=find_samples(arguments.samples),
         native_min_side_px=arguments.native_min_side or default_side,
         route_rules=rules,
+        none_of_these=_find_calibration(arguments.none_of_these, clip, upscaler),
         has_text_banks=not arguments.no_text_banks,
         report=_print,
     )
     export_repository(plan)
     if calibration is not None:
         export_int8(Int8Plan(repository=arguments.output, images=calibration, report=_print))
+
+
+def _find_calibration(given: str | None, clip: ClipCheckpoint, upscaler: Upscaler) -> Calibration | None:
+    """Read the rule of --none-of-these, or make it from the images that are named there."""
+    if given is None:
+        return None
+    if Path(given).suffix == ".json":
+        return read_calibration(Path(given))
+    calibration = calibrate_checkpoint(clip, upscaler, given)
+    _print(
+        f"none of these: AUROC {calibration.auroc:.3f}, calibration error {calibration.expected_calibration_error:.1%}"
+    )
+    return calibration
 
 
 def _load_upscalers(arguments: argparse.Namespace) -> tuple[Upscaler, dict[Recipe, Upscaler]]:

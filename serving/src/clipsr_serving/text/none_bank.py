@@ -1,7 +1,7 @@
 """The bank of "none of these": names of other things, with which a caller's labels are compared as alternatives.
 
-Source: Jiang et al. 2024 (NegLabel, arXiv 2403.20078), with means instead of sums, so that one calibration holds for few
-labels and for many, and without names that are near a label, which would compete with it.
+Source: Jiang et al. 2024 (NegLabel, arXiv 2403.20078), with means instead of sums, so that one calibration holds for
+few labels and for many, and without names that are near a label, which would compete with it.
 """
 
 from __future__ import annotations
