@@ -109,7 +109,8 @@ class AnswerWarning:
 
     Attributes:
         reason: for programs: "TEXT_CUT" says that a text is longer than the model reads,
-            "QUERY_WITHOUT_KNOWN_TOKEN" that the model knows no word of it. There may be more.
+            "LABEL_WITHOUT_KNOWN_TOKEN" that the model knows no word of it, "LABEL_NOT_TAUGHT" that it was never taught
+            some of its words (QUERY_… of a search, TEXT_… of a text to embed). There may be more.
         message: for people: what is doubtful and what to do.
         field: path in the request, such as "options.label_space.labels[3]".
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,7 @@ class Manifest:
         restorer: what restores damaged pictures; None where nothing does.
         degradation_kinds: what the robust encoder tells apart; empty where there is none.
         none_threshold: probability of no label from which an image shows none; None where the model has no rule for it.
+        taught_words: all that the model knows, those of its templates too; empty for an open vocabulary.
         default_templates: "@" and the name of a template set.
         label_sets: labels by name.
         template_sets: templates by name, each with one "{}".
@@ -81,6 +83,7 @@ class Manifest:
     restorer: ServedRestorer | None
     degradation_kinds: tuple[str, ...]
     none_threshold: float | None
+    taught_words: frozenset[str]
     default_templates: str
     label_sets: Mapping[str, tuple[str, ...]]
     template_sets: Mapping[str, tuple[str, ...]]
@@ -129,6 +132,7 @@ def load_manifest(repository: Path, *, limits: Limits | None = None) -> Manifest
         restorer=_served_restorer(document),
         degradation_kinds=_degradation_kinds(document),
         none_threshold=None if document.none_of_these is None else document.none_of_these.threshold,
+        taught_words=_taught_words(document),
         default_templates=document.default_templates,
         label_sets=document.label_sets,
         template_sets=document.template_sets,
@@ -243,6 +247,7 @@ class _Document(Strict):
     restorer: _Restorer | None = None
     robust_encoder: _RobustEncoder | None = None
     none_of_these: _NoneOfThese | None = None
+    taught_names: tuple[_Text, ...] = ()
 
     @field_validator("default_templates")
     @classmethod
@@ -308,6 +313,13 @@ def _restorer_info(document: _Document) -> classifier_pb2.RestorerInfo | None:
 
 def _degradation_kinds(document: _Document) -> tuple[str, ...]:
     return () if document.robust_encoder is None else document.robust_encoder.kinds
+
+
+def _taught_words(document: _Document) -> frozenset[str]:
+    if not document.taught_names:
+        return frozenset()
+    templates = (template for templates in document.template_sets.values() for template in templates)
+    return frozenset(word for text in (*document.taught_names, *templates) for word in re.findall(r"[^\W\d_]+", text))
 
 
 def _route_table(document: _Document) -> RouteTable:

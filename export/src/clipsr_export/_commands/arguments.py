@@ -110,8 +110,8 @@ def add_clip_options(parser: argparse.ArgumentParser) -> None:
         "--none-of-these",
         metavar="FILE|DATA",
         help="the rule for images that show none of the labels: none_of_these.json of clipsr-eval none-of-these, or "
-        "labelled validation images to make it from, compared with 2,400 things (default: the file beside the weights "
-        "of a checkpoint folder, if there is one)",
+        "labelled validation images to make it from (default: the file beside the weights of a checkpoint folder, if "
+        "there is one)",
     )
     parser.add_argument(
         "--no-text-banks",

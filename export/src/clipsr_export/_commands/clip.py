@@ -22,7 +22,13 @@ from clipsr_training.adapt import measure_routes, read_nouns
 from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
 from clipsr_training.controller import Controller, load_controller, load_daclip
 from clipsr_training.liif import Upscaler, load_liif
-from clipsr_training.none_of_these import CALIBRATION_NAME, Calibration, calibrate_checkpoint, read_calibration
+from clipsr_training.none_of_these import (
+    CALIBRATION_NAME,
+    Calibration,
+    calibrate_checkpoint,
+    read_calibration,
+    read_taught_names,
+)
 from clipsr_training.restoration import load_restorer
 
 if TYPE_CHECKING:
@@ -108,7 +114,8 @@ def _run_checkpoints(arguments: argparse.Namespace) -> None:
     clip = load_clip(folder)
     if arguments.none_of_these is None and (beside := folder / CALIBRATION_NAME).is_file():
         arguments.none_of_these = str(beside)
-    _export(arguments, clip, folder.resolve().name, _load_controller(path, clip))
+    taught = read_taught_names(folder)
+    _export(arguments, clip, folder.resolve().name, _load_controller(path, clip), taught)
 
 
 def _load_controller(path: Path | None, clip: ClipCheckpoint) -> Controller | None:
@@ -135,7 +142,11 @@ def _run_clip(arguments: argparse.Namespace) -> None:
 
 
 def _export(
-    arguments: argparse.Namespace, clip: ClipCheckpoint, name: str, controller: Controller | None = None
+    arguments: argparse.Namespace,
+    clip: ClipCheckpoint,
+    name: str,
+    controller: Controller | None = None,
+    taught: tuple[str, ...] | None = None,
 ) -> None:
     warn_of_service(arguments.output)
     calibration = open_calibration(arguments.int8) if arguments.int8 else None  # minutes before it is needed
@@ -162,7 +173,8 @@ def _export(
         samples=find_samples(arguments.samples),
         native_min_side_px=arguments.native_min_side or default_side,
         route_rules=rules,
-        none_of_these=_find_calibration(arguments.none_of_these, clip, upscaler),
+        none_of_these=_find_calibration(arguments.none_of_these, clip, upscaler, taught),
+        taught_names=taught,
         has_text_banks=not arguments.no_text_banks,
         report=_print,
     )
@@ -171,13 +183,15 @@ def _export(
         export_int8(Int8Plan(repository=arguments.output, images=calibration, report=_print))
 
 
-def _find_calibration(given: str | None, clip: ClipCheckpoint, upscaler: Upscaler) -> Calibration | None:
+def _find_calibration(
+    given: str | None, clip: ClipCheckpoint, upscaler: Upscaler, taught: tuple[str, ...] | None
+) -> Calibration | None:
     """Read the rule of --none-of-these, or make it from the images that are named there."""
     if given is None:
         return None
     if Path(given).suffix == ".json":
         return read_calibration(Path(given))
-    calibration = calibrate_checkpoint(clip, upscaler, given)
+    calibration = calibrate_checkpoint(clip, upscaler, given, taught)
     _print(
         f"none of these: AUROC {calibration.auroc:.3f}, calibration error {calibration.expected_calibration_error:.1%}"
     )

@@ -224,6 +224,8 @@ class Manifest(_Model):
     """Absent where no controller was exported."""
     none_of_these: NoneOfThese | None = None
     """Absent where no calibration was exported."""
+    taught_names: tuple[Text, ...] | None = None
+    """All that the model was taught to tell apart; absent where that is an open vocabulary, or not known."""
     default_templates: Text
     """`@` and the name of a template set."""
     template_sets: NamedTexts

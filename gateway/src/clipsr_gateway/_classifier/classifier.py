@@ -112,7 +112,7 @@ class ImageClassifier:
         if options.wants_none:
             _require_alternatives(similarities, known.field)
         if known.warnings is None and similarities.label_is_cut is not None:
-            known.warnings = cut_warnings(
+            known.warnings = known.unknown + cut_warnings(
                 options.labels,
                 similarities.label_is_cut,
                 noun="label",

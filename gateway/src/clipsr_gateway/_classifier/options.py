@@ -13,6 +13,7 @@ from clipsr_gateway._calls.response_size import check_classify_response
 from clipsr_gateway._images.plan import FITS, ROUTES, count_violations, option_violations
 from clipsr_gateway._texts.label_cache import KnownLabels
 from clipsr_gateway._texts.labels import resolve_label_space
+from clipsr_gateway._texts.warnings import unknown_warnings
 from clipsr_gateway.errors import EncoderMissingError, InvalidRequestError, NoneBankMissingError, Violation
 
 # Where the options stand in a request and in the first message of a stream.
@@ -150,7 +151,8 @@ def _encode_labels(space: types_pb2.LabelSpace, core: Core) -> KnownLabels:
     query = resolve_label_space(space, path=path, manifest=core.manifest, limits=core.limits)
     encoded = core.backend.encode_labels(labels=query.labels, templates=query.templates)
     field = f"{path}.label_set" if space.label_set else f"{path}.labels[{{}}]"
-    return KnownLabels(query=query, encoded=encoded, wire_bytes=space.ByteSize(), field=field)
+    unknown = unknown_warnings(query.labels, core.vocabulary, noun="label", field=field)
+    return KnownLabels(query=query, encoded=encoded, wire_bytes=space.ByteSize(), field=field, unknown=unknown)
 
 
 def _encoder_violations(options: classifier_pb2.ClassifyOptions) -> Iterator[Violation]:

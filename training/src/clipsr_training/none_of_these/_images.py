@@ -68,20 +68,23 @@ def default_names() -> tuple[str, ...]:
     return tuple(dict.fromkeys(thing.names["en"] for thing in prompts.read_things()))
 
 
-def calibrate_checkpoint(clip: ClipCheckpoint, upscaler: Upscaler, data: str) -> Calibration:
-    """Calibrate a checkpoint as it is to be served, by labelled validation images and the default names.
+def calibrate_checkpoint(
+    clip: ClipCheckpoint, upscaler: Upscaler, data: str, names: Sequence[str] | None = None
+) -> Calibration:
+    """Calibrate a checkpoint as it is to be served, by labelled validation images.
 
     Args:
         clip: the checkpoint.
         upscaler: what renders small images.
         data: images that it was not trained on, as `open_set` reads them; of several splits "validation".
+        names: of things that an image may show instead of the labels; None takes the default names.
 
     Raises:
         FileNotFoundError: there are no images.
         ValueError: they can't be read, their classes are too few, or the names tell nothing.
     """
     images = open_set(data, SetOptions(split="validation"))
-    return calibrate_model(TorchBackend(clip, upscaler, name="none of these"), images, default_names())
+    return calibrate_model(TorchBackend(clip, upscaler, name="none of these"), images, names or default_names())
 
 
 def calibrate_model(

@@ -17,6 +17,7 @@ from clipsr_training.none_of_these._calibration import (
     CALIBRATION_NAME,
     Calibration,
     read_calibration,
+    read_taught_names,
     write_calibration,
 )
 from clipsr_training.none_of_these._images import (
@@ -65,7 +66,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--names",
         metavar="A,B|@SET+@SET|FILE",
         help="with --calibrate: what an image may show instead of the labels, as many things as possible that the "
-        "model knows (default: 2,400 things)",
+        "model knows (default: taught_names.txt in --model, or else 2,400 things)",
     )
     parser.add_argument("--others", metavar="DATA", help="images of other things, which all labels are to refuse")
     options.add_data_options(parser, several=False)
@@ -80,7 +81,8 @@ def _run(arguments: argparse.Namespace) -> None:
     images = options.open_images(arguments, arguments.data)
     others = None if arguments.others is None else options.open_images(_without_labels(arguments), arguments.others)
     validation = _open_validation(arguments)
-    names = default_names() if arguments.names is None else read_nouns(arguments.names)
+    taught = read_taught_names(Path(arguments.model))
+    names = read_nouns(arguments.names) if arguments.names is not None else taught or default_names()
     backend = options.open_model(arguments)
     assert isinstance(backend, LocalBackend), "the parser offers no other"
     with progress_bar() as progress:
