@@ -53,6 +53,7 @@ def test_every_command_is_documented():
         for name in (
             *("", " adapt", " average", " clip", " controller", " draw", " edit", " import-lite0", " liif"),
             " restorer",
+            " text",
         )
     ]
 

@@ -52,6 +52,8 @@ class ClassifyOptions:
         encoder: "robust" for images that may be blurred, dark or noisy, where ModelInfo.degradation_kinds offers it.
         min_cosine: an image whose best label has a smaller cosine shows none of them; None: never.
         min_probability: likewise by probability.
+        none_of_these: an image shows none of the labels where the model's own, calibrated rule says so; see
+            ModelInfo.none_of_these. Needs no threshold.
         return_embedding: whether the image's embedding is returned.
         return_encoder_input: whether a PNG of what the encoder saw is returned.
     """
@@ -65,6 +67,7 @@ class ClassifyOptions:
     encoder: Encoder = "plain"
     min_cosine: float | None = None
     min_probability: float | None = None
+    none_of_these: bool = False
     return_embedding: bool = False
     return_encoder_input: bool = False
 
@@ -106,7 +109,8 @@ class AnswerWarning:
 
     Attributes:
         reason: for programs: "TEXT_CUT" says that a text is longer than the model reads,
-            "QUERY_WITHOUT_KNOWN_TOKEN" that the model knows no word of it. There may be more.
+            "LABEL_WITHOUT_KNOWN_TOKEN" that the model knows no word of it, "LABEL_NOT_TAUGHT" that it was never taught
+            some of its words (QUERY_… of a search, TEXT_… of a text to embed). There may be more.
         message: for people: what is doubtful and what to do.
         field: path in the request, such as "options.label_space.labels[3]".
     """
@@ -127,8 +131,9 @@ class Classification:
         queue_ms: waiting in the gateway.
         inference_ms: from the gateway to Triton and back, Triton's own queues included.
         model_digest: of the model that answered, equal to ModelInfo.digest.
-        none_of_these: the best label stays below a threshold that was asked for; the predictions are there all
+        none_of_these: the image shows none of the labels by a rule that was asked for; the predictions are there all
             the same.
+        none_probability: that it shows none of them, in [0, 1]; None unless `none_of_these` asked for it.
         embedding: the image's, L2-normalized; None unless asked for.
         encoder_input: a PNG of what the image encoder saw; None unless asked for.
         warnings: what is doubtful about the labels and templates; the same for all images that were asked about at
@@ -144,6 +149,7 @@ class Classification:
     inference_ms: float
     model_digest: str
     none_of_these: bool = False
+    none_probability: float | None = None
     embedding: tuple[float, ...] | None = None
     encoder_input: bytes | None = None
     warnings: tuple[AnswerWarning, ...] = ()
@@ -344,6 +350,25 @@ class RouteRule:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class NoneOfTheseInfo:
+    """The model's own rule for images that show none of the labels, and how good it was on validation images.
+
+    Attributes:
+        name_count: names of other things that the labels are compared with.
+        threshold: Classification.none_probability from which an image shows none of the labels.
+        false_refusals: share of images with one of the labels that are refused.
+        auroc: area under the ROC curve, 0 to 1.
+        expected_calibration_error: mean difference between probability and truth, 0 to 1.
+    """
+
+    name_count: int
+    threshold: float
+    false_refusals: float
+    auroc: float
+    expected_calibration_error: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ModelInfo:
     """What answers, and what it accepts.
 
@@ -371,6 +396,7 @@ class ModelInfo:
         upscale_recipes: what Client.upscale() may be asked for.
         degradation_kinds: of damage that the encoder "robust" tells apart; empty where it is not offered.
         restorer: what Client.restore() does; None where the service restores nothing.
+        none_of_these: the model's own rule for ClassifyOptions.none_of_these; None where it has none.
     """
 
     name: str
@@ -395,3 +421,4 @@ class ModelInfo:
     upscale_recipes: tuple[UpscaleRecipe, ...] = ()
     degradation_kinds: tuple[str, ...] = ()
     restorer: RestorerInfo | None = None
+    none_of_these: NoneOfTheseInfo | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,8 @@ class Manifest:
         restorer: what restores damaged pictures; None where nothing does.
         degradation_kinds: what the robust encoder tells apart; empty where there is none.
         damage_head: chooses between the encoders; None where nothing does.
+        none_threshold: probability of no label from which an image shows none; None where the model has no rule for it.
+        taught_words: all that the model knows, those of its templates too; empty for an open vocabulary.
         default_templates: "@" and the name of a template set.
         label_sets: labels by name.
         template_sets: templates by name, each with one "{}".
@@ -100,6 +103,8 @@ class Manifest:
     restorer: ServedRestorer | None
     degradation_kinds: tuple[str, ...]
     damage_head: DamageHead | None
+    none_threshold: float | None
+    taught_words: frozenset[str]
     default_templates: str
     label_sets: Mapping[str, tuple[str, ...]]
     template_sets: Mapping[str, tuple[str, ...]]
@@ -148,6 +153,8 @@ def load_manifest(repository: Path, *, limits: Limits | None = None) -> Manifest
         restorer=_served_restorer(document),
         degradation_kinds=_degradation_kinds(document),
         damage_head=_damage_head(path, document),
+        none_threshold=None if document.none_of_these is None else document.none_of_these.threshold,
+        taught_words=_taught_words(document),
         default_templates=document.default_templates,
         label_sets=document.label_sets,
         template_sets=document.template_sets,
@@ -216,6 +223,17 @@ class _RobustEncoder(Strict):
     head: _DamageHead | None = None
 
 
+_Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _NoneOfThese(Strict):
+    name_count: _Count
+    threshold: _Share
+    false_refusals: _Share
+    auroc: _Share
+    expected_calibration_error: _Share
+
+
 class _Scoring(Strict):
     function: Literal["softmax", "sigmoid"]
     logit_scale: float
@@ -256,6 +274,8 @@ class _Document(Strict):
     upscale_recipes: dict[str, _PictureUpscaler] | None = None
     restorer: _Restorer | None = None
     robust_encoder: _RobustEncoder | None = None
+    none_of_these: _NoneOfThese | None = None
+    taught_names: tuple[_Text, ...] = ()
 
     @field_validator("default_templates")
     @classmethod
@@ -339,6 +359,13 @@ def _damage_head(path: Path, document: _Document) -> DamageHead | None:
     return DamageHead(weight=np.array(head.weight, dtype=np.float32), bias=head.bias)
 
 
+def _taught_words(document: _Document) -> frozenset[str]:
+    if not document.taught_names:
+        return frozenset()
+    templates = (template for templates in document.template_sets.values() for template in templates)
+    return frozenset(word for text in (*document.taught_names, *templates) for word in re.findall(r"[^\W\d_]+", text))
+
+
 def _route_table(document: _Document) -> RouteTable:
     return RouteTable.make(document.native_min_side_px, [rule.model_dump() for rule in document.route_rules])
 
@@ -372,6 +399,9 @@ def _model_info(document: _Document) -> classifier_pb2.ModelInfo:
         restorer=_restorer_info(document),
         degradation_kinds=_degradation_kinds(document),
         has_auto_encoder=document.robust_encoder is not None and document.robust_encoder.head is not None,
+        none_of_these=None
+        if document.none_of_these is None
+        else classifier_pb2.NoneOfTheseInfo(**document.none_of_these.model_dump()),
         logit_scale=document.scoring.logit_scale,
         logit_bias=document.scoring.logit_bias,
         scoring_function=document.scoring.function,

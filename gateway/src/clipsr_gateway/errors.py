@@ -8,6 +8,7 @@ GatewayError
 ├── ListenError                   do not start: the address cannot be bound (exit code 1)
 ├── InvalidRequestError           answer INVALID_ARGUMENT, list the fields
 ├── EncoderMissingError           answer FAILED_PRECONDITION: another model must be exported
+├── NoneBankMissingError          answer FAILED_PRECONDITION: the model must be exported with a calibration
 ├── UnauthenticatedError          answer UNAUTHENTICATED
 ├── LimitedError                  answer RESOURCE_EXHAUSTED with RetryInfo
 │   ├── RateExceededError         … this key has sent too many items
@@ -56,6 +57,7 @@ __all__ = [
     "LimitedError",
     "ListenError",
     "ManifestError",
+    "NoneBankMissingError",
     "NotInLibraryError",
     "OverloadedError",
     "RateExceededError",
@@ -172,6 +174,16 @@ class EncoderMissingError(GatewayError):
         super().__init__(
             f"This service has {lacks}. Train a controller for its model (clipsr-train controller) and export both "
             f"(clipsr-export --controller FOLDER), or {otherwise}."
+        )
+
+
+class NoneBankMissingError(GatewayError):
+    """The served model has no rule of its own for "none of these"."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This model has no calibrated rule for none of these. Export it with one (clipsr-export --none-of-these), "
+            "or set min_cosine or min_probability instead of calibrated."
         )
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "Artifact",
     "ImageEncoder",
     "Manifest",
+    "NoneOfThese",
     "RouteRule",
     "Scoring",
     "TextBankEntry",
@@ -101,6 +102,20 @@ class TextBankEntry(_Part):
     templates: str
 
 
+class NoneOfThese(_Part):
+    """When an image shows none of the labels, calibrated: see `compute_none_probability`.
+
+    `file` is a text bank of other names. One that has a cosine above `max_label_cosine` with a label is left out. From
+    the probability `threshold` on, an image shows none of the labels.
+    """
+
+    file: str
+    temperature: Annotated[float, Field(gt=0)]
+    bias: float
+    threshold: Annotated[float, Field(ge=0, le=1)]
+    max_label_cosine: Annotated[float, Field(ge=-1, le=1)]
+
+
 class Artifact(_Part):
     """A generated file: digest and size."""
 
@@ -124,6 +139,7 @@ class Manifest(_Part):
     template_sets: dict[str, tuple[str, ...]]
     label_sets: dict[str, tuple[str, ...]]
     text_banks: tuple[TextBankEntry, ...]
+    none_of_these: NoneOfThese | None = None
     artifacts: dict[str, Artifact]
 
     @_model_validator(mode="after")

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from clipsr_serving.errors import InputError, ServingError
 from clipsr_serving.manifest import Manifest, Scoring
-from clipsr_serving.similarity import compute_cosine, compute_probability
+from clipsr_serving.similarity import compute_cosine, compute_none_probability, compute_probability
 from clipsr_serving.text.banks import read_text_banks
 from clipsr_serving.text.cache import KnownLabels, LabelSpaceCache, TextEmbeddingCache
 from clipsr_serving.text.model import TextModel
+from clipsr_serving.text.none_bank import NoneBank, read_none_bank
 from clipsr_serving.text.prompts import LabelSpace, RawLabelSpace
 
 __all__ = [
@@ -52,17 +53,19 @@ class SimilarityRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Similarities:
-    """[N, labels] each, in the order of the request's labels.
+    """What is known of N images and the request's labels, in their order.
 
     Attributes:
-        cosine: FP32.
-        probability: FP32.
-        label_is_cut: BOOL, whether the text encoder does not see all of the label in its templates.
+        cosine: FP32 [N, labels].
+        probability: FP32 [N, labels].
+        label_is_cut: BOOL [N, labels], whether the text encoder does not see all of the label in its templates.
+        none_probability: FP32 [N], that an image shows none of the labels; NaN where the model has no names besides.
     """
 
     cosine: Float32
     probability: Float32
     label_is_cut: NDArray[np.bool_]
+    none_probability: Float32
 
 
 class ZeroShotClassifier:
@@ -81,12 +84,14 @@ class ZeroShotClassifier:
         parse: ParseLabelSpace,
         find_cut: FindCut,
         scoring: Scoring,
+        bank: NoneBank | None = None,
     ) -> None:
         self.cache = cache
         self.label_spaces = label_spaces
         self._parse = parse
         self._find_cut = find_cut
         self._scoring = scoring
+        self._bank = bank
 
     def score(self, requests: Sequence[SimilarityRequest]) -> list[Similarities | ServingError]:
         """Score a batch; a request that fails has its error as answer and leaves the others alone."""
@@ -95,7 +100,7 @@ class ZeroShotClassifier:
         for number, request in enumerate(requests):
             for row, space in enumerate(request.spaces):
                 rows.setdefault(space, []).append((number, row))
-        scored: dict[tuple[int, int], tuple[Float32, Float32]] = {}
+        scored: dict[tuple[int, int], tuple[Float32, Float32, np.float32]] = {}
         for space, members in rows.items():
             labels = known[space]
             if isinstance(labels, ServingError):
@@ -103,8 +108,15 @@ class ZeroShotClassifier:
             images = np.stack([requests[number].image_embedding[row] for number, row in members])
             cosine = compute_cosine(images, labels.embeddings)
             probability = compute_probability(cosine, self._scoring)
-            scored.update(zip(members, zip(cosine, probability, strict=True), strict=True))
+            none = self._compute_none(images, cosine, labels)
+            scored.update(zip(members, zip(cosine, probability, none, strict=True), strict=True))
         return [self._answer(number, request, known, scored) for number, request in enumerate(requests)]
+
+    def _compute_none(self, images: Float32, cosine: Float32, labels: KnownLabels) -> Float32:
+        if self._bank is None or labels.is_other is None:
+            return np.full(len(images), np.nan, dtype=np.float32)
+        bank_cosine = compute_cosine(images, self._bank.text_embedding)
+        return compute_none_probability(cosine, bank_cosine, labels.is_other, self._scoring, self._bank.calibration)
 
     def _find_labels(self, spaces: Sequence[RawLabelSpace]) -> dict[RawLabelSpace, KnownLabels | ServingError]:
         found: dict[RawLabelSpace, KnownLabels | ServingError] = {}
@@ -123,7 +135,8 @@ class ZeroShotClassifier:
             if isinstance(matrix, ServingError):
                 found[space] = matrix
             else:
-                labels = KnownLabels(embeddings=matrix, is_cut=self._find_cut(wanted[space]))
+                is_other = None if self._bank is None else self._bank.find_others(wanted[space].labels, matrix)
+                labels = KnownLabels(embeddings=matrix, is_cut=self._find_cut(wanted[space]), is_other=is_other)
                 found[space] = labels
                 self.label_spaces.put_labels(space, labels)
         return found
@@ -133,7 +146,7 @@ class ZeroShotClassifier:
         number: int,
         request: SimilarityRequest,
         known: dict[RawLabelSpace, KnownLabels | ServingError],
-        scored: dict[tuple[int, int], tuple[Float32, Float32]],
+        scored: dict[tuple[int, int], tuple[Float32, Float32, np.float32]],
     ) -> Similarities | ServingError:
         is_cut: list[NDArray[np.bool_]] = []
         for space in request.spaces:
@@ -141,11 +154,12 @@ class ZeroShotClassifier:
             if isinstance(labels, ServingError):
                 return labels
             is_cut.append(labels.is_cut)
-        pairs = [scored[number, row] for row in range(len(request.spaces))]
+        rows = [scored[number, row] for row in range(len(request.spaces))]
         return Similarities(
-            cosine=np.stack([cosine for cosine, _ in pairs]),
-            probability=np.stack([probability for _, probability in pairs]),
+            cosine=np.stack([cosine for cosine, _, _ in rows]),
+            probability=np.stack([probability for _, probability, _ in rows]),
             label_is_cut=np.stack(is_cut),
+            none_probability=np.array([none for _, _, none in rows], dtype=np.float32),
         )
 
 
@@ -172,6 +186,7 @@ def build_zero_shot_classifier(
         parse=text.parse_labels,
         find_cut=text.find_cut,
         scoring=manifest.scoring,
+        bank=read_none_bank(repository, manifest),
     )
 
 

@@ -23,6 +23,7 @@ from clipsr._types import (
     LibraryLimits,
     Limits,
     ModelInfo,
+    NoneOfTheseInfo,
     Prediction,
     RestorerInfo,
     Route,
@@ -98,12 +99,14 @@ def encode_options(options: ClassifyOptions) -> classifier_pb2.ClassifyOptions:
         templates=as_texts("templates", options.templates),
     )
     none_of_these = None
-    if options.min_cosine is not None or options.min_probability is not None:
+    is_calibrated = as_flag("none_of_these", options.none_of_these)
+    if is_calibrated or options.min_cosine is not None or options.min_probability is not None:
         none_of_these = classifier_pb2.NoneOfThese(
             min_cosine=encode_min_cosine(options.min_cosine),
             min_probability=None
             if options.min_probability is None
             else as_number("min_probability", options.min_probability, least=0, most=1),
+            calibrated=is_calibrated,
         )
     return classifier_pb2.ClassifyOptions(
         label_space=label_space,
@@ -260,6 +263,17 @@ def decode_model_info(response: classifier_pb2.GetModelInfoResponse) -> ModelInf
         # Those of a later version can't be asked for by this one.
         upscale_recipes=tuple(RECIPES[number] for number in info.upscale_recipes if number in RECIPES),
         restorer=_decode_restorer(info.restorer) if info.HasField("restorer") else None,
+        none_of_these=_decode_none_of_these(info.none_of_these) if info.HasField("none_of_these") else None,
+    )
+
+
+def _decode_none_of_these(info: classifier_pb2.NoneOfTheseInfo) -> NoneOfTheseInfo:
+    return NoneOfTheseInfo(
+        name_count=info.name_count,
+        threshold=info.threshold,
+        false_refusals=info.false_refusals,
+        auroc=info.auroc,
+        expected_calibration_error=info.expected_calibration_error,
     )
 
 
@@ -317,6 +331,7 @@ def decode_result(
         inference_ms=found.timing.inference_ms,
         model_digest=found.model_digest,
         none_of_these=found.none_of_these,
+        none_probability=found.none_probability if found.HasField("none_probability") else None,
         embedding=tuple(found.embedding) or None,
         encoder_input=found.encoder_input or None,
         warnings=warnings,

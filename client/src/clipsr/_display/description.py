@@ -37,6 +37,13 @@ def describe_model(info: ModelInfo) -> Iterator[tuple[str, str]]:
         yield "encoder robust", f"tells apart {', '.join(info.degradation_kinds)}"
     yield "text encoder", f"the first {info.context_length} tokens of a text"
     yield "probability", f"{info.scoring_function} of the cosines at scale {info.logit_scale:g}{bias}"
+    if (none := info.none_of_these) is not None:
+        yield (
+            "none of these",
+            f"from a probability of {none.threshold:.2g}, by comparison with {none.name_count:,} names; refuses "
+            f"{none.false_refusals:.1%} of images with a label, AUROC {none.auroc:.3f}, calibration error "
+            f"{none.expected_calibration_error:.1%}",
+        )
     yield "default templates", info.default_templates
     yield "digest", info.digest
     yield "gateway", f"version {info.gateway_version}"

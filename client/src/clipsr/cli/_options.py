@@ -107,17 +107,24 @@ classify_options = in_order(
         **KEPT,
     ),
     click.option(
+        "--none-of-these",
+        is_flag=True,
+        help="Say of an image that it shows none of the labels where the model's own, calibrated rule says so, and how "
+        "probable that is.",
+        **KEPT,
+    ),
+    click.option(
         "--min-cosine",
         type=float,
         metavar="COSINE",
-        help="Say that an image shows none of the labels where the best one stays below this cosine.",
+        help="Say so where the best label stays below this cosine.",
         **KEPT,
     ),
     click.option(
         "--min-probability",
         type=float,
         metavar="PROBABILITY",
-        help="The same, for its probability; with both, staying below either is enough.",
+        help="The same, for its probability; of several rules, one is enough.",
         **KEPT,
     ),
 )
@@ -142,5 +149,6 @@ def chosen_classify_options(*, return_embedding: bool) -> ClassifyOptions:
         encoder=values["encoder"],
         min_cosine=values["min_cosine"],
         min_probability=values["min_probability"],
+        none_of_these=values["none_of_these"],
         return_embedding=return_embedding,
     )

@@ -48,10 +48,12 @@ class LabelScores:
     Attributes:
         cosine: FP32 [K].
         probability: FP32 [K].
+        none: probability that the image shows none of them; None unless asked for.
     """
 
     cosine: npt.NDArray[np.float32]
     probability: npt.NDArray[np.float32]
+    none: float | None
 
     def rank(self, labels: Sequence[str], top_k: int) -> tuple[Prediction, ...]:
         """Return the best labels, ties in their order; by cosine, as in float32 small probabilities become 0."""
@@ -83,7 +85,10 @@ def describe(
         queue_ms=0.0,
         inference_ms=inference_ms,
         model_digest=model_digest,
-        none_of_these=options.is_none_of_these(cosine=best.cosine, probability=best.probability),
+        none_of_these=options.is_none_of_these(
+            cosine=best.cosine, probability=best.probability, none_probability=scores.none
+        ),
+        none_probability=scores.none,
         embedding=image.values if options.wants_embedding else None,
         encoder_input=_to_png(image.pixels) if options.wants_encoder_input else None,
         warnings=warnings,

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from clipsr import _images
 from clipsr._codecs import classify as classify_codec
 from clipsr._codecs import embed as embed_codec
+from clipsr._codecs.arguments import invalid
 from clipsr._types import (
     Classification,
     ClassifyOptions,
@@ -81,6 +82,7 @@ class Classifier:
         route: Route = "auto",
         min_cosine: float | None = None,
         min_probability: float | None = None,
+        none_of_these: bool = False,
         return_embedding: bool = False,
         return_encoder_input: bool = False,
     ) -> list[Classification | FailedImage]:
@@ -115,11 +117,15 @@ class Classifier:
                 route=route,
                 min_cosine=min_cosine,
                 min_probability=min_probability,
+                none_of_these=none_of_these,
                 return_embedding=return_embedding,
                 return_encoder_input=return_encoder_input,
             ),
         )
-        known = read_options(asked, self._pipeline.manifest.label_sets)
+        rule = self._pipeline.manifest.none_of_these
+        known = read_options(
+            asked, self._pipeline.manifest.label_sets, none_threshold=None if rule is None else rule.threshold
+        )
         batches = _batches(_images.as_iterable(images), self._pipeline.batch_size)
         return [outcome for batch in batches for outcome in self._classify(batch, known)]
 
@@ -193,7 +199,11 @@ class Classifier:
             field="label_space.labels[{}]",
             context_length=self._context_length,
         )
-        scores = map(LabelScores, found.cosine, found.probability)
+        if options.wants_none and np.isnan(found.none_probability).any():
+            message = "Every name that the model could compare the labels with is one of them or near one; send fewer."
+            raise invalid("label_space.labels", message, reason="NONE_BANK_EMPTY")
+        none = found.none_probability.tolist() if options.wants_none else [None] * len(found.cosine)
+        scores = map(LabelScores, found.cosine, found.probability, none)
         return [
             describe(
                 image,

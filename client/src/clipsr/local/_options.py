@@ -35,6 +35,7 @@ class LocalOptions:
         top_k: predictions of an image; 0 for all labels.
         min_cosine: an image whose best label has a smaller cosine shows none of them; None: never.
         min_probability: likewise by probability.
+        min_none_probability: likewise from this probability of no label on.
         wants_embedding: whether the image's embedding is returned.
         wants_encoder_input: whether what the encoder saw is returned.
     """
@@ -46,28 +47,41 @@ class LocalOptions:
     top_k: int
     min_cosine: float | None
     min_probability: float | None
+    min_none_probability: float | None
     wants_embedding: bool
     wants_encoder_input: bool
 
-    def is_none_of_these(self, *, cosine: float, probability: float) -> bool:
-        """Say whether the best label stays below a threshold."""
+    @property
+    def wants_none(self) -> bool:
+        """Whether the probability of no label is returned."""
+        return self.min_none_probability is not None
+
+    def is_none_of_these(self, *, cosine: float, probability: float, none_probability: float | None) -> bool:
+        """Say whether the best label stays below a threshold, or that of no label reaches its own."""
         is_far = self.min_cosine is not None and cosine < self.min_cosine
-        return is_far or (self.min_probability is not None and probability < self.min_probability)
+        is_unsure = self.min_probability is not None and probability < self.min_probability
+        limit = self.min_none_probability
+        return is_far or is_unsure or (limit is not None and none_probability is not None and none_probability >= limit)
 
 
-def read_options(asked: classifier_pb2.ClassifyOptions, label_sets: LabelSets) -> LocalOptions:
+def read_options(
+    asked: classifier_pb2.ClassifyOptions, label_sets: LabelSets, *, none_threshold: float | None
+) -> LocalOptions:
     """Read options that the client would send.
 
     They come as the message, whose numbers are those that a service compares with.
 
     Raises:
-        InvalidRequestError: labels and a set's name are given at once, there is no such set, or the robust encoder is
-            asked for, which services alone have.
+        InvalidRequestError: labels and a set's name are given at once, there is no such set, the robust encoder is
+            asked for, which services alone have, or a rule for "none of these" that the model lacks.
     """
     if asked.encoder == types_pb2.ENCODER_ROBUST:
         message = "There is no robust encoder in this process; ask a service that has one, or leave encoder out."
         raise invalid("encoder", message, reason="ENCODER_MISSING")
     threshold = asked.none_of_these
+    if threshold.calibrated and none_threshold is None:
+        message = "This model has no calibrated rule for none of these; export it with one, or set min_cosine instead."
+        raise invalid("none_of_these", message, reason="NONE_BANK_MISSING")
     return LocalOptions(
         labels=_find_labels(asked.label_space, label_sets),
         templates=tuple(asked.label_space.templates),
@@ -76,6 +90,7 @@ def read_options(asked: classifier_pb2.ClassifyOptions, label_sets: LabelSets) -
         top_k=asked.top_k,
         min_cosine=threshold.min_cosine if threshold.HasField("min_cosine") else None,
         min_probability=threshold.min_probability if threshold.HasField("min_probability") else None,
+        min_none_probability=none_threshold if threshold.calibrated else None,
         wants_embedding=asked.return_embedding,
         wants_encoder_input=asked.return_encoder_input,
     )

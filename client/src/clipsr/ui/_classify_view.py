@@ -45,7 +45,8 @@ def answer_classify(client: Client, form: ClassifyForm) -> str:
         if form.path is None:
             raise FormError("There is no image: drop one into the field, or choose a file.")
         labels = () if form.label_set else split_labels(form.typed_labels)
-        check_file(form.path, client.model_info().limits)
+        info = client.model_info()
+        check_file(form.path, info.limits)
         content = Path(form.path).read_bytes()
         template = form.template.strip()
         [outcome] = client.classify(
@@ -56,6 +57,7 @@ def answer_classify(client: Client, form: ClassifyForm) -> str:
             top_k=form.top_k,
             route=form.route,
             fit=form.fit,
+            none_of_these=info.none_of_these is not None,
             return_encoder_input=True,
         )
     except (ClipsrError, FormError) as error:
@@ -77,12 +79,18 @@ def _show_classification(content: bytes, outcome: Classification) -> str:
     return _markup.panel(
         *(_markup.caution(warning.message) for warning in outcome.warnings),
         f'<div class="cs-pictures">{"".join(pictures)}</div>',
+        *_caution_of_none(outcome),
         _markup.bars(outcome.predictions, caption=f"Most likely: {best.label}, {best.probability:.1%}"),
         _markup.quiet(
             f"{took} · {outcome.inference_ms:,.0f} ms in the model, {outcome.queue_ms:,.0f} ms waiting · "
             f"model {outcome.model_digest.removeprefix('sha256:')[:12]}"
         ),
     )
+
+
+def _caution_of_none(outcome: Classification) -> Iterator[str]:
+    if outcome.none_of_these and outcome.none_probability is not None:
+        yield _markup.caution(f"None of these labels seems to fit (probability {outcome.none_probability:.1%}).")
 
 
 def describe_service(client: Client, *, timeout_s: float) -> str:

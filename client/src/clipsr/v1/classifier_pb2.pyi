@@ -79,7 +79,7 @@ class ClassifyResult(_message.Message):
     def __init__(self, classification: _Optional[_Union[Classification, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
 
 class Classification(_message.Message):
-    __slots__ = ("predictions", "input_size", "route", "timing", "model_digest", "none_of_these", "embedding", "encoder_input", "encoder", "degradations")
+    __slots__ = ("predictions", "input_size", "route", "timing", "model_digest", "none_of_these", "embedding", "encoder_input", "encoder", "degradations", "none_probability")
     PREDICTIONS_FIELD_NUMBER: _ClassVar[int]
     INPUT_SIZE_FIELD_NUMBER: _ClassVar[int]
     ROUTE_FIELD_NUMBER: _ClassVar[int]
@@ -90,6 +90,7 @@ class Classification(_message.Message):
     ENCODER_INPUT_FIELD_NUMBER: _ClassVar[int]
     ENCODER_FIELD_NUMBER: _ClassVar[int]
     DEGRADATIONS_FIELD_NUMBER: _ClassVar[int]
+    NONE_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
     predictions: _containers.RepeatedCompositeFieldContainer[_types_pb2.Prediction]
     input_size: _types_pb2.Size
     route: _types_pb2.Route
@@ -100,15 +101,18 @@ class Classification(_message.Message):
     encoder_input: bytes
     encoder: _types_pb2.Encoder
     degradations: _containers.RepeatedCompositeFieldContainer[_types_pb2.Degradation]
-    def __init__(self, predictions: _Optional[_Iterable[_Union[_types_pb2.Prediction, _Mapping]]] = ..., input_size: _Optional[_Union[_types_pb2.Size, _Mapping]] = ..., route: _Optional[_Union[_types_pb2.Route, str]] = ..., timing: _Optional[_Union[_types_pb2.Timing, _Mapping]] = ..., model_digest: _Optional[str] = ..., none_of_these: bool = ..., embedding: _Optional[_Iterable[float]] = ..., encoder_input: _Optional[bytes] = ..., encoder: _Optional[_Union[_types_pb2.Encoder, str]] = ..., degradations: _Optional[_Iterable[_Union[_types_pb2.Degradation, _Mapping]]] = ...) -> None: ...
+    none_probability: float
+    def __init__(self, predictions: _Optional[_Iterable[_Union[_types_pb2.Prediction, _Mapping]]] = ..., input_size: _Optional[_Union[_types_pb2.Size, _Mapping]] = ..., route: _Optional[_Union[_types_pb2.Route, str]] = ..., timing: _Optional[_Union[_types_pb2.Timing, _Mapping]] = ..., model_digest: _Optional[str] = ..., none_of_these: bool = ..., embedding: _Optional[_Iterable[float]] = ..., encoder_input: _Optional[bytes] = ..., encoder: _Optional[_Union[_types_pb2.Encoder, str]] = ..., degradations: _Optional[_Iterable[_Union[_types_pb2.Degradation, _Mapping]]] = ..., none_probability: _Optional[float] = ...) -> None: ...
 
 class NoneOfThese(_message.Message):
-    __slots__ = ("min_cosine", "min_probability")
+    __slots__ = ("min_cosine", "min_probability", "calibrated")
     MIN_COSINE_FIELD_NUMBER: _ClassVar[int]
     MIN_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    CALIBRATED_FIELD_NUMBER: _ClassVar[int]
     min_cosine: float
     min_probability: float
-    def __init__(self, min_cosine: _Optional[float] = ..., min_probability: _Optional[float] = ...) -> None: ...
+    calibrated: bool
+    def __init__(self, min_cosine: _Optional[float] = ..., min_probability: _Optional[float] = ..., calibrated: bool = ...) -> None: ...
 
 class GetModelInfoRequest(_message.Message):
     __slots__ = ()
@@ -129,7 +133,7 @@ class NamedSet(_message.Message):
     def __init__(self, name: _Optional[str] = ..., values: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ModelInfo(_message.Message):
-    __slots__ = ("name", "digest", "image_architecture", "image_size_px", "embed_dim", "upscaler_architecture", "canvas_sizes_px", "native_min_side_px", "logit_scale", "logit_bias", "scoring_function", "context_length", "default_templates", "label_sets", "template_sets", "limits", "artifacts", "gateway_version", "route_rules", "upscale_recipes", "degradation_kinds", "restorer", "has_auto_encoder")
+    __slots__ = ("name", "digest", "image_architecture", "image_size_px", "embed_dim", "upscaler_architecture", "canvas_sizes_px", "native_min_side_px", "logit_scale", "logit_bias", "scoring_function", "context_length", "default_templates", "label_sets", "template_sets", "limits", "artifacts", "gateway_version", "route_rules", "upscale_recipes", "degradation_kinds", "restorer", "has_auto_encoder", "none_of_these")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     IMAGE_ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
@@ -153,6 +157,7 @@ class ModelInfo(_message.Message):
     DEGRADATION_KINDS_FIELD_NUMBER: _ClassVar[int]
     RESTORER_FIELD_NUMBER: _ClassVar[int]
     HAS_AUTO_ENCODER_FIELD_NUMBER: _ClassVar[int]
+    NONE_OF_THESE_FIELD_NUMBER: _ClassVar[int]
     name: str
     digest: str
     image_architecture: str
@@ -176,7 +181,22 @@ class ModelInfo(_message.Message):
     degradation_kinds: _containers.RepeatedScalarFieldContainer[str]
     restorer: RestorerInfo
     has_auto_encoder: bool
-    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., image_architecture: _Optional[str] = ..., image_size_px: _Optional[int] = ..., embed_dim: _Optional[int] = ..., upscaler_architecture: _Optional[str] = ..., canvas_sizes_px: _Optional[_Iterable[int]] = ..., native_min_side_px: _Optional[int] = ..., logit_scale: _Optional[float] = ..., logit_bias: _Optional[float] = ..., scoring_function: _Optional[str] = ..., context_length: _Optional[int] = ..., default_templates: _Optional[str] = ..., label_sets: _Optional[_Iterable[_Union[NamedSet, _Mapping]]] = ..., template_sets: _Optional[_Iterable[_Union[NamedSet, _Mapping]]] = ..., limits: _Optional[_Union[_types_pb2.Limits, _Mapping]] = ..., artifacts: _Optional[_Iterable[_Union[_types_pb2.Artifact, _Mapping]]] = ..., gateway_version: _Optional[str] = ..., route_rules: _Optional[_Iterable[_Union[RouteRule, _Mapping]]] = ..., upscale_recipes: _Optional[_Iterable[_Union[_types_pb2.UpscaleRecipe, str]]] = ..., degradation_kinds: _Optional[_Iterable[str]] = ..., restorer: _Optional[_Union[RestorerInfo, _Mapping]] = ..., has_auto_encoder: bool = ...) -> None: ...
+    none_of_these: NoneOfTheseInfo
+    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., image_architecture: _Optional[str] = ..., image_size_px: _Optional[int] = ..., embed_dim: _Optional[int] = ..., upscaler_architecture: _Optional[str] = ..., canvas_sizes_px: _Optional[_Iterable[int]] = ..., native_min_side_px: _Optional[int] = ..., logit_scale: _Optional[float] = ..., logit_bias: _Optional[float] = ..., scoring_function: _Optional[str] = ..., context_length: _Optional[int] = ..., default_templates: _Optional[str] = ..., label_sets: _Optional[_Iterable[_Union[NamedSet, _Mapping]]] = ..., template_sets: _Optional[_Iterable[_Union[NamedSet, _Mapping]]] = ..., limits: _Optional[_Union[_types_pb2.Limits, _Mapping]] = ..., artifacts: _Optional[_Iterable[_Union[_types_pb2.Artifact, _Mapping]]] = ..., gateway_version: _Optional[str] = ..., route_rules: _Optional[_Iterable[_Union[RouteRule, _Mapping]]] = ..., upscale_recipes: _Optional[_Iterable[_Union[_types_pb2.UpscaleRecipe, str]]] = ..., degradation_kinds: _Optional[_Iterable[str]] = ..., restorer: _Optional[_Union[RestorerInfo, _Mapping]] = ..., has_auto_encoder: bool = ..., none_of_these: _Optional[_Union[NoneOfTheseInfo, _Mapping]] = ...) -> None: ...
+
+class NoneOfTheseInfo(_message.Message):
+    __slots__ = ("name_count", "threshold", "false_refusals", "auroc", "expected_calibration_error")
+    NAME_COUNT_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    FALSE_REFUSALS_FIELD_NUMBER: _ClassVar[int]
+    AUROC_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_CALIBRATION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    name_count: int
+    threshold: float
+    false_refusals: float
+    auroc: float
+    expected_calibration_error: float
+    def __init__(self, name_count: _Optional[int] = ..., threshold: _Optional[float] = ..., false_refusals: _Optional[float] = ..., auroc: _Optional[float] = ..., expected_calibration_error: _Optional[float] = ...) -> None: ...
 
 class RestorerInfo(_message.Message):
     __slots__ = ("architecture", "kinds", "default_steps", "max_steps")

@@ -107,6 +107,13 @@ def add_clip_options(parser: argparse.ArgumentParser) -> None:
         help="with --photos: nouns that the model's texts are good at (default: the 1,000 of ImageNet)",
     )
     parser.add_argument(
+        "--none-of-these",
+        metavar="FILE|DATA",
+        help="the rule for images that show none of the labels: none_of_these.json of clipsr-eval none-of-these, or "
+        "labelled validation images to make it from (default: the file beside the weights of a checkpoint folder, if "
+        "there is one)",
+    )
+    parser.add_argument(
         "--no-text-banks",
         action="store_true",
         help="do not embed the named label sets now; the service then does at their first use",

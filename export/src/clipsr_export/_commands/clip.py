@@ -22,6 +22,13 @@ from clipsr_training.adapt import measure_routes, read_nouns
 from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
 from clipsr_training.controller import ControlledClip, load_controller, load_daclip
 from clipsr_training.liif import Upscaler, load_liif
+from clipsr_training.none_of_these import (
+    CALIBRATION_NAME,
+    Calibration,
+    calibrate_checkpoint,
+    read_calibration,
+    read_taught_names,
+)
 from clipsr_training.restoration import load_restorer
 
 if TYPE_CHECKING:
@@ -105,7 +112,10 @@ def _run_checkpoints(arguments: argparse.Namespace) -> None:
         return
     folder: Path = arguments.clip or _BUNDLED
     clip = load_clip(folder)
-    _export(arguments, clip, folder.resolve().name, _load_controller(path, clip))
+    if arguments.none_of_these is None and (beside := folder / CALIBRATION_NAME).is_file():
+        arguments.none_of_these = str(beside)
+    taught = read_taught_names(folder)
+    _export(arguments, clip, folder.resolve().name, _load_controller(path, clip), taught)
 
 
 def _load_controller(path: Path | None, clip: ClipCheckpoint) -> ControlledClip | None:
@@ -132,7 +142,11 @@ def _run_clip(arguments: argparse.Namespace) -> None:
 
 
 def _export(
-    arguments: argparse.Namespace, clip: ClipCheckpoint, name: str, controlled: ControlledClip | None = None
+    arguments: argparse.Namespace,
+    clip: ClipCheckpoint,
+    name: str,
+    controlled: ControlledClip | None = None,
+    taught: tuple[str, ...] | None = None,
 ) -> None:
     warn_of_service(arguments.output)
     calibration = open_calibration(arguments.int8) if arguments.int8 else None  # minutes before it is needed
@@ -159,12 +173,29 @@ def _export(
         samples=find_samples(arguments.samples),
         native_min_side_px=arguments.native_min_side or default_side,
         route_rules=rules,
+        none_of_these=_find_calibration(arguments.none_of_these, clip, upscaler, taught),
+        taught_names=taught,
         has_text_banks=not arguments.no_text_banks,
         report=_print,
     )
     export_repository(plan)
     if calibration is not None:
         export_int8(Int8Plan(repository=arguments.output, images=calibration, report=_print))
+
+
+def _find_calibration(
+    given: str | None, clip: ClipCheckpoint, upscaler: Upscaler, taught: tuple[str, ...] | None
+) -> Calibration | None:
+    """Read the rule of --none-of-these, or make it from the images that are named there."""
+    if given is None:
+        return None
+    if Path(given).suffix == ".json":
+        return read_calibration(Path(given))
+    calibration = calibrate_checkpoint(clip, upscaler, given, taught)
+    _print(
+        f"none of these: AUROC {calibration.auroc:.3f}, calibration error {calibration.expected_calibration_error:.1%}"
+    )
+    return calibration
 
 
 def _load_upscalers(arguments: argparse.Namespace) -> tuple[Upscaler, dict[Recipe, Upscaler]]:

@@ -57,6 +57,7 @@ from clipsr_training.clip import ClipCheckpoint
 from clipsr_training.controller import ControlledClip
 from clipsr_training.data import read_image
 from clipsr_training.liif import Upscaler, describe_upscaler
+from clipsr_training.none_of_these import Calibration
 from clipsr_training.restoration import Restorer
 
 # Canvas sides that requests are padded to, so that images of different sizes share a batch.
@@ -65,6 +66,7 @@ CANVAS_SIZES_PX = (32, 64, 128)
 _OTHER_CANVASES_HW = ((57, 41), (1, 1), (5, 1))
 DEFAULT_TEMPLATES = "@simple"
 _BANK_TEMPLATE_SETS = ("simple", "cifar")
+NONE_BANK = "similarity/text_banks/none-of-these.npz"
 # Models that an export adds for pictures, each a copy of `upscale` with another graph.
 _PICTURE_MODELS: Mapping[Recipe, str] = {"clean": "upscale_clean", "robust": "upscale_robust"}
 # What an export or a later step makes: taken over neither from the template nor from the output.
@@ -114,6 +116,8 @@ class ExportPlan:
         native_min_side_px: shorter side from which images skip super-resolution.
         route_rules: which route small images take, as `measure_routes` found; None where it was not measured.
         restorer: what restores damaged pictures; None serves no restoration.
+        none_of_these: the rule for images that show none of the labels; None for none.
+        taught_names: all that the model was taught to tell apart; None where that is not known.
         has_text_banks: whether embeddings of the named label sets are computed now, and not at their first use.
         report: called with one line about every step.
     """
@@ -129,6 +133,8 @@ class ExportPlan:
     controlled: ControlledClip | None = None
     recipes: Mapping[Recipe, Upscaler] = field(default_factory=dict[Recipe, Upscaler])
     restorer: Restorer | None = None
+    none_of_these: Calibration | None = None
+    taught_names: tuple[str, ...] | None = None
     has_text_banks: bool = True
     report: Callable[[str], None] = lambda _: None
 
@@ -169,6 +175,8 @@ def export_repository(plan: ExportPlan) -> Manifest:
         _write_graphs(plan, made)
         tokenizer = _write_tokenizer(plan, made)
         banks = _write_text_banks(plan, made) if plan.has_text_banks else []
+        if plan.none_of_these is not None:
+            _write_none_bank(plan, plan.none_of_these.names, made)
         manifest = _manifest(plan, made, banks, pad_token_id(tokenizer))
         write_manifest(made, manifest)
         with replaced(plan.output, ignore=_GENERATED) as repository:
@@ -297,33 +305,46 @@ def _write_text_banks(plan: ExportPlan, staging: Path) -> list[dict[str, str]]:
     """Write embeddings of the named label sets; returns the manifest's list of banks."""
     folder = staging / "similarity" / "text_banks"
     folder.mkdir(parents=True)
-    embedding = _embed_prompts(plan)
-    digest = sha256(staging / "text_encoder" / "1" / "model.onnx")
+    templates = [t for name in _BANK_TEMPLATE_SETS for t in prompts.template_sets()[name]]
+    embedding = _embed_prompts(plan, [label for labels in prompts.label_sets().values() for label in labels], templates)
     banks: list[dict[str, str]] = []
     for label_set, labels in prompts.label_sets().items():
         for template_set in _BANK_TEMPLATE_SETS:
             templates = prompts.template_sets()[template_set]
-            rows = [torch.stack([embedding[prompts.expand(t, label)] for t in templates]) for label in labels]
-            mean = torch.stack(rows).mean(dim=1)
-            mean = nn.functional.normalize(mean, dim=-1).numpy().astype(np.float32)
             path = folder / f"{label_set}-{template_set}.npz"
-            np.savez(
-                path,
-                labels=np.array(labels),
-                templates=np.array(templates),
-                text_embedding=mean,
-                digest=np.array(digest),
-            )
+            _write_bank(path, labels, templates, embedding, staging)
             file = path.relative_to(staging).as_posix()
             banks.append({"file": file, "label_set": label_set, "templates": f"@{template_set}"})
     plan.report(f"text banks: {', '.join(bank['file'].rsplit('/')[-1] for bank in banks)}")
     return banks
 
 
-def _embed_prompts(plan: ExportPlan) -> dict[str, Tensor]:
-    """Embed each prompt of the banks once, though several sets share it."""
-    templates = [t for name in _BANK_TEMPLATE_SETS for t in prompts.template_sets()[name]]
-    labels = [label for labels in prompts.label_sets().values() for label in labels]
+@torch.inference_mode()
+def _write_none_bank(plan: ExportPlan, names: Sequence[str], staging: Path) -> None:
+    templates = prompts.template_sets()[DEFAULT_TEMPLATES.removeprefix("@")]
+    path = staging / NONE_BANK
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write_bank(path, names, templates, _embed_prompts(plan, names, templates), staging)
+    plan.report(f"none of these: compared with {len(names):,} names")
+
+
+def _write_bank(
+    path: Path, labels: Sequence[str], templates: Sequence[str], embedding: Mapping[str, Tensor], staging: Path
+) -> None:
+    """Write labels with the means over their prompts, and the digest of the text encoder that they are of."""
+    rows = [torch.stack([embedding[prompts.expand(t, label)] for t in templates]) for label in labels]
+    mean = nn.functional.normalize(torch.stack(rows).mean(dim=1), dim=-1).numpy().astype(np.float32)
+    np.savez(
+        path,
+        labels=np.array(labels),
+        templates=np.array(templates),
+        text_embedding=mean,
+        digest=np.array(sha256(staging / "text_encoder" / "1" / "model.onnx")),
+    )
+
+
+def _embed_prompts(plan: ExportPlan, labels: Sequence[str], templates: Sequence[str]) -> dict[str, Tensor]:
+    """Embed each prompt once, though several sets share it."""
     texts = list(dict.fromkeys(prompts.expand(t, label) for label in labels for t in templates))
     graph = TextEncoderGraph(plan.clip)
     chunks = plan.clip.tokenizer(texts).split(_TEXT_BATCH)
@@ -360,6 +381,8 @@ def _manifest(plan: ExportPlan, staging: Path, banks: list[dict[str, str]], pad_
         "upscale_recipes": _describe_recipes(plan),
         "restorer": None if plan.restorer is None else describe_restorer(plan.restorer),
         "robust_encoder": robust.describe_robust(plan.controlled),
+        "none_of_these": _describe_none(plan.none_of_these),
+        "taught_names": plan.taught_names,
         "scoring": {
             "function": "softmax" if clip.logit_bias is None else "sigmoid",
             "logit_scale": clip.logit_scale,
@@ -375,6 +398,13 @@ def _manifest(plan: ExportPlan, staging: Path, banks: list[dict[str, str]], pad_
         "versions": {name: version(name) for name in packages},
     }
     return make_manifest(fields)
+
+
+def _describe_none(calibration: Calibration | None) -> dict[str, Any] | None:
+    if calibration is None:
+        return None
+    figures = {name: value for name, value in asdict(calibration).items() if name != "names"}
+    return {"file": NONE_BANK, "name_count": len(calibration.names), **figures}
 
 
 def _describe(upscaler: Upscaler) -> dict[str, Any]:

@@ -116,6 +116,30 @@ class RobustEncoder(_Model):
     """Says by the embedding of `image_encoder` which images it is for; absent where nothing was trained to."""
 
 
+class NoneOfThese(_Model):
+    """When an image shows none of the labels: by comparison with names of other things, calibrated."""
+
+    file: Text
+    """Path of the names and their embeddings inside the repository."""
+    name_count: Count
+    max_label_cosine: float = Field(ge=-1, le=1)
+    """A name whose text is nearer to a label's than this is left out."""
+    temperature: float = Field(gt=0)
+    """Divides the log-odds of the labels against the names."""
+    bias: float
+    """Added to them."""
+    threshold: float = Field(ge=0, le=1)
+    """Probability from which an image shows none of the labels."""
+    false_refusals: float = Field(ge=0, le=1)
+    """Share of validation images with one of the labels that this refuses."""
+    auroc: float = Field(ge=0, le=1)
+    """Area under the ROC curve, on the validation images."""
+    expected_calibration_error: float = Field(ge=0, le=1)
+    """On the validation images."""
+    data: Text
+    """Which images those are."""
+
+
 class Scoring(_Model):
     """Probability = function(logit_scale * cosine + logit_bias)."""
 
@@ -208,6 +232,10 @@ class Manifest(_Model):
     """Absent where no restoration is served."""
     robust_encoder: RobustEncoder | None = None
     """Absent where no controller was exported."""
+    none_of_these: NoneOfThese | None = None
+    """Absent where no calibration was exported."""
+    taught_names: tuple[Text, ...] | None = None
+    """All that the model was taught to tell apart; absent where that is an open vocabulary, or not known."""
     default_templates: Text
     """`@` and the name of a template set."""
     template_sets: NamedTexts

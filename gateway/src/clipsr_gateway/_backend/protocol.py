@@ -62,6 +62,8 @@ class Similarities:
         pixels: [3, R, R] uint8 RGB, what the image encoder received; None unless asked for.
         label_is_cut: [K] whether the text encoder does not see all of a label; None unless asked for.
         damage: what is wrong with the image; None unless the robust encoder ran.
+        none_probability: that the image shows none of the labels, in [0, 1]; NaN where there is nothing to compare them
+            with; None unless asked for.
     """
 
     cosine: npt.NDArray[np.float32]
@@ -70,6 +72,7 @@ class Similarities:
     pixels: npt.NDArray[np.uint8] | None = None
     label_is_cut: npt.NDArray[np.bool_] | None = None
     damage: Damage | None = None
+    none_probability: float | None = None
 
     def validate(
         self,
@@ -145,6 +148,7 @@ class EncodedLabels(Protocol):
         wants_embedding: bool = False,
         wants_pixels: bool = False,
         wants_cut: bool = False,
+        wants_none: bool = False,
     ) -> Similarities:
         """Classify one image.
 
@@ -161,6 +165,7 @@ class EncodedLabels(Protocol):
             wants_embedding: whether `Similarities.image_embedding` is needed.
             wants_pixels: whether `Similarities.pixels` is needed.
             wants_cut: whether `Similarities.label_is_cut` is needed.
+            wants_none: whether `Similarities.none_probability` is needed.
 
         Raises:
             BackendUnavailableError: the backend does not answer or has not loaded the ensemble.

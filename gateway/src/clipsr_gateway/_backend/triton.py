@@ -291,6 +291,7 @@ class TritonLabels:
         wants_embedding: bool = False,
         wants_pixels: bool = False,
         wants_cut: bool = False,
+        wants_none: bool = False,
     ) -> Similarities:
         """Run one ensemble on one image; see EncodedLabels.classify."""
         is_detailed, is_robust = wants_embedding or wants_pixels, encoder == "robust"
@@ -307,6 +308,7 @@ class TritonLabels:
                 outputs=[
                     *("cosine", "probability"),
                     *(("label_is_cut",) if wants_cut else ()),
+                    *(("none_probability",) if wants_none else ()),
                     *(("image_embedding",) if is_detailed or is_judged else ()),
                     *(("pixels",) if is_detailed else ()),
                     *(_DEGRADATION_OUTPUTS if is_robust else ()),
@@ -320,6 +322,7 @@ class TritonLabels:
             embedding = read_float(result, "image_embedding", rank=1, count=count) if needs_embedding else None
             pixels = read_pixels(result, count=count) if wants_pixels else None
             is_cut = read_bool(result, "label_is_cut", count=count) if wants_cut else None
+            none = read_float(result, "none_probability", rank=1, count=count) if wants_none else None
             damage = _read_damage(result, count) if is_robust else None
             return [
                 Similarities(
@@ -329,13 +332,14 @@ class TritonLabels:
                     pixels=None if pixels is None else pixels[row],
                     label_is_cut=None if is_cut is None else is_cut[row],
                     damage=damage[row] if damage else None,
+                    none_probability=None if none is None else float(none[row, 0]),
                 )
                 for row in range(count)
             ]
 
         if not _may_share(size_hw):
             return (await send([image]))[0]
-        key = (request_id, model_name, fit, size_hw, wants_embedding, wants_pixels, wants_cut)
+        key = (request_id, model_name, fit, size_hw, wants_embedding, wants_pixels, wants_cut, wants_none)
         return await self._coalescer.submit(key, image, send, max_items=self._max_group)
 
     def _make_inputs(self, count: int) -> list[InferInput]:

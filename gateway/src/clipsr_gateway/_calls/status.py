@@ -23,6 +23,7 @@ from clipsr_gateway.errors import (
     LibraryExistsError,
     LibraryStateError,
     LimitedError,
+    NoneBankMissingError,
     NotInLibraryError,
     RestorerMissingError,
     ShuttingDownError,
@@ -95,6 +96,8 @@ def status_from_error(error: GatewayError, request_id: str) -> status_pb2.Status
         return invalid_argument(error.violations)
     if isinstance(error, EncoderMissingError):
         return _status(code_pb2.FAILED_PRECONDITION, message, _error_info("ENCODER_MISSING"))
+    if isinstance(error, NoneBankMissingError):
+        return _status(code_pb2.FAILED_PRECONDITION, message, _error_info("NONE_BANK_MISSING"))
     if isinstance(error, UnauthenticatedError):
         return _status(code_pb2.UNAUTHENTICATED, message, _error_info(error.reason))
     if isinstance(error, LimitedError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,7 +31,7 @@ from clipsr_gateway._texts.label_cache import LabelCache
 from clipsr_gateway._texts.labels import CHECKING_BYTES
 from clipsr_gateway._texts.warming import LabelWarmer
 from clipsr_gateway._texts.warnings import cut_warnings
-from clipsr_gateway.errors import BackendFaultError, BackendUnavailableError, Violation
+from clipsr_gateway.errors import BackendFaultError, BackendUnavailableError, InvalidRequestError, Violation
 
 
 class ImageClassifier:
@@ -111,6 +112,7 @@ class ImageClassifier:
             wants_embedding=options.wants_embedding,
             wants_pixels=options.wants_encoder_input,
             wants_cut=known.warnings is None,
+            wants_none=options.wants_none,
         )
         similarities = await held.turn.infer(request)
         fault = similarities.validate(
@@ -121,8 +123,10 @@ class ImageClassifier:
         )
         if fault:
             raise BackendFaultError(fault)
+        if options.wants_none:
+            _require_alternatives(similarities, known.field)
         if known.warnings is None and similarities.label_is_cut is not None:
-            known.warnings = cut_warnings(
+            known.warnings = known.unknown + cut_warnings(
                 options.labels,
                 similarities.label_is_cut,
                 noun="label",
@@ -142,7 +146,11 @@ class ImageClassifier:
             route=ROUTE_NUMBERS[held.image.route],
             timing=held.turn.timing,
             model_digest=self._core.manifest.digest,
-            none_of_these=threshold is not None and threshold.applies(cosine=best.cosine, probability=best.probability),
+            none_of_these=threshold is not None
+            and threshold.applies(
+                cosine=best.cosine, probability=best.probability, none_probability=similarities.none_probability
+            ),
+            none_probability=similarities.none_probability,
             encoder=ENCODER_NUMBERS[held.image.encoder],
             degradations=describe_damage(similarities.damage, self._core.manifest.degradation_kinds),
         )
@@ -151,6 +159,16 @@ class ImageClassifier:
         if options.wants_encoder_input and similarities.pixels is not None:
             classification.encoder_input = await asyncio.to_thread(encoder_input_png, similarities.pixels)
         return classification
+
+
+def _require_alternatives(similarities: Similarities, field: str) -> None:
+    """Refuse a request for which the bank has no other name left; of a backend that answers without one, say so."""
+    if similarities.none_probability is None:
+        raise BackendFaultError("none_probability was asked for and did not come")
+    if math.isnan(similarities.none_probability):
+        message = "Every name that the model could compare the labels with is one of them or near one; send fewer."
+        violation = Violation(field=field.partition("[")[0], reason="NONE_BANK_EMPTY", message=message)
+        raise InvalidRequestError([violation])
 
 
 def rank(similarities: Similarities, labels: tuple[str, ...], top_k: int) -> list[types_pb2.Prediction]:

@@ -14,7 +14,8 @@ from clipsr_gateway._images.choice import encoder_violations, resolve_encoder
 from clipsr_gateway._images.plan import FITS, ROUTES, count_violations, option_violations
 from clipsr_gateway._texts.label_cache import KnownLabels
 from clipsr_gateway._texts.labels import resolve_label_space
-from clipsr_gateway.errors import InvalidRequestError, Violation
+from clipsr_gateway._texts.warnings import unknown_warnings
+from clipsr_gateway.errors import InvalidRequestError, NoneBankMissingError, Violation
 
 # Where the options stand in a request and in the first message of a stream.
 _PATH = "options."
@@ -27,15 +28,19 @@ class RejectionThreshold:
     Attributes:
         min_cosine: least cosine of the best label; None if it does not count.
         min_probability: least probability of the best label; None if it does not count.
+        min_none_probability: that of no label from which the image shows none; None if it does not count.
     """
 
     min_cosine: float | None
     min_probability: float | None
+    min_none_probability: float | None = None
 
-    def applies(self, *, cosine: float, probability: float) -> bool:
-        """Say whether the best label stays below a threshold."""
+    def applies(self, *, cosine: float, probability: float, none_probability: float | None = None) -> bool:
+        """Say whether the best label stays below a threshold, or that of no label reaches its own."""
         is_far = self.min_cosine is not None and cosine < self.min_cosine
-        return is_far or (self.min_probability is not None and probability < self.min_probability)
+        is_unsure = self.min_probability is not None and probability < self.min_probability
+        limit = self.min_none_probability
+        return is_far or is_unsure or (limit is not None and none_probability is not None and none_probability >= limit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +56,7 @@ class PreparedOptions:
         rejection_threshold: when an image shows none of the labels; None: never.
         wants_embedding: whether the image's embedding is returned.
         wants_encoder_input: whether what the encoder saw is returned.
+        wants_none: whether the probability of no label is returned.
     """
 
     known: KnownLabels
@@ -61,6 +67,7 @@ class PreparedOptions:
     rejection_threshold: RejectionThreshold | None
     wants_embedding: bool
     wants_encoder_input: bool
+    wants_none: bool
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -88,6 +95,7 @@ def prepare_options(
     Raises:
         InvalidRequestError: the request as a whole is refused, with one violation for every wrong field.
         EncoderMissingError: the model has no encoder of the kind that is asked for.
+        NoneBankMissingError: the model has no rule of its own for "none of these".
     """
     violations = [] if images is None else count_violations(images, core.limits)
     violations += [
@@ -102,6 +110,8 @@ def prepare_options(
     if violations or known is None:
         raise InvalidRequestError(violations)
     encoder = resolve_encoder(options.encoder, core.manifest)
+    if options.none_of_these.calibrated and core.manifest.none_threshold is None:
+        raise NoneBankMissingError
     count = len(known.query.labels)
     prepared = PreparedOptions(
         known=known,
@@ -109,9 +119,12 @@ def prepare_options(
         route=ROUTES[options.route],
         encoder=encoder,
         top_k=min(options.top_k or count, count),
-        rejection_threshold=_rejection_threshold(options.none_of_these) if options.HasField("none_of_these") else None,
+        rejection_threshold=_rejection_threshold(options.none_of_these, core.manifest.none_threshold)
+        if options.HasField("none_of_these")
+        else None,
         wants_embedding=options.return_embedding,
         wants_encoder_input=options.return_encoder_input,
+        wants_none=options.none_of_these.calibrated,
     )
     check_classify_response(
         label_bytes=known.query.label_bytes,
@@ -131,15 +144,17 @@ def _encode_labels(space: types_pb2.LabelSpace, core: Core) -> KnownLabels:
     query = resolve_label_space(space, path=path, manifest=core.manifest, limits=core.limits)
     encoded = core.backend.encode_labels(labels=query.labels, templates=query.templates)
     field = f"{path}.label_set" if space.label_set else f"{path}.labels[{{}}]"
-    return KnownLabels(query=query, encoded=encoded, wire_bytes=space.ByteSize(), field=field)
+    unknown = unknown_warnings(query.labels, core.vocabulary, noun="label", field=field)
+    return KnownLabels(query=query, encoded=encoded, wire_bytes=space.ByteSize(), field=field, unknown=unknown)
 
 
 def _threshold_violations(options: classifier_pb2.ClassifyOptions) -> Iterator[Violation]:
     if not options.HasField("none_of_these"):
         return
-    threshold, field = _rejection_threshold(options.none_of_these), f"{_PATH}none_of_these"
-    if threshold.min_cosine is None and threshold.min_probability is None:
-        message = "none_of_these has no threshold; set min_cosine or min_probability, or leave none_of_these out."
+    threshold, field = _rejection_threshold(options.none_of_these, None), f"{_PATH}none_of_these"
+    is_empty = threshold.min_cosine is None and threshold.min_probability is None
+    if is_empty and not options.none_of_these.calibrated:
+        message = "none_of_these has no rule; set calibrated, min_cosine or min_probability, or leave it out."
         yield Violation(field=field, reason="THRESHOLD_MISSING", message=message)
     for name, least in (("min_cosine", -1), ("min_probability", 0)):
         value: float | None = getattr(threshold, name)
@@ -148,8 +163,9 @@ def _threshold_violations(options: classifier_pb2.ClassifyOptions) -> Iterator[V
             yield Violation(field=f"{field}.{name}", reason="THRESHOLD_OUT_OF_RANGE", message=message)
 
 
-def _rejection_threshold(message: classifier_pb2.NoneOfThese) -> RejectionThreshold:
+def _rejection_threshold(message: classifier_pb2.NoneOfThese, calibrated: float | None) -> RejectionThreshold:
     return RejectionThreshold(
         min_cosine=message.min_cosine if message.HasField("min_cosine") else None,
         min_probability=message.min_probability if message.HasField("min_probability") else None,
+        min_none_probability=calibrated if message.calibrated else None,
     )

@@ -31,7 +31,7 @@ from clipsr_gateway._images.turn import IMAGE_ERRORS, ROUTE_NUMBERS, size_messag
 from clipsr_gateway._offload import run_off_loop
 from clipsr_gateway._texts.embed import EmbeddedTexts, embed_texts
 from clipsr_gateway._texts.labels import CHECKING_BYTES, TextQuery, resolve_texts
-from clipsr_gateway._texts.warnings import cut_warnings
+from clipsr_gateway._texts.warnings import cut_warnings, unknown_warnings
 from clipsr_gateway.errors import InvalidRequestError, Violation
 
 # Passes through the text encoder in one request to the backend: a full batch of `text_encoder`. Portions of other calls
@@ -103,13 +103,16 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
                 for row in portions[start].embeddings.tolist()
             ],
             model_digest=self._core.manifest.digest,
-            warnings=cut_warnings(
-                query.texts,
-                np.concatenate([portions[start].is_cut for start in starts]),
-                noun="text",
-                field="texts[{}]",
-                context_length=self._core.manifest.context_length,
-            ),
+            warnings=[
+                *unknown_warnings(query.texts, self._core.vocabulary, noun="text", field="texts[{}]"),
+                *cut_warnings(
+                    query.texts,
+                    np.concatenate([portions[start].is_cut for start in starts]),
+                    noun="text",
+                    field="texts[{}]",
+                    context_length=self._core.manifest.context_length,
+                ),
+            ],
         )
 
     async def _embed_image(

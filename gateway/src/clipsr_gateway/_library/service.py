@@ -24,7 +24,6 @@ from clipsr_gateway._library.search import Searches
 from clipsr_gateway._library.store.records import LibrarySettings
 from clipsr_gateway._library.store.table import check_model
 from clipsr_gateway._library.text_queries import TextQueries
-from clipsr_gateway._library.vocabulary import Vocabulary
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -40,14 +39,13 @@ class LibraryService(library_pb2_grpc.LibraryServiceServicer):
 
     Args:
         core: what it works with.
-        vocabulary: what the model's tokens stand for; None where that is not known.
     """
 
-    def __init__(self, core: LibraryCore, *, vocabulary: Vocabulary | None) -> None:
+    def __init__(self, core: LibraryCore) -> None:
         self._core = core
         self._store = core.store
         self._adder = Adder(core)
-        self._searches = Searches(core, texts=TextQueries(core, vocabulary=vocabulary))
+        self._searches = Searches(core, texts=TextQueries(core))
 
     async def CreateLibrary(  # noqa: N802 - the name in the proto
         self, request: library_pb2.CreateLibraryRequest, context: _Context

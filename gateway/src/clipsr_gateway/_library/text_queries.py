@@ -11,17 +11,13 @@ from clipsr.v1 import library_pb2, types_pb2
 from clipsr_gateway._admission.controller import text_units
 from clipsr_gateway._backend.core import Core
 from clipsr_gateway._calls.call import Call
-from clipsr_gateway._library.vocabulary import Vocabulary
 from clipsr_gateway._texts.embed import EmbeddedTexts, embed_texts
 from clipsr_gateway._texts.labels import TextQuery, resolve_texts
-from clipsr_gateway._texts.warnings import cut_warnings
+from clipsr_gateway._texts.warnings import cut_warnings, unknown_warnings
 from clipsr_gateway.errors import InvalidRequestError
 
 # 8 MiB of embeddings of 512 dimensions: people repeat their searches, with other filters or page after page.
 _MAX_REMEMBERED = 4_096
-
-# For programs; see Warning in types.proto.
-_NO_KNOWN_TOKEN = "QUERY_WITHOUT_KNOWN_TOKEN"
 
 
 class TextQueries:
@@ -29,12 +25,10 @@ class TextQueries:
 
     Args:
         core: what the service works with.
-        vocabulary: what the model's tokens stand for; None where that is not known.
     """
 
-    def __init__(self, core: Core, *, vocabulary: Vocabulary | None) -> None:
+    def __init__(self, core: Core) -> None:
         self._core = core
-        self._vocabulary = vocabulary
         self._remembered: LRUCache[bytes, EmbeddedTexts] = LRUCache(_MAX_REMEMBERED)
 
     def plan(self, request: library_pb2.SearchByTextRequest) -> TextQuery:
@@ -74,22 +68,16 @@ class TextQueries:
 
     def warnings(self, query: TextQuery, embedded: EmbeddedTexts) -> list[types_pb2.Warning]:
         """Return what is doubtful about a text."""
-        warnings = [
+        return [
+            *unknown_warnings(query.texts, self._core.vocabulary, noun="query", field="text"),
             *cut_warnings(
                 query.texts,
                 embedded.is_cut,
                 noun="query",
                 field="text",
                 context_length=self._core.manifest.context_length,
-            )
+            ),
         ]
-        if self._vocabulary is None or self._vocabulary.knows(query.texts[0]):
-            return warnings
-        message = (
-            "This model's vocabulary has not a word of this text, only the bytes that it is written with, so what is "
-            "found means little. Ask in English, or serve a multilingual checkpoint."
-        )
-        return [*warnings, types_pb2.Warning(reason=_NO_KNOWN_TOKEN, message=message, field="text")]
 
 
 def _digest(query: TextQuery) -> bytes:

@@ -41,6 +41,7 @@ from clipsr_gateway._restorer.service import RestorerService
 from clipsr_gateway._server.health import HealthMonitor, HealthSchedule, HealthService
 from clipsr_gateway._server.operations import Operations, OperationsConfig
 from clipsr_gateway._upscaler.service import UpscalerService
+from clipsr_gateway._vocabulary import load_vocabulary
 from clipsr_gateway.errors import ConfigurationError, ListenError
 
 if TYPE_CHECKING:
@@ -136,7 +137,13 @@ class Gateway:
         self._server = grpc.aio.server(
             interceptors=(self._operations.interceptor,), options=_server_options(config.limits)
         )
-        core = Core(backend=backend, manifest=manifest, limits=config.limits, max_stream_age_s=config.max_stream_age_s)
+        core = Core(
+            backend=backend,
+            manifest=manifest,
+            limits=config.limits,
+            max_stream_age_s=config.max_stream_age_s,
+            vocabulary=load_vocabulary(config.repository, manifest.taught_words),
+        )
         self._libraries, library = _make_library_service(config, core)
         # The generated add_… functions have no annotations.
         classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(  # pyright: ignore[reportUnknownMemberType]
@@ -238,18 +245,17 @@ def _make_library_service(
     except ModuleNotFoundError as cause:
         message = f"--library-uri needs {cause.name}; install it with `pip install 'clipsr-gateway[library]'`."
         raise ConfigurationError(message) from cause
-    from clipsr_gateway._library.vocabulary import load_vocabulary
-
     store = LibraryStore(config.library_uri, max_libraries=config.library_limits.max_libraries)
     library_core = LibraryCore(
         backend=core.backend,
         manifest=core.manifest,
         limits=core.limits,
         max_stream_age_s=core.max_stream_age_s,
+        vocabulary=core.vocabulary,
         store=store,
         library_limits=config.library_limits,
     )
-    return store, LibraryService(library_core, vocabulary=load_vocabulary(config.repository))
+    return store, LibraryService(library_core)
 
 
 async def serve(config: GatewayConfig) -> None:

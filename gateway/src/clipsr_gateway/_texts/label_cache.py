@@ -28,13 +28,15 @@ class KnownLabels:
         wire_bytes: size of the label space on the wire.
         field: path of a label in the request, with {} for its place; of the set where one was named.
         warmed_s: when the backend was last made to know them, by the clock of LabelWarmer.
-        warnings: what is doubtful about them; None until the backend has said so with the answer for an image.
+        unknown: warnings of labels that mean little to the model.
+        warnings: all that is doubtful about them; None until the backend has said so with the answer for an image.
     """
 
     query: LabelQuery
     encoded: EncodedLabels
     wire_bytes: int
     field: str
+    unknown: tuple[types_pb2.Warning, ...] = ()
     warmed_s: float = -math.inf
     warnings: tuple[types_pb2.Warning, ...] | None = None
 

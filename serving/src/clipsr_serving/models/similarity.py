@@ -18,7 +18,7 @@ __all__ = ["SimilarityModel"]
 
 
 class SimilarityModel:
-    """`image_embedding`, `labels`, `templates` to `cosine`, `probability`, `label_is_cut`."""
+    """`image_embedding`, `labels`, `templates` to `cosine`, `probability`, `label_is_cut`, `none_probability`."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Read manifest, tokenizer and text banks; text_encoder itself may still be loading."""
@@ -71,4 +71,9 @@ class SimilarityModel:
 def _tensors(answer: Similarities | Exception) -> _triton.Answer:
     if isinstance(answer, Exception):
         return answer
-    return {"cosine": answer.cosine, "probability": answer.probability, "label_is_cut": answer.label_is_cut}
+    return {
+        "cosine": answer.cosine,
+        "probability": answer.probability,
+        "label_is_cut": answer.label_is_cut,
+        "none_probability": answer.none_probability[:, None],
+    }

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from clipsr_serving.manifest import Manifest
 from clipsr_serving.text.prompts import TextKey
 
-__all__ = ["TEXT_ENCODER_ARTIFACT", "TextBank", "read_text_banks"]
+__all__ = ["TEXT_ENCODER_ARTIFACT", "TextBank", "read_bank", "read_text_banks"]
 
 TEXT_ENCODER_ARTIFACT = "text_encoder/1/model.onnx"
 """The artifact whose digest a bank must carry: embeddings of another encoder mean nothing to this one."""
@@ -52,13 +52,23 @@ def read_text_banks(repository: Path, manifest: Manifest) -> list[TextBank]:
     banks = []
     for entry in manifest.text_banks:
         try:
-            banks.append(_read_bank(repository / entry.file, digest, manifest.image_encoder.embed_dim))
+            banks.append(read_bank(repository / entry.file, digest, manifest.image_encoder.embed_dim))
         except (OSError, ValueError, KeyError) as error:
             _log.warning("text bank %s is ignored: %s", entry.file, error)
     return banks
 
 
-def _read_bank(path: Path, digest: str, embed_dim: int) -> TextBank:
+def read_bank(path: Path, digest: str, embed_dim: int) -> TextBank:
+    """Read one bank.
+
+    Args:
+        path: its file.
+        digest: of the text encoder that it must be of.
+        embed_dim: D.
+
+    Raises:
+        OSError, ValueError, KeyError: it is missing, damaged, or of another text encoder.
+    """
     with np.load(path, allow_pickle=False) as arrays:
         if str(arrays["digest"]) != digest:
             raise ValueError("it was made with another text encoder; run `make export`")

@@ -42,10 +42,12 @@ class KnownLabels:
     Attributes:
         embeddings: FP32 [labels, D].
         is_cut: BOOL [labels], whether the text encoder does not see all of the label.
+        is_other: BOOL [B], which names of the bank stand for none of them; None where the model has no bank.
     """
 
     embeddings: Float32
     is_cut: NDArray[np.bool_]
+    is_other: NDArray[np.bool_] | None = None
 
 
 class LabelSpaceCache:
@@ -91,7 +93,8 @@ class LabelSpaceCache:
 
 def _size_bytes(value: NDArray[Any] | KnownLabels) -> int:
     if isinstance(value, KnownLabels):
-        return value.embeddings.nbytes + value.is_cut.nbytes
+        others = 0 if value.is_other is None else value.is_other.nbytes
+        return value.embeddings.nbytes + value.is_cut.nbytes + others
     if value.dtype == np.object_:
         return value.nbytes + sum(map(sys.getsizeof, value.flat))
     return value.nbytes

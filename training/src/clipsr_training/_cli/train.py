@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from clipsr_training._cli import adapt, backbone, controller, draw, edit, restorer
+from clipsr_training._cli import adapt, backbone, controller, draw, edit, restorer, text
 from clipsr_training._cli.arguments import (
     PREPROCESS_HELP,
     HelpFormatter,
@@ -78,6 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
     draw.add(commands)
     edit.add(commands)
     backbone.add(commands)
+    text.add(commands)
     return parser
 
 

@@ -10,6 +10,20 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from clipsr_training.prompts._names import LANGUAGES, Thing, held_out_things, is_held_out, read_things
+
+__all__ = [
+    "LANGUAGES",
+    "Thing",
+    "expand",
+    "held_out_things",
+    "is_held_out",
+    "label_sets",
+    "read_things",
+    "synonyms",
+    "template_sets",
+]
+
 
 def label_sets() -> dict[str, list[str]]:
     """Return the named label sets, each in its published order."""

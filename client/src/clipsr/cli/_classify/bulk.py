@@ -92,6 +92,7 @@ def _settings(options: ClassifyOptions, info: ModelInfo) -> Mapping[str, Any]:
         "min_cosine": options.min_cosine,
         "min_probability": options.min_probability,
         "embeddings": options.return_embedding,
+        **({"none_of_these": True} if options.none_of_these else {}),
         # None, as in runs from before there was a choice.
         "encoder": None if options.encoder == "plain" else options.encoder,
     }

@@ -53,6 +53,7 @@ def _make_schema() -> Any:
         "cosine": number,
         "probability": number,
         "none_of_these": arrow.bool_(),
+        "none_probability": number,
         "input_height": arrow.int32(),
         "input_width": arrow.int32(),
         "predictions": arrow.list_(prediction),

@@ -31,6 +31,7 @@ COLUMNS = (
     "degradation",
     "degradation_probability",
     "degradations",
+    "none_probability",
 )
 """Fields of a flat record, as tables hold them; only Parquet holds embeddings besides."""
 
@@ -58,6 +59,8 @@ def make_record(path: str, outcome: Classification | FailedImage) -> Record:
         "input_hw": list(outcome.input_hw),
         "model": outcome.model_digest,
     }
+    if outcome.none_probability is not None:
+        record["none_probability"] = shorten_float(outcome.none_probability)
     if outcome.warnings:
         record["warnings"] = [asdict(warning) for warning in outcome.warnings]
     if outcome.degradations:

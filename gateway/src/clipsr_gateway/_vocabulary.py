@@ -1,4 +1,4 @@
-"""Says whether a model's vocabulary has anything of a text but the bytes that it is written with."""
+"""Says whether a model knows anything of a text: its tokens, and where they are known, the words it was taught."""
 
 from __future__ import annotations
 
@@ -15,16 +15,29 @@ _TOKENIZER_FILE = Path("text_encoder") / "tokenizer.json"
 _ASCII_WORD = re.compile(r"[A-Za-z]{2}")
 
 
+_WORD = re.compile(r"[^\W\d_]+")
+
+
 class Vocabulary:
-    """The tokens of a model that mean something in scripts beyond ASCII: several letters, or a Chinese character.
+    """What a model knows: tokens that mean something in scripts beyond ASCII, and the words that it was taught.
 
     Args:
-        tokens: as text.
+        tokens: as text; of them count those of several letters and the Chinese characters. None: not known.
+        taught_words: all words that it was taught; empty for a model of an open vocabulary.
     """
 
-    def __init__(self, tokens: Iterable[str]) -> None:
-        self._tokens = frozenset(token.lower() for token in tokens if _means_something(token))
+    def __init__(self, tokens: Iterable[str] | None = None, taught_words: Iterable[str] = ()) -> None:
+        self._has_tokens = tokens is not None
+        self._tokens = frozenset(token.lower() for token in tokens or () if _means_something(token))
         self._lengths = sorted({len(token) for token in self._tokens})
+        self._taught = frozenset(word.casefold() for word in taught_words)
+
+    def untaught(self, text: str) -> tuple[str, ...]:
+        """Return the words of a text that the model was never taught, also as a plural; none of an open vocabulary."""
+        if not self._taught:
+            return ()
+        words = _WORD.findall(text.casefold())
+        return tuple(word for word in words if self._taught.isdisjoint((word, *_singulars(word))))
 
     def knows(self, text: str) -> bool:
         """Say whether the model has a token for some part of a text.
@@ -34,7 +47,7 @@ class Vocabulary:
         letters beyond ASCII is unknown if it contains no token of several letters, nor one that is a Chinese
         character. Words in ASCII are known, as are texts without letters.
         """
-        if _ASCII_WORD.search(text) or not _has_foreign_letter(text):
+        if not self._has_tokens or _ASCII_WORD.search(text) or not _has_foreign_letter(text):
             return True
         lowered = text.lower()
         # A multilingual vocabulary has 200,000 tokens: asking for the parts of a text is faster than for each token.
@@ -43,17 +56,23 @@ class Vocabulary:
         )
 
 
-def load_vocabulary(repository: Path) -> Vocabulary | None:
-    """Read the tokenizer's file of a model repository; None if it is not there or has no list of tokens."""
+def load_vocabulary(repository: Path, taught_words: Iterable[str] = ()) -> Vocabulary:
+    """Read the tokenizer's file of a model repository; without one, or a list of tokens in it, every script is known.
+
+    Args:
+        repository: the model repository.
+        taught_words: see `Vocabulary`.
+    """
     try:
         document = json.loads((repository / _TOKENIZER_FILE).read_text(encoding="utf-8"))
         model = document["model"]
         pieces = cast("Iterable[Any]", iter(model["vocab"]))
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return Vocabulary(None, taught_words)
     is_byte_level = '"ByteLevel"' in json.dumps(document.get("pre_tokenizer"))
     marks = [model.get("end_of_word_suffix"), model.get("continuing_subword_prefix"), "\u2581"]
-    return Vocabulary(_texts(pieces, marks=[mark for mark in marks if mark], is_byte_level=is_byte_level))
+    texts = _texts(pieces, marks=[mark for mark in marks if mark], is_byte_level=is_byte_level)
+    return Vocabulary(texts, taught_words)
 
 
 def _texts(pieces: Iterable[Any], *, marks: list[str], is_byte_level: bool) -> Iterable[str]:
@@ -80,6 +99,10 @@ def _byte_characters() -> dict[int, str]:
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + place) for place, byte in enumerate(others)}
+
+
+def _singulars(word: str) -> tuple[str, ...]:
+    return tuple(word.removesuffix(ending) for ending in ("s", "es") if word.endswith(ending))
 
 
 def _has_foreign_letter(text: str) -> bool:

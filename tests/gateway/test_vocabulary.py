@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.conftest import REPO_ROOT
 
-from clipsr_gateway._library.vocabulary import Vocabulary, load_vocabulary
+from clipsr_gateway._vocabulary import Vocabulary, load_vocabulary
 
 BYTE_LEVEL = {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "ByteLevel"}]}}
 # As byte-level vocabularies write "née", "日", the first two bytes of a Chinese character, and one Cyrillic letter.
@@ -19,9 +19,7 @@ CLIP = {"dog</w>": 0, "nÃ©e</w>": 1, "æĹ¥</w>": 2, "æĹ": 3, "Ð°": 4}
 def vocabulary_of(folder: Path, model: dict[str, Any], **document: Any) -> Vocabulary:
     (folder / "text_encoder").mkdir()
     (folder / "text_encoder" / "tokenizer.json").write_text(json.dumps({"model": model} | document), encoding="utf-8")
-    vocabulary = load_vocabulary(folder)
-    assert vocabulary is not None
-    return vocabulary
+    return load_vocabulary(folder)
 
 
 @pytest.mark.parametrize(
@@ -64,18 +62,25 @@ def test_a_multilingual_vocabulary(tmp_path, model):
 
 
 def test_without_a_tokenizer_nothing_is_said(tmp_path):
-    assert load_vocabulary(tmp_path) is None
+    assert load_vocabulary(tmp_path).knows("猫")
     (tmp_path / "text_encoder").mkdir()
     for content in ("no JSON", "[]", '{"model": {}}', '{"model": {"vocab": 7}}'):
         (tmp_path / "text_encoder" / "tokenizer.json").write_text(content)
-        assert load_vocabulary(tmp_path) is None
+        assert load_vocabulary(tmp_path).knows("猫")
 
 
 def test_the_tokenizer_that_ships():
     vocabulary = load_vocabulary(REPO_ROOT / "model_repository")
-    if vocabulary is None:
+    if vocabulary.knows("一只狗"):
         pytest.skip("no model repository was exported; run `make export`")
     assert vocabulary.knows("a dog on grass")
     assert vocabulary.knows("fiancé")
-    assert not vocabulary.knows("一只狗")
     assert not vocabulary.knows("собака")
+
+
+def test_words_that_were_never_taught():
+    vocabulary = Vocabulary(taught_words=["a", "photo", "of", "Pickup", "truck", "bus", "Möwe"])
+    assert vocabulary.untaught("A photo of 2 pickup-trucks, buses and giraffes") == ("and", "giraffes")
+    assert vocabulary.untaught("möwe") == ()
+    assert vocabulary.untaught("42!") == ()
+    assert Vocabulary().untaught("giraffe") == ()

@@ -1,0 +1,72 @@
+"""The text tower's tokenizer: a published multilingual vocabulary, cut to the pieces that training shows.
+
+The vocabulary is that of XLM-R, which comes with the multilingual teacher: its pieces were found on a hundred
+languages, so words that no list holds still fall into parts with a meaning of their own, which pieces learned from word
+lists alone would not. Pieces that no phrase of training contains are cut: they would keep their random embeddings. What
+is left without pieces, a script that was never shown, becomes the unknown piece.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, models, normalizers, processors
+from transformers import PreTrainedTokenizerFast
+
+START, PAD, END, UNKNOWN = "<s>", "<pad>", "</s>", "<unk>"
+_SPECIAL = (START, PAD, END, UNKNOWN)
+
+
+def cut_tokenizer(source: Tokenizer, texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Return a tokenizer of the pieces that some texts need, in lower case.
+
+    Args:
+        source: a unigram tokenizer with the special tokens of XLM-R.
+        texts: everything that training shows.
+        vocab_size: most pieces; the most frequent ones and all single characters are kept.
+
+    Raises:
+        ValueError: the source is no unigram tokenizer, or the characters alone are more than `vocab_size`.
+    """
+    content: dict[str, Any] = json.loads(source.to_str())
+    if content["model"]["type"] != "Unigram":
+        raise ValueError(f"a tokenizer of type {content['model']['type']} can't be cut; expected Unigram")
+    scores: dict[str, float] = dict(content["model"]["vocab"])
+    lower = _lower_case(source)
+    cased = Tokenizer(models.Unigram(list(scores.items()), list(scores).index(UNKNOWN)))
+    cased.normalizer, cased.pre_tokenizer = lower, source.pre_tokenizer  # pyright: ignore[reportAttributeAccessIssue]
+    counts = Counter(piece for encoding in cased.encode_batch(list(texts)) for piece in encoding.tokens)
+    # Known pieces and characters only: an unknown stretch of text is reported as it stands.
+    characters = {c for piece in counts for c in piece if c in scores}
+    kept = [piece for piece, _ in counts.most_common() if piece in scores and piece not in characters]
+    room = vocab_size - len(_SPECIAL) - len(characters)
+    if room < 0:
+        raise ValueError(f"{len(characters)} characters don't fit into a vocabulary of {vocab_size} pieces")
+    chosen = characters | set(kept[:room])
+    vocab = [(piece, 0.0) for piece in _SPECIAL]
+    vocab += [(piece, score) for piece, score in scores.items() if piece in chosen and piece not in _SPECIAL]
+    return _assemble(vocab, lower, source)
+
+
+def _lower_case(source: Tokenizer) -> normalizers.Normalizer:
+    steps = [normalizers.Lowercase()]
+    return normalizers.Sequence([source.normalizer, *steps] if source.normalizer is not None else steps)
+
+
+def _assemble(
+    vocab: list[tuple[str, float]], normalizer: normalizers.Normalizer, source: Tokenizer
+) -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.Unigram(vocab, _SPECIAL.index(UNKNOWN)))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, source.pre_tokenizer  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.decoder = source.decoder  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in _SPECIAL])
+    tokenizer.post_processor = processors.TemplateProcessing(  # pyright: ignore[reportAttributeAccessIssue]
+        single=f"{START} $A {END}",
+        special_tokens=[(START, _SPECIAL.index(START)), (END, _SPECIAL.index(END))],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=START, cls_token=START, eos_token=END, pad_token=PAD, unk_token=UNKNOWN
+    )

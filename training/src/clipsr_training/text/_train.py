@@ -1,0 +1,156 @@
+"""Distillation of the text tower, from phrases to the folder with its weights."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from open_clip.tokenizer import HFTokenizer
+from safetensors.torch import save_file
+from transformers import PreTrainedTokenizerFast
+
+from clipsr_training import prompts
+from clipsr_training._files import make_output_folder, to_json, write_atomically
+from clipsr_training._finite import describe_not_finite
+from clipsr_training._fit import FitOptions, fit, open_run
+from clipsr_training.text import _module
+from clipsr_training.text._phrases import (
+    TARGET_PROMPT,
+    TEMPLATES,
+    Phrase,
+    PhraseDraws,
+    Split,
+    read_phrases,
+    split_phrases,
+)
+from clipsr_training.text._recipe import TextRecipe
+from clipsr_training.text._targets import embed_targets, project
+from clipsr_training.text._teachers import Teacher, load_teachers, multilingual_tokenizer
+from clipsr_training.text._tokenizer import cut_tokenizer
+
+CONFIG_NAME = "text_config.json"
+WEIGHTS_NAME = "text_tower.safetensors"
+
+
+def train_text(recipe: TextRecipe, options: FitOptions) -> Path:
+    """Distil a text tower from the teachers.
+
+    Args:
+        recipe: hyperparameters.
+        options: where and how to run; see `FitOptions`.
+
+    Returns:
+        The folder `text` in the output folder: weights under the names that OpenCLIP has for the tower of a
+        `CustomTextCLIP`, its `text_cfg`, the tokenizer's files, and `agreement.json`.
+
+    Raises:
+        TeacherError: a teacher is missing, of another version or damaged.
+        ValueError: training diverged, or the settings fit nothing.
+        OSError: a file can't be written.
+    """
+    teachers = load_teachers()
+    with open_run(options):
+        options.seed_everything()
+        phrases = read_phrases(hold_out=recipe.hold_out)
+        return _Run(recipe, options, teachers, phrases).train()
+
+
+class _Run:
+    """One distillation: its phrases, targets and tokenizer."""
+
+    def __init__(
+        self, recipe: TextRecipe, options: FitOptions, teachers: Sequence[Teacher], phrases: Sequence[Phrase]
+    ) -> None:
+        self.recipe = recipe
+        self.options = options
+        self.teachers = teachers
+        self.phrases = phrases
+        self.split: Split = split_phrases(phrases, recipe.kept_off, recipe.max_kept_off, options.seed)
+        held_out = [t for t in prompts.read_things() if prompts.is_held_out(t.names["en"])] if recipe.hold_out else []
+        self.measured_texts = {"kept_off": [(phrases[i].text, phrases[i].target) for i in self.split.kept_off]}
+        for language in prompts.LANGUAGES if held_out else ():
+            self.measured_texts[f"held_out_{language}"] = [
+                (thing.names[language], prompts.expand(TARGET_PROMPT, thing.names["en"])) for thing in held_out
+            ]
+
+    def train(self) -> Path:
+        """Embed the targets, fit the tower and write it."""
+        asked = [p.target for p in self.phrases] + [t for own in self.measured_texts.values() for _, t in own]
+        texts = list(dict.fromkeys(asked))
+        vectors = self._vectors(texts)
+        rows = {text: i for i, text in enumerate(texts)}
+        tokenizer = cut_tokenizer(multilingual_tokenizer(), self._texts_to_draw(), self.recipe.vocab_size)
+        folder = self.options.output / "text"
+        make_output_folder(folder)
+        tokenizer.save_pretrained(str(folder))
+        # What training reads is what will be read: OpenCLIP's own wrapper around the files.
+        tokenize = HFTokenizer(str(folder), context_length=self.recipe.context_length)
+        names = {i for i in self.split.train["name"] if self.phrases[i].language == "en"}
+        taught = vectors[sorted({rows[self.phrases[i].target] for i in names})]
+        measured = {
+            group: _module.Measured(
+                tokens=tokenize([text for text, _ in own]),
+                targets=torch.from_numpy(vectors[[rows[target] for _, target in own]]),
+                names=torch.from_numpy(taught),
+            )
+            for group, own in self.measured_texts.items()
+        }
+        text_cfg = self.recipe.text_cfg(len(tokenizer))
+        module = _module.TextModule(
+            _module.build_tower(text_cfg, self.recipe.embed_dim),
+            self.recipe,
+            self._draws,
+            vectors[[rows[p.target] for p in self.phrases]],
+            tokenize,
+            measured,
+        )
+        epochs = math.ceil(self.recipe.steps / _module.STEPS_PER_SEGMENT)
+        fit(module, self.options, settings=self._settings(vectors, tokenizer), max_epochs=epochs)
+        if module.trainer.is_global_zero:
+            self._write(module, text_cfg, folder)
+        return folder
+
+    def _draws(self, n_draws: int, first: int) -> PhraseDraws:
+        return PhraseDraws(self.phrases, self.split, seed=self.options.seed, n_draws=n_draws, first=first)
+
+    def _vectors(self, texts: Sequence[str]) -> np.ndarray:
+        targets = self.options.output / "targets"
+        make_output_folder(targets)
+        # The teachers are no better at more digits than the tower is trained with, and twice as slow.
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.options.precision.startswith("bf16")):
+            parts = embed_targets(self.teachers, texts, targets)
+        return project(parts, self.recipe.embed_dim)
+
+    def _texts_to_draw(self) -> list[str]:
+        drawn = sorted(int(i) for own in self.split.train.values() for i in own)
+        templates = [template for own in TEMPLATES.values() for template in own]
+        return [self.phrases[i].text for i in drawn] + [prompts.expand(template, "") for template in templates]
+
+    def _settings(self, vectors: np.ndarray, tokenizer: PreTrainedTokenizerFast) -> dict[str, object]:
+        """Return everything that trained weights depend on."""
+        read = "\0".join(f"{p.language} {p.text}" for p in self.phrases)
+        return {
+            "phrases": hashlib.sha256(read.encode()).hexdigest(),
+            "targets": hashlib.sha256(vectors.tobytes()).hexdigest(),
+            "tokenizer": hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
+            "teachers": {teacher.name: teacher.sha256 for teacher in self.teachers},
+            **asdict(self.recipe),
+        }
+
+    def _write(self, module: _module.TextModule, text_cfg: dict[str, object], folder: Path) -> None:
+        state = {name: value.detach().cpu().half().contiguous() for name, value in module.tower.state_dict().items()}
+        if (fault := describe_not_finite(state)) is not None:
+            raise ValueError(f"{folder} is not written: {fault}")
+        config = {"embed_dim": self.recipe.embed_dim, "text_cfg": text_cfg}
+        agreement = {
+            group: {"texts": len(own.tokens), "names": len(own.names), **module.agreement(own)}
+            for group, own in module.measured.items()
+        }
+        write_atomically(folder / CONFIG_NAME, to_json(config, indent=2).encode())
+        write_atomically(folder / "agreement.json", to_json(agreement, indent=2).encode())
+        save_file(state, folder / WEIGHTS_NAME, metadata={"format": "pt"})
