@@ -3,8 +3,8 @@
     python -m benchmarks.bulk --parts rate --repository .bench/ViT-B-32/repository --images 5000
     CLIPSR_PROFILE=cpu-onnx scripts/with-service.sh .venv-serve/bin .venv/bin/python -m benchmarks.bulk --parts exact
 
-CIFAR's images lie half in a local Parquet file, half as a Parquet dataset on an S3 server on loopback, where that half's
-results go, too. `rate`: two workers against one process with all cores, which does half before and half after them.
+CIFAR's images lie half in local Parquet files, half as a Parquet dataset on an S3 server on loopback, where the results
+of that half go, too. `rate`: two workers against one process with all cores, which does half before, half after them.
 `exact`: the command is killed at random, twice in each half, and resumed; then every image must be there once, with the
 top-1 of the service at CLIPSR_URL and its cosine. Writes `results/bulk.json` and the table in benchmarks/README.md.
 """
@@ -221,7 +221,8 @@ def describe(record: dict[str, Any]) -> str:
             f"{exact['largest_cosine_difference']:.1e} | 0; ≤ 1e-3 | {'met' if is_met else '**missed**'} |",
         ]
     return "\n".join([*lines, "", f"fp32 (`{_PROFILE}`), {record['environment']['processor']}, "
-                      f"{record['environment']['cores']} cores.", ""])  # fmt: skip
+                      f"{record['environment']['cores']} cores; load average "
+                      f"{record['environment']['load_average']:.0f} before.", ""])  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -238,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     require_marks(_PAGE, _MARK)
     record: dict[str, Any] = json.loads(_RECORD.read_text("utf-8")) if _RECORD.exists() else {}
-    record["environment"] = describe_environment(_PACKAGES)
+    record["environment"] = {**describe_environment(_PACKAGES), "load_average": os.getloadavg()[0]}
     model = read_manifest(given.repository).name
     repository, size = given.repository.absolute(), given.partition_size
     for part in given.parts.split(","):
