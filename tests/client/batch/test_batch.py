@@ -183,7 +183,7 @@ def test_from_a_bucket_into_a_bucket_whose_store_stops_in_the_middle(numbered, f
         assert "was begun with other labels or options" in errors
         fake_service.on_stream = lambda *_: store.stop()
         code, _, errors = run([*begin, "--restart"])
-    assert (code, errors.count("\n")) == (3, 2)
+    assert code == 3
     assert "The object store of s3://bucket cannot be used: nothing answers at its endpoint" in errors
     assert errors.endswith("What is done stays done; the same command resumes.\n")
 
