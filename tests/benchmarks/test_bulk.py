@@ -20,6 +20,7 @@ RATE = {
 EXACT = {
     "model": "m",
     "images": 20_000,
+    "partitions_done_at_kills": [[13, 27], [9, 30]],
     "images_compared": 4_000,
     "other_top1": 0,
     "largest_cosine_difference": 2e-7,
@@ -51,6 +52,7 @@ def test_the_page_says_what_was_met_and_what_was_missed():
     record = {"rate": RATE, "exact": EXACT, "environment": {"processor": "p", "cores": 2, "load_average": 3.2}}
     page = describe(record)
     assert "89.0 (0.89×) | ≥ 0.9× | **missed** |" in page
+    assert "m, 20,000 images, killed 4 times:" in page
     assert "0; 2.0e-07 | 0; ≤ 1e-3 | met |" in page
     record["exact"] = {**EXACT, "other_top1": 1}
     assert "1; 2.0e-07 | 0; ≤ 1e-3 | **missed** |" in describe(record)
