@@ -41,7 +41,8 @@ _FOLDER = Path(__file__).parent
 _PAGE, _MARK, _RECORD = _FOLDER / "README.md", "bench-bulk", _FOLDER / "results" / "bulk.json"
 _COMMAND = [sys.executable, "-c", "import sys; from clipsr_client_main import batch; sys.exit(batch())", "classify"]
 _LABEL_SET, _PROFILE, _WORKERS = "cifar10", "cpu-onnx", 2  # the profile of fp32
-_MAX_COSINE_ERROR = 1e-3
+_MAX_COSINE_ERROR, _MIN_SHARE = 1e-3, 0.9
+_MAX_LOAD = 1.0  # before a rate is measured; beside others, the system shares the cores out by its own rules
 _KILLS = 2  # of each half
 _PACKAGES = ("clipsr", "clipsr-serving", "obstore", "onnxruntime", "pyarrow", "ray", "moto")
 
@@ -124,6 +125,7 @@ def measure_ray(half: Half, repository: Path, partition_size: int) -> dict[str, 
 
 def measure_rate(halves: tuple[Half, Half], repository: Path, partition_size: int) -> dict[str, Any]:
     """Return images a second of both paths, on the same images."""
+    load_average = os.getloadavg()[0]
     classifier = Classifier.load(repository, profile=_PROFILE)
     classify: Callable[[list[bytes]], object] = lambda images: classifier.classify(images, label_set=_LABEL_SET)  # noqa: E731
     classify(halves[0].contents[:64])  # warm
@@ -140,6 +142,7 @@ def measure_rate(halves: tuple[Half, Half], repository: Path, partition_size: in
     alone = n_images / alone_s
     working = sum(run["working_images"] for run in runs) / sum(run["working_s"] for run in runs)
     return {
+        "load_average": load_average,
         "images": n_images,
         "in_process_images_per_s": alone,
         "ray_images_per_s": working,
@@ -215,7 +218,9 @@ def describe(record: dict[str, Any]) -> str:
     """Return the table of the page."""
     lines = ["| measured | | aim | |", "|---|---|---|---|"]
     if rate := record.get("rate"):
-        verdict = "met" if rate["share"] >= 0.9 else "**missed**"
+        verdict = "met" if rate["share"] >= _MIN_SHARE else "**missed**"
+        if rate["load_average"] > _MAX_LOAD:
+            verdict = f"not decided: load average {rate['load_average']:.0f}, of other programs"
         lines += [
             f"| {rate['model']}, {rate['images']:,} images: in one process, images/s | "
             f"{rate['in_process_images_per_s']:.1f} | – | |",
@@ -225,16 +230,18 @@ def describe(record: dict[str, Any]) -> str:
         ]
     if exact := record.get("exact"):
         is_met = exact["other_top1"] == 0 and exact["largest_cosine_difference"] <= _MAX_COSINE_ERROR
+        n_kills = sum(map(len, exact["partitions_done_at_kills"]))
         lines += [
-            f"| {exact['model']}, {exact['images']:,} images, killed {sum(map(len, exact['partitions_done_at_kills']))} times: images missing or double | "
+            f"| {exact['model']}, {exact['images']:,} images, killed {n_kills} times: images missing or double | "
             f"0 | 0 | met |",
             f"| of {exact['images_compared']:,} of them, those with another top-1 than the service's; largest "
             f"difference of cosines | {exact['other_top1']}; {exact['largest_cosine_difference']:.1e} | 0; ≤ 1e-3 | "
             f"{'met' if is_met else '**missed**'} |",
         ]
-    return "\n".join([*lines, "", f"fp32 (`{_PROFILE}`), {record['environment']['processor']}, "
-                      f"{record['environment']['cores']} cores; load average "
-                      f"{record['environment']['load_average']:.0f} before.", ""])  # fmt: skip
+    environment = record["environment"]
+    return "\n".join(
+        [*lines, "", f"fp32 (`{_PROFILE}`), {environment['processor']}, {environment['cores']} cores.", ""]
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -252,7 +259,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     require_marks(_PAGE, _MARK)
     record: dict[str, Any] = json.loads(_RECORD.read_text("utf-8")) if _RECORD.exists() else {}
-    record["environment"] = {**describe_environment(_PACKAGES), "load_average": os.getloadavg()[0]}
+    record["environment"] = describe_environment(_PACKAGES)
     model = read_manifest(given.repository).name
     repository, size = given.repository.absolute(), given.partition_size
     for part in given.parts.split(","):
