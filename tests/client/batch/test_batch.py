@@ -21,6 +21,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from PIL import Image
+from tests.object_store import object_store
 from tests.serving.conftest import make_repository
 
 from clipsr import Classification
@@ -147,6 +148,44 @@ def test_each_image_has_its_row_which_is_what_the_process_alone_says(where, phot
             continue
         assert (row["status"], row["label"], row["route"]) == ("OK", alone.predictions[0].label, alone.route)
         assert row["cosine"] == pytest.approx(alone.predictions[0].cosine, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_from_a_bucket_into_a_bucket_whose_store_stops_in_the_middle(numbered, fake_service, tmp_path):
+    """Ray of this machine, whose workers have the settings of the environment."""
+    reached, go_on = threading.Event(), threading.Event()
+
+    def hold(answered: int, _: Any) -> None:
+        if len(fake_service.streamed) == 2 and answered == 0:
+            reached.set()
+            go_on.wait(WAIT_S)
+
+    fake_service.on_stream = hold
+    with object_store() as store, pytest.MonkeyPatch.context() as environment:
+        for name, value in store.environment.items():
+            environment.setenv(name, value)
+        source, output = f"{store.make_bucket('bucket')}/in/numbered.parquet", "s3://bucket/out"
+        store.client.put_object(Bucket="bucket", Key="in/numbered.parquet", Body=numbered.read_bytes())
+        begin = [*command(source, output, "--url", fake_service.url), "--partition-size", "3"]
+        with subprocess.Popen(begin, stdout=-1, stderr=-1, text=True) as process:
+            assert reached.wait(WAIT_S)
+            process.kill()
+            go_on.set()
+            process.communicate(timeout=WAIT_S)
+        code, said, errors = run(begin)
+        assert (code, said) == (0, f"12 images: 12 classified; {output}\n"), errors
+        assert "resuming after " in errors
+        rows = pyarrow.parquet.read_table(output).to_pylist()
+        assert [row["path"] for row in rows] == [f"numbered.parquet#{number}" for number in range(12)]
+        assert [key for key in store.keys("bucket") if key.startswith("out/_")] == ["out/_run.json"]
+        code, _, errors = run([*begin, "--top-k", "1"])
+        assert code == 2
+        assert "was begun with other labels or options" in errors
+        fake_service.on_stream = lambda *_: store.stop()
+        code, _, errors = run([*begin, "--restart"])
+    assert code == 3
+    assert "The object store of s3://bucket cannot be used: nothing answers at its endpoint" in errors
+    assert errors.endswith("What is done stays done; the same command resumes.\n")
 
 
 @pytest.mark.slow

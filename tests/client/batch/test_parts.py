@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -236,6 +237,19 @@ def test_without_ray_the_extra_is_named(folder, tmp_path, monkeypatch, capfd):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main(["classify", str(folder), "--labels", "cat", "--output", str(tmp_path / "out")]) == ExitCode.USAGE
     assert capfd.readouterr().err.startswith("clipsr-batch: clipsr-batch runs on Ray: pip install 'clipsr[batch]'.")
+
+
+def test_a_ray_that_does_not_start_is_said_in_a_sentence(folder, tmp_path, monkeypatch, capfd):
+    def time_out(**_: Any) -> None:
+        raise Exception("The current node timed out during startup.")  # as Ray does
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=time_out))
+    monkeypatch.setitem(sys.modules, "ray.data", SimpleNamespace())
+    code = main(["classify", str(folder), "--labels", "cat", "--output", str(tmp_path / "out")])
+    assert (code, capfd.readouterr().err) == (
+        ExitCode.UNREACHABLE,
+        "clipsr-batch: there is no cluster to work on: The current node timed out during startup.\n",
+    )
 
 
 def test_a_profile_without_a_repository_is_refused(folder, tmp_path, capfd):

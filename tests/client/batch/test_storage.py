@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import sys
+import tarfile
 import threading
 from typing import Any
 
@@ -122,16 +124,37 @@ def test_a_store_that_cannot_be_used(name, value, message, bucket, monkeypatch, 
 
 
 def test_a_store_that_stops_in_the_middle_ends_the_run_and_fails_no_image(store, monkeypatch):
+    table, shard = io.BytesIO(), io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table({"image": [b"one"]}), table)
+    with tarfile.open(fileobj=shard, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("a.png"))
     with object_store() as other:
         monkeypatch.setenv("AWS_ENDPOINT_URL", other.endpoint)
         _storage._open_bucket.cache_clear()
         other.make_bucket("bucket")
-        for name in ("a.png", "b.png"):
-            other.client.put_object(Bucket="bucket", Key=f"x/{name}", Body=b"one")
-        (part,) = plan("s3://bucket/x")
+        contents = {"x/a.png": b"one", "x/b.png": b"two", "a.parquet": table.getvalue(), "a.tar": shard.getvalue()}
+        for name, content in contents.items():
+            other.client.put_object(Bucket="bucket", Key=name, Body=content)
+        parts = [part for name in ("x", "a.parquet", "a.tar") for part in plan(f"s3://bucket/{name}")]
+        output = OutputFolder("s3://bucket/out")
+        output.begin(SETTINGS, is_restarted=False)
         other.stop()
+    assert len(parts) == 3
+    for part in parts:
         with pytest.raises(StorageUnavailableError, match="nothing answers at its endpoint"):
             part.read(max_bytes=9)
+    with pytest.raises(StorageUnavailableError, match="nothing answers at its endpoint"):
+        output.write(0, [RECORD])
+
+
+def test_an_object_that_vanishes_while_it_is_open_is_not_taken_for_one_that_ends(bucket_place):
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table({"image": [b"x" * 3_000_000]}), buffer, compression="none")
+    bucket_place.put("a.parquet", buffer.getvalue())
+    with storage_of(bucket_place.path).open(f"{bucket_place.path}/a.parquet") as file:
+        bucket_place.remove("a.parquet")
+        with pytest.raises(FileNotFoundError):
+            file.read()
 
 
 def test_a_key_that_is_no_path(store, bucket):

@@ -52,7 +52,8 @@ def open_cluster(address: str | None) -> Generator[int, None, None]:
         raise click.UsageError("clipsr-batch runs on Ray: pip install 'clipsr[batch]'.") from None
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError) as error:
+    # Where a node is not up in time, as on a busy machine, Ray raises a bare Exception.
+    except Exception as error:
         raise ClusterError(f"there is no cluster to work on: {error}") from error
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     data.DataContext.get_current().enable_progress_bars = False
