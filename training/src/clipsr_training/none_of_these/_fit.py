@@ -98,9 +98,7 @@ def calibrate(
     joined = Draw(*(np.concatenate(parts) for parts in zip(*draws, strict=True)))
     weights = np.concatenate([draw.weights for draw in draws])
     # Next to no penalty: it would pull the temperature towards infinity.
-    fitted = LogisticRegression(C=1e6).fit(
-        joined.log_odds[:, None], joined.shows, sample_weight=weights * len(weights)
-    )
+    fitted = LogisticRegression(C=1e6).fit(joined.log_odds[:, None], joined.shows, sample_weight=weights * len(weights))
     slope, bias = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
     if not slope > 0:
         raise ValueError("images fit the names as well as the labels that they show, so the names tell nothing")
