@@ -99,8 +99,7 @@ def prepare_options(
 
     Raises:
         InvalidRequestError: the request as a whole is refused, with one violation for every wrong field.
-        EncoderMissingError: the model has no encoder of the kind that is asked for.
-        NoneBankMissingError: the model has no rule of its own for "none of these".
+        EncoderMissingError, NoneBankMissingError: the model lacks the encoder, or the rule, that is asked for.
     """
     violations = [] if images is None else count_violations(images, core.limits)
     violations += [
@@ -115,10 +114,7 @@ def prepare_options(
     if violations or known is None:
         raise InvalidRequestError(violations)
     encoder = _ENCODERS[options.encoder]
-    if encoder == "robust" and not core.manifest.degradation_kinds:
-        raise EncoderMissingError
-    if options.none_of_these.calibrated and core.manifest.none_threshold is None:
-        raise NoneBankMissingError
+    _require_offered(options, encoder, core)
     count = len(known.query.labels)
     prepared = PreparedOptions(
         known=known,
@@ -144,6 +140,13 @@ def prepare_options(
         limits=core.limits,
     )
     return prepared
+
+
+def _require_offered(options: classifier_pb2.ClassifyOptions, encoder: Encoder, core: Core) -> None:
+    if encoder == "robust" and not core.manifest.degradation_kinds:
+        raise EncoderMissingError
+    if options.none_of_these.calibrated and core.manifest.none_threshold is None:
+        raise NoneBankMissingError
 
 
 def _encode_labels(space: types_pb2.LabelSpace, core: Core) -> KnownLabels:
