@@ -150,7 +150,7 @@ class AsyncClient(AsyncServiceClient):
         stream before its images do; in asyncio by `async with contextlib.aclosing(…) as outcomes`.
 
         Args:
-            images: any iterable, for AsyncClient an asynchronous one, too; a FailedImage comes back. Rest as classify().
+            images: any iterable, for AsyncClient an asynchronous one, too; a FailedImage comes back as it is.
             read_ahead: images in memory at once, at least 1.
             idle_timeout_s: longest wait for an answer, in seconds; None takes the client's timeout_s.
 
