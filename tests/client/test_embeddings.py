@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from clipsr import FailedImage, ImageEmbedding, InvalidRequestError, TextEmbedding
+from clipsr import FailedImage, ImageEmbedding, InvalidRequestError, NoneOfTheseInfo, TextEmbedding
 from clipsr._codecs import embed as embed_codec
 from clipsr.v1 import classifier_pb2, embedding_pb2, types_pb2
 
@@ -92,3 +92,25 @@ def test_a_threshold_of_zero_is_one(client, fake_service):
     rule = fake_service.requests[0].options.none_of_these
     assert rule.HasField("min_cosine")
     assert not rule.HasField("min_probability")
+
+
+def test_the_models_own_rule_needs_no_number(client, fake_service):
+    [found] = client.classify([b"photo"], ["cat"], none_of_these=True)
+    assert (found.none_of_these, found.none_probability) == (True, 0.75)
+    assert fake_service.requests[0].options.none_of_these == classifier_pb2.NoneOfThese(calibrated=True)
+    assert client.classify([b"photo"], ["cat"])[0].none_probability is None
+    with pytest.raises(TypeError, match="none_of_these is 1; give True or False"):
+        client.classify([b"photo"], ["cat"], none_of_these=1)
+
+
+def test_how_good_the_models_own_rule_is(client, fake_service):
+    assert client.model_info().none_of_these is None
+    rule = classifier_pb2.NoneOfTheseInfo(
+        name_count=311, threshold=0.5, false_refusals=0.0625, auroc=0.96875, expected_calibration_error=0.03125
+    )
+    fake_service.info.none_of_these.CopyFrom(rule)
+    expected = NoneOfTheseInfo(
+        name_count=311, threshold=0.5, false_refusals=0.0625, auroc=0.96875, expected_calibration_error=0.03125
+    )
+    assert client.model_info().none_of_these == expected
+    fake_service.info.ClearField("none_of_these")

@@ -166,6 +166,32 @@ def test_the_route_is_measured_on_photos_and_published(repository, manifest, rep
     assert read_manifest(output).digest == written["digest"]
 
 
+def test_the_rule_for_none_of_these_comes_from_beside_the_weights(repository, manifest, repo_root, tmp_path, clip):
+    folder = tmp_path / "clip"
+    shutil.copytree(repository.parent / "tiny-clip", folder)
+    (folder / "taught_names.txt").write_text("cat\npickup truck\n")
+    rule = {"names": ["cat", "bus"], "max_label_cosine": 0.8, "temperature": 1.5, "bias": 0.25, "threshold": 0.5}
+    figures = {"false_refusals": 0.05, "auroc": 0.9, "expected_calibration_error": 0.03, "data": "40 images"}
+    (folder / "none_of_these.json").write_text(json.dumps({**rule, **figures}))
+    output = tmp_path / "repository"
+    arguments = ["--clip", folder, "--upscaler", repository.parent / "liif.safetensors", "--no-text-banks"]
+    template = ["--template", repo_root / "model_repository", "--output", output]
+    assert main([str(a) for a in (*arguments, *template)]) == 0
+    written = json.loads((output / "manifest.json").read_text())
+    entry = written["none_of_these"]
+    assert {name: entry[name] for name in figures} == figures
+    assert (entry["name_count"], entry["temperature"], entry["bias"], entry["threshold"]) == (2, 1.5, 0.25, 0.5)
+    assert written["taught_names"] == ["cat", "pickup truck"]
+    assert entry["file"] in written["artifacts"]
+    bank = np.load(output / entry["file"])
+    assert bank["labels"].tolist() == rule["names"]
+    assert str(bank["digest"]) == written["artifacts"]["text_encoder/1/model.onnx"]["sha256"]
+    with torch.inference_mode():
+        embedding = clip.model.encode_text(clip.tokenizer(["a photo of a bus."])).numpy()[0]
+    assert 1 - bank["text_embedding"][1] @ embedding / np.linalg.norm(embedding) <= COSINE
+    assert not {"none_of_these", "taught_names"} & manifest.keys()
+
+
 def picture_options(folder) -> list[str]:
     """Another upscaler for pictures, the same file for both recipes."""
     torch.manual_seed(1)

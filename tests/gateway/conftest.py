@@ -240,12 +240,13 @@ class FakeLabels:
         wants_embedding: bool = False,
         wants_pixels: bool = False,
         wants_cut: bool = False,
+        wants_none: bool = False,
     ) -> Similarities:
         backend = self.backend
         backend.calls.append(
             {
                 **{"image": image, "fit": fit, "route": route, "request_id": request_id, "timeout_s": timeout_s},
-                **{"wants_cut": wants_cut, "encoder": encoder},
+                **{"wants_cut": wants_cut, "wants_none": wants_none, "encoder": encoder},
             }
         )
         if request_id.startswith("canary"):
@@ -255,6 +256,7 @@ class FakeLabels:
         scores = backend.answer(image, self.label_count) if backend.answer else even_scores(self.label_count)
         return replace(
             scores,
+            none_probability=scores.none_probability if wants_none else None,
             image_embedding=embedding_of(image) if wants_embedding or encoder == "auto" else None,
             pixels=backend.pixels if wants_pixels else None,
             label_is_cut=backend.find_cut(self.labels) if wants_cut else None,

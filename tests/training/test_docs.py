@@ -43,6 +43,7 @@ def test_every_command_is_documented():
         " image",
         " linear-probe",
         " lowres",
+        " none-of-these",
         " restore",
         " sr",
         " zeroshot",

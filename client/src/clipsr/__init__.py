@@ -17,6 +17,7 @@ from clipsr._errors import (
     ServiceError,
     ServiceUnavailableError,
 )
+from clipsr._feature_types import NoneOfTheseInfo, RestorerInfo
 from clipsr._library_types import (
     AddedImage,
     ImageChanges,
@@ -49,9 +50,7 @@ from clipsr._types import (
     LibraryLimits,
     Limits,
     ModelInfo,
-    NoneOfTheseInfo,
     Prediction,
-    RestorerInfo,
     Route,
     RouteRule,
     RouteTaken,

@@ -143,3 +143,12 @@ def test_none_of_these_is_shown_where_it_is_asked_for(run, folder):
     assert json.loads(run(*arguments, "--format", "json").out)["none_of_these"] is True
     header, row = csv.reader(run(*arguments, "--format", "csv").out.splitlines())
     assert row[header.index("none_of_these")] == "true"
+
+
+def test_the_models_own_rule_for_none_of_these(run, folder):
+    arguments = ["classify", str(folder / "a.jpg"), "--labels", "cat,dog", "--none-of-these", "--top-k", "1"]
+    assert "none (cat)" in run(*arguments).out
+    record = json.loads(run(*arguments, "--format", "json").out)
+    assert (record["none_of_these"], record["none_probability"]) == (True, 0.75)
+    header, row = csv.reader(run(*arguments, "--format", "csv").out.splitlines())
+    assert row[header.index("none_probability")] == "0.75"

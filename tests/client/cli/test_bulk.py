@@ -47,6 +47,7 @@ FIELDS = [
     "degradation",
     "degradation_probability",
     "degradations",
+    "none_probability",
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,36 @@ def test_a_threshold_says_none_of_these(threshold, is_none, classifier):
     [outcome] = classifier.classify([png()], LABELS, **threshold)
     assert outcome.none_of_these is is_none
     assert len(outcome.predictions) == 3
+
+
+def test_the_models_own_rule_is_that_of_its_manifest(classifier, tmp_path):
+    with pytest.raises(InvalidRequestError) as caught:
+        classifier.classify([png()], LABELS, none_of_these=True)
+    assert caught.value.reason == "NONE_BANK_MISSING"
+    repository = make_repository(tmp_path)
+    names = ["a cat", "bus", "tree"]
+    rows = classifier.embed_texts(names, templates=["@simple"])
+    document = json.loads((repository / "manifest.json").read_text())
+    np.savez(
+        repository / "bank.npz",
+        labels=np.array(names),
+        templates=np.array(["a photo of a {}."]),
+        text_embedding=np.array([row.values for row in rows], np.float32),
+        digest=np.array(document["artifacts"]["text_encoder/1/model.onnx"]["sha256"]),
+    )
+    rule = {"file": "bank.npz", "temperature": 1.0, "bias": 0.0, "threshold": 0.0, "max_label_cosine": 1.0}
+    (repository / "manifest.json").write_text(json.dumps({**document, "none_of_these": rule}))
+    ruled = Classifier.load(repository, profile="cpu-onnx", threads=1)
+    [outcome] = ruled.classify([png()], LABELS, none_of_these=True, return_embedding=True)
+    scale = document["scoring"]["logit_scale"]
+    own = np.exp([scale * each.cosine for each in outcome.predictions]).mean()
+    others = np.exp([scale * float(np.dot(outcome.embedding, row.values)) for row in rows[1:]]).mean()
+    assert outcome.none_probability == pytest.approx(others / (own + others), abs=1e-4)
+    assert outcome.none_of_these  # from the threshold of 0 on
+    with pytest.raises(InvalidRequestError) as caught:
+        ruled.classify([png()], ["cat", "bus", "tree"], none_of_these=True)
+    assert caught.value.reason == "NONE_BANK_EMPTY"
+    assert ruled.classify([png()], ["cat", "bus", "tree"])[0].none_probability is None
 
 
 def test_a_published_set_is_asked_for_by_its_name(classifier):

@@ -186,9 +186,7 @@ def test_two_gateways_add_every_image_once(repository, uri, is_killed):
     first, second = range(IMAGES), range(IMAGES - COMMON, 2 * IMAGES - COMMON)
     answers: dict[str, dict] = {}
     with contextlib.ExitStack() as stack:
-        (process, address), (_, other) = (
-            stack.enter_context(kills.running_gateway(repository, uri)) for _ in range(2)
-        )
+        (process, address), (_, other) = (stack.enter_context(kills.running_gateway(repository, uri)) for _ in range(2))
         kills.create(address)
 
         def add(name: str, to: str, numbers: range, kill_at: int = -1) -> None:

@@ -8,6 +8,7 @@ from typing import TypeVar, get_args
 from google.rpc import code_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs] - its stubs lack a package file
 
 from clipsr._codecs.arguments import as_count, as_flag, as_number, as_text, as_texts, invalid, show
+from clipsr._codecs.features import decode_none_of_these, decode_restorer
 from clipsr._codecs.status_details import parse_details
 from clipsr._errors import ServiceError
 from clipsr._types import (
@@ -23,9 +24,7 @@ from clipsr._types import (
     LibraryLimits,
     Limits,
     ModelInfo,
-    NoneOfTheseInfo,
     Prediction,
-    RestorerInfo,
     Route,
     RouteRule,
     RouteTaken,
@@ -262,27 +261,8 @@ def decode_model_info(response: classifier_pb2.GetModelInfoResponse) -> ModelInf
         degradation_kinds=tuple(info.degradation_kinds),
         # Those of a later version can't be asked for by this one.
         upscale_recipes=tuple(RECIPES[number] for number in info.upscale_recipes if number in RECIPES),
-        restorer=_decode_restorer(info.restorer) if info.HasField("restorer") else None,
-        none_of_these=_decode_none_of_these(info.none_of_these) if info.HasField("none_of_these") else None,
-    )
-
-
-def _decode_none_of_these(info: classifier_pb2.NoneOfTheseInfo) -> NoneOfTheseInfo:
-    return NoneOfTheseInfo(
-        name_count=info.name_count,
-        threshold=info.threshold,
-        false_refusals=info.false_refusals,
-        auroc=info.auroc,
-        expected_calibration_error=info.expected_calibration_error,
-    )
-
-
-def _decode_restorer(restorer: classifier_pb2.RestorerInfo) -> RestorerInfo:
-    return RestorerInfo(
-        architecture=restorer.architecture,
-        kinds={kind.name: tuple(kind.words) for kind in restorer.kinds},
-        default_steps=restorer.default_steps,
-        max_steps=restorer.max_steps,
+        restorer=decode_restorer(info.restorer) if info.HasField("restorer") else None,
+        none_of_these=decode_none_of_these(info.none_of_these) if info.HasField("none_of_these") else None,
     )
 
 

@@ -96,15 +96,13 @@ class Client(ServiceClient):
             timeout_s: deadline of each request, in seconds; None takes the client's.
 
         Returns:
-            One outcome an image, in their order. An image that fails, or whose file cannot be read, does not fail its
-            neighbours.
+            One outcome an image, in their order. An image that fails, or cannot be read, does not fail its neighbours.
 
         Raises:
             InvalidRequestError: labels, templates or options are wrong.
-            ServiceUnavailableError, RateLimitedError, AuthenticationError, DeadlineError: a request failed.
-            ServiceError: the service failed.
+            ServiceUnavailableError, RateLimitedError, AuthenticationError, DeadlineError, ServiceError: it failed.
             ClientClosedError: the client was closed, or belongs to another event loop.
-            TypeError: an argument is of another kind: a single image or text for a sequence, a number for a text.
+            TypeError: an argument is of another kind: a single image for a sequence, a number for a text.
         """
         sources = map(_images.try_read_image, _images.as_sequence(images))
         asked = classify_codec.encode_given_options(
@@ -153,9 +151,7 @@ class Client(ServiceClient):
         stream before its images do; in asyncio by `async with contextlib.aclosing(…) as outcomes`.
 
         Args:
-            images: as classify()'s, any iterable, for AsyncClient an asynchronous one, too; a FailedImage comes back.
-            labels: as in classify().
-            options: as in classify().
+            images: any iterable, for AsyncClient an asynchronous one, too; a FailedImage comes back as it is.
             read_ahead: images in memory at once, at least 1.
             idle_timeout_s: longest wait for an answer, in seconds; None takes the client's timeout_s.
 

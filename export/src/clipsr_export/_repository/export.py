@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import nn
 
 from clipsr_export._errors import ExportError, TemplateError, TokenizerError
 from clipsr_export._graphs.check import check_graph
@@ -38,7 +38,6 @@ from clipsr_export._repository.manifest import (
     Recipe,
     describe_file,
     make_manifest,
-    sha256,
     write_manifest,
 )
 from clipsr_export._repository.replace import check_output, named_when_unwritable, replaced, staging_folder
@@ -50,6 +49,7 @@ from clipsr_export._repository.restorer import (
     restorer_template,
     write_restorer,
 )
+from clipsr_export._repository.text_banks import DEFAULT_TEMPLATES, NONE_BANK, write_none_bank, write_text_banks
 from clipsr_export._tokenizer.build import build_tokenizer, pad_token_id
 from clipsr_training import prompts
 from clipsr_training.adapt import RouteRule
@@ -64,9 +64,6 @@ from clipsr_training.restoration import Restorer
 CANVAS_SIZES_PX = (32, 64, 128)
 # What the graph is checked on besides: upscaling sends windows of any shape, down to a single pixel.
 _OTHER_CANVASES_HW = ((57, 41), (1, 1), (5, 1))
-DEFAULT_TEMPLATES = "@simple"
-_BANK_TEMPLATE_SETS = ("simple", "cifar")
-NONE_BANK = "similarity/text_banks/none-of-these.npz"
 # Models that an export adds for pictures, each a copy of `upscale` with another graph.
 _PICTURE_MODELS: Mapping[Recipe, str] = {"clean": "upscale_clean", "robust": "upscale_robust"}
 # What an export or a later step makes: taken over neither from the template nor from the output.
@@ -82,8 +79,6 @@ _GENERATED = shutil.ignore_patterns(
     *RESTORER_MODELS,
     *robust.ADDED_MODELS,
 )
-# Texts that a text tower encodes at once: at width 1,024, the activations of one layer are then 100 MB.
-_TEXT_BATCH = 64
 # What cleaning, special tokens, cutting and padding could each get wrong.
 _HARD_TEXTS = (
     "",
@@ -174,9 +169,9 @@ def export_repository(plan: ExportPlan) -> Manifest:
     with named_when_unwritable(plan.output), staging_folder(beside) as made:
         _write_graphs(plan, made)
         tokenizer = _write_tokenizer(plan, made)
-        banks = _write_text_banks(plan, made) if plan.has_text_banks else []
+        banks = write_text_banks(plan.clip, made, plan.report) if plan.has_text_banks else []
         if plan.none_of_these is not None:
-            _write_none_bank(plan, plan.none_of_these.names, made)
+            write_none_bank(plan.clip, plan.none_of_these.names, made, plan.report)
         manifest = _manifest(plan, made, banks, pad_token_id(tokenizer))
         write_manifest(made, manifest)
         with replaced(plan.output, ignore=_GENERATED) as repository:
@@ -298,57 +293,6 @@ def _write_tokenizer(plan: ExportPlan, staging: Path) -> Tokenizer:
             raise TokenizerError(f"the tokenizers file gives other token ids than the checkpoint's own for {text!r}")
     tokenizer.save(str(staging / "text_encoder" / "tokenizer.json"))
     return tokenizer
-
-
-@torch.inference_mode()
-def _write_text_banks(plan: ExportPlan, staging: Path) -> list[dict[str, str]]:
-    """Write embeddings of the named label sets; returns the manifest's list of banks."""
-    folder = staging / "similarity" / "text_banks"
-    folder.mkdir(parents=True)
-    templates = [t for name in _BANK_TEMPLATE_SETS for t in prompts.template_sets()[name]]
-    embedding = _embed_prompts(plan, [label for labels in prompts.label_sets().values() for label in labels], templates)
-    banks: list[dict[str, str]] = []
-    for label_set, labels in prompts.label_sets().items():
-        for template_set in _BANK_TEMPLATE_SETS:
-            templates = prompts.template_sets()[template_set]
-            path = folder / f"{label_set}-{template_set}.npz"
-            _write_bank(path, labels, templates, embedding, staging)
-            file = path.relative_to(staging).as_posix()
-            banks.append({"file": file, "label_set": label_set, "templates": f"@{template_set}"})
-    plan.report(f"text banks: {', '.join(bank['file'].rsplit('/')[-1] for bank in banks)}")
-    return banks
-
-
-@torch.inference_mode()
-def _write_none_bank(plan: ExportPlan, names: Sequence[str], staging: Path) -> None:
-    templates = prompts.template_sets()[DEFAULT_TEMPLATES.removeprefix("@")]
-    path = staging / NONE_BANK
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write_bank(path, names, templates, _embed_prompts(plan, names, templates), staging)
-    plan.report(f"none of these: compared with {len(names):,} names")
-
-
-def _write_bank(
-    path: Path, labels: Sequence[str], templates: Sequence[str], embedding: Mapping[str, Tensor], staging: Path
-) -> None:
-    """Write labels with the means over their prompts, and the digest of the text encoder that they are of."""
-    rows = [torch.stack([embedding[prompts.expand(t, label)] for t in templates]) for label in labels]
-    mean = nn.functional.normalize(torch.stack(rows).mean(dim=1), dim=-1).numpy().astype(np.float32)
-    np.savez(
-        path,
-        labels=np.array(labels),
-        templates=np.array(templates),
-        text_embedding=mean,
-        digest=np.array(sha256(staging / "text_encoder" / "1" / "model.onnx")),
-    )
-
-
-def _embed_prompts(plan: ExportPlan, labels: Sequence[str], templates: Sequence[str]) -> dict[str, Tensor]:
-    """Embed each prompt once, though several sets share it."""
-    texts = list(dict.fromkeys(prompts.expand(t, label) for label in labels for t in templates))
-    graph = TextEncoderGraph(plan.clip)
-    chunks = plan.clip.tokenizer(texts).split(_TEXT_BATCH)
-    return dict(zip(texts, torch.cat([graph(chunk) for chunk in chunks]), strict=True))
 
 
 def _manifest(plan: ExportPlan, staging: Path, banks: list[dict[str, str]], pad_id: int) -> Manifest:

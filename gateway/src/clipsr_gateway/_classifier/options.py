@@ -94,8 +94,7 @@ def prepare_options(
 
     Raises:
         InvalidRequestError: the request as a whole is refused, with one violation for every wrong field.
-        EncoderMissingError: the model has no encoder of the kind that is asked for.
-        NoneBankMissingError: the model has no rule of its own for "none of these".
+        EncoderMissingError, NoneBankMissingError: the model lacks the encoder, or the rule, that is asked for.
     """
     violations = [] if images is None else count_violations(images, core.limits)
     violations += [

@@ -97,10 +97,8 @@ def calibrate(
     draws = [draw for n in counts for draw in draw_labels(cosines, targets, logit_scale, count=n, seed=seed)]
     joined = Draw(*(np.concatenate(parts) for parts in zip(*draws, strict=True)))
     weights = np.concatenate([draw.weights for draw in draws])
-    # Without a penalty: it would pull the temperature towards infinity.
-    fitted = LogisticRegression(C=np.inf).fit(
-        joined.log_odds[:, None], joined.shows, sample_weight=weights * len(weights)
-    )
+    # Next to no penalty: it would pull the temperature towards infinity.
+    fitted = LogisticRegression(C=1e6).fit(joined.log_odds[:, None], joined.shows, sample_weight=weights * len(weights))
     slope, bias = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
     if not slope > 0:
         raise ValueError("images fit the names as well as the labels that they show, so the names tell nothing")

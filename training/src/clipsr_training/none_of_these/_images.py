@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 from clipsr_training import prompts
 from clipsr_training.clip import ClipCheckpoint
 from clipsr_training.data import ImageSet, SetOptions, open_set
 from clipsr_training.evaluation._backends.base import LocalBackend
 from clipsr_training.evaluation._backends.torch import TorchBackend
-from clipsr_training.evaluation._statistics import Estimate, bootstrap_mean
+from clipsr_training.evaluation._statistics import CONFIDENCE, Estimate
 from clipsr_training.liif import Upscaler
 from clipsr_training.none_of_these._calibration import Calibration
 from clipsr_training.none_of_these._fit import LABEL_COUNTS, Draw, Quality, calibrate, draw_labels, measure
@@ -23,7 +24,7 @@ TEMPLATES = ("@simple",)
 _BATCH = 64
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Measured:
     """Images with one of some labels against images with none, over several draws of labels.
 
@@ -130,7 +131,7 @@ def measure_model(
     n_classes = len(np.unique(images.targets))
     for count in (n for n in LABEL_COUNTS if n < n_classes):
         drawn = draw_labels(cosines, images.targets, scale, count=count, seed=1)
-        yield _summarize(f"{count} of {n_classes} labels", [_measure(draw, calibration) for draw in drawn])
+        yield _summarize_draws(f"{count} of {n_classes} labels", [_measure(draw, calibration) for draw in drawn])
     if others is None:
         return
     is_new = np.array([name not in images.classnames for name in others.classnames])[others.targets]
@@ -141,8 +142,7 @@ def measure_model(
     every = np.arange(len(images.classnames))
     odds = [part.log_odds(every, scale) for part in (cosines, more)]
     draw = Draw(np.concatenate(odds), np.arange(len(images) + len(others)) < len(images))
-    resampled = [_measure(part, calibration) for part in _resample(draw)]
-    yield _summarize(f"all labels, against {len(others):,} images of {others.name}", resampled, of=draw, by=calibration)
+    yield _summarize_images(f"all labels, against {len(others):,} images of {others.name}", draw, calibration)
 
 
 def compare_model(
@@ -176,17 +176,21 @@ def _resample(draw: Draw, n: int = 200, seed: int = 0) -> Iterator[Draw]:
         yield Draw(draw.log_odds[rows], draw.shows[rows])
 
 
-def _summarize(
-    what: str, found: Sequence[Quality], *, of: Draw | None = None, by: Calibration | None = None
-) -> Measured:
-    """Return means with intervals; of resampled images the figures themselves, with the spread of the resampled."""
-    figures = [bootstrap_mean(values) for values in zip(*found, strict=True)]
-    if of is not None and by is not None:
-        own, spread = _measure(of, by), np.percentile(np.array(found), [2.5, 97.5], axis=0)
-        figures = [
-            replace(figure, value=value, low=min(low, value), high=max(high, value))
-            for figure, value, low, high in zip(figures, own, *spread.tolist(), strict=True)
-        ]
-    return Measured(
-        what=what, auroc=figures[0], calibration_error=figures[1], false_refusals=figures[2], caught=figures[3]
-    )
+def _summarize_draws(what: str, found: Sequence[Quality]) -> Measured:
+    """Return means over draws of labels, with intervals by Student's t."""
+    values = np.array(found)
+    mean, error = values.mean(axis=0), stats.sem(values, axis=0)
+    reach = error * stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
+    return _estimate(what, mean, mean - reach, mean + reach)
+
+
+def _summarize_images(what: str, draw: Draw, by: Calibration) -> Measured:
+    """Return the figures of one draw, with the percentiles of those of resampled images."""
+    found = np.array([_measure(part, by) for part in _resample(draw)])
+    low, high = np.percentile(found, [2.5, 97.5], axis=0)
+    return _estimate(what, np.array(_measure(draw, by)), low, high)
+
+
+def _estimate(what: str, values: np.ndarray, low: np.ndarray, high: np.ndarray) -> Measured:
+    rows = zip(values.tolist(), low.tolist(), high.tolist(), strict=True)
+    return Measured(what, *(Estimate(value=value, low=least, high=most) for value, least, most in rows))

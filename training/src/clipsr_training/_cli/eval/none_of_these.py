@@ -124,7 +124,7 @@ def _table(measured: Sequence[Measured]) -> str:
         f"{own.calibration_error.percent()} | {own.false_refusals.percent()} | {own.caught.percent()} |"
         for own in measured
     ]
-    head = "| labels | AUROC | calibration error, % | refused with a label, % | refused without, % |"
+    head = "| labels | AUROC | calibration error | refused with a label | refused without |"
     return "\n".join([head, "|---|---|---|---|---|", *rows])
 
 
