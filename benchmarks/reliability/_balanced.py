@@ -136,7 +136,7 @@ def _caller(client: AsyncClient, image: bytes, *, every_s: float) -> Caller:
             if not isinstance(answer, Classification):
                 code, message = "FAILED", str(answer)
         except ClipsrError as error:
-            code, reason, message = type(error).__name__, error.reason, str(error)
+            code, reason, message = type(error).__name__, getattr(error, "reason", ""), str(error)
         return Outcome(
             request_id=uuid.uuid4().hex,
             code=code,
