@@ -329,7 +329,7 @@ def _rows(results: dict[str, dict[str, Any]]) -> Iterator[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and writes; returns the exit status."""
     arguments = _parser().parse_args(argv)
-    changed = {"images": arguments.images, "round_images": arguments.round_images, "vectors": arguments.vectors}
+    changed = {name: getattr(arguments, name) for name in ("images", "round_images", "vectors", "texts")}
     plan = replace(
         QUICK if arguments.quick else Plan(), **{name: count for name, count in changed.items() if count is not None}
     )
@@ -388,6 +388,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="does everything run? writes nothing")
     parser.add_argument("--images", type=int, help="real images of precision and scale, for slow models")
     parser.add_argument("--vectors", type=int, help="rows of scale")
+    parser.add_argument("--texts", type=int, help="text searches of scale")
     parser.add_argument(
         "--round-images", type=int, help="images of a round of adding; with any of these, nothing is written"
     )
