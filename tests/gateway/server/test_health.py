@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -206,6 +207,7 @@ async def test_stop_serves_on_for_the_delay_while_health_says_not_serving(start,
     stopping.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await stopping
+    one.gateway._config = replace(one.gateway._config, shutdown_delay_s=0)  # or the end of the test waits, too
 
 
 async def test_stop_cuts_what_outlasts_the_grace_period(start, backend, request_of):
