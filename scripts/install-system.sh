@@ -2,6 +2,7 @@
 # Install what a bare Debian or Ubuntu lacks. Does nothing where all is there.
 #
 #   scripts/install-system.sh [make] [git] [python] [node] [chromium]    (all of them if none is named)
+#   scripts/install-system.sh nginx                                      (for `make reliability ARGS='balanced …'`)
 #
 # `python` means python3 with its venv module and shared library, which Debian splits off; `node` means Node.js and npm,
 # which the linter of the wire contract and the Node.js client need; `chromium` drives the tests of the web pages, which

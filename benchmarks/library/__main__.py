@@ -2,9 +2,10 @@
 
     python -m benchmarks.library --url HOST:PORT --libraries DIR --data DIR [--parts precision,adding,scale]
 
-`--libraries` is the folder that the service at `--url` keeps its libraries in, on this machine: the many vectors of
-`scale` are written there past the service, for embedding so many images would take hours. Everything measured goes
-through the service. `--data` holds `cifar10/test.parquet` in the layout of the `datasets` package.
+`--libraries` is where the service at `--url` keeps its libraries, a folder of this machine or an object store (whose
+variables are in the environment here, too): the many vectors of `scale` are written there past the service, for
+embedding so many images would take hours. Everything measured goes through the service. `--data` holds
+`cifar10/test.parquet` in the layout of the `datasets` package.
 
 - precision: images of CIFAR-10 are added; how many of the ten best hits show the class that was asked for, by the
   ten class names and by images of the library (each without itself).
@@ -209,9 +210,9 @@ def synthesize(real: Float32, count: int, *, seed: int = _SEED) -> Float32:
     return np.concatenate([real, rows / np.linalg.norm(rows, axis=1, keepdims=True)]).astype(np.float32)
 
 
-async def write_rows(libraries: Path, name: str, vectors: Float32, *, quick: bool) -> float:
+async def write_rows(libraries: str, name: str, vectors: Float32, *, quick: bool) -> float:
     """Put vectors into a library that the service created, and build its indexes; return the seconds of that."""
-    store = LibraryStore(str(libraries), max_libraries=64)
+    store = LibraryStore(libraries, max_libraries=64)
     table = await store.open(name)
     settings = await table.settings()
     for start in range(0, len(vectors), _WRITE_BATCH):
@@ -252,7 +253,7 @@ def make_queries(client: Client, count: int) -> list[str]:
     return random.Random(_SEED).sample(texts, min(count, len(texts)))
 
 
-def measure_scale(client: Client, libraries: Path, images: Labelled, plan: Plan, *, quick: bool) -> dict[str, object]:
+def measure_scale(client: Client, libraries: str, images: Labelled, plan: Plan, *, quick: bool) -> dict[str, object]:
     """Search among many vectors."""
     name = "bench-scale"
     library = client.library(name)
@@ -328,7 +329,7 @@ def _rows(results: dict[str, dict[str, Any]]) -> Iterator[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and writes; returns the exit status."""
     arguments = _parser().parse_args(argv)
-    changed = {"images": arguments.images, "round_images": arguments.round_images}
+    changed = {name: getattr(arguments, name) for name in ("images", "round_images", "vectors", "texts")}
     plan = replace(
         QUICK if arguments.quick else Plan(), **{name: count for name, count in changed.items() if count is not None}
     )
@@ -379,12 +380,18 @@ def _measure(
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="library", description="Measure image libraries through a running service.")
     parser.add_argument("--url", required=True, help="HOST:PORT of the gateway")
-    parser.add_argument("--libraries", type=Path, required=True, help="the service's folder of libraries")
+    parser.add_argument(
+        "--libraries", required=True, help="the service's folder of libraries, or its s3://bucket/folder"
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder of cifar10/")
     parser.add_argument("--parts", default=",".join(_PARTS), help="what to measure (default: all, and write it down)")
     parser.add_argument("--quick", action="store_true", help="does everything run? writes nothing")
     parser.add_argument("--images", type=int, help="real images of precision and scale, for slow models")
-    parser.add_argument("--round-images", type=int, help="images of a round of adding; with either, nothing is written")
+    parser.add_argument("--vectors", type=int, help="rows of scale")
+    parser.add_argument("--texts", type=int, help="text searches of scale")
+    parser.add_argument(
+        "--round-images", type=int, help="images of a round of adding; with any of these, nothing is written"
+    )
     parser.add_argument("--output", type=Path, default=_ROOT / "benchmarks" / "results", help="folder of the JSON")
     parser.add_argument("--page", type=Path, default=_ROOT / "docs" / "library.md", help="page to put the table into")
     return parser

@@ -9,8 +9,9 @@ import signal
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 from benchmarks.load.images import make_image
 from benchmarks.reliability._instances import Instance
@@ -136,7 +137,7 @@ def _caller(client: AsyncClient, image: bytes, *, every_s: float) -> Caller:
             if not isinstance(answer, Classification):
                 code, message = "FAILED", str(answer)
         except ClipsrError as error:
-            code, reason, message = type(error).__name__, error.reason, str(error)
+            code, reason, message = type(error).__name__, getattr(error, "reason", ""), str(error)
         return Outcome(
             request_id=uuid.uuid4().hex,
             code=code,
@@ -189,7 +190,7 @@ async def _stopped(instance: Instance) -> None:
     os.kill(gateway, signal.SIGCONT)
 
 
-FAULTS: Mapping[str, Callable[[Instance], Awaitable[None]]] = {
+FAULTS: Mapping[str, Callable[[Instance], Coroutine[Any, Any, None]]] = {
     "killed": _killed,
     "cut off": _cut_off,
     "stopped": _stopped,

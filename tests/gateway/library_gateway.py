@@ -31,5 +31,6 @@ async def serve(repository: Path, uri: str) -> None:
 
 
 if __name__ == "__main__":
-    tidy_often()
+    if "--tidy-often" in sys.argv:
+        tidy_often()
     asyncio.run(serve(Path(sys.argv[1]), sys.argv[2]))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
+from clipsr.v1 import library_pb2
 from clipsr_gateway.cli import build_parser
 from clipsr_serving.launcher import make_parser
 from clipsr_serving.launcher._gateway import find_guard_options
@@ -201,11 +203,17 @@ class TestKustomize:
         ]
         assert all(selector.items() <= labels.items() for selector in selectors)
 
-    @pytest.mark.parametrize("path", sorted(KUBERNETES.glob("components/*/*.yaml")), ids=str)
+    @pytest.mark.parametrize(
+        "path",
+        [
+            path.parent / patch["path"]
+            for path in sorted(KUBERNETES.glob("components/*/kustomization.yaml"))
+            for patch in read(path)["patches"]
+        ],
+        ids=str,
+    )
     def test_the_patches_of_components_fit_the_base(self, path):
         """Every list that one adds to, and everything that it replaces, is there."""
-        if path.name == "kustomization.yaml":
-            return
         target = "network-policy.yaml" if path.name == "network-policy.yaml" else "deployment.yaml"
         for operation in read(path):
             steps = operation["path"].strip("/").split("/")
@@ -293,6 +301,34 @@ class TestAgreement:
         endpoints = read(KUBERNETES / "monitoring" / "pod-monitor.yaml")["spec"]["podMetricsEndpoints"]
         assert {endpoint["port"] for endpoint in endpoints} == {"metrics", "triton-metrics"}
         assert {port.rpartition(":")[2] for port in compose["ports"]} == {"50051", "9464", "8002"}
+
+    def test_the_gateway_api_leads_to_the_service(self):
+        folder = KUBERNETES / "components" / "gateway-api"
+        (rule,) = read(folder / "grpc-route.yaml")["spec"]["rules"]
+        service = read(BASE / "service.yaml")
+        (port,) = service["spec"]["ports"]
+        assert rule["backendRefs"] == [{"name": service["metadata"]["name"], "port": port["port"]}]
+        (parent,) = read(folder / "grpc-route.yaml")["spec"]["parentRefs"]
+        gateway = read(folder / "gateway.yaml")
+        assert parent["name"] == gateway["metadata"]["name"]
+        assert parent["sectionName"] in {each["name"] for each in gateway["spec"]["listeners"]}
+        (added,) = read(folder / "network-policy.yaml")
+        assert added["value"]["ports"] == [{"protocol": "TCP", "port": 50051}]
+
+    @pytest.mark.parametrize("proxy", ["envoy/envoy.yaml", "nginx/nginx.conf"])
+    def test_load_balancers_repeat_no_call_of_the_library_that_may_have_been_done(self, repo_root, proxy):
+        """Its calls have a rule of their own, named as the contract has it, before that of all others."""
+        text = (repo_root / "deploy" / proxy).read_text(encoding="utf-8")
+        service = library_pb2.DESCRIPTOR.services_by_name["LibraryService"].full_name
+        of_library, others = text.partition(f"/{service}/")[2].split(
+            "location / {" if "nginx" in proxy else "prefix: /}"
+        )
+        repeats = re.compile(r"(?:retry_on:.*|grpc_next_upstream .*)")
+        (first,), (second,) = repeats.findall(of_library), repeats.findall(others)
+        for risky in ("reset", "cancelled") if "envoy" in proxy else ("non_idempotent",):
+            assert risky not in re.split(r"[ ,;]+", first)
+            assert risky in re.split(r"[ ,;]+", second)
+        assert {"clipsr-1", "clipsr-2", "clipsr-3"} <= set(re.findall(r"clipsr-\d", others + text))
 
     def test_there_is_time_to_drain(self, container, compose):
         assert build_parser().parse_args([]).grace == _GATEWAY_GRACE_S

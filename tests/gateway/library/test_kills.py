@@ -66,9 +66,9 @@ def uri(tmp_path: Path) -> str:
 
 
 @contextmanager
-def running_gateway(repository: Path, uri: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def running_gateway(repository: Path, uri: str, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A process and its address; killed at the end, if it was not before."""
-    command = [sys.executable, "-m", "tests.gateway.library_gateway", str(repository), uri]
+    command = [sys.executable, "-m", "tests.gateway.library_gateway", str(repository), uri, *options]
     folder = Path(__file__).parents[3]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
@@ -174,7 +174,7 @@ def test_a_gateway_that_is_killed_keeps_what_it_acknowledged(repository, uri):
     acknowledged: set[int] = set()
     for kill, moment in enumerate([*draw_moments(KILLS), None]):
         told = f"seed {SEED}, kill {kill}, {moment}"
-        with running_gateway(repository, uri) as (process, address):
+        with running_gateway(repository, uri, "--tidy-often") as (process, address):
             if not kill:
                 create(address)
             again = {number: answer.WhichOneof("outcome") for number, answer in add(address, sorted(offered)).items()}
@@ -206,7 +206,7 @@ def test_the_command_that_adds_is_killed_and_repeated(repository, uri, tmp_path)
     folder.mkdir()
     for number in range(FILES):
         (folder / f"{number}.png").write_bytes(picture(number))
-    with running_gateway(repository, uri) as (_, address):
+    with running_gateway(repository, uri, "--tidy-often") as (_, address):
         create(address)
         command = [*CLIENT, "library", "add", str(folder), "--library", "pets", "--url", address]
         acknowledged: set[str] = set()

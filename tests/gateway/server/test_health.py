@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -194,6 +195,19 @@ async def test_stop_lets_calls_finish_refuses_new_ones_and_ends_watches(start, b
     assert (await in_flight).results
     assert await stopping is True
     assert backend.closed
+
+
+async def test_stop_serves_on_for_the_delay_while_health_says_not_serving(start, backend, request_of, detailed):
+    one = await start(shutdown_delay_s=3600)
+    await becomes(one, SERVING)
+    stopping = asyncio.create_task(one.gateway.stop())
+    await becomes(one, NOT_SERVING)
+    assert (await one.stub.Classify(request_of())).results
+    assert not stopping.done()
+    stopping.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await stopping
+    one.gateway._config = replace(one.gateway._config, shutdown_delay_s=0)  # or the end of the test waits, too
 
 
 async def test_stop_cuts_what_outlasts_the_grace_period(start, backend, request_of):

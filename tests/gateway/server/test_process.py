@@ -151,6 +151,7 @@ def test_a_taken_port(repository):
         ("--triton", "http://x"),
         ("--max-concurrent", "0"),
         ("--grace", "-1"),
+        ("--shutdown-delay", "-1"),
     ],
 )
 def test_wrong_options(options, capsys):

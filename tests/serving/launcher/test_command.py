@@ -50,6 +50,20 @@ def wheel(tmp_path, monkeypatch):
     return package
 
 
+@pytest.mark.parametrize(
+    ("options", "seconds"),
+    [
+        ((), 20),
+        (("--grace", "5"), 5),
+        (("--shutdown-delay=4",), 24),
+        (("--grace=5", "--shutdown-delay", "4"), 9),
+        (("--shutdown-delay", "soon"), 20),
+    ],
+)
+def test_the_gateway_has_the_time_to_stop_that_its_options_give_it(repository, options, seconds):
+    assert up_options(repository, gateway_options=options).gateway_stop_s == seconds
+
+
 class TestTritonCommand:
     @pytest.fixture(autouse=True)
     def empty_path(self, monkeypatch, tmp_path):
