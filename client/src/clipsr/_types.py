@@ -31,8 +31,12 @@ Route = Literal["auto", "upscaled", "native"]
 RouteTaken = Literal["upscaled", "native"]
 """The path that an image took: super-resolution, or CLIP's own bicubic resize."""
 
-Encoder = Literal["plain", "robust"]
-"""What embeds an image: the model's own encoder, or the same steered past the damage, which it names."""
+Encoder = Literal["plain", "robust", "auto"]
+"""What a caller wants images embedded by: the model's own encoder, or the same steered past the damage, which it names;
+"auto" takes the second for images that look damaged to the first."""
+
+EncoderTaken = Literal["plain", "robust"]
+"""What embedded an image."""
 
 UpscaleRecipe = Literal["clean", "robust"]
 """How an image is upscaled; see `Client.upscale`."""
@@ -49,7 +53,8 @@ class ClassifyOptions:
         top_k: how many predictions an image gets, best first; 0 for all labels.
         fit: how images that are not square are fitted; "auto" is the model's own way.
         route: "upscaled" or "native" forces one; "auto" lets the service choose by the image.
-        encoder: "robust" for images that may be blurred, dark or noisy, where ModelInfo.degradation_kinds offers it.
+        encoder: "robust" for images that may be blurred, dark or noisy, where ModelInfo.degradation_kinds offers it;
+            "auto" for those of them that look so, where ModelInfo.has_auto_encoder offers it.
         min_cosine: an image whose best label has a smaller cosine shows none of them; None: never.
         min_probability: likewise by probability.
         return_embedding: whether the image's embedding is returned.
@@ -147,44 +152,8 @@ class Classification:
     embedding: tuple[float, ...] | None = None
     encoder_input: bytes | None = None
     warnings: tuple[AnswerWarning, ...] = ()
-    encoder: Encoder = "plain"
+    encoder: EncoderTaken = "plain"
     degradations: tuple[Degradation, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ImageEmbedding:
-    """An image as a point in the space that images and texts share.
-
-    Attributes:
-        values: L2-normalized; the sum of products with another embedding is their cosine.
-        input_hw: rows and columns of the image, after EXIF orientation, in pixels.
-        route: the path taken.
-        queue_ms: waiting in the gateway.
-        inference_ms: from the gateway to Triton and back, Triton's own queues included.
-        model_digest: of the model that answered; embeddings of different digests cannot be compared.
-    """
-
-    values: tuple[float, ...]
-    input_hw: tuple[int, int]
-    route: RouteTaken
-    queue_ms: float
-    inference_ms: float
-    model_digest: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TextEmbedding:
-    """A text as a point in the space that images and texts share.
-
-    Attributes:
-        values: L2-normalized; the mean over the templates, where there are any.
-        model_digest: of the model that answered; embeddings of different digests cannot be compared.
-        warnings: what is doubtful about the texts that were sent with this one, and about the templates.
-    """
-
-    values: tuple[float, ...]
-    model_digest: str
-    warnings: tuple[AnswerWarning, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -371,6 +340,7 @@ class ModelInfo:
         upscale_recipes: what Client.upscale() may be asked for.
         degradation_kinds: of damage that the encoder "robust" tells apart; empty where it is not offered.
         restorer: what Client.restore() does; None where the service restores nothing.
+        has_auto_encoder: whether the encoder "auto" is offered.
     """
 
     name: str
@@ -395,3 +365,4 @@ class ModelInfo:
     upscale_recipes: tuple[UpscaleRecipe, ...] = ()
     degradation_kinds: tuple[str, ...] = ()
     restorer: RestorerInfo | None = None
+    has_auto_encoder: bool = False

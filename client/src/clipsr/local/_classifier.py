@@ -15,16 +15,15 @@ import numpy.typing as npt
 from clipsr import _images
 from clipsr._codecs import classify as classify_codec
 from clipsr._codecs import embed as embed_codec
+from clipsr._embedding_types import ImageEmbedding, TextEmbedding
 from clipsr._types import (
     Classification,
     ClassifyOptions,
     FailedImage,
     Fit,
-    ImageEmbedding,
     ImageSource,
     Route,
     RouteTaken,
-    TextEmbedding,
 )
 from clipsr.local._answers import (
     EmbeddedImage,
