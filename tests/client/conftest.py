@@ -126,6 +126,8 @@ class FakeService(
         upscales: every UpscaleRequest that came.
         restores: every RestoreRequest that came.
         leaves_unchanged: what is said of restored images.
+        detects: the kinds of damage of a restored image, with their probabilities.
+        restored: the file that comes back, instead.
         library: its LibraryService.
         metadata: of every call that came.
         keys: the API keys that are let in; empty lets all in.
@@ -146,6 +148,8 @@ class FakeService(
     embeds: list[Message] = field(default_factory=list)
     upscales: list[upscaler_pb2.UpscaleRequest] = field(default_factory=list)
     restores: list[restorer_pb2.RestoreRequest] = field(default_factory=list)
+    detects: dict[str, float] = field(default_factory=dict)
+    restored: bytes | None = None
     leaves_unchanged: bool = False
     library: FakeLibraryService = field(default_factory=lambda: FakeLibraryService(MODEL_DIGEST))
     metadata: list[dict[str, str]] = field(default_factory=list)
@@ -301,12 +305,16 @@ class FakeService(
         if request.image.content in self._failures:
             context.abort_with_status(rpc_status.to_status(self._failures[request.image.content]))
         return restorer_pb2.RestoreResponse(
-            content=b"clear " + request.image.content,
+            content=self.restored or b"clear " + request.image.content,
             format=request.format,
             size=types_pb2.Size(height=INPUT_HW[0], width=INPUT_HW[1]),
+            output_size=types_pb2.Size(
+                height=round(INPUT_HW[0] * (request.upscale or 1)), width=round(INPUT_HW[1] * (request.upscale or 1))
+            ),
             removed=request.remove,
-            steps=request.steps or 5,
+            steps=0 if self.leaves_unchanged and self.detects else request.steps or 5,
             unchanged=self.leaves_unchanged,
+            detected=[types_pb2.Degradation(kind=k, cosine=p / 2, probability=p) for k, p in self.detects.items()],
             timing=types_pb2.Timing(queue_ms=0.5, inference_ms=12.25),
             model_digest=self.info.digest,
         )
