@@ -36,43 +36,15 @@ def add_classify_page(client: Client, pages: gr.Blocks, tab: gr.Tab) -> None:
                 lines=1,
                 max_lines=6,
             )
-            encoder = gr.Radio(
-                [_PLAIN],
-                value="plain",
-                label="Image encoder",
-                info="Robust is for images that may be blurred, dark or noisy, and names the damage.",
-                visible=False,
-            )
+            encoder = _add_encoder()
             template, route, fit, top_k = _add_options()
             button = gr.Button("Classify", variant="primary")
         with gr.Column(min_width=300):
             outcome = gr.HTML(_markup.empty(_BEGINNING), elem_id="outcome", apply_default_css=False)
 
-    def classify(
-        path: str | None,
-        label_set: str,
-        typed: str,
-        template: str | None,
-        route: Route,
-        fit: Fit,
-        top_k: float,
-        encoder: Encoder,
-    ) -> str:
-        form = ClassifyForm(
-            path=path,
-            label_set=label_set,
-            typed_labels=typed,
-            template=template or "",
-            route=route,
-            fit=fit,
-            top_k=int(top_k),
-            encoder=encoder,
-        )
-        return answer_classify(client, form)
-
     answered = gr.on(
         [button.click, typed.submit],
-        classify,
+        lambda *fields: answer_classify(client, _read_form(*fields)),
         inputs=[image, label_set, typed, template, route, fit, top_k, encoder],
         outputs=outcome,
         api_visibility="private",
@@ -114,6 +86,40 @@ def set_choices(
     offered = [_PLAIN, *([_ROBUST] if info.degradation_kinds else []), *([_AUTO] if info.has_auto_encoder else [])]
     kept = encoder if encoder in [value for _, value in offered] else "plain"
     return sets, template_update(info), gr.update(choices=offered, value=kept, visible=len(offered) > 1)
+
+
+def _read_form(
+    path: str | None,
+    label_set: str,
+    typed: str,
+    template: str | None,
+    route: Route,
+    fit: Fit,
+    top_k: float,
+    encoder: Encoder,
+) -> ClassifyForm:
+    """Return the form, from the fields in the order of the page."""
+    return ClassifyForm(
+        path=path,
+        label_set=label_set,
+        typed_labels=typed,
+        template=template or "",
+        route=route,
+        fit=fit,
+        top_k=int(top_k),
+        encoder=encoder,
+    )
+
+
+def _add_encoder() -> gr.Radio:
+    """Add the choice of the encoder, which is shown where there is one."""
+    return gr.Radio(
+        [_PLAIN],
+        value="plain",
+        label="Image encoder",
+        info="Robust is for images that may be blurred, dark or noisy, and names the damage.",
+        visible=False,
+    )
 
 
 def _add_options() -> tuple[gr.Dropdown, gr.Radio, gr.Radio, gr.Slider]:
