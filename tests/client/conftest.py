@@ -267,7 +267,10 @@ class FakeService(
                 input_size=types_pb2.Size(height=INPUT_HW[0], width=INPUT_HW[1]),
                 route=request.route or types_pb2.ROUTE_UPSCALED,
                 timing=types_pb2.Timing(queue_ms=0.5, inference_ms=12.25),
+                encoder=request.encoder or types_pb2.ENCODER_PLAIN,
             )
+            if request.encoder == types_pb2.ENCODER_ROBUST:
+                embedding.degradations.add(kind="noisy", cosine=0.5, probability=0.75)
             results.append(embedding_pb2.EmbedImageResult(embedding=embedding))
         return embedding_pb2.EmbedImagesResponse(results=results, model_digest=self.info.digest)
 
@@ -342,7 +345,8 @@ class FakeService(
             types_pb2.Prediction(label=label, cosine=0.3 - index / 64, probability=0.5 ** (index + 1))
             for index, label in enumerate(labels[: options.top_k or len(labels)])
         ]
-        is_robust = options.encoder == types_pb2.ENCODER_ROBUST
+        looks_damaged = options.encoder == types_pb2.ENCODER_AUTO and b"clean" not in content
+        is_robust = options.encoder == types_pb2.ENCODER_ROBUST or looks_damaged
         return classifier_pb2.ClassifyResult(
             classification=classifier_pb2.Classification(
                 predictions=predictions,
