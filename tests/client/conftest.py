@@ -126,6 +126,8 @@ class FakeService(
         upscales: every UpscaleRequest that came.
         restores: every RestoreRequest that came.
         leaves_unchanged: what is said of restored images.
+        detects: the kinds of damage of a restored image, with their probabilities.
+        restored: the file that comes back, instead.
         library: its LibraryService.
         metadata: of every call that came.
         keys: the API keys that are let in; empty lets all in.
@@ -146,6 +148,8 @@ class FakeService(
     embeds: list[Message] = field(default_factory=list)
     upscales: list[upscaler_pb2.UpscaleRequest] = field(default_factory=list)
     restores: list[restorer_pb2.RestoreRequest] = field(default_factory=list)
+    detects: dict[str, float] = field(default_factory=dict)
+    restored: bytes | None = None
     leaves_unchanged: bool = False
     library: FakeLibraryService = field(default_factory=lambda: FakeLibraryService(MODEL_DIGEST))
     metadata: list[dict[str, str]] = field(default_factory=list)
@@ -263,7 +267,10 @@ class FakeService(
                 input_size=types_pb2.Size(height=INPUT_HW[0], width=INPUT_HW[1]),
                 route=request.route or types_pb2.ROUTE_UPSCALED,
                 timing=types_pb2.Timing(queue_ms=0.5, inference_ms=12.25),
+                encoder=request.encoder or types_pb2.ENCODER_PLAIN,
             )
+            if request.encoder == types_pb2.ENCODER_ROBUST:
+                embedding.degradations.add(kind="noisy", cosine=0.5, probability=0.75)
             results.append(embedding_pb2.EmbedImageResult(embedding=embedding))
         return embedding_pb2.EmbedImagesResponse(results=results, model_digest=self.info.digest)
 
@@ -301,12 +308,16 @@ class FakeService(
         if request.image.content in self._failures:
             context.abort_with_status(rpc_status.to_status(self._failures[request.image.content]))
         return restorer_pb2.RestoreResponse(
-            content=b"clear " + request.image.content,
+            content=self.restored or b"clear " + request.image.content,
             format=request.format,
             size=types_pb2.Size(height=INPUT_HW[0], width=INPUT_HW[1]),
+            output_size=types_pb2.Size(
+                height=round(INPUT_HW[0] * (request.upscale or 1)), width=round(INPUT_HW[1] * (request.upscale or 1))
+            ),
             removed=request.remove,
-            steps=request.steps or 5,
+            steps=0 if self.leaves_unchanged and self.detects else request.steps or 5,
             unchanged=self.leaves_unchanged,
+            detected=[types_pb2.Degradation(kind=k, cosine=p / 2, probability=p) for k, p in self.detects.items()],
             timing=types_pb2.Timing(queue_ms=0.5, inference_ms=12.25),
             model_digest=self.info.digest,
         )
@@ -334,7 +345,8 @@ class FakeService(
             types_pb2.Prediction(label=label, cosine=0.3 - index / 64, probability=0.5 ** (index + 1))
             for index, label in enumerate(labels[: options.top_k or len(labels)])
         ]
-        is_robust = options.encoder == types_pb2.ENCODER_ROBUST
+        looks_damaged = options.encoder == types_pb2.ENCODER_AUTO and b"clean" not in content
+        is_robust = options.encoder == types_pb2.ENCODER_ROBUST or looks_damaged
         return classifier_pb2.ClassifyResult(
             classification=classifier_pb2.Classification(
                 predictions=predictions,

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from clipsr import FailedImage, ImageEmbedding, InvalidRequestError, NoneOfTheseInfo, TextEmbedding
+from clipsr import (
+    Degradation,
+    FailedImage,
+    ImageEmbedding,
+    InvalidRequestError,
+    NoneOfTheseInfo,
+    TextEmbedding,
+)
 from clipsr._codecs import embed as embed_codec
 from clipsr.v1 import classifier_pb2, embedding_pb2, types_pb2
 
@@ -24,6 +31,17 @@ def test_image_embeddings_hold_what_the_service_sent(client, fake_service):
     assert second.reason == "IMAGE_TRUNCATED"
     [request] = fake_service.embeds
     assert (request.fit, request.route) == (types_pb2.FIT_SQUASH, types_pb2.ROUTE_NATIVE)
+
+
+def test_the_robust_encoder_names_the_damage(client, fake_service):
+    plain, robust = (client.embed_images([b"photo"], encoder=encoder)[0] for encoder in ("plain", "robust"))
+    assert (plain.encoder, plain.degradations) == ("plain", ())
+    assert (robust.encoder, robust.degradations) == (
+        "robust",
+        (Degradation(kind="noisy", cosine=0.5, probability=0.75),),
+    )
+    with pytest.raises(InvalidRequestError, match="Encoder 'best' is not known"):
+        client.embed_images([b"photo"], encoder="best")
 
 
 def test_many_images_are_split(client, fake_service):

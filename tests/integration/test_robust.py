@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,13 @@ from clipsr import Client, InvalidRequestError
 from clipsr_export.cli import main as export
 from clipsr_training._cli.train import main as train
 from clipsr_training.clip import load_clip, save_clip
-from clipsr_training.controller import ControlledClip, load_controller, save_controller
+from clipsr_training.controller import ControlledClip, DamageHead, load_controller, save_controller
 from clipsr_training.liif import ModulatedLIIF, save_liif
 from clipsr_training.liif._encoders import EDSR
+from clipsr_training.restoration import save_restorer
+from clipsr_training.restoration._contexts import KindContexts
+from clipsr_training.restoration._module import build_restorer
+from clipsr_training.restoration._recipe import RestorerRecipe
 from tests.integration.conftest import running
 from tests.training.made_images import class_folders
 from tests.training.tiny_clips import tiny_clip
@@ -40,8 +45,12 @@ def test_a_controller_trains_exports_and_serves(tmp_path: Path, repo_root, serve
     options = ("--draws", 8, "--batch-size", 4, "--precision", "32-true", "--workers", 0, "--kinds", "noisy,hazy")
     run(train, "controller", *model, "--data", images, *options, "--output", tmp_path / "run")
     pair = load_controller(tmp_path / "run" / "controller", load_clip(tmp_path / "clip"))
-    controller = save_controller(always_steering(pair), tmp_path / "controller")
+    everything = DamageHead(weight=np.zeros(pair.clip.embed_dim, np.float32), bias=1.0)
+    controller = save_controller(replace(always_steering(pair), head=everything), tmp_path / "controller")
+    restorer = build_restorer(RestorerRecipe(contexts="kinds"), KindContexts())
+    save_restorer(restorer, tmp_path / "restorer.safetensors")
     parts = ("--clip", tmp_path / "clip", "--upscaler", tmp_path / "liif.safetensors", "--controller", controller)
+    parts += ("--restorer", tmp_path / "restorer.safetensors")
     parts += ("--no-text-banks", "--template", repo_root / "model_repository", "--output", tmp_path / "repository")
     run(export, *parts)
     photo = next(images.rglob("*.png"))
@@ -54,6 +63,7 @@ def test_a_controller_trains_exports_and_serves(tmp_path: Path, repo_root, serve
         with Client(service.url, timeout_s=60) as client:
             for route in ("upscaled", "native"):
                 compare_with_torch(client, photo, route, pair)
+            compare_with_restore(client, photo)
 
 
 @torch.no_grad()
@@ -85,6 +95,22 @@ def compare_with_torch(client: Client, photo: Path, route: str, pair) -> None:
     assert 1 - np.array(robust.embedding) @ np.array(plain.embedding) > 1e-3
     order = expected.cosines[0].argsort(descending=True).tolist()
     assert [each.kind for each in robust.degradations] == [pair.controller.kinds[i] for i in order]
+
+
+def compare_with_restore(client: Client, photo: Path) -> None:
+    """What is embedded again, and what is restored, has the damage that the robust encoder names."""
+    (robust,) = client.classify([photo], LABELS, encoder="robust")
+    (auto,) = client.classify([photo], LABELS, encoder="auto")
+    assert (auto.encoder, auto.degradations) == ("robust", robust.degradations)
+    assert auto.predictions == robust.predictions
+    (embedded,) = client.embed_images([photo], encoder="robust")
+    assert (embedded.encoder, embedded.degradations) == ("robust", robust.degradations)
+    restored = client.restore(photo, steps=2, upscale=2)
+    assert restored.detected == robust.degradations
+    assert (restored.removed, restored.steps) == ((), 2)
+    assert restored.output_hw == tuple(2 * side for side in restored.size_hw)
+    with Image.open(io.BytesIO(restored.content)) as image:
+        assert image.size[::-1] == restored.output_hw
 
 
 def test_a_model_without_a_controller_says_what_to_do(service, client, repo_root):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from clipsr._async.client import AsyncClient
 from clipsr._async.library import AsyncLibrary
+from clipsr._embedding_types import ImageEmbedding, TextEmbedding
 from clipsr._errors import (
     AlreadyExistsError,
     AuthenticationError,
@@ -43,9 +44,9 @@ from clipsr._types import (
     ClassifyOptions,
     Degradation,
     Encoder,
+    EncoderTaken,
     FailedImage,
     Fit,
-    ImageEmbedding,
     ImageSource,
     LibraryLimits,
     Limits,
@@ -54,7 +55,6 @@ from clipsr._types import (
     Route,
     RouteRule,
     RouteTaken,
-    TextEmbedding,
     UpscaleRecipe,
 )
 
@@ -75,6 +75,7 @@ __all__ = [
     "DeadlineError",
     "Degradation",
     "Encoder",
+    "EncoderTaken",
     "FailedImage",
     "Fit",
     "ImageChanges",

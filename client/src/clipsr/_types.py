@@ -33,8 +33,12 @@ Route = Literal["auto", "upscaled", "native"]
 RouteTaken = Literal["upscaled", "native"]
 """The path that an image took: super-resolution, or CLIP's own bicubic resize."""
 
-Encoder = Literal["plain", "robust"]
-"""What embeds an image: the model's own encoder, or the same steered past the damage, which it names."""
+Encoder = Literal["plain", "robust", "auto"]
+"""What a caller wants images embedded by: the model's own encoder, or the same steered past the damage, which it names;
+"auto" takes the second for images that look damaged to the first."""
+
+EncoderTaken = Literal["plain", "robust"]
+"""What embedded an image."""
 
 UpscaleRecipe = Literal["clean", "robust"]
 """How an image is upscaled; see `Client.upscale`."""
@@ -51,7 +55,8 @@ class ClassifyOptions:
         top_k: how many predictions an image gets, best first; 0 for all labels.
         fit: how images that are not square are fitted; "auto" is the model's own way.
         route: "upscaled" or "native" forces one; "auto" lets the service choose by the image.
-        encoder: "robust" for images that may be blurred, dark or noisy, where ModelInfo.degradation_kinds offers it.
+        encoder: "robust" for images that may be blurred, dark or noisy, where ModelInfo.degradation_kinds offers it;
+            "auto" for those of them that look so, where ModelInfo.has_auto_encoder offers it.
         min_cosine: an image whose best label has a smaller cosine shows none of them; None: never.
         min_probability: likewise by probability.
         none_of_these: an image shows none of the labels where the model's own, calibrated rule says so; see
@@ -155,44 +160,8 @@ class Classification:
     embedding: tuple[float, ...] | None = None
     encoder_input: bytes | None = None
     warnings: tuple[AnswerWarning, ...] = ()
-    encoder: Encoder = "plain"
+    encoder: EncoderTaken = "plain"
     degradations: tuple[Degradation, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ImageEmbedding:
-    """An image as a point in the space that images and texts share.
-
-    Attributes:
-        values: L2-normalized; the sum of products with another embedding is their cosine.
-        input_hw: rows and columns of the image, after EXIF orientation, in pixels.
-        route: the path taken.
-        queue_ms: waiting in the gateway.
-        inference_ms: from the gateway to Triton and back, Triton's own queues included.
-        model_digest: of the model that answered; embeddings of different digests cannot be compared.
-    """
-
-    values: tuple[float, ...]
-    input_hw: tuple[int, int]
-    route: RouteTaken
-    queue_ms: float
-    inference_ms: float
-    model_digest: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TextEmbedding:
-    """A text as a point in the space that images and texts share.
-
-    Attributes:
-        values: L2-normalized; the mean over the templates, where there are any.
-        model_digest: of the model that answered; embeddings of different digests cannot be compared.
-        warnings: what is doubtful about the texts that were sent with this one, and about the templates.
-    """
-
-    values: tuple[float, ...]
-    model_digest: str
-    warnings: tuple[AnswerWarning, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -363,6 +332,7 @@ class ModelInfo:
         degradation_kinds: of damage that the encoder "robust" tells apart; empty where it is not offered.
         restorer: what Client.restore() does; None where the service restores nothing.
         none_of_these: the model's own rule for ClassifyOptions.none_of_these; None where it has none.
+        has_auto_encoder: whether the encoder "auto" is offered.
     """
 
     name: str
@@ -388,3 +358,4 @@ class ModelInfo:
     degradation_kinds: tuple[str, ...] = ()
     restorer: RestorerInfo | None = None
     none_of_these: NoneOfTheseInfo | None = None
+    has_auto_encoder: bool = False

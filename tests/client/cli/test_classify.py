@@ -170,6 +170,18 @@ class TestRobust:
         assert row.index("dog") == head.index("runners-up")
         assert "damage" not in run("classify", cat, "--labels", "cat,dog").out
 
+    def test_auto_names_the_damage_where_there_is_some(self, run, cat, tmp_path, monkeypatch) -> None:
+        (tmp_path / "clean.png").write_bytes(b"clean")
+        (tmp_path / "cat.png").write_bytes(b"cat")
+        monkeypatch.chdir(tmp_path)
+        options = ("classify", "cat.png", "clean.png", "--labels", "cat,dog", "--encoder", "auto")
+        head, damaged, clean, *_ = run(*options).out.splitlines()
+        assert "low-light 75.0%" in damaged
+        assert "low-light" not in clean
+        assert damaged.index("dog") == clean.index("dog") == head.index("runners-up")
+        rows = map(json.loads, run(*options, "--format", "json").out.splitlines())
+        assert [bool(row.get("degradations")) for row in rows] == [True, False]
+
     def test_a_run_resumes_with_its_own_encoder_only(self, run, cat, tmp_path, fake_service) -> None:
         output = tmp_path / "results.csv"
         fake_service.fail_image(Path(cat).read_bytes())

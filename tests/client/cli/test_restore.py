@@ -38,6 +38,29 @@ def test_force_restores_whatever_it_may_be(run, cat, tmp_path, fake_service) -> 
     assert done.out.endswith("same.png  unchanged\n")
 
 
+def test_without_remove_the_service_decides(run, cat, tmp_path, fake_service) -> None:
+    fake_service.detects = {"hazy": 0.75, "clean": 0.25}
+    done = run("restore", str(cat), str(tmp_path / "clear.png"), "--upscale", "4")
+    assert done.code == 0
+    assert done.out.endswith("clear.png  detected: hazy 75%; steps: 5; 48 x 32 -> 192 x 128\n")
+    (request,) = fake_service.restores
+    assert (list(request.remove), request.upscale) == ([], 4)
+    done = run("restore", str(cat), str(tmp_path / "named.png"), "--remove", "rain")
+    assert done.out.endswith("named.png  removed: rain (detected: hazy 75%); steps: 5\n")
+    fake_service.detects, fake_service.leaves_unchanged = {"clean": 0.96}, True
+    done = run("restore", str(cat), str(tmp_path / "same.png"))
+    assert done.out.endswith("same.png  unchanged: clean 96%\n")
+
+
+def test_where_nothing_is_detected_no_second_image_is_sent(run, tmp_path, fake_service) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(name.encode())
+        fake_service.fail_image(name.encode(), reason="REMOVE_MISSING", message="Nothing says what to remove.")
+    done = run("restore", str(tmp_path), str(tmp_path / "out"))
+    assert (done.code, done.err) == (2, "clipsr-client: Nothing says what to remove.\n")
+    assert len(fake_service.restores) == 1
+
+
 def test_a_folder_keeps_its_names_and_one_failure_is_one(run, tmp_path, fake_service) -> None:
     for name in ("a.png", "b.png", "sub/c.png"):
         path = tmp_path / "photos" / name
@@ -76,7 +99,7 @@ def test_nothing_is_replaced_unless_it_is_asked_for(run, cat, tmp_path, fake_ser
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ([], "--remove haze, or give --force"),
+        (["--upscale", "0.5"], "at least 1"),
         (["--remove", "haze", "--steps", "0"], "0 is not in the range"),
         (["--remove", "haze", "--seed", "-1"], "-1 is not in the range"),
     ],

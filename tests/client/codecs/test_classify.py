@@ -22,11 +22,11 @@ from clipsr import (
 from clipsr._codecs.classify import (
     MAX_IMAGES,
     MAX_MESSAGE_BYTES,
-    decode_model_info,
     decode_results,
     encode_options,
     split,
 )
+from clipsr._codecs.model_info import decode_model_info
 from clipsr._codecs.status_details import Details, parse_details
 from clipsr.v1 import classifier_pb2, types_pb2
 

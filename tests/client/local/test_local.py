@@ -70,9 +70,10 @@ def test_nothing_is_asked_without_images(classifier):
     assert classifier.classify([], []) == classifier.embed_images([]) == classifier.embed_texts([]) == []
 
 
-def test_the_robust_encoder_is_a_service_s(classifier):
+@pytest.mark.parametrize("encoder", ["robust", "auto"])
+def test_the_robust_encoder_is_a_service_s(classifier, encoder):
     with pytest.raises(InvalidRequestError, match="ask a service") as caught:
-        classifier.classify([], options=ClassifyOptions(labels=LABELS, encoder="robust"))
+        classifier.classify([], options=ClassifyOptions(labels=LABELS, encoder=encoder))
     assert caught.value.reason == "ENCODER_MISSING"
     assert classifier.classify([], options=ClassifyOptions(labels=LABELS, encoder="plain")) == []
 

@@ -23,7 +23,7 @@ from tests.client import fake_library
 from clipsr.v1 import classifier_pb2, types_pb2
 
 NOBODY = "http://192.0.2.1/"  # an address for documentation (RFC 5737)
-TABS = ("Classify", "Search", "Library", "Service")
+TABS = ("Classify", "Restore", "Search", "Library", "Service")
 
 # Starts a process, a browser, or both; seconds on an idle machine.
 pytestmark = pytest.mark.timeout(600)
@@ -185,6 +185,64 @@ def test_the_keyboard_is_enough(visit, service, photo):
     page.keyboard.press("Enter")
     expect(page.locator("#outcome table tbody tr")).to_have_count(2)
     assert list(service.requests[-1].options.label_space.labels) == ["fox", "owl"]
+
+
+@pytest.fixture
+def restoring(service: Any) -> Iterator[Any]:
+    """The service has a restorer and a controller; both are gone after the test."""
+    kinds = [classifier_pb2.DamageKind(name=name) for name in ("hazy", "noisy")]
+    restorer = classifier_pb2.RestorerInfo(architecture="unet", kinds=kinds, default_steps=5, max_steps=8)
+    before = classifier_pb2.ModelInfo.FromString(service.info.SerializeToString())
+    service.info.restorer.CopyFrom(restorer)
+    service.info.degradation_kinds[:] = ["noisy", "hazy", "clean"]
+    service.info.has_auto_encoder = True
+    service.restored = png(24, rgb=(1, 2, 3))
+    yield service
+    service.info.CopyFrom(before)
+    service.detects, service.leaves_unchanged, service.restored = {}, False, None
+
+
+def test_an_image_is_restored_beside_what_it_was(visit, restoring, photo):
+    restoring.detects = {"noisy": 0.75, "clean": 0.25}
+    visit.show("Restore")
+    visit.upload(photo)
+    visit.page.get_by_label("noisy").check()
+    press = visit.page.get_by_role("button", name="Restore", exact=True).click
+    press()
+    outcome = visit.page.locator("#restored")
+    expect(outcome.get_by_role("heading")).to_have_text("Removed: noisy")
+    expect(outcome.locator("table tbody tr")).to_have_count(2)
+    expect(outcome.get_by_alt_text("48 × 32 px: before")).to_be_visible()
+    border = outcome.get_by_role("slider", name="Border between before and after")
+    border.press("ArrowRight")
+    assert "--border: 51%" in outcome.locator(".cs-compare > div").get_attribute("style")
+    (request,) = restoring.restores[-1:]
+    assert (list(request.remove), request.steps, request.force) == (["noisy"], 5, False)
+    assert request.image.content == photo.read_bytes()
+    visit.page.get_by_label("noisy").uncheck()
+    restoring.leaves_unchanged = True
+    press()
+    expect(outcome.get_by_role("heading")).to_have_text("Nothing is wrong with it: it stays as it is")
+    expect(outcome.get_by_role("slider")).to_have_count(0)
+    with visit.page.expect_download() as saved:
+        outcome.get_by_role("link", name="Save restored").click()
+    assert Path(saved.value.path()).read_bytes() == restoring.restored
+
+
+def test_a_service_that_restores_nothing_says_so(visit):
+    visit.show("Restore")
+    expect(visit.page.locator("#restored")).to_contain_text("clipsr-export --restorer")
+    expect(visit.page.get_by_role("button", name="Restore", exact=True)).to_be_disabled()
+
+
+def test_the_encoder_is_chosen_where_there_is_a_choice(visit, restoring, photo):
+    visit.upload(photo)
+    visit.page.reload()
+    visit.upload(photo)
+    visit.page.get_by_label("Robust", exact=True).check()
+    chip = classify(visit).locator(".cs-damage")
+    expect(chip).to_have_text("low-light 75%")
+    assert restoring.requests[-1].options.encoder == types_pb2.ENCODER_ROBUST
 
 
 @pytest.fixture
@@ -449,7 +507,7 @@ def test_arrows_lead_along_the_tabs(visit):
     selected = page.get_by_role("tab", selected=True)
     page.get_by_role("tab", name="Classify").focus()
     for key, name in (
-        ("ArrowRight", "Search"),
+        ("ArrowRight", "Restore"),
         ("ArrowLeft", "Classify"),
         ("ArrowLeft", "Service"),
         ("Home", "Classify"),

@@ -13,6 +13,7 @@ from clipsr import (
     AuthenticationError,
     Client,
     DeadlineError,
+    Degradation,
     InvalidRequestError,
     Prediction,
     SearchHit,
@@ -62,6 +63,10 @@ def stored(**changes):
         _markup.facts(HOSTILE, [(HOSTILE, HOSTILE)]),
         _markup.bars([Prediction(label=HOSTILE, cosine=0.3, probability=0.9)], caption=HOSTILE),
         _markup.picture(b"GIF89a", caption=HOSTILE),
+        _markup.bars([Degradation(kind=HOSTILE, cosine=0.3, probability=0.9)], caption="x"),
+        _markup.damage_chip(Degradation(kind=HOSTILE, cosine=0.3, probability=0.9)),
+        _markup.compare(b"GIF89a", b"GIF89a", caption=HOSTILE),
+        _markup.download(b"GIF89a", name=HOSTILE),
         _cards.found_cards([SearchHit(image=stored(), cosine=0.25)]),
         _cards.stored_cards([stored()]),
     ],
@@ -149,10 +154,15 @@ def test_why_no_library_is_chosen_is_said(fake_service, there, error, said):
 def test_choices_stay_while_the_service_is_away_and_follow_it_when_it_is_there(fake_service):
     fake_service.library.create("birds")
     with Client(fake_service.url, retries=0) as client:
-        sets, templates = set_choices(client, "animals")
+        sets, templates, encoders = set_choices(client, "animals", "robust")
+        assert (encoders["visible"], encoders["value"]) == (False, "plain")
         assert (sets["value"], [value for _, value in sets["choices"]][:2]) == ("animals", ["", "animals"])
         assert templates["choices"][0][1] == ""
         assert set_choices(client, "of an earlier model")[0]["value"] == ""
+        fake_service.info.degradation_kinds.append("clean")
+        encoders = set_choices(client, None, "robust")[2]
+        assert (encoders["visible"], encoders["value"]) == (True, "robust")
+        assert [value for _, value in encoders["choices"]] == ["plain", "robust"]
         libraries = library_update(client, None)
         assert (libraries["choices"], libraries["value"]) == (["birds"], "birds")
         fake_service.stop()

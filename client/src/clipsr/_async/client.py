@@ -14,6 +14,7 @@ from clipsr._codecs import embed as embed_codec
 from clipsr._codecs import restore as restore_codec
 from clipsr._codecs import upscale as upscale_codec
 from clipsr._codecs.stream import Outcome, classify_stream_codec
+from clipsr._embedding_types import ImageEmbedding, TextEmbedding
 from clipsr._picture_types import RestoredImage, UpscaledImage, UpscaleFormat
 from clipsr._rpc.window import READ_AHEAD
 from clipsr._types import (
@@ -22,10 +23,8 @@ from clipsr._types import (
     Encoder,
     FailedImage,
     Fit,
-    ImageEmbedding,
     ImageSource,
     Route,
-    TextEmbedding,
     UpscaleRecipe,
 )
 from clipsr.v1 import (
@@ -191,6 +190,7 @@ class AsyncClient(AsyncServiceClient):
         *,
         fit: Fit = "auto",
         route: Route = "auto",
+        encoder: Encoder = "plain",
         timeout_s: float | None = None,
     ) -> list[ImageEmbedding | FailedImage]:
         """Embed images, for callers that search, cluster or compare by themselves.
@@ -199,6 +199,7 @@ class AsyncClient(AsyncServiceClient):
             images: as classify()'s.
             fit: how images that are not square are fitted.
             route: the path to the image encoder.
+            encoder: as in ClassifyOptions; libraries use "plain".
             timeout_s: deadline of each request, in seconds; None takes the client's.
 
         Returns:
@@ -207,7 +208,7 @@ class AsyncClient(AsyncServiceClient):
         Raises:
             ClipsrError: as classify(); so is TypeError.
         """
-        query = embed_codec.encode_embed_query(fit=fit, route=route)
+        query = embed_codec.encode_embed_query(fit=fit, route=route, encoder=encoder)
         parts = classify_codec.split(map(_images.try_read_image, _images.as_sequence(images)), query)
         return await self._call_in_parts(
             self._embedder.EmbedImages, parts, embed_codec.decode_image_embeddings, timeout_s
@@ -284,20 +285,27 @@ class AsyncClient(AsyncServiceClient):
         steps: int | None = None,
         seed: int = 0,
         force: bool = False,
+        upscale: float | None = None,
         output_format: UpscaleFormat = "png",
         timeout_s: float | None = None,
     ) -> RestoredImage:
-        """Remove damage from an image; its size stays.
+        """Remove damage from an image.
+
+        Where ModelInfo.degradation_kinds is not empty, the service says what is wrong with it, and returns one with
+        which nothing is wrong as it is.
 
         Transparency survives, grey images stay grey, and an embedded colour profile is passed on; 16 bits a channel
         become 8. Of an animation the first frame is taken.
 
         Args:
             image: as one of classify()'s.
-            remove: the damage, by names or words of ModelInfo.restorer.kinds, also within a sentence.
+            remove: the damage, by names or words of ModelInfo.restorer.kinds, also within a sentence; empty takes what
+                the service detects.
             steps: evaluations of the network for each pixel; None takes ModelInfo.restorer.default_steps.
             seed: of the noise that the restoration starts from; the same seed and image give the same result.
-            force: restores without anything in `remove`, whatever the damage may be.
+            force: restores also an image that is judged clean, and where nothing is detected one that `remove` says
+                nothing of.
+            upscale: factor on height and width by which the restored image is upscaled, at least 1.
             output_format: the kind of file to return.
             timeout_s: deadline, in seconds; None takes the client's. A megapixel takes a quarter of a minute.
 
@@ -311,7 +319,7 @@ class AsyncClient(AsyncServiceClient):
         """
         content = await run_blocking(_images.read_image, image)
         request = restore_codec.encode_restore(
-            content, remove=remove, steps=steps, seed=seed, force=force, output_format=output_format
+            content, remove=remove, steps=steps, seed=seed, force=force, upscale=upscale, output_format=output_format
         )
         response: restorer_pb2.RestoreResponse = await self._call(self._restorer.Restore, request, timeout_s)
         return restore_codec.decode_restored(response)

@@ -8,27 +8,20 @@ from typing import TypeVar, get_args
 from google.rpc import code_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs] - its stubs lack a package file
 
 from clipsr._codecs.arguments import as_count, as_flag, as_number, as_text, as_texts, invalid, show
-from clipsr._codecs.features import decode_none_of_these, decode_restorer
 from clipsr._codecs.status_details import parse_details
 from clipsr._errors import ServiceError
 from clipsr._types import (
     AnswerWarning,
-    Artifact,
-    CallerLimits,
     Classification,
     ClassifyOptions,
     Degradation,
     Encoder,
+    EncoderTaken,
     FailedImage,
     Fit,
-    LibraryLimits,
-    Limits,
-    ModelInfo,
     Prediction,
     Route,
-    RouteRule,
     RouteTaken,
-    UpscaleRecipe,
 )
 from clipsr.v1 import classifier_pb2, embedding_pb2, types_pb2
 
@@ -54,18 +47,15 @@ _ENCODERS: dict[str, types_pb2.Encoder] = {
     # Unspecified is the same, and what a service without any other knows.
     "plain": types_pb2.ENCODER_UNSPECIFIED,
     "robust": types_pb2.ENCODER_ROBUST,
+    "auto": types_pb2.ENCODER_AUTO,
 }
 # A service without any other says none.
-_ENCODERS_TAKEN: dict[int, Encoder] = {
+_ENCODERS_TAKEN: dict[int, EncoderTaken] = {
     types_pb2.ENCODER_UNSPECIFIED: "plain",
     types_pb2.ENCODER_PLAIN: "plain",
     types_pb2.ENCODER_ROBUST: "robust",
 }
-RECIPES: dict[types_pb2.UpscaleRecipe, UpscaleRecipe] = {
-    types_pb2.UPSCALE_RECIPE_CLEAN: "clean",
-    types_pb2.UPSCALE_RECIPE_ROBUST: "robust",
-}
-_ROUTES_TAKEN: dict[int, RouteTaken] = {types_pb2.ROUTE_UPSCALED: "upscaled", types_pb2.ROUTE_NATIVE: "native"}
+ROUTES_TAKEN: dict[int, RouteTaken] = {types_pb2.ROUTE_UPSCALED: "upscaled", types_pb2.ROUTE_NATIVE: "native"}
 
 
 def encode_given_options(given: ClassifyOptions | None, keywords: ClassifyOptions) -> classifier_pb2.ClassifyOptions:
@@ -147,10 +137,23 @@ def encode_encoder(encoder: Encoder) -> types_pb2.Encoder:
 
 def decode_route(route: int) -> RouteTaken:
     """Return the route taken; raise ServiceError for one that this version does not know."""
-    name = _ROUTES_TAKEN.get(route)
+    name = ROUTES_TAKEN.get(route)
     if name is None:
         raise unreadable(f"route {route}")
     return name
+
+
+def decode_encoder(encoder: int) -> EncoderTaken:
+    """Return what embedded an image; raise ServiceError for an encoder that this version does not know."""
+    name = _ENCODERS_TAKEN.get(encoder)
+    if name is None:
+        raise unreadable(f"encoder {encoder}")
+    return name
+
+
+def decode_degradations(degradations: Iterable[types_pb2.Degradation]) -> tuple[Degradation, ...]:
+    """Return what may be wrong with an image."""
+    return tuple(Degradation(kind=each.kind, cosine=each.cosine, probability=each.probability) for each in degradations)
 
 
 def split(
@@ -216,70 +219,6 @@ def decode_warnings(warnings: Iterable[types_pb2.Warning]) -> tuple[AnswerWarnin
     return tuple(AnswerWarning(reason=each.reason, message=each.message, field=each.field) for each in warnings)
 
 
-def decode_model_info(response: classifier_pb2.GetModelInfoResponse) -> ModelInfo:
-    """Return the description of the model."""
-    info = response.model_info
-    limits = info.limits
-    return ModelInfo(
-        name=info.name,
-        digest=info.digest,
-        image_architecture=info.image_architecture,
-        image_size_px=info.image_size_px,
-        embed_dim=info.embed_dim,
-        upscaler_architecture=info.upscaler_architecture,
-        canvas_sizes_px=tuple(info.canvas_sizes_px),
-        native_min_side_px=info.native_min_side_px,
-        logit_scale=info.logit_scale,
-        logit_bias=info.logit_bias,
-        scoring_function=info.scoring_function,
-        context_length=info.context_length,
-        default_templates=info.default_templates,
-        label_sets={named.name: tuple(named.values) for named in info.label_sets},
-        template_sets={named.name: tuple(named.values) for named in info.template_sets},
-        limits=Limits(
-            max_images=limits.max_images,
-            max_image_bytes=limits.max_image_bytes,
-            max_image_pixels=limits.max_image_pixels,
-            max_labels=limits.max_labels,
-            max_label_bytes=limits.max_label_bytes,
-            max_templates=limits.max_templates,
-            max_texts=limits.max_texts,
-            max_message_bytes=limits.max_message_bytes,
-            max_output_pixels=limits.max_output_pixels,
-            max_restore_pixels=limits.max_restore_pixels,
-            max_embed_texts=limits.max_embed_texts,
-            max_stream_images=limits.max_stream_images,
-            caller=_decode_caller(limits.caller) if limits.HasField("caller") else None,
-            library=_decode_library_limits(limits.library) if limits.HasField("library") else None,
-        ),
-        artifacts=tuple(
-            Artifact(path=artifact.path, sha256=artifact.sha256, size_bytes=artifact.size_bytes)
-            for artifact in info.artifacts
-        ),
-        gateway_version=info.gateway_version,
-        route_rules=tuple(map(_decode_rule, info.route_rules)),
-        degradation_kinds=tuple(info.degradation_kinds),
-        # Those of a later version can't be asked for by this one.
-        upscale_recipes=tuple(RECIPES[number] for number in info.upscale_recipes if number in RECIPES),
-        restorer=decode_restorer(info.restorer) if info.HasField("restorer") else None,
-        none_of_these=decode_none_of_these(info.none_of_these) if info.HasField("none_of_these") else None,
-    )
-
-
-def _decode_rule(rule: classifier_pb2.RouteRule) -> RouteRule:
-    if rule.route not in _ROUTES_TAKEN:
-        raise unreadable(f"a rule for route {rule.route}")
-    return RouteRule(
-        max_side_px=rule.max_side_px,
-        is_lossy=rule.is_lossy,
-        route=_ROUTES_TAKEN[rule.route],
-        upscaled_agreement=rule.upscaled_agreement,
-        native_agreement=rule.native_agreement,
-        n_images=rule.n_images,
-        max_noise=rule.max_noise if rule.HasField("max_noise") else None,
-    )
-
-
 def decode_result(
     result: classifier_pb2.ClassifyResult, *, warnings: tuple[AnswerWarning, ...]
 ) -> Classification | FailedImage:
@@ -298,8 +237,6 @@ def decode_result(
     if outcome is None:
         raise unreadable("a result without outcome")
     found = result.classification
-    if found.encoder not in _ENCODERS_TAKEN:
-        raise unreadable(f"encoder {found.encoder}")
     return Classification(
         predictions=tuple(
             Prediction(label=prediction.label, cosine=prediction.cosine, probability=prediction.probability)
@@ -315,35 +252,8 @@ def decode_result(
         embedding=tuple(found.embedding) or None,
         encoder_input=found.encoder_input or None,
         warnings=warnings,
-        encoder=_ENCODERS_TAKEN[found.encoder],
-        degradations=tuple(
-            Degradation(kind=each.kind, cosine=each.cosine, probability=each.probability) for each in found.degradations
-        ),
-    )
-
-
-def _decode_caller(caller: types_pb2.CallerLimits) -> CallerLimits:
-    return CallerLimits(
-        items_per_second=caller.items_per_second,
-        burst=caller.burst,
-        max_concurrent_calls=caller.max_concurrent_calls,
-    )
-
-
-def _decode_library_limits(limits: types_pb2.LibraryLimits) -> LibraryLimits:
-    return LibraryLimits(
-        max_libraries=limits.max_libraries,
-        max_name_bytes=limits.max_name_bytes,
-        max_top_k=limits.max_top_k,
-        max_page_size=limits.max_page_size,
-        max_source_bytes=limits.max_source_bytes,
-        max_tags=limits.max_tags,
-        max_tag_bytes=limits.max_tag_bytes,
-        max_metadata=limits.max_metadata,
-        max_metadata_value_bytes=limits.max_metadata_value_bytes,
-        max_thumbnail_side_px=limits.max_thumbnail_side_px,
-        max_original_bytes=limits.max_original_bytes,
-        max_delete_hashes=limits.max_delete_hashes,
+        encoder=decode_encoder(found.encoder),
+        degradations=decode_degradations(found.degradations),
     )
 
 

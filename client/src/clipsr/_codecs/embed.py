@@ -5,21 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from clipsr._codecs.arguments import as_texts
-from clipsr._codecs.classify import decode_failure, decode_route, decode_warnings, encode_fit, encode_route, unreadable
-from clipsr._types import FailedImage, Fit, ImageEmbedding, Route, TextEmbedding
+from clipsr._codecs.classify import (
+    decode_degradations,
+    decode_encoder,
+    decode_failure,
+    decode_route,
+    decode_warnings,
+    encode_encoder,
+    encode_fit,
+    encode_route,
+    unreadable,
+)
+from clipsr._embedding_types import ImageEmbedding, TextEmbedding
+from clipsr._types import Encoder, FailedImage, Fit, Route
 from clipsr.v1 import embedding_pb2
 
 MAX_TEXTS = 1_024
 """Texts of one message; the service's Limits.max_embed_texts."""
 
 
-def encode_embed_query(*, fit: Fit, route: Route) -> embedding_pb2.EmbedImagesRequest:
+def encode_embed_query(*, fit: Fit, route: Route, encoder: Encoder = "plain") -> embedding_pb2.EmbedImagesRequest:
     """Return a request that lacks nothing but its images.
 
     Raises:
         InvalidRequestError: an option is not known.
     """
-    return embedding_pb2.EmbedImagesRequest(fit=encode_fit(fit), route=encode_route(route))
+    return embedding_pb2.EmbedImagesRequest(
+        fit=encode_fit(fit), route=encode_route(route), encoder=encode_encoder(encoder)
+    )
 
 
 def decode_image_embeddings(
@@ -78,4 +91,6 @@ def _decode_result(result: embedding_pb2.EmbedImageResult, model_digest: str) ->
         queue_ms=found.timing.queue_ms,
         inference_ms=found.timing.inference_ms,
         model_digest=model_digest,
+        encoder=decode_encoder(found.encoder),
+        degradations=decode_degradations(found.degradations),
     )

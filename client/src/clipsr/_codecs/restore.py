@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clipsr._codecs.arguments import as_count, as_flag, as_texts, invalid
+from clipsr._codecs.arguments import as_count, as_flag, as_number, as_texts, invalid
+from clipsr._codecs.classify import decode_degradations
 from clipsr._codecs.formats import check_message_size, decode_format, encode_format
 from clipsr._picture_types import RestoredImage, UpscaleFormat
 from clipsr.v1 import restorer_pb2, types_pb2
@@ -20,25 +21,23 @@ def encode_restore(
     seed: int,
     force: bool,
     output_format: UpscaleFormat,
+    upscale: float | None,
 ) -> restorer_pb2.RestoreRequest:
     """Return the request for one image.
 
     Raises:
-        InvalidRequestError: steps or seed are out of range, there is nothing to remove, the format is not known, or the
-            image is larger than any request. Everything else is the service's to judge.
+        InvalidRequestError: steps, seed or scale are out of range, the format is not known, or the image is larger than
+            any request. Everything else is the service's to judge.
         TypeError: an argument is of another kind.
     """
-    texts = as_texts("remove", remove)
-    if not texts and not as_flag("force", force):
-        sentence = "Say what to remove, such as remove=['haze'], or force a restoration of whatever it may be."
-        raise invalid("remove", sentence, reason="REMOVE_MISSING")
     request = restorer_pb2.RestoreRequest(
         image=types_pb2.Image(content=content),
-        remove=texts,
+        remove=as_texts("remove", remove),
         steps=0 if steps is None else as_count("steps", steps, least=1, reason="STEPS_OUT_OF_RANGE"),
         seed=_check_seed(seed),
         force=as_flag("force", force),
         format=encode_format(output_format),
+        upscale=0 if upscale is None else as_number("upscale", upscale, least=1, reason="SCALE_OUT_OF_RANGE"),
     )
     check_message_size(request, content)
     return request
@@ -62,10 +61,12 @@ def decode_restored(response: restorer_pb2.RestoreResponse) -> RestoredImage:
         content=response.content,
         format=decode_format(response.format),
         size_hw=(response.size.height, response.size.width),
+        output_hw=(response.output_size.height, response.output_size.width),
         removed=tuple(response.removed),
         steps=response.steps,
         unchanged=response.unchanged,
         queue_ms=response.timing.queue_ms,
         inference_ms=response.timing.inference_ms,
         model_digest=response.model_digest,
+        detected=decode_degradations(response.detected),
     )

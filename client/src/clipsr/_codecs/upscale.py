@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from clipsr._codecs.arguments import as_count, as_number, invalid, show
-from clipsr._codecs.classify import RECIPES
 from clipsr._codecs.formats import check_message_size, decode_format, encode_format
+from clipsr._codecs.model_info import RECIPES
 from clipsr._picture_types import UpscaledImage, UpscaleFormat
 from clipsr._types import UpscaleRecipe
 from clipsr.v1 import types_pb2, upscaler_pb2

@@ -34,7 +34,8 @@ def describe_model(info: ModelInfo) -> Iterator[tuple[str, str]]:
         yield "restorer", f"{restorer.architecture}, {steps}; removes {', '.join(restorer.kinds)}"
     yield "route", _describe_route(info)
     if info.degradation_kinds:
-        yield "encoder robust", f"tells apart {', '.join(info.degradation_kinds)}"
+        auto = "; auto chooses between it and plain" if info.has_auto_encoder else ""
+        yield "encoder robust", f"tells apart {', '.join(info.degradation_kinds)}{auto}"
     yield "text encoder", f"the first {info.context_length} tokens of a text"
     yield "probability", f"{info.scoring_function} of the cosines at scale {info.logit_scale:g}{bias}"
     if (none := info.none_of_these) is not None:

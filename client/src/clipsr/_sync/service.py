@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from clipsr._codecs import library_responses
 from clipsr._codecs.arguments import as_text
-from clipsr._codecs.classify import decode_model_info
+from clipsr._codecs.model_info import decode_model_info
 from clipsr._errors import DeadlineError, NotFoundError, ServiceUnavailableError
 from clipsr._library_types import LibraryInfo
 from clipsr._rpc import health

@@ -59,7 +59,8 @@ _RESTORE_EXAMPLES = """\b
 Examples:
   clipsr-client restore foggy.jpg clear.png --remove haze
   clipsr-client restore old.jpg better.png --remove noise --remove blur --steps 10
-  clipsr-client restore photos/ restored/ --remove rain --format png
+  clipsr-client restore photos/ restored/ --format png
+  clipsr-client restore thumbnail.jpg large.png --upscale 4
 """
 
 
@@ -225,7 +226,8 @@ def upscale(
     "--remove",
     multiple=True,
     metavar="DAMAGE",
-    help="What to remove, such as haze, noise, rain or blur; `clipsr-client info` lists all. Repeat it for more.",
+    help="What to remove, such as haze, noise, rain or blur; `clipsr-client info` lists all. Repeat it for more. "
+    "[default: what the service detects]",
 )
 @click.option(
     "--steps", type=click.IntRange(min=1), metavar="N", help="Evaluations of the network.  [default: the service's]"
@@ -238,7 +240,19 @@ def upscale(
     metavar="N",
     help="Of the noise that a restoration starts from; the same seed and image give the same result.",
 )
-@click.option("--force", "is_forced", is_flag=True, help="Restore without --remove, whatever the damage may be.")
+@click.option(
+    "--upscale",
+    type=float,
+    callback=_check_scale,
+    metavar="FACTOR",
+    help="Upscale the restored image by this factor on width and height, such as 4.",
+)
+@click.option(
+    "--force",
+    "is_forced",
+    is_flag=True,
+    help="Restore images that are judged clean, too, and where the service detects nothing, without --remove.",
+)
 @click.option(
     "--format",
     "output_format",
@@ -248,15 +262,13 @@ def upscale(
 @click.option("--overwrite", "is_overwriting", is_flag=True, help="Replace outputs that exist.")
 @connection_options(timeout_s=_UPSCALE_TIMEOUT_S)
 def restore(source: str, target: str, **options: Any) -> ExitCode:
-    """Remove damage from image files; give --remove.
+    """Remove damage from image files: what --remove names, or what the service detects.
 
-    IN and OUT are those of upscale: a file, a folder, or - for standard input and output. No input is overwritten.
+    Where it detects damage, images that are judged clean come back as they are. IN and OUT are those of upscale: a
+    file, a folder, or - for standard input and output. No input is overwritten.
     """
-    asked = RestoreOptions(**options)
-    if not asked.remove and not asked.is_forced:
-        raise click.UsageError("Say what to remove by --remove, such as --remove haze, or give --force.")
     with connect() as client:
-        return restore_images(client, source, target, asked)
+        return restore_images(client, source, target, RestoreOptions(**options))
 
 
 @cli.command(short_help="Describe the model that answers.")

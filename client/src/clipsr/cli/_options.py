@@ -99,11 +99,11 @@ classify_options = in_order(
     image_options,
     click.option(
         "--encoder",
-        type=click.Choice(["plain", "robust"]),
+        type=click.Choice(["plain", "robust", "auto"]),
         default="plain",
         show_default=True,
         help="robust for images that may be blurred, dark or noisy, where the service offers it; it names the damage, "
-        "and takes about twice as long.",
+        "and takes about twice as long. auto asks it only about images that look damaged.",
         **KEPT,
     ),
     click.option(

@@ -16,16 +16,15 @@ from clipsr import _images
 from clipsr._codecs import classify as classify_codec
 from clipsr._codecs import embed as embed_codec
 from clipsr._codecs.arguments import invalid
+from clipsr._embedding_types import ImageEmbedding, TextEmbedding
 from clipsr._types import (
     Classification,
     ClassifyOptions,
     FailedImage,
     Fit,
-    ImageEmbedding,
     ImageSource,
     Route,
     RouteTaken,
-    TextEmbedding,
 )
 from clipsr.local._answers import (
     EmbeddedImage,

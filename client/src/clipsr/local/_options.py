@@ -75,7 +75,7 @@ def read_options(
         InvalidRequestError: labels and a set's name are given at once, there is no such set, the robust encoder is
             asked for, which services alone have, or a rule for "none of these" that the model lacks.
     """
-    if asked.encoder == types_pb2.ENCODER_ROBUST:
+    if asked.encoder in (types_pb2.ENCODER_ROBUST, types_pb2.ENCODER_AUTO):
         message = "There is no robust encoder in this process; ask a service that has one, or leave encoder out."
         raise invalid("encoder", message, reason="ENCODER_MISSING")
     threshold = asked.none_of_these

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipsr import Classification, Client, ClipsrError, FailedImage, Fit, ModelInfo, Route
+from clipsr import Classification, Client, ClipsrError, Encoder, FailedImage, Fit, ModelInfo, Route
 from clipsr._display.description import describe_libraries, describe_limits, describe_model, describe_sets, format_bytes
 from clipsr._display.text import escape_html
 from clipsr.ui import _markup
@@ -28,6 +28,7 @@ class ClassifyForm:
         route: the path to the image encoder.
         fit: how an image that is not square is fitted.
         top_k: predictions to show.
+        encoder: what embeds the image.
     """
 
     path: str | None
@@ -37,6 +38,7 @@ class ClassifyForm:
     route: Route
     fit: Fit
     top_k: int
+    encoder: Encoder = "plain"
 
 
 def answer_classify(client: Client, form: ClassifyForm) -> str:
@@ -58,6 +60,7 @@ def answer_classify(client: Client, form: ClassifyForm) -> str:
             route=form.route,
             fit=form.fit,
             none_of_these=info.none_of_these is not None,
+            encoder=form.encoder,
             return_encoder_input=True,
         )
     except (ClipsrError, FormError) as error:
@@ -80,6 +83,7 @@ def _show_classification(content: bytes, outcome: Classification) -> str:
         *(_markup.caution(warning.message) for warning in outcome.warnings),
         f'<div class="cs-pictures">{"".join(pictures)}</div>',
         *_caution_of_none(outcome),
+        *map(_markup.damage_chip, outcome.degradations[:1]),
         _markup.bars(outcome.predictions, caption=f"Most likely: {best.label}, {best.probability:.1%}"),
         _markup.quiet(
             f"{took} · {outcome.inference_ms:,.0f} ms in the model, {outcome.queue_ms:,.0f} ms waiting · "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from clipsr import Prediction
+from clipsr import Degradation, Prediction
 from clipsr._display.data_uri import data_uri
 from clipsr._display.text import escape_html
 
@@ -51,26 +51,61 @@ def panel(*parts: str) -> str:
     return f'<div class="cs-panel" role="status">{"".join(parts)}</div>'
 
 
-def bars(predictions: Sequence[Prediction], *, caption: str) -> str:
-    """Return a table of labels with a bar each: read as text, seen as a chart.
+def bars(predictions: Sequence[Prediction | Degradation], *, caption: str) -> str:
+    """Return a table of labels, or of kinds of damage, with a bar each: read as text, seen as a chart.
 
     Args:
         predictions: best first.
         caption: what the table says, for those who do not see it.
     """
     rows = "".join(
-        f'<tr><th scope="row">{escape_html(one.label)}</th>'
+        f'<tr><th scope="row">{escape_html(name)}</th>'
         f'<td class="cs-bar" aria-hidden="true"><span style="width:{one.probability * _PERCENT:.2f}%"></span></td>'
         f'<td class="cs-number">{one.probability:.1%}</td>'
         f'<td class="cs-number cs-minor">{one.cosine:.3f}</td></tr>'
         for one in predictions
+        for name in (one.label if isinstance(one, Prediction) else one.kind,)
     )
+    noun = "damage" if any(isinstance(one, Degradation) for one in predictions) else "label"
     head = (
-        '<tr><th scope="col">label</th><td aria-hidden="true"></td>'
+        f'<tr><th scope="col">{noun}</th><td aria-hidden="true"></td>'
         '<th scope="col">probability</th><th scope="col">cosine</th></tr>'
     )
     caption = escape_html(caption)
     return f'<table class="cs-bars"><caption>{caption}</caption><thead>{head}</thead><tbody>{rows}</tbody></table>'
+
+
+def damage_chip(likeliest: Degradation) -> str:
+    """Return the likeliest damage of an image, as a word on it."""
+    text = f"{likeliest.kind} {likeliest.probability:.0%}"
+    return f'<p class="cs-tags"><span class="cs-damage">{escape_html(text)}</span></p>'
+
+
+def compare(before: bytes, after: bytes, *, caption: str) -> str:
+    """Return two images of equal proportions over each other, with a slider that moves the border between them.
+
+    Args:
+        before: the image on the left of the border.
+        after: the image on its right; browsers must show both kinds of files.
+        caption: what they show.
+    """
+    name = escape_html(caption)
+    pictures = (
+        f'<img src="{data_uri(content) or ""}" alt="{name}: {when}">'
+        for when, content in (("after", after), ("before", before))
+    )
+    return (
+        f'<figure class="cs-picture cs-compare"><div>{"".join(pictures)}'
+        '</div><input type="range" min="0" max="100" value="50" aria-label="Border between before and after" '
+        "oninput=\"this.previousElementSibling.style.setProperty('--border', this.value + '%')\">"
+        f"<figcaption>{name}: before on the left, after on the right</figcaption></figure>"
+    )
+
+
+def download(content: bytes, *, name: str) -> str:
+    """Return a link that saves an image file."""
+    uri = data_uri(content) or ""
+    return f'<p class="cs-quiet"><a download="{escape_html(name)}" href="{uri}">Save {escape_html(name)}</a></p>'
 
 
 def facts(title: str, rows: Iterable[tuple[str, str]]) -> str:

@@ -9,6 +9,7 @@ import gradio as gr
 from clipsr import Client
 from clipsr.ui._classify_page import add_classify_page
 from clipsr.ui._library_page import add_library_page
+from clipsr.ui._restore_page import add_restore_page
 from clipsr.ui._search_page import add_search_page
 from clipsr.ui._service_page import add_service_page
 
@@ -55,6 +56,8 @@ def make_pages(client: Client) -> gr.Blocks:
         with gr.Tabs():
             with gr.Tab("Classify") as classify:
                 add_classify_page(client, pages, classify)
+            with gr.Tab("Restore") as restore:
+                add_restore_page(client, pages, restore)
             with gr.Tab("Search") as search:
                 add_search_page(client, search, chosen)
             with gr.Tab("Library") as library:

@@ -89,7 +89,7 @@ def _make_table(job: Job, info: ModelInfo) -> TableWriter:
     labels = job.options.labels or info.label_sets.get(job.options.label_set, ())
     width = console.width if sys.stdout.isatty() else None
     paths = (item.path for item in walk_images(job.paths))  # a walk of its own: the columns need all paths
-    kinds = info.degradation_kinds if job.options.encoder == "robust" else ()
+    kinds = info.degradation_kinds if job.options.encoder != "plain" else ()
     writer = TableWriter(console, plan_layout(paths, labels, terminal_width=width, kinds=kinds))
     writer.begin()
     return writer

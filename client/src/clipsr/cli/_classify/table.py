@@ -150,10 +150,13 @@ class TableWriter:
         if layout.has_route:
             row.append(f"{_GAP}{best.cosine:{_COSINE_WIDTH}.3f}{_GAP}")
             row.append(outcome.route.ljust(_ROUTE_WIDTH), style="cyan" if outcome.route == "upscaled" else "blue")
-        if outcome.degradations and layout.damage:
-            likeliest = outcome.degradations[0]
-            text = f"{escape_controls(likeliest.kind)} {likeliest.probability:.1%}"
-            row.append(_GAP + text.ljust(layout.damage), style="dim" if likeliest.kind == _CLEAN else "yellow")
+        if layout.damage:
+            # None where auto took the plain encoder.
+            shown = [
+                (each.kind, f"{escape_controls(each.kind)} {each.probability:.1%}") for each in outcome.degradations
+            ]
+            kind, text = shown[0] if shown else ("", "")
+            row.append(_GAP + text.ljust(layout.damage), style="dim" if kind == _CLEAN else "yellow")
         if others and layout.runners != 0:
             row.append(_GAP + self._list_runners(others), style="dim")
         row.rstrip()

@@ -27,7 +27,7 @@ from clipsr.cli._progress import make_progress
 Picture = UpscaledImage | RestoredImage
 
 # What no other image would change.
-_SERVICE_LACKS = "RESTORER_MISSING"
+_SERVICE_LACKS = ("RESTORER_MISSING", "REMOVE_MISSING")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,7 +106,7 @@ class _Session:
         try:
             answer = self._work.ask(content, output_format)
         except InvalidRequestError as error:
-            if error.reason == _SERVICE_LACKS:
+            if error.reason in _SERVICE_LACKS:
                 raise
             return FailedImage(code="INVALID_ARGUMENT", reason=error.reason, message=str(error))
         except DeadlineError as error:
