@@ -14,8 +14,8 @@ from scipy.optimize import minimize
 CLEAN_KEPT = 0.98
 # Weight decay, for embeddings scaled such that their numbers are about 1, and a mean loss over thousands of pictures.
 _RIDGE = 1e-3
-# By so much logits of the exported graph may differ from PyTorch's.
-_ROUNDING = 1e-3
+# By so much an embedding of the exported graph may differ from PyTorch's, in length.
+_ROUNDING = 1e-5
 
 
 class Judged(NamedTuple):
@@ -44,7 +44,7 @@ class DamageHead:
 
     def is_damaged(self, embeddings: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Judge embeddings [N, D]."""
-        return embeddings @ self.weight + self.bias > 0
+        return (embeddings @ self.weight).astype(np.float64) + self.bias > 0
 
 
 class HeadFigures(NamedTuple):
@@ -67,10 +67,10 @@ def train_head(train: Judged, held_out: Judged) -> tuple[DamageHead, HeadFigures
     """
     if not all(0 < seen.is_damaged.sum() < len(seen.is_damaged) for seen in (train, held_out)):
         return None
-    weight, bias = fit_logistic(train)
+    weight = fit_logistic(train)[0].astype(np.float32)
     is_damaged = held_out.is_damaged
-    bias -= choose_threshold((held_out.embeddings @ weight + bias)[~is_damaged], CLEAN_KEPT)
-    head = DamageHead(weight=weight.astype(np.float32), bias=bias)
+    threshold = choose_threshold((held_out.embeddings @ weight)[~is_damaged], CLEAN_KEPT)
+    head = DamageHead(weight=weight, bias=-threshold - _ROUNDING * float(np.linalg.norm(weight)))
     found = head.is_damaged(held_out.embeddings)
     return head, HeadFigures(
         clean_kept=float((~found[~is_damaged]).mean()), damaged_found=float(found[is_damaged].mean())
@@ -98,6 +98,6 @@ def fit_logistic(seen: Judged) -> tuple[NDArray[np.float64], float]:
 
 
 def choose_threshold(clean_logits: NDArray[np.floating], kept: float) -> float:
-    """Return the least threshold that at least this share of the logits stays below, with room for roundings."""
+    """Return the least threshold that at least this share of the logits does not exceed."""
     ordered = np.sort(clean_logits)
-    return float(ordered[math.ceil(kept * len(ordered)) - 1]) + _ROUNDING
+    return float(ordered[math.ceil(kept * len(ordered)) - 1])
