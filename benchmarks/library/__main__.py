@@ -52,7 +52,6 @@ _SEED = 7
 
 # Images of one EmbedImages call, and such calls at once: twice as many images as Triton is given at a time.
 _EMBED_BATCH, _EMBED_CALLS = 32, 2
-
 # Rows that are written at once.
 _WRITE_BATCH = 5_000
 

@@ -28,7 +28,7 @@ def test_labels_are_ranked_alike(cosine, top_k):
     values = np.array(cosine, dtype=np.float32)
     labels = tuple(map(str, range(len(values))))
     there = rank(Similarities(cosine=values, probability=values / 2), labels, min(top_k, len(labels)))
-    here = LabelScores(values, values / 2).rank(labels, top_k)
+    here = LabelScores(values, values / 2, None).rank(labels, top_k)
     assert [(each.label, each.cosine, each.probability) for each in here] == [
         (each.label, each.cosine, each.probability) for each in there
     ]

@@ -133,7 +133,10 @@ def test_a_query_that_the_model_does_not_know(service, library, samples):
     assert len(found.stdout.splitlines()) == 1
     assert found.stderr.startswith("clipsr-client: ")
     assert library.search_text("草地上的狗").warnings[0].reason == "QUERY_WITHOUT_KNOWN_TOKEN"
-    assert library.search_text("a dog on grass").warnings == ()
+    (warning,) = library.search_text("a dog on grass").warnings
+    assert warning.reason == "QUERY_NOT_TAUGHT"
+    assert 'never taught "grass",' in warning.message
+    assert library.search_text("a dog on a road").warnings == ()
 
 
 def test_killed_while_adding_the_same_command_adds_the_rest(service, library, noise):

@@ -170,6 +170,7 @@ PUBLIC_FOR_EXPORT = {
     "evaluation",
     "interrupts",
     "liif",
+    "none_of_these",
     "prompts",
     "restoration",
 }

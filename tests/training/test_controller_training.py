@@ -266,8 +266,8 @@ def test_an_untrained_controller_pulls_nothing_away(model, photos):
     module.controller.eval()
     encoding = _module.encode(module._tower[0], module.controller, damaged, is_gated=False)
     losses = module._distill_losses(batch, encoding, module.teach(undamaged))
-    assert abs(float(losses["pull"])) < 1e-6
-    assert abs(float(losses["divergence"])) < 1e-5
+    assert abs(losses["pull"].item()) < 1e-6
+    assert abs(losses["divergence"].item()) < 1e-5
     assert float(losses["kinds"]) > 0.1
 
 

@@ -331,8 +331,8 @@ class ModelInfo:
         upscale_recipes: what Client.upscale() may be asked for.
         degradation_kinds: of damage that the encoder "robust" tells apart; empty where it is not offered.
         restorer: what Client.restore() does; None where the service restores nothing.
-        none_of_these: the model's own rule for ClassifyOptions.none_of_these; None where it has none.
         has_auto_encoder: whether the encoder "auto" is offered.
+        none_of_these: the model's own rule for ClassifyOptions.none_of_these; None where it has none.
     """
 
     name: str
@@ -357,5 +357,5 @@ class ModelInfo:
     upscale_recipes: tuple[UpscaleRecipe, ...] = ()
     degradation_kinds: tuple[str, ...] = ()
     restorer: RestorerInfo | None = None
-    none_of_these: NoneOfTheseInfo | None = None
     has_auto_encoder: bool = False
+    none_of_these: NoneOfTheseInfo | None = None

@@ -6,20 +6,18 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from clipsr.v1 import classifier_pb2, types_pb2
-from clipsr_gateway._json_file import FieldError, Strict, parse_json
+from clipsr_gateway._json_file import FieldError, parse_json
 from clipsr_gateway._limits import Limits
+from clipsr_gateway._manifest_document import Document
 from clipsr_gateway._route_table import RouteTable
 from clipsr_gateway.errors import ManifestError
 
 MANIFEST_NAME = "manifest.json"
-PLACEHOLDER = "{}"
 
 CLEAN = "clean"
 """Among kinds of damage: none."""
@@ -131,7 +129,7 @@ def load_manifest(repository: Path, *, limits: Limits | None = None) -> Manifest
     """
     path = repository / MANIFEST_NAME
     try:
-        document = parse_json(path.read_bytes(), _Document)
+        document = parse_json(path.read_bytes(), Document)
     except FileNotFoundError as cause:
         message = "no such file. Write it with `make export`, or name the model repository with --repository DIR."
         raise ManifestError(path, message) from cause
@@ -162,130 +160,7 @@ def load_manifest(repository: Path, *, limits: Limits | None = None) -> Manifest
     )
 
 
-def _check_unique(labels: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(labels)) != len(labels):
-        raise ValueError("must be a list without duplicates")
-    return labels
-
-
-def _check_template(template: str) -> str:
-    if template.count(PLACEHOLDER) != 1:
-        raise ValueError(f"must be a template with exactly one {PLACEHOLDER}")
-    return template
-
-
-_Text = Annotated[str, Field(pattern=r"\S")]
-_Count = Annotated[int, Field(ge=1)]
-_Labels = Annotated[tuple[_Text, ...], Field(min_length=1), AfterValidator(_check_unique)]
-_Templates = Annotated[tuple[Annotated[str, AfterValidator(_check_template)], ...], Field(min_length=1)]
-
-
-class _ImageEncoder(Strict):
-    architecture: _Text
-    image_size_px: _Count
-    embed_dim: _Count
-
-
-class _TextEncoder(Strict):
-    context_length: _Count
-
-
-class _Upscaler(Strict):
-    architecture: _Text
-    canvas_sizes_px: Annotated[tuple[_Count, ...], Field(min_length=1)]
-    receptive_field_px: Annotated[int, Field(ge=0)] | None = None
-
-
-class _PictureUpscaler(Strict):
-    model: _Text
-    receptive_field_px: Annotated[int, Field(ge=0)]
-
-
-class _DamageKind(Strict):
-    name: _Text
-    words: tuple[_Text, ...]
-
-
-class _Restorer(Strict):
-    architecture: _Text
-    kinds: Annotated[tuple[_DamageKind, ...], Field(min_length=1)]
-    default_steps: _Count
-    max_steps: _Count
-
-
-class _DamageHead(Strict):
-    weight: Annotated[tuple[float, ...], Field(min_length=1)]
-    bias: float
-
-
-class _RobustEncoder(Strict):
-    kinds: Annotated[tuple[_Text, ...], Field(min_length=1)]
-    head: _DamageHead | None = None
-
-
-_Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class _NoneOfThese(Strict):
-    name_count: _Count
-    threshold: _Share
-    false_refusals: _Share
-    auroc: _Share
-    expected_calibration_error: _Share
-
-
-class _Scoring(Strict):
-    function: Literal["softmax", "sigmoid"]
-    logit_scale: float
-    logit_bias: float
-
-
-class _RouteRule(Strict):
-    max_side_px: _Count
-    is_lossy: bool
-    max_noise: Annotated[float, Field(ge=0)] | None = None
-    route: Literal["upscaled", "native"]
-    upscaled_agreement: Annotated[float, Field(ge=0, le=1)]
-    native_agreement: Annotated[float, Field(ge=0, le=1)]
-    n_images: _Count
-
-
-class _Artifact(Strict):
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    bytes: Annotated[int, Field(ge=0)]
-
-
-class _Document(Strict):
-    """The fields of manifest.json that the gateway reads."""
-
-    schema_version: Literal[1]
-    name: _Text
-    digest: _Text
-    native_min_side_px: _Count
-    image_encoder: _ImageEncoder
-    text_encoder: _TextEncoder
-    upscaler: _Upscaler
-    scoring: _Scoring
-    label_sets: dict[str, _Labels]
-    template_sets: dict[str, _Templates]
-    default_templates: _Text
-    artifacts: dict[str, _Artifact]
-    route_rules: tuple[_RouteRule, ...] = ()
-    upscale_recipes: dict[str, _PictureUpscaler] | None = None
-    restorer: _Restorer | None = None
-    robust_encoder: _RobustEncoder | None = None
-    none_of_these: _NoneOfThese | None = None
-    taught_names: tuple[_Text, ...] = ()
-
-    @field_validator("default_templates")
-    @classmethod
-    def _check_default(cls, name: str, info: ValidationInfo) -> str:
-        if not name.startswith("@") or name[1:] not in info.data.get("template_sets", {name[1:]: ()}):
-            raise ValueError("must be '@' and the name of one of template_sets")
-        return name
-
-
-def _check_sets(path: Path, document: _Document, limits: Limits) -> None:
+def _check_sets(path: Path, document: Document, limits: Limits) -> None:
     """Refuse a published set that no request could use: every image asked with it would fail in Triton.
 
     Raises:
@@ -306,7 +181,7 @@ def _check_sets(path: Path, document: _Document, limits: Limits) -> None:
                 raise ManifestError(path, f"{where} {what}. Export a shorter one.")
 
 
-def _upscale_models(document: _Document) -> Mapping[types_pb2.UpscaleRecipe, UpscaleModel]:
+def _upscale_models(document: Document) -> Mapping[types_pb2.UpscaleRecipe, UpscaleModel]:
     if document.upscale_recipes is None:
         model = UpscaleModel(name="upscale", receptive_field_px=document.upscaler.receptive_field_px)
         return {types_pb2.UPSCALE_RECIPE_CLEAN: model}
@@ -318,7 +193,7 @@ def _upscale_models(document: _Document) -> Mapping[types_pb2.UpscaleRecipe, Ups
     }
 
 
-def _served_restorer(document: _Document) -> ServedRestorer | None:
+def _served_restorer(document: Document) -> ServedRestorer | None:
     entry = document.restorer
     if entry is None:
         return None
@@ -326,7 +201,7 @@ def _served_restorer(document: _Document) -> ServedRestorer | None:
     return ServedRestorer(words=words, default_steps=entry.default_steps, max_steps=entry.max_steps)
 
 
-def _restorer_info(document: _Document) -> classifier_pb2.RestorerInfo | None:
+def _restorer_info(document: Document) -> classifier_pb2.RestorerInfo | None:
     entry = document.restorer
     if entry is None:
         return None
@@ -339,11 +214,11 @@ def _restorer_info(document: _Document) -> classifier_pb2.RestorerInfo | None:
     )
 
 
-def _degradation_kinds(document: _Document) -> tuple[str, ...]:
+def _degradation_kinds(document: Document) -> tuple[str, ...]:
     return () if document.robust_encoder is None else document.robust_encoder.kinds
 
 
-def _damage_head(path: Path, document: _Document) -> DamageHead | None:
+def _damage_head(path: Path, document: Document) -> DamageHead | None:
     """Return the head.
 
     Raises:
@@ -359,18 +234,18 @@ def _damage_head(path: Path, document: _Document) -> DamageHead | None:
     return DamageHead(weight=np.array(head.weight, dtype=np.float32), bias=head.bias)
 
 
-def _taught_words(document: _Document) -> frozenset[str]:
+def _taught_words(document: Document) -> frozenset[str]:
     if not document.taught_names:
         return frozenset()
     templates = (template for templates in document.template_sets.values() for template in templates)
     return frozenset(word for text in (*document.taught_names, *templates) for word in re.findall(r"[^\W\d_]+", text))
 
 
-def _route_table(document: _Document) -> RouteTable:
+def _route_table(document: Document) -> RouteTable:
     return RouteTable.make(document.native_min_side_px, [rule.model_dump() for rule in document.route_rules])
 
 
-def _route_rules(document: _Document) -> Iterator[classifier_pb2.RouteRule]:
+def _route_rules(document: Document) -> Iterator[classifier_pb2.RouteRule]:
     routes = {"upscaled": types_pb2.ROUTE_UPSCALED, "native": types_pb2.ROUTE_NATIVE}
     for rule in _route_table(document).rules:
         yield classifier_pb2.RouteRule(
@@ -384,7 +259,7 @@ def _route_rules(document: _Document) -> Iterator[classifier_pb2.RouteRule]:
         )
 
 
-def _model_info(document: _Document) -> classifier_pb2.ModelInfo:
+def _model_info(document: Document) -> classifier_pb2.ModelInfo:
     return classifier_pb2.ModelInfo(
         name=document.name,
         digest=document.digest,

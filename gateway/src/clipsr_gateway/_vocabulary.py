@@ -14,8 +14,34 @@ _TOKENIZER_FILE = Path("text_encoder") / "tokenizer.json"
 # A word of two letters or more in plain ASCII: every vocabulary has parts of it.
 _ASCII_WORD = re.compile(r"[A-Za-z]{2}")
 
-
 _WORD = re.compile(r"[^\W\d_]+")
+# Nothing that a picture shows: a model need not be taught them.
+_FUNCTION_WORDS = frozenset(
+    [
+        "a",
+        "an",
+        "and",
+        "at",
+        "by",
+        "for",
+        "from",
+        "in",
+        "into",
+        "is",
+        "no",
+        "not",
+        "of",
+        "off",
+        "on",
+        "or",
+        "out",
+        "over",
+        "some",
+        "the",
+        "to",
+        "with",
+    ]
+)
 
 
 class Vocabulary:
@@ -30,7 +56,8 @@ class Vocabulary:
         self._has_tokens = tokens is not None
         self._tokens = frozenset(token.lower() for token in tokens or () if _means_something(token))
         self._lengths = sorted({len(token) for token in self._tokens})
-        self._taught = frozenset(word.casefold() for word in taught_words)
+        taught = frozenset(word.casefold() for word in taught_words)
+        self._taught = taught | _FUNCTION_WORDS if taught else taught
 
     def untaught(self, text: str) -> tuple[str, ...]:
         """Return the words of a text that the model was never taught, also as a plural; none of an open vocabulary."""

@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from clipsr_gateway._backend.protocol import Damage, Similarities
 from clipsr_gateway.errors import BackendFaultError
+
+# Of the models with the robust encoder; they must be asked for.
+DEGRADATION_OUTPUTS = ("degradation_cosine", "degradation_probability")
 
 
 def read_float(result: Any, name: str, *, rank: int, count: int = 1) -> npt.NDArray[np.float32]:
@@ -65,3 +69,45 @@ def read_picture(result: Any, name: str, *, shape: tuple[int, ...]) -> npt.NDArr
         found = "absent" if picture is None else f"{picture.dtype} {picture.shape}"
         raise BackendFaultError(f"Triton's output {name!r} is {found}, expected uint8 {(1, *shape)}")
     return picture[0]
+
+
+def read_damage(result: Any, count: int) -> list[Damage]:
+    """Return what the robust encoder found wrong with each of `count` images; raises as `read_float` does."""
+    values = (read_float(result, name, rank=1, count=count) for name in DEGRADATION_OUTPUTS)
+    return [Damage(cosine=cosine, probability=probability) for cosine, probability in zip(*values, strict=True)]
+
+
+def read_similarities(
+    result: Any,
+    *,
+    count: int,
+    wants_embedding: bool,
+    wants_pixels: bool,
+    wants_cut: bool,
+    wants_none: bool,
+    is_robust: bool,
+) -> list[Similarities]:
+    """Return what each of `count` images was answered, with what else was asked for; see EncodedLabels.classify.
+
+    Raises:
+        BackendFaultError: an output is absent, or of another type or shape.
+    """
+    cosine = read_float(result, "cosine", rank=1, count=count)
+    probability = read_float(result, "probability", rank=1, count=count)
+    embedding = read_float(result, "image_embedding", rank=1, count=count) if wants_embedding else None
+    pixels = read_pixels(result, count=count) if wants_pixels else None
+    is_cut = read_bool(result, "label_is_cut", count=count) if wants_cut else None
+    none = read_float(result, "none_probability", rank=1, count=count) if wants_none else None
+    damage = read_damage(result, count) if is_robust else None
+    return [
+        Similarities(
+            cosine=cosine[row],
+            probability=probability[row],
+            image_embedding=None if embedding is None else embedding[row],
+            pixels=None if pixels is None else pixels[row],
+            label_is_cut=None if is_cut is None else is_cut[row],
+            damage=damage[row] if damage else None,
+            none_probability=None if none is None else float(none[row, 0]),
+        )
+        for row in range(count)
+    ]

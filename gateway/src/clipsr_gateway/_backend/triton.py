@@ -19,8 +19,16 @@ from tritonclient.utils import InferenceServerException
 
 from clipsr_gateway._backend.coalescer import RequestCoalescer
 from clipsr_gateway._backend.failures import error_of_failure
-from clipsr_gateway._backend.outputs import read_bool, read_float, read_picture, read_pixels
-from clipsr_gateway._backend.protocol import Damage, Encoder, Fit, ImageFeatures, Route, Similarities, TextEmbeddings
+from clipsr_gateway._backend.outputs import (
+    DEGRADATION_OUTPUTS,
+    read_bool,
+    read_damage,
+    read_float,
+    read_picture,
+    read_pixels,
+    read_similarities,
+)
+from clipsr_gateway._backend.protocol import Encoder, Fit, ImageFeatures, Route, Similarities, TextEmbeddings
 from clipsr_gateway._manifest import Manifest
 from clipsr_gateway._tracing import outgoing_headers
 from clipsr_gateway.errors import (
@@ -39,7 +47,6 @@ EMBED_IMAGE_MODELS: dict[Route, str] = {"upscaled": "embed_image", "native": "em
 
 # Of all of these, with `robust_encoder` in the place of `image_encoder`; `degradation_*` must be asked for, too.
 _ROBUST_SUFFIX = "_robust"
-_DEGRADATION_OUTPUTS = ("degradation_cosine", "degradation_probability")
 
 # Of the first, with `image_embedding`, which must be asked for.
 _AUTO_SUFFIX = "_auto"
@@ -175,12 +182,12 @@ class TritonBackend:
             result = await self._connection.infer(
                 model_name,
                 inputs=_image_inputs(images, fit),
-                outputs=["image_embedding", *(_DEGRADATION_OUTPUTS if is_robust else ())],
+                outputs=["image_embedding", *(DEGRADATION_OUTPUTS if is_robust else ())],
                 request_id=request_id,
                 timeout_s=timeout_s,
             )
             embeddings = read_float(result, "image_embedding", rank=1, count=len(images))
-            damage = _read_damage(result, len(images)) if is_robust else [None] * len(images)
+            damage = read_damage(result, len(images)) if is_robust else [None] * len(images)
             pairs = zip(embeddings, damage, strict=True)
             return [ImageFeatures(embedding=embedding, damage=each) for embedding, each in pairs]
 
@@ -311,31 +318,20 @@ class TritonLabels:
                     *(("none_probability",) if wants_none else ()),
                     *(("image_embedding",) if is_detailed or is_judged else ()),
                     *(("pixels",) if is_detailed else ()),
-                    *(_DEGRADATION_OUTPUTS if is_robust else ()),
+                    *(DEGRADATION_OUTPUTS if is_robust else ()),
                 ],
                 request_id=request_id,
                 timeout_s=timeout_s,
             )
-            cosine = read_float(result, "cosine", rank=1, count=count)
-            probability = read_float(result, "probability", rank=1, count=count)
-            needs_embedding = wants_embedding or is_judged
-            embedding = read_float(result, "image_embedding", rank=1, count=count) if needs_embedding else None
-            pixels = read_pixels(result, count=count) if wants_pixels else None
-            is_cut = read_bool(result, "label_is_cut", count=count) if wants_cut else None
-            none = read_float(result, "none_probability", rank=1, count=count) if wants_none else None
-            damage = _read_damage(result, count) if is_robust else None
-            return [
-                Similarities(
-                    cosine=cosine[row],
-                    probability=probability[row],
-                    image_embedding=None if embedding is None else embedding[row],
-                    pixels=None if pixels is None else pixels[row],
-                    label_is_cut=None if is_cut is None else is_cut[row],
-                    damage=damage[row] if damage else None,
-                    none_probability=None if none is None else float(none[row, 0]),
-                )
-                for row in range(count)
-            ]
+            return read_similarities(
+                result,
+                count=count,
+                wants_embedding=wants_embedding or is_judged,
+                wants_pixels=wants_pixels,
+                wants_cut=wants_cut,
+                wants_none=wants_none,
+                is_robust=is_robust,
+            )
 
         if not _may_share(size_hw):
             return (await send([image]))[0]
@@ -375,11 +371,6 @@ class TritonLabels:
 def _may_share(size_hw: tuple[int, int] | None) -> bool:
     """Whether an image may go with others of its size; all of one size get the canvas that each would have alone."""
     return size_hw is not None and max(size_hw) <= _GROUP_SIDE_PX
-
-
-def _read_damage(result: Any, count: int) -> list[Damage]:
-    values = (read_float(result, name, rank=1, count=count) for name in _DEGRADATION_OUTPUTS)
-    return [Damage(cosine=cosine, probability=probability) for cosine, probability in zip(*values, strict=True)]
 
 
 def _image_inputs(images: Sequence[bytes], fit: Fit) -> list[InferInput]:

@@ -118,24 +118,27 @@ def prepare_options(
         route=ROUTES[options.route],
         encoder=encoder,
         top_k=min(options.top_k or count, count),
-        rejection_threshold=_rejection_threshold(options.none_of_these, core.manifest.none_threshold)
-        if options.HasField("none_of_these")
-        else None,
+        rejection_threshold=_rejection_threshold(options, core.manifest.none_threshold),
         wants_embedding=options.return_embedding,
         wants_encoder_input=options.return_encoder_input,
         wants_none=options.none_of_these.calibrated,
     )
+    _check_response(prepared, 1 if images is None else len(images), core)
+    return prepared
+
+
+def _check_response(prepared: PreparedOptions, image_count: int, core: Core) -> None:
+    """Refuse what would not fit one answer."""
     check_classify_response(
-        label_bytes=known.query.label_bytes,
+        label_bytes=prepared.known.query.label_bytes,
         top_k=prepared.top_k,
         embed_dim=core.manifest.embed_dim if prepared.wants_embedding else 0,
         encoder_side_px=core.manifest.image_size_px if prepared.wants_encoder_input else 0,
-        kind_bytes=[len(kind.encode()) for kind in core.manifest.degradation_kinds if encoder != "plain"],
-        image_count=1 if images is None else len(images),
+        kind_bytes=[len(kind.encode()) for kind in core.manifest.degradation_kinds if prepared.encoder != "plain"],
+        image_count=image_count,
         field=f"{_PATH}top_k",
         limits=core.limits,
     )
-    return prepared
 
 
 def _encode_labels(space: types_pb2.LabelSpace, core: Core) -> KnownLabels:
@@ -148,9 +151,9 @@ def _encode_labels(space: types_pb2.LabelSpace, core: Core) -> KnownLabels:
 
 
 def _threshold_violations(options: classifier_pb2.ClassifyOptions) -> Iterator[Violation]:
-    if not options.HasField("none_of_these"):
+    threshold, field = _rejection_threshold(options, None), f"{_PATH}none_of_these"
+    if threshold is None:
         return
-    threshold, field = _rejection_threshold(options.none_of_these, None), f"{_PATH}none_of_these"
     is_empty = threshold.min_cosine is None and threshold.min_probability is None
     if is_empty and not options.none_of_these.calibrated:
         message = "none_of_these has no rule; set calibrated, min_cosine or min_probability, or leave it out."
@@ -162,7 +165,12 @@ def _threshold_violations(options: classifier_pb2.ClassifyOptions) -> Iterator[V
             yield Violation(field=f"{field}.{name}", reason="THRESHOLD_OUT_OF_RANGE", message=message)
 
 
-def _rejection_threshold(message: classifier_pb2.NoneOfThese, calibrated: float | None) -> RejectionThreshold:
+def _rejection_threshold(
+    options: classifier_pb2.ClassifyOptions, calibrated: float | None
+) -> RejectionThreshold | None:
+    if not options.HasField("none_of_these"):
+        return None
+    message = options.none_of_these
     return RejectionThreshold(
         min_cosine=message.min_cosine if message.HasField("min_cosine") else None,
         min_probability=message.min_probability if message.HasField("min_probability") else None,

@@ -8,7 +8,8 @@ from functools import cached_property
 
 from clipsr.v1 import types_pb2
 from clipsr_gateway._limits import Limits
-from clipsr_gateway._manifest import PLACEHOLDER, Manifest
+from clipsr_gateway._manifest import Manifest
+from clipsr_gateway._manifest_document import PLACEHOLDER
 from clipsr_gateway.errors import InvalidRequestError, Violation
 
 CHECKING_BYTES = 256
