@@ -17,30 +17,7 @@ _ASCII_WORD = re.compile(r"[A-Za-z]{2}")
 _WORD = re.compile(r"[^\W\d_]+")
 # Nothing that a picture shows: a model need not be taught them.
 _FUNCTION_WORDS = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "at",
-        "by",
-        "for",
-        "from",
-        "in",
-        "into",
-        "is",
-        "no",
-        "not",
-        "of",
-        "off",
-        "on",
-        "or",
-        "out",
-        "over",
-        "some",
-        "the",
-        "to",
-        "with",
-    ]
+    _WORD.findall("a an and at by for from in into is no not of off on or out over some the to with")
 )
 
 
