@@ -15,7 +15,7 @@ VENV_SERVE ?= .venv-serve
 DATA ?= ../shared/data
 SCALE ?= full
 # Tests mostly wait for the processes that they start, so two run at a time; 0: in one process, for --pdb.
-WORKERS ?= 2
+WORKERS ?= 3
 # Workers share the cores; engines that each take all of them spin while they wait for one another.
 ONE_THREAD = OMP_NUM_THREADS=1
 # Where CIFAR is not at hand, images of its size are made up.
@@ -36,7 +36,7 @@ INSTALLER := scripts/install.sh constraints.txt
 
 MANIFEST := model_repository/manifest.json
 # What is exported without ARGS: checkpoints/, and an int8 image encoder calibrated on the sample photos.
-BUNDLED := --int8 samples
+BUNDLED := --int8 samples --robust-upscaler checkpoints/liif-robust/liif.safetensors
 EXPORTED_FROM := $(shell find checkpoints export/src samples -type f -not -name '*.pyc' 2> /dev/null)
 GENERATED := $(MANIFEST) model_repository/upscale_* model_repository/robust_encoder model_repository/*_robust \
 	model_repository/denoise model_repository/restore \
