@@ -76,7 +76,8 @@ class Relay:
         self._target, self.port = (host, int(port)), 0
         self.cut_after: int | None = None
         self._listener: socket.socket | None = None
-        self._ends: set[socket.socket] = set()
+        self._ends: list[socket.socket] = []
+        self._lock = threading.Lock()
 
     def open(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", self.port))
@@ -85,31 +86,42 @@ class Relay:
 
     def cut(self) -> None:
         """Break all connections, and refuse others."""
-        listener, self._listener, self.cut_after = self._listener, None, None
-        for end in filter(None, (listener, *self._ends)):
+        with self._lock:
+            ends, self._ends = [self._listener, *self._ends], []
+            self._listener, self.cut_after = None, None
+        for end in filter(None, ends):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)  # wakes its thread; closing does not
             end.close()
-        self._ends.clear()
 
     def _accept(self, listener: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while True:
                 near, far = listener.accept()[0], socket.create_connection(self._target)
-                self._ends |= {near, far}
-                threading.Thread(target=self._copy, args=(near, far), daemon=True).start()
-                threading.Thread(target=self._copy, args=(far, near), daemon=True).start()
+                with self._lock:
+                    is_cut = self._listener is not listener
+                    self._ends += [near, far]
+                if is_cut:
+                    near.close()
+                    far.close()
+                    return
+                threading.Thread(target=self._copy, args=(near, far, True), daemon=True).start()
+                threading.Thread(target=self._copy, args=(far, near, False), daemon=True).start()
 
-    def _copy(self, source: socket.socket, sink: socket.socket) -> None:
-        is_request = sink.getpeername() == self._target
+    def _copy(self, source: socket.socket, sink: socket.socket, is_request: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 14):
-                if is_request and self.cut_after is not None:
-                    self.cut_after -= len(data)
-                    if self.cut_after <= 0:
-                        self.cut()
+                if is_request and self._is_spent(len(data)):
+                    self.cut()
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
+
+    def _is_spent(self, count: int) -> bool:
+        with self._lock:
+            if self.cut_after is None:
+                return False
+            self.cut_after -= count
+            return self.cut_after <= 0
 
 
 @pytest.fixture
