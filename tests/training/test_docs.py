@@ -55,6 +55,7 @@ def test_every_command_is_documented():
             *("", " adapt", " average", " clip", " controller", " draw", " edit", " import-lite0", " liif"),
             " restorer",
             " text",
+            " tower",
         )
     ]
 

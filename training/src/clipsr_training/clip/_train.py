@@ -31,7 +31,7 @@ from clipsr_training.clip._data import (
     TrainingSource,
     split_validation,
 )
-from clipsr_training.clip._depthwise import slice_strided_depthwise
+from clipsr_training.clip._depthwise import speed_up_depthwise
 from clipsr_training.clip._distillation import Teachers, distillation_loss, load_teachers
 from clipsr_training.clip._loss import multi_positive_contrastive_loss, multi_positive_sigmoid_loss
 from clipsr_training.clip._optimizer import build_optimizer, lock_towers
@@ -69,7 +69,7 @@ class ClipTrainingModule(LightningModule):
         self.options = options
         self.teachers = teachers
         lock_towers(self.model, recipe)
-        slice_strided_depthwise(self.model)
+        speed_up_depthwise(self.model)
         if recipe.compiled:
             # In place: the names of the weights stay as they are.
             self.model.visual.compile()

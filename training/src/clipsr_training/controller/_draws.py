@@ -149,15 +149,16 @@ def collate(draws: Sequence[Draw]) -> ControllerBatch:
     """Make a batch."""
     is_upscaled = [d.is_upscaled for d in draws]
     return ControllerBatch(
-        damaged=_views([d.damaged for d in draws], is_upscaled),
-        undamaged=_views([d.undamaged for d in draws], is_upscaled),
+        damaged=join_views([d.damaged for d in draws], is_upscaled),
+        undamaged=join_views([d.undamaged for d in draws], is_upscaled),
         target=torch.from_numpy(np.stack([d.target for d in draws])),
         rows=torch.tensor([d.row for d in draws]),
         numbers=torch.tensor([d.number for d in draws]),
     )
 
 
-def _views(images: Sequence[np.ndarray], is_upscaled: Sequence[bool]) -> Views:
+def join_views(images: Sequence[np.ndarray], is_upscaled: Sequence[bool]) -> Views:
+    """Make a batch of pictures, uint8 [s, s, 3] where they are to be upscaled, else [3, R, R]."""
     native = [image for image, small in zip(images, is_upscaled, strict=True) if not small]
     return Views(
         native=torch.from_numpy(np.stack(native)) if native else torch.empty(0, dtype=torch.uint8),

@@ -19,7 +19,7 @@ from clipsr_training._draws import segment_loader
 from clipsr_training._fit import FitOptions, of_all_devices
 from clipsr_training.adapt._photos import Photos
 from clipsr_training.clip import ClipCheckpoint, multi_positive_contrastive_loss
-from clipsr_training.clip._depthwise import slice_strided_depthwise
+from clipsr_training.clip._depthwise import speed_up_depthwise
 from clipsr_training.clip._distillation import distillation_loss, soften
 from clipsr_training.clip._preprocess import Fitting, make_preprocess
 from clipsr_training.clip._train import learning_rate
@@ -97,7 +97,7 @@ class ControllerModule(LightningModule):
         self.texts = texts
         self.controller = controller.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         visual = cast("nn.Module", checkpoint.model.visual).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        slice_strided_depthwise(self.controller)
+        speed_up_depthwise(self.controller)
         # Not modules of this one: they are no part of its weights, stay in evaluation mode, and never change.
         self._tower = [visual.requires_grad_(requires_grad=False).eval()]
         self._upscaler = None if upscaler is None else [upscaler.requires_grad_(requires_grad=False).eval()]

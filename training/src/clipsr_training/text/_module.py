@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from lightning import LightningModule
 from open_clip.transformer import TextTransformer
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
 
 from clipsr_training._draws import segment_loader
@@ -88,7 +90,8 @@ class TextModule(LightningModule):
 
     def encode(self, tokens: Tensor) -> Tensor:
         """Map token ids [B, L] to unit embeddings [B, D]."""
-        return functional.normalize(self.tower(tokens).float(), dim=-1)
+        with _fast_attention(self.device):
+            return functional.normalize(self.tower(tokens).float(), dim=-1)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the loss: 1 - cosine, and the divergence between the similarities within the batch."""
@@ -145,6 +148,14 @@ class TextModule(LightningModule):
             return (step + 1) / warmup
         falling = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
         return _LAST_RATE + (1 - _LAST_RATE) * falling
+
+
+def _fast_attention(device: torch.device) -> AbstractContextManager[object]:
+    """Choose how attention is computed.
+
+    Of texts as short as these, PyTorch's fused kernel for CPUs takes 1.0 s to differentiate 512, plain products 0.2 s.
+    """
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
 def relation_loss(student: Tensor, target: Tensor, temperature: float) -> Tensor:

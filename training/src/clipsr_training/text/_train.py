@@ -18,6 +18,7 @@ from clipsr_training import prompts
 from clipsr_training._files import make_output_folder, to_json, write_atomically
 from clipsr_training._finite import describe_not_finite
 from clipsr_training._fit import FitOptions, fit, open_run
+from clipsr_training.clip._classifier import TEXT_CONFIG_NAME, TEXT_WEIGHTS_NAME
 from clipsr_training.text import _module
 from clipsr_training.text._phrases import (
     TARGET_PROMPT,
@@ -32,9 +33,6 @@ from clipsr_training.text._recipe import TextRecipe
 from clipsr_training.text._targets import embed_targets, project
 from clipsr_training.text._teachers import Teacher, load_teachers, multilingual_tokenizer
 from clipsr_training.text._tokenizer import cut_tokenizer
-
-CONFIG_NAME = "text_config.json"
-WEIGHTS_NAME = "text_tower.safetensors"
 
 
 def train_text(recipe: TextRecipe, options: FitOptions) -> Path:
@@ -151,6 +149,6 @@ class _Run:
             group: {"texts": len(own.tokens), "names": len(own.names), **module.agreement(own)}
             for group, own in module.measured.items()
         }
-        write_atomically(folder / CONFIG_NAME, to_json(config, indent=2).encode())
+        write_atomically(folder / TEXT_CONFIG_NAME, to_json(config, indent=2).encode())
         write_atomically(folder / "agreement.json", to_json(agreement, indent=2).encode())
-        save_file(state, folder / WEIGHTS_NAME, metadata={"format": "pt"})
+        save_file(state, folder / TEXT_WEIGHTS_NAME, metadata={"format": "pt"})

@@ -1,0 +1,241 @@
+"""Training of an image tower beside a text tower that stays: pool, draws, replay, resume, and bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from clipsr_training import prompts
+from clipsr_training._cli.train import main
+from clipsr_training.clip import save_clip
+from clipsr_training.clip._preprocess import Fitting, make_preprocess
+from clipsr_training.controller._draws import render
+from clipsr_training.data import read_pairs
+from clipsr_training.liif import ModulatedLIIF, load_liif, save_liif
+from clipsr_training.liif._encoders import EDSR
+from clipsr_training.tower import TowerRecipe, _module, _replay
+from clipsr_training.tower._draws import DrawDataset, DrawOptions, collate
+from clipsr_training.tower._pool import pool_sources
+from tests.training.made_images import class_folders
+from tests.training.tiny_clips import tiny_clip
+
+BATCH = 4
+PER_CLASS = 6
+WEIGHTS = "open_clip_model.safetensors"
+
+
+@pytest.fixture
+def folders(tmp_path) -> list[Path]:
+    """Two sources; one name occurs in both."""
+    return [
+        class_folders(tmp_path / "first", ("red", "green"), per_class=PER_CLASS),
+        class_folders(tmp_path / "second", ("green", "blue_sky", "mushroom"), per_class=PER_CLASS, size_hw=(40, 48)),
+    ]
+
+
+@pytest.fixture
+def upscaler(tmp_path) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path / "liif.safetensors"
+    save_liif(ModulatedLIIF(EDSR(n_resblocks=1, n_feats=4), latent_dim=8, hidden_dim=4), path)
+    return path
+
+
+@pytest.fixture
+def command(folders, upscaler, tmp_path):
+    """A run of six steps in three segments, with replay of another model."""
+    models = [save_clip(tiny_clip("efficientnet", seed), tmp_path / f"model-{seed}") for seed in (0, 1)]
+
+    def options(output: Path, *more: str) -> list[str]:
+        return [
+            *("tower", "--model", str(models[0]), "--upscaler", str(upscaler), "--data", *map(str, folders)),
+            *("--replay", str(models[1]), "--nouns", "@cifar10", "--draws", str(6 * BATCH)),
+            *("--batch-size", str(BATCH), "--workers", "0", "--output", str(output), *more),
+        ]
+
+    return options
+
+
+@pytest.fixture
+def _short_segments(monkeypatch) -> None:
+    monkeypatch.setattr(_module, "STEPS_PER_SEGMENT", 2)
+
+
+def draw_options(seed: int = 0, *, has_upscaler: bool = True, **recipe) -> DrawOptions:
+    return DrawOptions(
+        recipe=TowerRecipe(**recipe),
+        preprocess=make_preprocess(64, Fitting()),
+        has_upscaler=has_upscaler,
+        seed=seed,
+    )
+
+
+def test_sources_share_one_numbering_and_keep_their_own_names(folders):
+    pool = pool_sources([read_pairs(folder) for folder in folders], hold_out=False)
+    assert sorted(pool.names) == ["blue sky", "green", "mushroom", "red"]
+    assert len(pool) == 5 * PER_CLASS
+    chosen = [{pool.names[i] for i in np.flatnonzero(row)} for row in pool.is_choice]
+    assert chosen == [{"red", "green"}, {"green", "blue sky", "mushroom"}]
+    for index in range(len(pool)):
+        red, green, blue = pool.square(index).reshape(-1, 3).mean(axis=0)
+        if pool.names[pool.name[index]] == "red":
+            assert red > max(green, blue)
+        assert pool.square(index).shape[0] == (32, 40)[pool.source[index]]
+
+
+def test_what_is_held_out_is_in_no_draw_and_no_name(folders):
+    assert prompts.is_held_out("mushroom")
+    pool = pool_sources([read_pairs(folder) for folder in folders], hold_out=True)
+    assert sorted(pool.names) == ["blue sky", "green", "red"]
+    assert len(pool) == 4 * PER_CLASS
+    assert not any("mushroom" in pool.sources[s].where(r) for s, r in zip(pool.source, pool.row, strict=True))
+
+
+def test_a_draw_is_a_function_of_seed_and_number(folders):
+    pool = pool_sources([read_pairs(folder) for folder in folders], hold_out=False)
+    rows = np.arange(len(pool))
+    whole = DrawDataset(pool, rows, draw_options(), n_draws=40, first=0)
+    resumed = DrawDataset(pool, rows, draw_options(), n_draws=10, first=30)
+    other = DrawDataset(pool, rows, draw_options(seed=1), n_draws=10, first=30)
+    assert all(np.array_equal(whole[30 + i].pixels, resumed[i].pixels) for i in range(10))
+    assert not all(np.array_equal(other[i].pixels, resumed[i].pixels) for i in range(10))
+    assert sorted(whole[i].index for i in range(len(pool))) == list(range(len(pool)))
+
+
+def test_pictures_come_as_the_recipe_says(folders, upscaler):
+    pool = pool_sources([read_pairs(folders[0])], hold_out=False)
+    rows = np.arange(len(pool))
+
+    def drawn(**recipe) -> list:
+        dataset = DrawDataset(pool, rows, draw_options(**recipe), n_draws=120, first=0)
+        return [dataset[i] for i in range(120)]
+
+    mixed = drawn()
+    assert 0.35 < np.mean([d.is_upscaled for d in mixed]) < 0.65
+    sides = [len(d.pixels) for d in drawn(upscaled_share=1, small_share=1, damaged_share=0)]
+    assert min(sides) < 12
+    assert max(sides) <= 32
+    own = drawn(upscaled_share=1, small_share=0, damaged_share=0)
+    assert {d.pixels.shape for d in own} == {(32, 32, 3)}
+    assert not any(d.is_upscaled for d in drawn(has_upscaler=False))
+    pixels = render(collate(mixed).views, load_liif(upscaler), 64)
+    assert pixels.shape == (120, 3, 64, 64)
+    assert pixels.dtype == torch.uint8
+
+
+def test_the_replayed_model_is_asked_once(folders, tmp_path, monkeypatch):
+    sources = [read_pairs(folder) for folder in folders]
+    pool = pool_sources(sources, hold_out=False)
+    clip = tiny_clip("efficientnet", 1)
+    nouns = ("red", "green", "mushroom")
+    first = _replay.ask(clip, nouns, sources, tmp_path / "replay", hold_out=False)
+    said = first.probabilities(pool, torch.arange(len(pool)))
+    assert said.shape == (len(pool), 3)
+    torch.testing.assert_close(said.sum(dim=1), torch.ones(len(pool)))
+    assert said.std(dim=0).min() > 0
+    monkeypatch.setattr(_replay, "_batches", None)
+    again = _replay.ask(clip, nouns, sources, tmp_path / "replay", hold_out=True)
+    assert again.nouns == ("red", "green")
+    assert all(np.array_equal(own, other) for own, other in zip(first.images, again.images, strict=True))
+    assert again.digest != first.digest
+
+
+@pytest.mark.usefixtures("_short_segments")
+def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(command, tmp_path, monkeypatch):
+    assert main(command(tmp_path / "whole")) == 0
+
+    class Killed(BaseException):
+        pass
+
+    step = _module.TowerModule.training_step
+
+    def dies(self, batch, batch_idx):
+        if self.global_step == 3:  # in the second segment, whose first step is then lost
+            raise Killed
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_module.TowerModule, "training_step", dies)
+        with pytest.raises(Killed):
+            main(command(tmp_path / "parts"))
+    assert not (tmp_path / "parts" / "clip").exists()
+    assert main(command(tmp_path / "parts", "--resume")) == 0
+    whole, parts = (load_file(tmp_path / run / "clip" / WEIGHTS) for run in ("whole", "parts"))
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+def test_the_text_tower_stays_and_the_image_tower_learns(command, tmp_path):
+    assert main(command(tmp_path / "run", "--lr", "0.01")) == 0
+    first, last = (load_file(path / WEIGHTS) for path in (tmp_path / "model-0", tmp_path / "run" / "clip"))
+    # Half precision on disk.
+    moved = [name for name, value in first.items() if not torch.equal(value.half(), last[name].half())]
+    assert {name.partition(".")[0] for name in moved} <= {"visual", "logit_scale"}
+    assert any(name.endswith("conv_stem.weight") for name in moved)
+    assert any(name.endswith("running_mean") for name in moved)
+
+
+def test_names_that_only_other_sources_have_are_no_choice(command, folders, tmp_path, monkeypatch):
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    logits = _module.TowerModule.logits
+
+    def record(self, images, names, index):
+        result = logits(self, images, names, index)
+        seen.append((result, torch.from_numpy(self.pool.is_choice[self.pool.source[index.numpy()]])))
+        return result
+
+    monkeypatch.setattr(_module.TowerModule, "logits", record)
+    assert main(command(tmp_path / "run")) == 0
+    assert all(torch.equal(result.isfinite(), is_choice) for result, is_choice in seen)
+
+
+def test_colours_are_learned(folders, upscaler, tmp_path):
+    """From random weights, a few dozen steps tell red from green on pictures that were kept off."""
+    model = save_clip(tiny_clip("efficientnet"), tmp_path / "model")
+    output = tmp_path / "run"
+    more = ["--draws", "320", "--batch-size", "8", "--workers", "0", "--lr", "0.003", "--output", str(output)]
+    assert main(["tower", "--model", str(model), "--upscaler", "none", "--data", str(folders[0]), *more]) == 0
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(output / "logs"))
+    events.Reload()
+    losses = [event.value for event in events.Scalars("train/names")]
+    assert losses[-1] < 0.5 * np.log(2)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--batch-size", "40"], "are fewer than one batch takes (40)"),
+        (["--draws", "2"], "2 draws are fewer than one batch takes (4)"),
+        (["--small-share", "0.9"], "small_share and damaged_share are parts of one whole"),
+        (["--lr", "nan"], "nan"),
+    ],
+)
+def test_settings_that_fit_nothing_are_refused(command, tmp_path, capsys, more, said):
+    try:
+        code = main(command(tmp_path / "run", *more))
+    except SystemExit as refused:
+        code = refused.code
+    assert code in {1, 2}
+    assert said in capsys.readouterr().err
+
+
+def test_captions_are_refused(command, folders, tmp_path, capsys):
+    image = next((folders[0] / "red").iterdir())
+    table = tmp_path / "captions.csv"
+    table.write_text(f"image,caption\n{image},a red square\n{image},all red\n")
+    assert main([*command(tmp_path / "run"), "--data", str(table)]) == 1
+    assert "captions has captions: an image tower is trained on pictures with class labels" in capsys.readouterr().err
+
+
+def test_a_run_is_resumed_with_equal_settings_only(command, tmp_path, capsys):
+    assert main(command(tmp_path / "run")) == 0
+    assert main(command(tmp_path / "run", "--resume", "--lr", "0.5")) == 1
+    assert "lr was 0.0003 and is now 0.5" in capsys.readouterr().err
+    config = json.loads((tmp_path / "run" / "clip" / "open_clip_config.json").read_text())
+    assert config["model_cfg"]["vision_cfg"]["timm_model_name"] == "tf_efficientnet_lite0"

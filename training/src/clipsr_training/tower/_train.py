@@ -1,0 +1,110 @@
+"""Training of an image tower, from labelled pictures to a checkpoint folder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clipsr_training import prompts
+from clipsr_training._files import to_json
+from clipsr_training._fit import FitOptions, fit, open_run
+from clipsr_training._identity import digest_modules
+from clipsr_training.adapt._photos import split_held_out
+from clipsr_training.clip import ClipCheckpoint, save_clip
+from clipsr_training.clip._embeddings import embed_texts
+from clipsr_training.data import SetOptions, read_pairs
+from clipsr_training.liif import Upscaler
+from clipsr_training.text._phrases import BARE, TEMPLATES
+from clipsr_training.tower import _module
+from clipsr_training.tower._pool import Pool, pool_sources
+from clipsr_training.tower._recipe import TowerRecipe
+from clipsr_training.tower._replay import ask
+
+# What text towers distilled here have read; the first is what pictures are judged by.
+_PROMPTS = (*TEMPLATES["en"], BARE)
+
+
+def train_tower(
+    checkpoint: ClipCheckpoint,
+    upscaler: Upscaler | None,
+    data: Sequence[str | Path],
+    recipe: TowerRecipe,
+    options: FitOptions,
+    *,
+    replayed: ClipCheckpoint | None = None,
+    nouns: Sequence[str] = (),
+    data_options: SetOptions | None = None,
+) -> Path:
+    """Train the image tower of a CLIP model; the text tower stays as it is, bit for bit.
+
+    Args:
+        checkpoint: the model to start from.
+        upscaler: renders pictures as the service does; None brings all to the encoder by the native route.
+        data: sources with class labels; see `read_pairs`.
+        recipe: hyperparameters.
+        options: where and how to run; see `FitOptions`.
+        replayed: a model whose opinion of the undamaged pictures is to be kept; None for none.
+        nouns: what it tells apart.
+        data_options: what the names of the sources leave open.
+
+    Returns:
+        The folder `clip` in the output folder.
+
+    Raises:
+        FileNotFoundError: a source is missing.
+        ValueError: an image can't be decoded, a source has no classes, or images are fewer than a batch takes.
+    """
+    sources = [read_pairs(spec, options=data_options) for spec in data]
+    pool = pool_sources(sources, hold_out=recipe.hold_out)
+    with open_run(options):
+        options.seed_everything()
+        for source in sources:
+            source.check()
+        rows = _split(pool, recipe, options.seed)
+        if len(rows[0]) < recipe.batch_size:
+            raise ValueError(
+                f"{len(rows[0])} pictures to train on ({len(rows[1])} are kept to measure on) are fewer than one batch "
+                f"takes ({recipe.batch_size}): add pictures, or choose a smaller --batch-size"
+            )
+        folder = options.output / "replay"
+        replay = None if replayed is None else ask(replayed, nouns, sources, folder, hold_out=recipe.hold_out)
+        settings = {
+            "model": digest_modules(checkpoint.model, facts=to_json(checkpoint.config)),
+            "upscaler": None if upscaler is None else digest_modules(upscaler),
+            "data": [source.digest for source in sources],
+            "replay": None if replay is None else replay.digest,
+            **asdict(recipe),
+        }
+        names = _embed(checkpoint, pool.names)
+        asked = _embed(checkpoint, () if replay is None else replay.nouns)
+        module = _module.TowerModule(checkpoint, upscaler, recipe, pool, rows, names, asked, replay, options)
+        fit(module, options, settings=settings, max_epochs=math.ceil(recipe.steps / _module.STEPS_PER_SEGMENT))
+        folder = options.output / "clip"
+        if module.trainer.is_global_zero:
+            save_clip(checkpoint, folder, dtype=torch.float16)
+    return folder
+
+
+def _split(pool: Pool, recipe: TowerRecipe, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows (to train on, kept off) of the pool, some of every source."""
+    parts = [np.flatnonzero(pool.source == number) for number in range(len(pool.sources))]
+    splits = [
+        tuple(rows[own] for own in split_held_out(len(rows), recipe.held_out, recipe.max_held_out, seed))
+        for rows in parts
+        if len(rows)
+    ]
+    train, held_out = (np.concatenate(own) for own in zip(*splits, strict=True))
+    return train, held_out
+
+
+def _embed(checkpoint: ClipCheckpoint, words: Sequence[str]) -> Tensor:
+    """Return unit text embeddings [P, n, D] of words in each prompt."""
+    if not words:
+        return torch.zeros(len(_PROMPTS), 0, checkpoint.embed_dim)
+    return torch.stack([embed_texts(checkpoint, [prompts.expand(own, word) for word in words]) for own in _PROMPTS])
