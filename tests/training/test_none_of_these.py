@@ -11,12 +11,13 @@ import pytest
 from PIL import Image
 
 from clipsr_training._cli import evaluate
+from clipsr_training.clip._checkpoint import read_taught_names
 from clipsr_training.clip._data import split_validation
 from clipsr_training.data import ImageSet
 from clipsr_training.evaluation._backends.base import LocalBackend, Scoring
-from clipsr_training.none_of_these import CALIBRATION_NAME, read_calibration, read_taught_names
+from clipsr_training.none_of_these import CALIBRATION_NAME, read_calibration
 from clipsr_training.none_of_these._fit import Draw, calibrate, draw_labels, expected_calibration_error, measure
-from clipsr_training.none_of_these._images import join, measure_model, take_per_class
+from clipsr_training.none_of_these._images import join, measure_model, names_to_compare, take_per_class
 from clipsr_training.none_of_these._odds import Cosines, compare, share_words
 
 SCALE = 20.0
@@ -198,6 +199,13 @@ def test_the_bundled_model_has_a_rule_of_names_that_it_was_taught():
     assert read_calibration(folder / CALIBRATION_NAME).names == read_taught_names(folder)
 
 
+def test_no_thing_is_compared_in_two_languages():
+    english = names_to_compare(None)
+    assert {"cat", "giraffe"} <= set(english)
+    assert "猫" not in english
+    assert names_to_compare(("cat", "Katze", "猫", "blue thing")) == ("cat", "blue thing")
+
+
 def test_a_checkpoint_that_says_nothing_was_taught_anything(tmp_path):
     assert read_taught_names(tmp_path) is None
     (tmp_path / "taught_names.txt").write_text("\n \n")
@@ -218,5 +226,5 @@ def test_the_command_calibrates_and_reports(tmp_path, capsys):
     assert evaluate.main(common) == 0
     assert "| 5 of 6 labels | " in capsys.readouterr().out
     report = json.loads((output / "report.json").read_text())
-    assert report["n_names"] == len(read_taught_names(Path("checkpoints/clipsr-small")))
+    assert report["n_names"] == len(read_taught_names(Path("checkpoints/clipsr-small")) or ())
     assert not (output / CALIBRATION_NAME).exists()

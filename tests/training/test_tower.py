@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from clipsr_training import prompts
 from clipsr_training._cli.train import main
 from clipsr_training.clip import save_clip
+from clipsr_training.clip._checkpoint import read_taught_names
 from clipsr_training.clip._preprocess import Fitting, make_preprocess
 from clipsr_training.controller._draws import render
 from clipsr_training.data import read_pairs
@@ -175,8 +176,20 @@ def test_the_text_tower_stays_and_the_image_tower_learns(command, tmp_path):
     # Half precision on disk.
     moved = [name for name, value in first.items() if not torch.equal(value.half(), last[name].half())]
     assert {name.partition(".")[0] for name in moved} <= {"visual", "logit_scale"}
+    assert not (tmp_path / "run" / "clip" / "taught_names.txt").exists()  # it was not known what the model knew
     assert any(name.endswith("conv_stem.weight") for name in moved)
     assert any(name.endswith("running_mean") for name in moved)
+
+
+def test_what_was_taught_is_added_to_what_the_model_knew(command, tmp_path):
+    (tmp_path / "model-0" / "taught_names.txt").write_text("zebra\ngreen\n", "utf-8")
+    assert main(command(tmp_path / "run")) == 0
+    cifar = prompts.label_sets()["cifar10"]
+    taught = read_taught_names(tmp_path / "run" / "clip")
+    assert taught is not None
+    assert taught[:2] == ("zebra", "green")
+    assert set(taught[2:]) == {"red", "blue sky", "mushroom", *cifar}
+    assert len(set(taught)) == len(taught)
 
 
 def test_names_that_only_other_sources_have_are_no_choice(command, folders, tmp_path, monkeypatch):

@@ -13,13 +13,15 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from tests.gateway.library import test_kills as kills
 from tests.gateway.library_rows import SETTINGS, is_whole, original, row
 from tests.object_store import ACCESS_KEY, ObjectStore, object_store
 
 from clipsr_gateway import StorageUnavailableError
-from clipsr_gateway._library.store.records import Parts, content_hash
+from clipsr_gateway._library.store.maintenance import Maintenance, MaintenanceConfig
+from clipsr_gateway._library.store.records import Filter, Parts, content_hash
 from clipsr_gateway._library.store.store import LibraryStore
 
 # Each use of LanceDB in a new process loads 180 MB.
@@ -69,12 +71,14 @@ class Relay:
     Attributes:
         port: where it listens.
         cut_after: bytes of requests after which it cuts itself; None never.
+        requests: what was sent to the server.
     """
 
     def __init__(self, target: str) -> None:
         host, _, port = target.removeprefix("http://").partition(":")
         self._target, self.port = (host, int(port)), 0
         self.cut_after: int | None = None
+        self.requests: list[bytes] = []
         self._listener: socket.socket | None = None
         self._ends: list[socket.socket] = []
         self._lock = threading.Lock()
@@ -111,8 +115,10 @@ class Relay:
     def _copy(self, source: socket.socket, sink: socket.socket, is_request: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 14):
-                if is_request and self._is_spent(len(data)):
-                    self.cut()
+                if is_request:
+                    self.requests.append(data)
+                    if self._is_spent(len(data)):
+                        self.cut()
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
 
@@ -183,6 +189,25 @@ async def test_a_server_that_dies_within_a_write_and_returns_loses_nothing(relay
         assert sorted(await table.hashes()) == sorted([row(1).sha256, large.sha256])
         (read,) = await table.fetch([large.sha256], EVERYTHING)
         assert read.original == large.original
+
+
+async def test_an_index_is_read_once(relay, uri):
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((1_200, SETTINGS.embed_dim)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    async with opened(uri) as store:
+        await store.create("pets", SETTINGS)
+        table = await store.open("pets")
+        await table.insert([replace(row(n), embedding=values, original=b"") for n, values in enumerate(vectors)])
+        await Maintenance(MaintenanceConfig(scalar_index_rows=500, vector_index_rows=1_000)).tidy(table)
+        reads: list[int] = []
+        for _ in range(2):
+            relay.requests.clear()
+            (best,) = await table.find(vectors[7], top_k=1, where=Filter(), parts=Parts())
+            assert best.record.sha256 == row(7).sha256
+            reads.append(sum(b"_indices/" in sent for sent in relay.requests))
+    assert reads[0] > 0
+    assert reads[1] == 0
 
 
 async def test_two_writers_of_one_bucket_add_every_image_once(uri):

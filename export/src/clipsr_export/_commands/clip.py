@@ -27,7 +27,6 @@ from clipsr_training.none_of_these import (
     Calibration,
     calibrate_checkpoint,
     read_calibration,
-    read_taught_names,
 )
 from clipsr_training.restoration import load_restorer
 
@@ -114,8 +113,7 @@ def _run_checkpoints(arguments: argparse.Namespace) -> None:
     clip = load_clip(folder)
     if arguments.none_of_these is None and (beside := folder / CALIBRATION_NAME).is_file():
         arguments.none_of_these = str(beside)
-    taught = read_taught_names(folder)
-    _export(arguments, clip, folder.resolve().name, _load_controller(path, clip), taught)
+    _export(arguments, clip, folder.resolve().name, _load_controller(path, clip))
 
 
 def _load_controller(path: Path | None, clip: ClipCheckpoint) -> ControlledClip | None:
@@ -146,7 +144,6 @@ def _export(
     clip: ClipCheckpoint,
     name: str,
     controlled: ControlledClip | None = None,
-    taught: tuple[str, ...] | None = None,
 ) -> None:
     warn_of_service(arguments.output)
     calibration = open_calibration(arguments.int8) if arguments.int8 else None  # minutes before it is needed
@@ -173,8 +170,7 @@ def _export(
         samples=find_samples(arguments.samples),
         native_min_side_px=arguments.native_min_side or default_side,
         route_rules=rules,
-        none_of_these=_find_calibration(arguments.none_of_these, clip, upscaler, taught),
-        taught_names=taught,
+        none_of_these=_find_calibration(arguments.none_of_these, clip, upscaler),
         has_text_banks=not arguments.no_text_banks,
         report=_print,
     )
@@ -183,15 +179,13 @@ def _export(
         export_int8(Int8Plan(repository=arguments.output, images=calibration, report=_print))
 
 
-def _find_calibration(
-    given: str | None, clip: ClipCheckpoint, upscaler: Upscaler, taught: tuple[str, ...] | None
-) -> Calibration | None:
+def _find_calibration(given: str | None, clip: ClipCheckpoint, upscaler: Upscaler) -> Calibration | None:
     """Read the rule of --none-of-these, or make it from the images that are named there."""
     if given is None:
         return None
     if Path(given).suffix == ".json":
         return read_calibration(Path(given))
-    calibration = calibrate_checkpoint(clip, upscaler, given, taught)
+    calibration = calibrate_checkpoint(clip, upscaler, given)
     _print(
         f"none of these: AUROC {calibration.auroc:.3f}, calibration error {calibration.expected_calibration_error:.1%}"
     )

@@ -112,7 +112,6 @@ class ExportPlan:
         route_rules: which route small images take, as `measure_routes` found; None where it was not measured.
         restorer: what restores damaged pictures; None serves no restoration.
         none_of_these: the rule for images that show none of the labels; None for none.
-        taught_names: all that the model was taught to tell apart; None where that is not known.
         has_text_banks: whether embeddings of the named label sets are computed now, and not at their first use.
         report: called with one line about every step.
     """
@@ -129,7 +128,6 @@ class ExportPlan:
     recipes: Mapping[Recipe, Upscaler] = field(default_factory=dict[Recipe, Upscaler])
     restorer: Restorer | None = None
     none_of_these: Calibration | None = None
-    taught_names: tuple[str, ...] | None = None
     has_text_banks: bool = True
     report: Callable[[str], None] = lambda _: None
 
@@ -326,7 +324,7 @@ def _manifest(plan: ExportPlan, staging: Path, banks: list[dict[str, str]], pad_
         "restorer": None if plan.restorer is None else describe_restorer(plan.restorer),
         "robust_encoder": robust.describe_robust(plan.controlled),
         "none_of_these": _describe_none(plan.none_of_these),
-        "taught_names": plan.taught_names,
+        "taught_names": clip.taught_names or None,
         "scoring": {
             "function": "softmax" if clip.logit_bias is None else "sigmoid",
             "logit_scale": clip.logit_scale,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -33,6 +33,7 @@ from clipsr_training.clip._weights import ClipWeights, load_weights, read_weight
 
 CONFIG_NAME = "open_clip_config.json"
 WEIGHTS_NAME = "open_clip_model.safetensors"
+TAUGHT_NAME = "taught_names.txt"
 WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 
 
@@ -46,12 +47,14 @@ class ClipCheckpoint:
         config: content of `open_clip_config.json`.
         tokenizer: maps texts to token ids int64 [B, L].
         weights: where the weights come from: a path, a published tag, or "random" for none at all.
+        taught_names: all that the model was taught to tell apart; None where that is not known.
     """
 
     model: nn.Module
     config: dict[str, Any]
     tokenizer: Any
     weights: str = ""
+    taught_names: tuple[str, ...] | None = None
 
     @property
     def encode_image(self) -> Callable[[Tensor], Tensor]:
@@ -153,7 +156,8 @@ def bundled_config(name: str) -> dict[str, Any]:
 def build_clip(config: dict[str, Any]) -> ClipCheckpoint:
     """Build an untrained model from the content of an `open_clip_config.json`, in training mode."""
     tokenizer = load_tokenizer(config["model_cfg"], None)
-    return ClipCheckpoint(model=build_model(config["model_cfg"]), config=config, tokenizer=tokenizer)
+    model = build_model(config["model_cfg"])
+    return ClipCheckpoint(model=model, config=config, tokenizer=tokenizer, taught_names=())
 
 
 def load_clip(folder: str | Path) -> ClipCheckpoint:
@@ -162,6 +166,7 @@ def load_clip(folder: str | Path) -> ClipCheckpoint:
     Raises:
         FileNotFoundError: the folder lacks a configuration or weights.
         ClipCheckpointError: the weights can't be read, or do not fit the configuration.
+        ValueError: the file of taught names holds none.
     """
     folder = Path(folder)
     if not (folder / CONFIG_NAME).is_file() and is_hugging_face(folder):
@@ -173,7 +178,29 @@ def load_clip(folder: str | Path) -> ClipCheckpoint:
     model = build_model(model_cfg).eval()
     load_weights(model, weights, path=str(path), model_name=f"{described} beside it")
     tokenizer = load_tokenizer(model_cfg, folder if holds_tokenizer(folder) else None)
-    return ClipCheckpoint(model=model, config=config, tokenizer=tokenizer, weights=path.name)
+    taught = read_taught_names(folder)
+    return ClipCheckpoint(model=model, config=config, tokenizer=tokenizer, weights=path.name, taught_names=taught)
+
+
+def read_taught_names(folder: Path) -> tuple[str, ...] | None:
+    """Read what a model was taught to tell apart, one name a line beside its weights; None where that is missing.
+
+    Raises:
+        OSError: it can't be read.
+        ValueError: it holds no names.
+    """
+    path = folder / TAUGHT_NAME
+    if not path.is_file():
+        return None
+    names = tuple(dict.fromkeys(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()))
+    if not names:
+        raise ValueError(f"{path} holds no names; write one a line, or delete it")
+    return names
+
+
+def write_taught_names(names: Iterable[str], folder: Path) -> None:
+    """Write the file that `read_taught_names` reads, each name once, in their order."""
+    write_atomically(folder / TAUGHT_NAME, "".join(f"{name}\n" for name in dict.fromkeys(names)).encode())
 
 
 def _read_open_clip(folder: Path) -> tuple[dict[str, Any], ClipWeights, Path]:
@@ -284,6 +311,8 @@ def save_clip(checkpoint: ClipCheckpoint, folder: str | Path, *, dtype: torch.dt
     for part in (checkpoint.tokenizer, getattr(getattr(checkpoint.model, "text", None), "config", None)):
         if part is not None and hasattr(part, "save_pretrained"):
             part.save_pretrained(str(folder))
+    if checkpoint.taught_names:
+        write_taught_names(checkpoint.taught_names, folder)
     # Last: a folder without it is no checkpoint.
     write_atomically(folder / CONFIG_NAME, f"{json.dumps(checkpoint.config, indent=2, allow_nan=False)}\n".encode())
     return folder

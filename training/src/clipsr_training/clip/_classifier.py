@@ -26,7 +26,7 @@ from transformers import PreTrainedTokenizerFast
 from clipsr_training import prompts
 from clipsr_training._files import make_output_folder
 from clipsr_training._pickles import load_pickle, strip_wrappers
-from clipsr_training.clip._checkpoint import ClipCheckpoint, save_clip
+from clipsr_training.clip._checkpoint import ClipCheckpoint, read_taught_names, save_clip
 from clipsr_training.clip._embeddings import embed_texts
 from clipsr_training.clip._errors import WeightsFormatError, WeightsMismatchError
 from clipsr_training.clip._open_clip import build_model, load_tokenizer
@@ -70,7 +70,8 @@ def import_lite0(path: Path, folder: Path, *, image_size_px: int, text: Path | N
     config = _config(texts.shape[1], _rows_as_texts(len(texts)), image_size_px)
     model = build_model(config["model_cfg"]).eval()
     model.load_state_dict(_clip_state(model.state_dict(), state, texts))
-    return save_clip(ClipCheckpoint(model=model, config=config, tokenizer=_NameTokenizer(names)), folder)
+    tokenizer = _NameTokenizer(names)
+    return save_clip(ClipCheckpoint(model=model, config=config, tokenizer=tokenizer, taught_names=names), folder)
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -131,6 +132,7 @@ def _beside_text_tower(
         FileNotFoundError: the folder lacks a file of the text tower.
         WeightsMismatchError: the tower's weights are not those of its configuration.
     """
+    taught = read_taught_names(folder)
     described = json.loads((folder / TEXT_CONFIG_NAME).read_text(encoding="utf-8"))
     config = _config(described["embed_dim"], described["text_cfg"], image_size_px)
     model = build_model(config["model_cfg"]).eval()
@@ -142,7 +144,8 @@ def _beside_text_tower(
     state = {f"visual.trunk.{name}": value for name, value in trunk.items()}
     state |= {f"text.{name}": value for name, value in tower.items()}
     model.load_state_dict(state, strict=False)
-    clip = ClipCheckpoint(model=model, config=config, tokenizer=load_tokenizer(config["model_cfg"], folder))
+    tokenizer = load_tokenizer(config["model_cfg"], folder)
+    clip = ClipCheckpoint(model=model, config=config, tokenizer=tokenizer, taught_names=taught)
     texts = embed_texts(clip, [prompts.expand("a photo of a {}.", name) for name in names])
     projection = fit_projection(torch.cat((weight, bias[:, None]), dim=1), texts)
     head = {"visual.head.proj.weight": projection[:, :-1], "visual.head.proj.bias": projection[:, -1]}

@@ -277,6 +277,9 @@ def _train_in_folder(
     fit(module, options, settings=settings, max_epochs=recipe.epochs, accumulate=recipe.accumulate)
     folder = options.output / "clip"
     if module.trainer.is_global_zero:
+        if checkpoint.taught_names is not None:
+            shown = (phrase for source in named if source.has_classes for phrase in source.phrases)
+            checkpoint = replace(checkpoint, taught_names=(*checkpoint.taught_names, *shown))
         # Half precision on disk: the service runs bf16 or fp32 from it, and it costs no accuracy.
         save_clip(checkpoint, folder, dtype=torch.float16)
     return folder

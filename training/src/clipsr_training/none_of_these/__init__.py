@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from clipsr_training.none_of_these._calibration import (
-    CALIBRATION_NAME,
-    Calibration,
-    read_calibration,
-    read_taught_names,
-)
+from clipsr_training.none_of_these._calibration import CALIBRATION_NAME, Calibration, read_calibration
 from clipsr_training.none_of_these._images import calibrate_checkpoint
 
-__all__ = ["CALIBRATION_NAME", "Calibration", "calibrate_checkpoint", "read_calibration", "read_taught_names"]
+__all__ = ["CALIBRATION_NAME", "Calibration", "calibrate_checkpoint", "read_calibration"]

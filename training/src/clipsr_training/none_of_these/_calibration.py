@@ -10,7 +10,6 @@ from pathlib import Path
 from clipsr_training._files import to_json, write_atomically
 
 CALIBRATION_NAME = "none_of_these.json"
-_TAUGHT_NAME = "taught_names.txt"
 _SHARES = ("threshold", "false_refusals", "auroc", "expected_calibration_error")
 
 
@@ -52,22 +51,6 @@ class Calibration:
         for name in _SHARES:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
-
-
-def read_taught_names(folder: Path) -> tuple[str, ...] | None:
-    """Read what a checkpoint was taught to tell apart, one name a line beside its weights; None where that is missing.
-
-    Raises:
-        OSError: it can't be read.
-        ValueError: it holds no names.
-    """
-    path = folder / _TAUGHT_NAME
-    if not path.is_file():
-        return None
-    names = tuple(dict.fromkeys(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()))
-    if not names:
-        raise ValueError(f"{path} holds no names; write one a line, or delete it")
-    return names
 
 
 def write_calibration(calibration: Calibration, path: Path) -> None:

@@ -64,28 +64,33 @@ def take_per_class(images: ImageSet, count: int, seed: int) -> ImageSet:
     return images.select(np.sort(np.concatenate(rows)))
 
 
-def default_names() -> tuple[str, ...]:
-    """Return the English names of concrete things that models of any vocabulary may know."""
-    return tuple(dict.fromkeys(thing.names["en"] for thing in prompts.read_things()))
+def names_to_compare(taught: Sequence[str] | None) -> tuple[str, ...]:
+    """Return what an image may show instead of the labels, in one language, so that no thing is compared twice.
+
+    Args:
+        taught: what the model was taught; None takes the English names of 2,400 things.
+    """
+    things = prompts.read_things()
+    english = tuple(dict.fromkeys(thing.names["en"] for thing in things))
+    translations = {name for thing in things for name in thing.names.values()} - set(english)
+    return tuple(name for name in taught or english if name not in translations)
 
 
-def calibrate_checkpoint(
-    clip: ClipCheckpoint, upscaler: Upscaler, data: str, names: Sequence[str] | None = None
-) -> Calibration:
+def calibrate_checkpoint(clip: ClipCheckpoint, upscaler: Upscaler, data: str) -> Calibration:
     """Calibrate a checkpoint as it is to be served, by labelled validation images.
 
     Args:
         clip: the checkpoint.
         upscaler: what renders small images.
         data: images that it was not trained on, as `open_set` reads them; of several splits "validation".
-        names: of things that an image may show instead of the labels; None takes the default names.
 
     Raises:
         FileNotFoundError: there are no images.
         ValueError: they can't be read, their classes are too few, or the names tell nothing.
     """
     images = open_set(data, SetOptions(split="validation"))
-    return calibrate_model(TorchBackend(clip, upscaler, name="none of these"), images, names or default_names())
+    names = names_to_compare(clip.taught_names)
+    return calibrate_model(TorchBackend(clip, upscaler, name="none of these"), images, names)
 
 
 def calibrate_model(

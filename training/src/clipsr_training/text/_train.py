@@ -18,6 +18,7 @@ from clipsr_training import prompts
 from clipsr_training._files import make_output_folder, to_json, write_atomically
 from clipsr_training._finite import describe_not_finite
 from clipsr_training._fit import FitOptions, fit, open_run
+from clipsr_training.clip._checkpoint import write_taught_names
 from clipsr_training.clip._classifier import TEXT_CONFIG_NAME, TEXT_WEIGHTS_NAME
 from clipsr_training.text import _module
 from clipsr_training.text._phrases import (
@@ -150,5 +151,7 @@ class _Run:
             for group, own in module.measured.items()
         }
         write_atomically(folder / TEXT_CONFIG_NAME, to_json(config, indent=2).encode())
+        drawn = sorted(int(i) for i in self.split.train["name"])
+        write_taught_names((self.phrases[i].text for i in drawn), folder)
         write_atomically(folder / "agreement.json", to_json(agreement, indent=2).encode())
         save_file(state, folder / TEXT_WEIGHTS_NAME, metadata={"format": "pt"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +87,9 @@ def train_tower(
         fit(module, options, settings=settings, max_epochs=math.ceil(recipe.steps / _module.STEPS_PER_SEGMENT))
         folder = options.output / "clip"
         if module.trainer.is_global_zero:
+            if checkpoint.taught_names is not None:
+                shown = (*pool.names, *(() if replay is None else replay.nouns))
+                checkpoint = replace(checkpoint, taught_names=(*checkpoint.taught_names, *shown))
             save_clip(checkpoint, folder, dtype=torch.float16)
     return folder
 

@@ -11,21 +11,21 @@ from clipsr_training._cli.eval import options
 from clipsr_training._cli.eval.progress import progress_bar
 from clipsr_training._files import make_output_folder, to_json, write_atomically
 from clipsr_training.adapt import read_nouns
+from clipsr_training.clip._checkpoint import read_taught_names
 from clipsr_training.data import ImageSet
 from clipsr_training.evaluation._backends.base import LocalBackend
 from clipsr_training.none_of_these._calibration import (
     CALIBRATION_NAME,
     Calibration,
     read_calibration,
-    read_taught_names,
     write_calibration,
 )
 from clipsr_training.none_of_these._images import (
     Measured,
     calibrate_model,
-    default_names,
     join,
     measure_model,
+    names_to_compare,
     take_per_class,
 )
 
@@ -82,7 +82,7 @@ def _run(arguments: argparse.Namespace) -> None:
     others = None if arguments.others is None else options.open_images(_without_labels(arguments), arguments.others)
     validation = _open_validation(arguments)
     taught = read_taught_names(Path(arguments.model))
-    names = read_nouns(arguments.names) if arguments.names is not None else taught or default_names()
+    names = read_nouns(arguments.names) if arguments.names is not None else names_to_compare(taught)
     backend = options.open_model(arguments)
     assert isinstance(backend, LocalBackend), "the parser offers no other"
     with progress_bar() as progress:
