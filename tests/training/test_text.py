@@ -29,9 +29,9 @@ from clipsr_training.text._phrases import (
     split_phrases,
 )
 from clipsr_training.text._recipe import TextRecipe
-from clipsr_training.text._targets import embed_targets, project
+from clipsr_training.text._targets import embed_targets, Projection
 from clipsr_training.text._teachers import Package, Teacher, TeacherError
-from clipsr_training.text._tokenizer import cut_tokenizer
+from clipsr_training.text._tokenizer import cut_tokenizer, read_pieces
 
 BATCH = 8
 COLOURS, THINGS = ("red", "green", "blue", "dark", "pale"), ("cat", "dog", "boat", "tree", "lamp", "shoe", "bird")
@@ -156,13 +156,13 @@ def test_the_projection_keeps_similarities():
     parts = [low @ rng.normal(size=(6, 20)) + 3, low @ rng.normal(size=(6, 30)) - 1]
     centred = np.concatenate([part - part.mean(axis=0) for part in parts], axis=1)
     unit = centred / np.linalg.norm(centred, axis=1, keepdims=True)
-    projected = project(parts, 6)
+    projected = Projection.fit(parts, 6)(parts)
     np.testing.assert_allclose(projected @ projected.T, unit @ unit.T, atol=1e-5)
 
 
 def test_more_components_than_there_are_is_an_error():
     with pytest.raises(ValueError, match="principal components"):
-        project([np.eye(5)], 6)
+        Projection.fit([np.eye(5)], 6)
 
 
 def test_targets_are_asked_once(tmp_path):
@@ -259,6 +259,26 @@ def test_a_small_vocabulary_keeps_all_characters(vocabulary):
         cut_tokenizer(vocabulary, texts, 12)
 
 
+def test_pieces_begin_with_what_the_teachers_say_of_them(vocabulary):
+    torch.manual_seed(0)
+    tokenizer = cut_tokenizer(vocabulary, [phrase.text for phrase in few_phrases()], 400)
+    pieces = read_pieces(tokenizer)
+    assert all(text and "▁" not in text and "<" not in text for text in pieces.values())
+    assert len(pieces) >= len(tokenizer) - 5  # the four special ones, and the mark alone
+    recipe = TextRecipe(batch_size=2, draws=2, width=32, heads=2, layers=1, embed_dim=16)
+    tower = build_tower(recipe.text_cfg(len(tokenizer)), recipe.embed_dim)
+    before = tower.token_embedding.weight.detach().clone()
+    vectors = torch.nn.functional.normalize(torch.randn(len(pieces), 16), dim=1)
+    _module.begin_with_pieces(tower, list(pieces), vectors.numpy())
+    after, ids = tower.token_embedding.weight.detach(), list(pieces)
+    cosines = torch.nn.functional.cosine_similarity(after[ids, :16], vectors)
+    torch.testing.assert_close(cosines, torch.ones(len(ids)))
+    assert float(after[ids, :16].std()) == pytest.approx(float(before.std()), rel=0.01)
+    others = [i for i in range(len(tokenizer)) if i not in pieces]
+    assert torch.equal(after[others], before[others])
+    assert torch.equal(after[:, 16:], before[:, 16:])
+
+
 def test_another_kind_of_tokenizer_cannot_be_cut():
     with pytest.raises(ValueError, match="WordLevel"):
         cut_tokenizer(Tokenizer(models.WordLevel({"<unk>": 0}, unk_token="<unk>")), ["a"], 10)
@@ -329,7 +349,8 @@ def test_a_tower_learns_what_its_teachers_say(vocabulary):
     phrases = few_phrases()
     recipe = TextRecipe(batch_size=32, draws=32, width=32, heads=2, layers=1, embed_dim=16)
     tokenizer = cut_tokenizer(vocabulary, [phrase.text for phrase in phrases], 400)
-    targets = project([encode_words([phrase.target for phrase in phrases])], recipe.embed_dim)
+    answers = [encode_words([phrase.target for phrase in phrases])]
+    targets = Projection.fit(answers, recipe.embed_dim)(answers)
 
     def tokenize(texts: list[str]) -> torch.Tensor:
         return tokenizer(texts, padding="max_length", max_length=24, truncation=True, return_tensors="pt").input_ids

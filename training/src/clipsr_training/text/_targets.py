@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -53,28 +54,46 @@ def _batches(teacher: Teacher, texts: Sequence[str]) -> Iterator[np.ndarray]:
         yield features.astype(np.float32)
 
 
-def project(parts: Sequence[np.ndarray], embed_dim: int) -> np.ndarray:
-    """Join embeddings of several teachers, each centred, and keep their principal components.
+@dataclass(frozen=True, kw_only=True)
+class Projection:
+    """How embeddings of several teachers become one: joined, each centred, and of them the principal components.
 
-    Args:
-        parts: [n, D_i] of unit length.
-        embed_dim: D, components to keep.
-
-    Returns:
-        [n, D] float32 of unit length.
-
-    Raises:
-        ValueError: there are fewer components than D.
+    Attributes:
+        means: [D_i] of each teacher.
+        components: [sum of D_i, D].
     """
-    joined = np.concatenate([part - part.mean(axis=0, dtype=np.float64) for part in parts], axis=1)
-    if embed_dim > min(joined.shape):
-        raise ValueError(
-            f"{joined.shape[0]} texts of {joined.shape[1]} numbers have no {embed_dim} principal components"
-        )
-    _, vectors = np.linalg.eigh(joined.T @ joined)
-    components = vectors[:, ::-1][:, :embed_dim]
-    # The sign of an eigenvector is arbitrary; this one is the same on every machine.
-    largest = np.abs(components).argmax(axis=0)
-    components = components * np.sign(components[largest, np.arange(embed_dim)])
-    projected = joined @ components
-    return (projected / np.linalg.norm(projected, axis=1, keepdims=True)).astype(np.float32)
+
+    means: Sequence[np.ndarray]
+    components: np.ndarray
+
+    @classmethod
+    def fit(cls, parts: Sequence[np.ndarray], embed_dim: int) -> Projection:
+        """Find the components.
+
+        Args:
+            parts: [n, D_i] of unit length.
+            embed_dim: D, components to keep.
+
+        Raises:
+            ValueError: there are fewer components than D.
+        """
+        means = [part.mean(axis=0, dtype=np.float64) for part in parts]
+        joined = _join(parts, means)
+        if embed_dim > min(joined.shape):
+            raise ValueError(
+                f"{joined.shape[0]} texts of {joined.shape[1]} numbers have no {embed_dim} principal components"
+            )
+        _, vectors = np.linalg.eigh(joined.T @ joined)
+        components = vectors[:, ::-1][:, :embed_dim]
+        # The sign of an eigenvector is arbitrary; this one is the same on every machine.
+        largest = np.abs(components).argmax(axis=0)
+        return cls(means=means, components=components * np.sign(components[largest, np.arange(embed_dim)]))
+
+    def __call__(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        """Map [n, D_i] of unit length to [n, D] float32 of unit length."""
+        projected = _join(parts, self.means) @ self.components
+        return (projected / np.linalg.norm(projected, axis=1, keepdims=True)).astype(np.float32)
+
+
+def _join(parts: Sequence[np.ndarray], means: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate([part - mean for part, mean in zip(parts, means, strict=True)], axis=1)

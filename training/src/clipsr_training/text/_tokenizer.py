@@ -17,6 +17,7 @@ from tokenizers import AddedToken, Tokenizer, models, normalizers, processors
 from transformers import PreTrainedTokenizerFast
 
 START, PAD, END, UNKNOWN = "<s>", "<pad>", "</s>", "<unk>"
+_WORD_START = "▁"
 _SPECIAL = (START, PAD, END, UNKNOWN)
 
 
@@ -49,6 +50,12 @@ def cut_tokenizer(source: Tokenizer, texts: Iterable[str], vocab_size: int) -> P
     vocab = [(piece, 0.0) for piece in _SPECIAL]
     vocab += [(piece, score) for piece, score in scores.items() if piece in chosen and piece not in _SPECIAL]
     return _assemble(vocab, lower, source)
+
+
+def read_pieces(tokenizer: PreTrainedTokenizerFast) -> dict[int, str]:
+    """Return all pieces that are a text by themselves, by their ids; the mark of a word's start is no part of it."""
+    vocabulary = sorted((i, piece) for piece, i in tokenizer.get_vocab().items() if piece not in _SPECIAL)
+    return {i: text for i, piece in vocabulary if (text := piece.replace(_WORD_START, ""))}
 
 
 def _lower_case(source: Tokenizer) -> normalizers.Normalizer:

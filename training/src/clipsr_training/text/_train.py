@@ -31,9 +31,9 @@ from clipsr_training.text._phrases import (
     split_phrases,
 )
 from clipsr_training.text._recipe import TextRecipe
-from clipsr_training.text._targets import embed_targets, project
+from clipsr_training.text._targets import Projection, embed_targets
 from clipsr_training.text._teachers import Teacher, load_teachers, multilingual_tokenizer
-from clipsr_training.text._tokenizer import cut_tokenizer
+from clipsr_training.text._tokenizer import cut_tokenizer, read_pieces
 
 
 def train_text(recipe: TextRecipe, options: FitOptions) -> Path:
@@ -81,7 +81,9 @@ class _Run:
         """Embed the targets, fit the tower and write it."""
         asked = [p.target for p in self.phrases] + [t for own in self.measured_texts.values() for _, t in own]
         texts = list(dict.fromkeys(asked))
-        vectors = self._vectors(texts)
+        answers = self._ask(texts)
+        projection = Projection.fit(answers, self.recipe.embed_dim)
+        vectors = projection(answers)
         rows = {text: i for i, text in enumerate(texts)}
         tokenizer = cut_tokenizer(multilingual_tokenizer(), self._texts_to_draw(), self.recipe.vocab_size)
         folder = self.options.output / "text"
@@ -100,8 +102,11 @@ class _Run:
             for group, own in self.measured_texts.items()
         }
         text_cfg = self.recipe.text_cfg(len(tokenizer))
+        tower = _module.build_tower(text_cfg, self.recipe.embed_dim)
+        pieces = read_pieces(tokenizer)
+        _module.begin_with_pieces(tower, list(pieces), projection(self._ask(list(pieces.values()))))
         module = _module.TextModule(
-            _module.build_tower(text_cfg, self.recipe.embed_dim),
+            tower,
             self.recipe,
             self._draws,
             vectors[[rows[p.target] for p in self.phrases]],
@@ -117,13 +122,12 @@ class _Run:
     def _draws(self, n_draws: int, first: int) -> PhraseDraws:
         return PhraseDraws(self.phrases, self.split, seed=self.options.seed, n_draws=n_draws, first=first)
 
-    def _vectors(self, texts: Sequence[str]) -> np.ndarray:
+    def _ask(self, texts: Sequence[str]) -> list[np.ndarray]:
         targets = self.options.output / "targets"
         make_output_folder(targets)
         # The teachers are no better at more digits than the tower is trained with, and twice as slow.
         with torch.autocast("cpu", torch.bfloat16, enabled=self.options.precision.startswith("bf16")):
-            parts = embed_targets(self.teachers, texts, targets)
-        return project(parts, self.recipe.embed_dim)
+            return embed_targets(self.teachers, texts, targets)
 
     def _texts_to_draw(self) -> list[str]:
         drawn = sorted(int(i) for own in self.split.train.values() for i in own)
