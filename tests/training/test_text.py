@@ -17,6 +17,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch.nn import functional
 
 from clipsr_training._cli.train import main
+from clipsr_training.clip._classifier import TEXT_CONFIG_NAME, TEXT_WEIGHTS_NAME
 from clipsr_training.text import _module, _targets, _teachers, _train
 from clipsr_training.text._e5 import E5FormatError, read_model, read_vocabulary
 from clipsr_training.text._module import build_tower, relation_loss
@@ -29,7 +30,7 @@ from clipsr_training.text._phrases import (
     split_phrases,
 )
 from clipsr_training.text._recipe import TextRecipe
-from clipsr_training.text._targets import embed_targets, Projection
+from clipsr_training.text._targets import Projection, embed_targets
 from clipsr_training.text._teachers import Package, Teacher, TeacherError
 from clipsr_training.text._tokenizer import cut_tokenizer, read_pieces
 
@@ -301,9 +302,9 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(command, tmp
         patch.setattr(_module.TextModule, "training_step", dies)
         with pytest.raises(Killed):
             main(command(tmp_path / "parts"))
-    assert not (tmp_path / "parts" / "text" / _train.TEXT_WEIGHTS_NAME).exists()
+    assert not (tmp_path / "parts" / "text" / TEXT_WEIGHTS_NAME).exists()
     assert main(command(tmp_path / "parts", "--resume")) == 0
-    whole, parts = (load_file(tmp_path / run / "text" / _train.TEXT_WEIGHTS_NAME) for run in ("whole", "parts"))
+    whole, parts = (load_file(tmp_path / run / "text" / TEXT_WEIGHTS_NAME) for run in ("whole", "parts"))
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
     agreed = [(tmp_path / run / "text" / "agreement.json").read_text() for run in ("whole", "parts")]
     assert agreed[0] == agreed[1]
@@ -321,7 +322,7 @@ def test_a_run_that_diverges_stops_and_writes_no_weights(command, tmp_path, monk
     monkeypatch.setattr(_module, "relation_loss", lambda *_: torch.tensor(torch.nan, requires_grad=True))
     assert main(command(tmp_path)) == 1
     assert "training diverged at step 1: the loss is nan" in capsys.readouterr().err
-    assert not (tmp_path / "text" / _train.TEXT_WEIGHTS_NAME).exists()
+    assert not (tmp_path / "text" / TEXT_WEIGHTS_NAME).exists()
 
 
 def test_openclip_reads_what_is_written(command, tmp_path):
@@ -331,10 +332,10 @@ def test_openclip_reads_what_is_written(command, tmp_path):
 
     assert main(command(tmp_path)) == 0
     folder = tmp_path / "text"
-    config = json.loads((folder / _train.TEXT_CONFIG_NAME).read_text("utf-8"))
+    config = json.loads((folder / TEXT_CONFIG_NAME).read_text("utf-8"))
     vision = {"image_size": 32, "layers": 1, "width": 16, "head_width": 8, "patch_size": 16}
     model = CustomTextCLIP(config["embed_dim"], vision, config["text_cfg"]).eval()  # pyright: ignore[reportArgumentType]
-    weights = {name: value.float() for name, value in load_file(folder / _train.TEXT_WEIGHTS_NAME).items()}
+    weights = {name: value.float() for name, value in load_file(folder / TEXT_WEIGHTS_NAME).items()}
     model.text.load_state_dict(weights)
     tower = build_tower(config["text_cfg"], config["embed_dim"]).eval()
     tower.load_state_dict(weights)

@@ -164,14 +164,15 @@ def begin_with_pieces(tower: TextTransformer, ids: Sequence[int], vectors: np.nd
         ids: [n] of the pieces.
         vectors: [n, D] of unit length, the most important numbers first.
     """
-    embedding = tower.token_embedding.weight
+    parts: Any = tower  # its classes say less of their weights than is known here
+    embedding = parts.token_embedding.weight
     own = torch.from_numpy(vectors)[:, : embedding.shape[1]]
     embedding[ids, : own.shape[1]] = own * (embedding.std() / own.std())
-    attention, width = tower.transformer.resblocks[0].attn, embedding.shape[1]
+    attention, width = parts.transformer.resblocks[0].attn, embedding.shape[1]
     attention.in_proj_weight[: 2 * width] *= _NEARLY_EQUAL
     nn.init.eye_(attention.in_proj_weight[2 * width :])
     nn.init.eye_(attention.out_proj.weight)
-    nn.init.eye_(tower.text_projection)
+    nn.init.eye_(parts.text_projection)
 
 
 def _fast_attention(device: torch.device) -> AbstractContextManager[object]:
