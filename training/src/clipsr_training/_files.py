@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 _TEMPORARY = ".clipsr-tmp"
@@ -96,11 +95,9 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     Raises:
         OSError: it cannot be written; the message names the file and the reason.
     """
+    # Not `save_file`: it puts a file of its own there, which others may not read and which no lock protects.
     with replacing(path) as file, writing(path):
-        try:
-            save_file(dict(tensors), file.name, metadata=dict(metadata))
-        except SafetensorError as error:  # also for a full disk
-            raise OSError(str(error)) from error
+        file.write(save(dict(tensors), metadata=dict(metadata)))
 
 
 @contextmanager

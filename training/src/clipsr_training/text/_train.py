@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from open_clip.tokenizer import HFTokenizer
-from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerFast
 
 from clipsr_training import prompts
-from clipsr_training._files import make_output_folder, to_json, write_atomically
+from clipsr_training._files import make_output_folder, to_json, write_atomically, write_weights
 from clipsr_training._finite import describe_not_finite
 from clipsr_training._fit import FitOptions, fit, open_run
 from clipsr_training.clip._checkpoint import write_taught_names
@@ -158,4 +157,4 @@ class _Run:
         drawn = sorted(int(i) for i in self.split.train["name"])
         write_taught_names((self.phrases[i].text for i in drawn), folder)
         write_atomically(folder / "agreement.json", to_json(agreement, indent=2).encode())
-        save_file(state, folder / TEXT_WEIGHTS_NAME, metadata={"format": "pt"})
+        write_weights(folder / TEXT_WEIGHTS_NAME, state, {"format": "pt"})
