@@ -24,7 +24,7 @@ from clipsr_training.text._phrases import BARE, TEMPLATES
 from clipsr_training.tower import _module
 from clipsr_training.tower._pool import Pool, pool_sources
 from clipsr_training.tower._recipe import TowerRecipe
-from clipsr_training.tower._replay import ask
+from clipsr_training.tower._replay import Replay, ask
 
 # What text towers distilled here have read; the first is what pictures are judged by.
 _PROMPTS = (*TEMPLATES["en"], BARE)
@@ -74,23 +74,35 @@ def train_tower(
             )
         folder = options.output / "replay"
         replay = None if replayed is None else ask(replayed, nouns, sources, folder, hold_out=recipe.hold_out)
-        settings = {
-            "model": digest_modules(checkpoint.model, facts=to_json(checkpoint.config)),
-            "upscaler": None if upscaler is None else digest_modules(upscaler),
-            "data": [source.digest for source in sources],
-            "replay": None if replay is None else replay.digest,
-            **asdict(recipe),
-        }
-        names = _embed(checkpoint, pool.names)
-        asked = _embed(checkpoint, () if replay is None else replay.nouns)
-        module = _module.TowerModule(checkpoint, upscaler, recipe, pool, rows, names, asked, replay, options)
-        fit(module, options, settings=settings, max_epochs=math.ceil(recipe.steps / _module.STEPS_PER_SEGMENT))
-        folder = options.output / "clip"
-        if module.trainer.is_global_zero:
-            if checkpoint.taught_names is not None:
-                shown = (*pool.names, *(() if replay is None else replay.nouns))
-                checkpoint = replace(checkpoint, taught_names=(*checkpoint.taught_names, *shown))
-            save_clip(checkpoint, folder, dtype=torch.float16)
+        return _fit(checkpoint, upscaler, recipe, pool, rows, replay, options)
+
+
+def _fit(
+    checkpoint: ClipCheckpoint,
+    upscaler: Upscaler | None,
+    recipe: TowerRecipe,
+    pool: Pool,
+    rows: tuple[np.ndarray, np.ndarray],
+    replay: Replay | None,
+    options: FitOptions,
+) -> Path:
+    settings = {
+        "model": digest_modules(checkpoint.model, facts=to_json(checkpoint.config)),
+        "upscaler": None if upscaler is None else digest_modules(upscaler),
+        "data": [source.digest for source in pool.sources],
+        "replay": None if replay is None else replay.digest,
+        **asdict(recipe),
+    }
+    names = _embed(checkpoint, pool.names)
+    nouns = _embed(checkpoint, () if replay is None else replay.nouns)
+    module = _module.TowerModule(checkpoint, upscaler, recipe, pool, rows, names, nouns, replay, options)
+    fit(module, options, settings=settings, max_epochs=math.ceil(recipe.steps / _module.STEPS_PER_SEGMENT))
+    folder = options.output / "clip"
+    if module.trainer.is_global_zero:
+        if checkpoint.taught_names is not None:
+            shown = (*pool.names, *(() if replay is None else replay.nouns))
+            checkpoint = replace(checkpoint, taught_names=(*checkpoint.taught_names, *shown))
+        save_clip(checkpoint, folder, dtype=torch.float16)
     return folder
 
 
