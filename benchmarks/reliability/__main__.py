@@ -86,7 +86,7 @@ def make_parser() -> argparse.ArgumentParser:
                 "--victim",
                 action="append",
                 metavar="NAME",
-                help="gateway, triton, or a model; may be given twice (default: image_encoder, then gateway)",
+                help="gateway, triton, or a model; may be given twice (default: image_path, then gateway)",
             )
             command.add_argument(
                 "--within",
@@ -192,7 +192,7 @@ def _chunks(options: argparse.Namespace) -> Sequence[Verdict]:
 def _hang(options: argparse.Namespace) -> Sequence[Verdict]:
     service, target, verdicts = _service(options), _target(options), []
     documented = documented_reasons(_ERRORS_PAGE)
-    for victim in options.victim or ("image_encoder", "gateway"):
+    for victim in options.victim or ("image_path", "gateway"):
         verdicts += asyncio.run(
             measure_hang(
                 service, target, victim, within_s=options.within, documented=documented, callers=options.callers

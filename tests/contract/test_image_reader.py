@@ -139,6 +139,17 @@ def test_all_rooms_have_the_same_code(copy):
     assert SERVING.read_bytes() == copy.read_bytes(), f"cp {SERVING.relative_to(ROOT)} {copy.relative_to(ROOT)}"
 
 
+def test_both_rooms_limit_decoding_alike():
+    serving, gateway = (
+        ROOT / room
+        for room in (
+            "serving/src/clipsr_serving/images/_cpu_limit.py",
+            "gateway/src/clipsr_gateway/_images/cpu_limit.py",
+        )
+    )
+    assert serving.read_bytes() == gateway.read_bytes(), f"cp {gateway.relative_to(ROOT)} {serving.relative_to(ROOT)}"
+
+
 def test_the_client_has_an_ending_for_each_format_and_knows_those_of_pillow():
     assert set(MEDIA_TYPES.values()) <= set(ENDING_OF_MEDIA_TYPE)
     Image.init()

@@ -239,10 +239,10 @@ class TestRecovery:
 
     def test_a_killed_model_process(self, own, classify, expected):
         before = pids_of(own)
-        seconds = kill_and_measure(own, model_processes(own)["similarity_0_0"], classify, expected)
+        seconds = kill_and_measure(own, model_processes(own)["image_path_0_0"], classify, expected)
         assert seconds < RECOVERY_S
         assert pids_of(own)["gateway"] == before["gateway"]
-        assert "triton lost its model process similarity_0_0" in (own.state_dir / "serve.log").read_text()
+        assert "triton lost its model process image_path_0_0" in (own.state_dir / "serve.log").read_text()
 
     def test_a_killed_gateway(self, own, classify, expected):
         before = pids_of(own)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -58,8 +57,3 @@ def test_decoding_is_inside_of_it(monkeypatch):
     with pytest.raises(module.ImageRejectedError):
         module.decode(b"no image")
     assert limits == [DECODE_CPU_S]
-
-
-def test_it_is_that_of_the_models():
-    models = Path(__file__).resolve().parents[3] / "serving/src/clipsr_serving/models/decode.py"
-    assert f"\n_DECODE_CPU_S = {DECODE_CPU_S}\n" in models.read_text(encoding="utf-8")

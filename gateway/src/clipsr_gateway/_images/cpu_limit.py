@@ -1,4 +1,7 @@
-"""A limit to the processor time of decoding: the last resort against a file whose cost its header does not show."""
+"""A limit to the processor time of decoding: the last resort against a file whose cost its header does not show.
+
+Gateway and serving have this file, byte for byte the same (tests/contract/test_image_reader.py).
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ def limit_cpu(seconds: float) -> Generator[None]:
     """Let the kernel end this process (SIGPROF) if what runs inside takes more processor time of this thread.
 
     A native decoder heeds no exception and no cancellation, may hold Python's lock, and nothing ends a thread. The
-    launcher starts the gateway again, and callers hear UNAVAILABLE meanwhile. The time of other threads does not count.
+    launcher starts again what ended, and callers hear UNAVAILABLE meanwhile. The time of other threads does not count.
 
     Raises:
         OSError: the kernel has no more timers for this user.

@@ -11,12 +11,14 @@ import sys
 
 from clipsr_serving.backends._batching import run_batched
 from clipsr_serving.backends._model import Model, open_model, read_model_args
+from clipsr_serving.backends._pbtxt import read_config
 from clipsr_serving.backends._spec import (
     ModelSpec,
     TensorSpec,
     check_signature,
     read_integer_parameter,
     read_model_spec,
+    read_parameter,
 )
 
 __all__ = [
@@ -25,9 +27,11 @@ __all__ = [
     "TensorSpec",
     "check_signature",
     "open_model",
+    "read_config",
     "read_integer_parameter",
     "read_model_args",
     "read_model_spec",
+    "read_parameter",
     "run_batched",
 ]
 

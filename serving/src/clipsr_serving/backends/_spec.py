@@ -86,6 +86,19 @@ class ModelSpec:
             ) from error
 
 
+def read_parameter(args: Mapping[str, str], name: str, *, default: str | None = None) -> str:
+    """Read a string under `parameters` of the model's config.pbtxt.
+
+    Raises:
+        ModelLoadError: it is missing, and has no default.
+    """
+    config: dict[str, Any] = json.loads(args["model_config"])
+    value: str | None = config.get("parameters", {}).get(name, {}).get("string_value", default)
+    if value is None:
+        raise ModelLoadError(f"model {args['model_name']!r}: config.pbtxt must give the parameter {name!r}")
+    return value
+
+
 def read_integer_parameter(args: Mapping[str, str], name: str) -> int:
     """Read an integer under `parameters` of the model's config.pbtxt.
 

@@ -11,7 +11,25 @@ from clipsr_serving.images._cost import ImageCostError, check_parts, count_work_
 from clipsr_serving.images._file import FORMATS, ImageFileError, load_image, make_upright, open_image, to_eight_bits
 from clipsr_serving.limits import DEFAULT_LIMITS, Limits
 
-__all__ = ["FORMATS", "read_image"]
+__all__ = ["FORMATS", "is_small", "read_image"]
+
+# Decoding such an image takes a few milliseconds at most.
+_SMALL_BYTES = 64 * 1024
+_SMALL_PIXELS = 512 * 512
+
+
+def is_small(content: bytes) -> bool:
+    """Whether an image file is decoded in no time, by its length and header; False for one that cannot be read."""
+    if len(content) > _SMALL_BYTES:
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            check_parts(content)
+            open_image(content, max_pixels=_SMALL_PIXELS)
+        except (ImageCostError, ImageFileError):
+            return False
+    return True
 
 
 def read_image(content: bytes, *, limits: Limits = DEFAULT_LIMITS) -> Image.Image:

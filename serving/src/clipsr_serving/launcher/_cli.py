@@ -113,6 +113,13 @@ def _add_up_flags(up: argparse.ArgumentParser) -> None:
         default="auto",
         help="which Triton to run; auto: the one on PATH, else the embedded one, else docker (%(default)s)",
     )
+    up.add_argument(
+        "--processes",
+        choices=("auto", "shared", "separate"),
+        default="auto",
+        help="shared: one process of the embedded Triton does all that is done to an image, which is faster; "
+        "separate: a process for each model; auto: shared where it can be (%(default)s)",
+    )
     up.add_argument("--triton-path", type=Path, metavar="FILE", help="the tritonserver of --triton path")
     up.add_argument(
         "--repository",
@@ -254,6 +261,7 @@ def _up(options: argparse.Namespace, arguments: list[str], state_dir: StateDir) 
         gateway_options=gateway_options,
         triton_options=tuple(options.triton_option),
         triton_metrics_address=options.triton_metrics_address,
+        processes=options.processes,
         library_uri=find_library_uri(options.library_uri, state_dir=state_dir.path),
     )
     # Here and not above: it reads the manifest with pydantic, for which the other verbs should not wait.

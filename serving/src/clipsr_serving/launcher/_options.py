@@ -67,6 +67,8 @@ class UpOptions:
         probe: how a process that hangs is found.
         gateway_options: further options of clipsr-gateway, as on its command line.
         triton_options: further options of tritonserver, as on its command line.
+        processes: `auto`, `shared` (one process of the embedded Triton does all that is done to an image) or `separate`
+            (a process for each model).
         library_uri: where the gateway keeps image libraries, a folder or an object store; None: nowhere.
         verbose: repeat the logs of both processes on stderr.
     """
@@ -89,6 +91,7 @@ class UpOptions:
     triton_options: tuple[str, ...] = ()
     triton_metrics_address: str | None = None
     library_uri: str | None = None
+    processes: str = "auto"
 
     def __post_init__(self) -> None:
         """Refuse options that would contradict the launcher's own.

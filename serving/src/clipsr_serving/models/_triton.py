@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import signal
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +75,11 @@ def respond(answer: Answer) -> Any:
     return pb_utils.InferenceResponse(error=error)
 
 
+def send(sender: Any, answer: Answer) -> None:
+    """Answer a request by its response sender, from any thread, after `execute` has returned None for it."""
+    sender.send(respond(answer), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+
 def answer_each(requests: Sequence[Any], answer: Callable[[Any], Answer]) -> list[Any]:
     """Answer requests one by one; whatever one raises is its own answer only."""
     return [respond(_catch(answer, request)) for request in requests]
@@ -87,20 +90,6 @@ def _catch(answer: Callable[[Any], Answer], request: Any) -> Answer:
         return answer(request)
     except Exception as error:
         return error
-
-
-@contextmanager
-def limit_cpu(seconds: float) -> Generator[None]:
-    """Let the kernel end this process (SIGPROF) if what runs inside takes more processor time.
-
-    A native decoder heeds no exception and no signal handler of Python. The launcher notices that the process is gone
-    and restarts Triton, and callers hear UNAVAILABLE meanwhile. Time in which other processes run does not count.
-    """
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def raise_if_cancelled(request: Any) -> None:
@@ -133,18 +122,27 @@ def call_model(model_name: str, inputs: Mapping[str, NDArray[Any]], output_name:
     return np.array(output, dtype=np.float32)
 
 
-class Counter:
-    """A Prometheus counter on Triton's metrics port, fed with a running total."""
+class Counters:
+    """Prometheus counters of one name on Triton's metrics port, fed with running totals.
 
-    def __init__(self, name: str, description: str) -> None:
-        family = pb_utils.MetricFamily(name=name, description=description, kind=pb_utils.MetricFamily.COUNTER)
+    Args:
+        name: as the page has it.
+        description: likewise.
+        label: tells them apart; None for one counter without labels.
+    """
+
+    def __init__(self, name: str, description: str, *, label: str | None = None) -> None:
         # A family lives as long as something holds it.
-        self._family = family
-        self._metric = family.Metric(labels={})
-        self._total = 0
+        self._family = pb_utils.MetricFamily(name=name, description=description, kind=pb_utils.MetricFamily.COUNTER)
+        self._label = label
+        self._metrics: dict[str, Any] = {}
+        self._totals: dict[str, float] = {}
 
-    def advance_to(self, total: int) -> None:
-        """Raise the metric to a total that only grows."""
-        if total > self._total:
-            self._metric.increment(total - self._total)
-            self._total = total
+    def advance_to(self, total: float, value: str = "") -> None:
+        """Raise the counter with this value of the label to a total that only grows."""
+        if value not in self._metrics:
+            labels = {} if self._label is None else {self._label: value}
+            self._metrics[value] = self._family.Metric(labels=labels)
+        if total > (known := self._totals.get(value, 0)):
+            self._metrics[value].increment(total - known)
+            self._totals[value] = total

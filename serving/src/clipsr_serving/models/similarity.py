@@ -2,19 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clipsr_serving.backends import read_integer_parameter
-from clipsr_serving.manifest import read_manifest
+from clipsr_serving.manifest import Manifest, read_manifest
 from clipsr_serving.models import _triton
-from clipsr_serving.models._text import CountedEncoder
+from clipsr_serving.models._text import CacheMetrics, CountedEncoder
 from clipsr_serving.text.model import TextModel
 from clipsr_serving.zero_shot import Similarities, SimilarityRequest, build_zero_shot_classifier
 
-__all__ = ["SimilarityModel"]
+__all__ = ["Scorer", "SimilarityModel"]
+
+
+class Scorer:
+    """Compares image embeddings with labels, whose embeddings it caches, and counts.
+
+    Args:
+        repository: the model repository.
+        manifest: its manifest.
+        args: what Triton hands to `initialize` of `similarity`: its parameters bound the cache.
+    """
+
+    def __init__(self, repository: Path, manifest: Manifest, args: Mapping[str, str]) -> None:
+        encoder = CountedEncoder()
+        text = TextModel(
+            repository,
+            manifest,
+            encode=encoder,
+            max_batch_size=read_integer_parameter(args, "text_encoder_max_batch_size"),
+        )
+        self._classifier = build_zero_shot_classifier(
+            repository,
+            manifest,
+            text,
+            max_entries=read_integer_parameter(args, "text_cache_max_entries"),
+            max_bytes=read_integer_parameter(args, "label_space_cache_max_bytes"),
+        )
+        _triton.remember_strings(self._classifier.label_spaces)
+        self._metrics = CacheMetrics(self._classifier.cache.counters, encoder)
+
+    def score(self, requests: Sequence[tuple[Any, NDArray[np.float32]]]) -> list[_triton.Answer]:
+        """Answer a batch of requests with at most one round of encoder calls.
+
+        Args:
+            requests: each with inputs `labels` and `templates`, and its image embeddings [N, D].
+
+        Returns:
+            `cosine`, `probability`, `label_is_cut`, `none_probability` of each.
+        """
+        answers = self._classifier.score([_read(*request) for request in requests])
+        self._metrics.export()
+        return [_tensors(answer) for answer in answers]
 
 
 class SimilarityModel:
@@ -24,48 +67,21 @@ class SimilarityModel:
         """Read manifest, tokenizer and text banks; text_encoder itself may still be loading."""
         _triton.set_up_logging()
         repository = _triton.find_repository(args)
-        manifest = read_manifest(repository)
-        self._encoder = CountedEncoder()
-        text = TextModel(
-            repository,
-            manifest,
-            encode=self._encoder,
-            max_batch_size=read_integer_parameter(args, "text_encoder_max_batch_size"),
-        )
-        self._scorer = build_zero_shot_classifier(
-            repository,
-            manifest,
-            text,
-            max_entries=read_integer_parameter(args, "text_cache_max_entries"),
-            max_bytes=read_integer_parameter(args, "label_space_cache_max_bytes"),
-        )
-        _triton.remember_strings(self._scorer.label_spaces)
-        self._hits = _triton.Counter("clipsr_text_cache_hits_total", "Labels found in the text-embedding cache")
-        self._misses = _triton.Counter("clipsr_text_cache_misses_total", "Labels that had to be encoded")
-        self._evictions = _triton.Counter("clipsr_text_cache_evictions_total", "Labels that made room for others")
-        self._calls = _triton.Counter("clipsr_text_encoder_calls_total", "Calls of text_encoder by similarity")
+        self._scorer = Scorer(repository, read_manifest(repository), args)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Answer a batch of requests with at most one round of encoder calls."""
-        answers = self._scorer.score([self._read(request) for request in requests])
-        self._export_counters()
-        return [_triton.respond(_tensors(answer)) for answer in answers]
+        """Answer a batch of requests."""
+        embedded = [(request, _triton.read_array(request, "image_embedding")) for request in requests]
+        return [_triton.respond(answer) for answer in self._scorer.score(embedded)]
 
-    @staticmethod
-    def _read(request: Any) -> SimilarityRequest:
-        labels = _triton.read_byte_rows(request, "labels")
-        templates = _triton.read_byte_rows(request, "templates")
-        return SimilarityRequest(
-            image_embedding=_triton.read_array(request, "image_embedding").astype(np.float32, copy=False),
-            spaces=tuple(zip(labels, templates, strict=True)),
-        )
 
-    def _export_counters(self) -> None:
-        counters = self._scorer.cache.counters
-        self._hits.advance_to(counters.hits)
-        self._misses.advance_to(counters.misses)
-        self._evictions.advance_to(counters.evictions)
-        self._calls.advance_to(self._encoder.calls)
+def _read(request: Any, image_embedding: NDArray[np.float32]) -> SimilarityRequest:
+    labels = _triton.read_byte_rows(request, "labels")
+    templates = _triton.read_byte_rows(request, "templates")
+    return SimilarityRequest(
+        image_embedding=image_embedding.astype(np.float32, copy=False),
+        spaces=tuple(zip(labels, templates, strict=True)),
+    )
 
 
 def _tensors(answer: Similarities | Exception) -> _triton.Answer:

@@ -27,6 +27,7 @@ from clipsr_serving.launcher._supervisor.processes import (
 from clipsr_serving.launcher._supervisor.stop import StopRequest
 from clipsr_serving.launcher._supervisor.unit import Unit
 from clipsr_serving.launcher._triton.command import TritonCommand, choose_triton, make_triton_command, remove_leftovers
+from clipsr_serving.launcher._triton.image_path import choose_processes
 from clipsr_serving.launcher._triton.probe import is_gateway_alive, is_triton_alive, is_triton_ready, run_canary
 from clipsr_serving.launcher._triton.profiles import require_machine
 from clipsr_serving.launcher._triton.repository import check_repository, require_plain_paths
@@ -97,7 +98,8 @@ def _choose(options: UpOptions, state_dir: StateDir) -> tuple[UpOptions, str, Ma
     choice = choose_profile(requested, options.repository, manifest, cpu_flags=read_cpu_flags())
     if choice.message:
         _say(choice.message)
-    return replace(options, profile=choice.config_name), kind, manifest
+    processes = choose_processes(options.processes, choice.config_name, triton_kind=kind)
+    return replace(options, profile=choice.config_name, processes=processes), kind, manifest
 
 
 def _refuse_orphans(state_dir: StateDir) -> None:

@@ -14,12 +14,12 @@ import sys
 import sysconfig
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from clipsr_serving.cores import count_cores
 from clipsr_serving.errors import LaunchError
 from clipsr_serving.launcher._options import Ports, UpOptions
+from clipsr_serving.launcher._triton.image_path import build_repository
 
 _IMAGE = "clipsr/tritonserver"
 _PYTHON_BACKEND_FILES = ("libtriton_python.so", "triton_python_backend_utils.py")
@@ -236,14 +236,21 @@ def _embedded_command(package: Path, options: UpOptions, ports: Ports, state_dir
         [*map(str, libraries), *filter(None, [environment.get("LD_LIBRARY_PATH")])]
     )
     environment.pop("PYTHONHOME", None)
+    is_shared = options.processes == "shared"
+    models = state_dir / "models" if is_shared else options.repository
     argv = (
         str(package / "bin" / "tritonserver"),
-        *_server_flags(str(options.repository), options, ports),
+        *_server_flags(str(models), options, ports),
         f"--backend-directory={backends}",
         _shared_memory_flag(state_dir),
     )
+
     # Before each start and not once: a cleaner of old files may have emptied the state folder meanwhile.
-    prepare = partial(build_backend_directory, package, backends)
+    def prepare() -> None:
+        build_backend_directory(package, backends)
+        if is_shared:
+            build_repository(options.repository, models, config_name=options.profile)
+
     return TritonCommand(kind="embedded", argv=argv, environment=environment, prepare=prepare)
 
 
