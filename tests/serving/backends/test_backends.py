@@ -322,7 +322,7 @@ class TestOpenVinoParameters:
         expected = self.open_upscale(open_session).run(inputs)["pixels"]
         session = self.open_upscale(
             open_session,
-            PIXELS_AT_ONCE=str(3 * expected.shape[-1] ** 2 + 1),
+            PIXELS_AT_ONCE=str(3 * (32**2 + expected.shape[-1] ** 2) + 1),
             PARTS_AT_ONCE=str(parts),
             INFERENCE_NUM_THREADS="2",
         )

@@ -47,8 +47,8 @@ _HINT_BF16 = "HINT_BF16"  # NVIDIA's spelling of INFERENCE_PRECISION_HINT=bf16
 _BF16 = "BF16"  # openvino's word for what a processor can do
 # Ours: the name of a float tensor inside the graph. What leads to it runs in bf16, the rest in f32.
 _BF16_UP_TO = "BF16_UP_TO"
-# Ours: output pixels (the last two sizes of the first output) of what runs at once. A larger batch is run in pieces,
-# because memory for the largest that ever came is kept.
+# Ours: pixels of what runs at once, those of inputs and of the first output. A larger batch is run in pieces, because
+# memory for the largest that ever came is kept.
 _PIXELS_AT_ONCE = "PIXELS_AT_ONCE"
 # Ours: pieces of a batch that run side by side, each on its share of the threads.
 _PARTS_AT_ONCE = "PARTS_AT_ONCE"
@@ -74,7 +74,8 @@ class OpenVinoSession:
         core = ov.Core()
         capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         properties = _make_properties(spec, capabilities)
-        self._rows_at_once = _rows_at_once(spec)
+        self._pixels_at_once = spec.integer(_PIXELS_AT_ONCE)
+        self._pixels_out = math.prod(spec.outputs[0].shape[-2:])
         n_parts = min(spec.integer(_PARTS_AT_ONCE) or 1, int(properties[_THREADS]))
         cut = spec.parameters.get(_BF16_UP_TO) if _BF16 in capabilities else None
         try:
@@ -105,7 +106,7 @@ class OpenVinoSession:
         runners = self._side_by_side[:rows] if rows > 1 and self._side_by_side else [self._alone]
         pieces = [
             {name: tensor[start:end] for name, tensor in inputs.items()}
-            for start, end in _cut_rows(rows, len(runners), self._rows_at_once)
+            for start, end in _cut_rows(rows, len(runners), self._find_rows_at_once(inputs))
         ]
         if len(pieces) == 1:
             return runners[0].run(pieces[0], self._output_names)
@@ -116,6 +117,12 @@ class OpenVinoSession:
         results = [future.result() for future in futures]
         in_order = [results[i % len(runners)][i // len(runners)] for i in range(len(pieces))]
         return {name: np.concatenate([part[name] for part in in_order]) for name in self._output_names}
+
+    def _find_rows_at_once(self, inputs: Tensors) -> int | None:
+        if self._pixels_at_once is None:
+            return None
+        pixels_in = sum(math.prod(tensor.shape[2:]) for tensor in inputs.values() if tensor.ndim == 4)
+        return max(1, self._pixels_at_once // (pixels_in + self._pixels_out))
 
     def _run_all(self, runner: _Runner, pieces: Sequence[Tensors]) -> list[dict[str, NDArray[np.generic]]]:
         return [runner.run(piece, self._output_names) for piece in pieces]
@@ -155,11 +162,6 @@ def _compile(core: ov.Core, steps: Sequence[_Step], count: int) -> list[_Runner]
     streams: dict[str, str | int] = {"NUM_STREAMS": count} if count > 1 else {}
     compiled = [(core.compile_model(step.model, "CPU", step.properties | streams), step.gives) for step in steps]
     return [_Runner([(model.create_infer_request(), gives) for model, gives in compiled]) for _ in range(count)]
-
-
-def _rows_at_once(spec: ModelSpec) -> int | None:
-    pixels = spec.integer(_PIXELS_AT_ONCE)
-    return None if pixels is None else max(1, pixels // math.prod(spec.outputs[0].shape[-2:]))
 
 
 def _cut_rows(rows: int, n_runners: int, at_once: int | None) -> list[tuple[int, int]]:
