@@ -230,13 +230,19 @@ def test_pictures_get_models_of_their_own(repository, repo_root, tmp_path):
         for m in ("upscale", "upscale_clean")
     ]
     assert not np.array_equal(*rendered)
-    # What the next export does not want is gone.
-    common[common.index(repo_root / "model_repository")] = output
-    assert main([str(a) for a in (*common, "--robust-upscaler", repository.parent / "liif.safetensors")]) == 0
+
+
+@pytest.mark.slow
+def test_models_for_pictures_that_the_next_export_does_not_want_are_gone(repository, repo_root, tmp_path):
+    output, template = tmp_path / "repository", repo_root / "model_repository"
+    upscaler = repository.parent / "liif.safetensors"
+    for source, options in ((template, picture_options(tmp_path)), (output, ["--robust-upscaler", upscaler])):
+        common = ["--clip", repository.parent / "tiny-clip", "--upscaler", upscaler, "--no-text-banks"]
+        assert main([str(a) for a in (*common, "--template", source, "--output", output, *options)]) == 0
+        assert (output / "upscale_clean").exists() == (source == template)
     recipes = read_manifest(output).upscale_recipes
     assert recipes is not None
     assert {name: recipe.model for name, recipe in recipes.items()} == {"clean": "upscale", "robust": "upscale"}
-    assert not (output / "upscale_clean").exists()
 
 
 def test_an_export_without_recipes_is_as_before(manifest):

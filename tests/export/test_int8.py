@@ -116,6 +116,7 @@ def test_the_manifest_holds_the_graph_and_what_it_costs(quantized, repository):
     assert 0.5 < record["cosine"]["least"] <= record["cosine"]["p1"] <= record["cosine"]["mean"] <= 1.0001
 
 
+@pytest.mark.slow
 def test_a_later_export_takes_it_away(quantized, clip, upscaler, tmp_path, repo_root):
     """It belongs to the graph that is replaced; models of the user's own stay."""
     copied = Path(shutil.copytree(quantized, tmp_path / "repository"))

@@ -169,7 +169,7 @@ def test_an_output_that_can_not_be_is_said_in_one_sentence(old, capsys):
         check_output(Path("/proc"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_export_ends_with_one_line(forks, number):
     """In a process of its own: a signal that came late would end the tests' process."""
     script = f"""

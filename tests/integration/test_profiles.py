@@ -13,7 +13,10 @@ from tests.tolerances import PROFILE_COSINE
 LABELS = ["airplane", "automobile", "bus", "cat", "clock", "horse"]
 
 
-@pytest.mark.parametrize(("profile", "graph"), [("cpu-bf16", "model.onnx"), ("cpu-int8", "model.int8.onnx")])
+@pytest.mark.parametrize(
+    ("profile", "graph"),
+    [pytest.param("cpu-bf16", "model.onnx", marks=pytest.mark.slow), ("cpu-int8", "model.int8.onnx")],
+)
 def test_a_profile_serves_and_names_the_same_things(serve_bin, repo_root, tmp_path, client, profile, graph):
     images = sorted((repo_root / "samples").glob("*.png"))
     expected = client.classify(images, LABELS, top_k=0)  # by cpu-onnx, as most tests

@@ -166,7 +166,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.usefixtures("_short_segments")
-@pytest.mark.parametrize("tune", ["upscaler", "tower"])
+@pytest.mark.parametrize("tune", ["upscaler", pytest.param("tower", marks=pytest.mark.slow)])
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(forks, tune, command, tmp_path):
     options = ("--tune", tune, "--tower-lr", "1e-3")
     assert main(command(tmp_path / "whole", *options)) == 0

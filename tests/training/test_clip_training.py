@@ -235,7 +235,7 @@ def test_the_published_settings_are_the_default_for_trained_models():
     assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.optimizer) == (25, 32, 1e-6, "adamw")
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", ["adamw", pytest.param("muon", marks=pytest.mark.slow)])
 def test_clip_trains_and_its_checkpoint_loads(tmp_path, parquet, captions, optimizer):
     """One epoch of the real command on classes (a source of them twice) and captions, and the checkpoint loads."""
     options = ["--epochs", "1", "--batch-size", "8", "--optimizer", optimizer, "--output", str(tmp_path / "run")]

@@ -165,12 +165,11 @@ def test_a_checkpoint_counts_once_it_is_whole(tmp_path, monkeypatch):
     assert load_clip(tmp_path / "mean").embed_dim == clip.embed_dim
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
-    ("module", "command", "said"),
+    ("module", "command", "said", "number"),
     [
-        ("train", "clipsr-train", "interrupted"),
-        ("evaluate", "clipsr-eval", "interrupted; nothing was written"),
+        ("train", "clipsr-train", "interrupted", signal.SIGINT),
+        ("evaluate", "clipsr-eval", "interrupted; nothing was written", signal.SIGTERM),
     ],
 )
 def test_an_interrupted_command_ends_with_one_line(forks, module, command, said, number):

@@ -460,8 +460,10 @@ def test_the_default_file_name_can_be_changed(repository, make_args):
     [
         ("import openvino", "openvino_telemetry"),  # the check can fail
         ("import clipsr_serving.backends.openvino", "openvino.tools.ovc.telemetry_stub"),
-        ("import clipsr_export._graphs.int8", "openvino.tools.ovc.telemetry_stub"),
-        ("import benchmarks.liif.graphs", "openvino.tools.ovc.telemetry_stub"),
+        *(
+            pytest.param(f"import {module}", "openvino.tools.ovc.telemetry_stub", marks=pytest.mark.slow)
+            for module in ("clipsr_export._graphs.int8", "benchmarks.liif.graphs")
+        ),
     ],
 )
 def test_openvino_reports_nothing_over_the_internet(first, used):
