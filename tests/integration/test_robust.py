@@ -14,6 +14,7 @@ from PIL import Image
 from torch.nn import functional
 
 from clipsr import Client, InvalidRequestError
+from clipsr.local import Classifier
 from clipsr_export.cli import main as export
 from clipsr_training._cli.train import main as train
 from clipsr_training.clip import load_clip, save_clip
@@ -64,6 +65,23 @@ def test_a_controller_trains_exports_and_serves(tmp_path: Path, repo_root, serve
             for route in ("upscaled", "native"):
                 compare_with_torch(client, photo, route, pair)
             compare_with_restore(client, photo)
+            compare_with_local(client, tmp_path / "repository", [photo, b"no image"])
+
+
+def compare_with_local(client: Client, repository: Path, images: list) -> None:
+    local = Classifier.load(repository, profile="cpu-onnx")
+    for encoder in ("plain", "robust", "auto"):
+        (there, failed), (here, not_read) = (
+            each.classify(images, LABELS, encoder=encoder, top_k=0) for each in (client, local)
+        )
+        assert failed == not_read
+        assert here.encoder == there.encoder == ("plain" if encoder == "plain" else "robust")
+        for field in ("predictions", "degradations"):
+            ours, theirs = (
+                {getattr(each, "label", None) or each.kind: each.cosine for each in getattr(outcome, field)}
+                for outcome in (here, there)
+            )
+            assert ours == pytest.approx(theirs, abs=1e-5)
 
 
 @torch.no_grad()

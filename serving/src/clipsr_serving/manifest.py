@@ -116,6 +116,20 @@ class NoneOfThese(_Part):
     max_label_cosine: Annotated[float, Field(ge=-1, le=1)]
 
 
+class DamageHead(_Part):
+    """An image looks damaged where `weight` · its plain embedding + `bias` is positive."""
+
+    weight: tuple[float, ...]
+    bias: float
+
+
+class RobustEncoder(_Part):
+    """What the robust encoder tells apart, and, where one was trained, what chooses between it and the plain one."""
+
+    kinds: Annotated[tuple[str, ...], Field(min_length=1)]
+    head: DamageHead | None = None
+
+
 class Artifact(_Part):
     """A generated file: digest and size."""
 
@@ -139,6 +153,7 @@ class Manifest(_Part):
     template_sets: dict[str, tuple[str, ...]]
     label_sets: dict[str, tuple[str, ...]]
     text_banks: tuple[TextBankEntry, ...]
+    robust_encoder: RobustEncoder | None = None
     none_of_these: NoneOfThese | None = None
     artifacts: dict[str, Artifact]
 

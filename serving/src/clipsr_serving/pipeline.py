@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from clipsr_serving.route_table import RouteTaken
 from clipsr_serving.text.model import TextModel
 from clipsr_serving.zero_shot import Similarities, SimilarityRequest, ZeroShotClassifier, build_zero_shot_classifier
 
-__all__ = ["DecodedImage", "EmbeddedTexts", "Pipeline"]
+__all__ = ["DecodedImage", "EmbeddedTexts", "Pipeline", "RobustEmbedding"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,21 @@ class DecodedImage:
     size_hw: tuple[int, int]
     route: RouteTaken
     tensors: Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobustEmbedding:
+    """What `robust_encoder` makes of one image.
+
+    Attributes:
+        embedding: FP32 [1, D], L2-normalized.
+        degradation_cosine: FP32 [C], in the order of `robust_encoder.kinds` in the manifest.
+        degradation_probability: FP32 [C].
+    """
+
+    embedding: NDArray[np.float32]
+    degradation_cosine: NDArray[np.float32]
+    degradation_probability: NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,12 +88,21 @@ class Pipeline:
     """
 
     def __init__(
-        self, manifest: Manifest, *, upscale: Model, image_encoder: Model, text: TextModel, scorer: ZeroShotClassifier
+        self,
+        manifest: Manifest,
+        *,
+        upscale: Model,
+        image_encoder: Model,
+        text: TextModel,
+        scorer: ZeroShotClassifier,
+        open_robust_encoder: Callable[[], Model],
     ) -> None:
         self.manifest, self._routes = manifest, manifest.routes
         self.batch_size = max(1, image_encoder.spec.max_batch_size)
         self._upscale, self._image_encoder = upscale, image_encoder
         self._text, self._scorer = text, scorer
+        # Opened by the first image that needs it: it is larger than all the rest.
+        self._find_robust_encoder = cache(open_robust_encoder)
         self._decoders = ThreadPoolExecutor(count_cores(), thread_name_prefix="decode")
         self._lock = threading.Lock()
 
@@ -116,7 +141,16 @@ class Pipeline:
             max_entries=read_integer_parameter(parameters, "text_cache_max_entries"),
             max_bytes=read_integer_parameter(parameters, "label_space_cache_max_bytes"),
         )
-        return cls(manifest, upscale=upscale, image_encoder=image_encoder, text=text, scorer=scorer)
+        return cls(
+            manifest,
+            upscale=upscale,
+            image_encoder=image_encoder,
+            text=text,
+            scorer=scorer,
+            open_robust_encoder=partial(
+                open_model, repository, "robust_encoder", config_name=config_name, threads=threads
+            ),
+        )
 
     def decode(
         self, contents: Sequence[bytes], *, fit: str = "", route: RouteTaken | None = None
@@ -177,6 +211,22 @@ class Pipeline:
         sound = [{"pixels": row} for row in pixels if not isinstance(row, Exception)]
         embedded = iter(self._run(self._image_encoder, sound, "image_embedding"))
         return [row if isinstance(row, Exception) else _check_finite(next(embedded)) for row in pixels]
+
+    def encode_robust(self, pixels: Sequence[NDArray[np.uint8] | Exception]) -> list[RobustEmbedding | Exception]:
+        """Embed what `render` gave by the robust encoder, which the manifest must have.
+
+        Raises:
+            ModelLoadError: its graph cannot be run here.
+        """
+        sound = [{"pixels": row} for row in pixels if not isinstance(row, Exception)]
+        with self._lock:
+            answers = iter(self._find_robust_encoder().run_each(sound) if sound else [])
+        return [row if isinstance(row, Exception) else _read_robust(next(answers)) for row in pixels]
+
+    def looks_damaged(self, embedding: NDArray[np.float32]) -> bool:
+        """Judge a plain embedding [1, D], where the manifest has a head that can."""
+        head = None if self.manifest.robust_encoder is None else self.manifest.robust_encoder.head
+        return head is not None and float(np.asarray(head.weight, dtype=np.float32) @ embedding[0]) + head.bias > 0
 
     def _run(
         self, model: Model, requests: Sequence[Mapping[str, NDArray[Any]]], output: str
@@ -241,6 +291,19 @@ class _TextEncoder:
         if isinstance(found := _check_finite(embedding), Exception):
             raise ModelCallError(str(found)) from found
         return found
+
+
+def _read_robust(answer: Mapping[str, NDArray[Any]] | Exception) -> RobustEmbedding | Exception:
+    if isinstance(answer, Exception):
+        return answer
+    for values in answer.values():
+        if isinstance(fault := _check_finite(values), Exception):
+            return fault
+    return RobustEmbedding(
+        embedding=answer["image_embedding"],
+        degradation_cosine=answer["degradation_cosine"][0],
+        degradation_probability=answer["degradation_probability"][0],
+    )
 
 
 def _encode(texts: Sequence[str]) -> tuple[bytes, ...]:

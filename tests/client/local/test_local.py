@@ -71,10 +71,14 @@ def test_nothing_is_asked_without_images(classifier):
 
 
 @pytest.mark.parametrize("encoder", ["robust", "auto"])
-def test_the_robust_encoder_is_a_service_s(classifier, encoder):
-    with pytest.raises(InvalidRequestError, match="ask a service") as caught:
-        classifier.classify([], options=ClassifyOptions(labels=LABELS, encoder=encoder))
-    assert caught.value.reason == "ENCODER_MISSING"
+def test_an_encoder_that_the_model_lacks_is_named(classifier, encoder):
+    for ask in (
+        lambda: classifier.classify([], options=ClassifyOptions(labels=LABELS, encoder=encoder)),
+        lambda: classifier.embed_images([], encoder=encoder),
+    ):
+        with pytest.raises(InvalidRequestError, match="clipsr-export --controller FOLDER") as caught:
+            ask()
+        assert caught.value.reason == "ENCODER_MISSING"
     assert classifier.classify([], options=ClassifyOptions(labels=LABELS, encoder="plain")) == []
 
 

@@ -10,7 +10,15 @@ import numpy.typing as npt
 
 from clipsr import _pixels
 from clipsr._errors import ClipsrError, InvalidRequestError, ServiceError
-from clipsr._types import AnswerWarning, Classification, FailedImage, Prediction, RouteTaken
+from clipsr._types import (
+    AnswerWarning,
+    Classification,
+    Degradation,
+    EncoderTaken,
+    FailedImage,
+    Prediction,
+    RouteTaken,
+)
 from clipsr.local._options import LocalOptions
 from clipsr_serving import InputError, ServingError
 
@@ -28,12 +36,19 @@ class EmbeddedImage:
         route: the path taken.
         pixels: UINT8 [1, 3, R, R] that the encoder saw.
         embedding: FP32 [1, D], L2-normalized.
+        degradations: what may be wrong with it, most likely first; empty where the plain encoder embedded it.
     """
 
     input_hw: tuple[int, int]
     route: RouteTaken
     pixels: npt.NDArray[np.uint8]
     embedding: npt.NDArray[np.float32]
+    degradations: tuple[Degradation, ...] = ()
+
+    @property
+    def encoder(self) -> EncoderTaken:
+        """What embedded it."""
+        return "robust" if self.degradations else "plain"
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -92,6 +107,19 @@ def describe(
         embedding=image.values if options.wants_embedding else None,
         encoder_input=_to_png(image.pixels) if options.wants_encoder_input else None,
         warnings=warnings,
+        encoder=image.encoder,
+        degradations=image.degradations,
+    )
+
+
+def rank_degradations(
+    kinds: Sequence[str], cosine: npt.NDArray[np.float32], probability: npt.NDArray[np.float32]
+) -> tuple[Degradation, ...]:
+    """Return the kinds of damage [C], most likely first, ties in their order."""
+    order: list[int] = np.argsort(-cosine, kind="stable").tolist()
+    return tuple(
+        Degradation(kind=kinds[place], cosine=float(cosine[place]), probability=float(probability[place]))
+        for place in order
     )
 
 

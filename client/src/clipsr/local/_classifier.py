@@ -6,6 +6,7 @@ import itertools
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +21,7 @@ from clipsr._embedding_types import ImageEmbedding, TextEmbedding
 from clipsr._types import (
     Classification,
     ClassifyOptions,
+    Encoder,
     FailedImage,
     Fit,
     ImageSource,
@@ -33,10 +35,11 @@ from clipsr.local._answers import (
     describe,
     describe_failure,
     error_from_serving,
+    rank_degradations,
 )
-from clipsr.local._options import FITS, ROUTES, LocalOptions, read_options
+from clipsr.local._options import FITS, ROUTES, LocalOptions, find_encoder, read_options
 from clipsr_serving import ServingError
-from clipsr_serving.pipeline import DecodedImage, Pipeline
+from clipsr_serving.pipeline import DecodedImage, Pipeline, RobustEmbedding
 
 _Image = TypeVar("_Image")
 
@@ -79,6 +82,7 @@ class Classifier:
         top_k: int = 5,
         fit: Fit = "auto",
         route: Route = "auto",
+        encoder: Encoder = "plain",
         min_cosine: float | None = None,
         min_probability: float | None = None,
         none_of_these: bool = False,
@@ -114,6 +118,7 @@ class Classifier:
                 top_k=top_k,
                 fit=fit,
                 route=route,
+                encoder=encoder,
                 min_cosine=min_cosine,
                 min_probability=min_probability,
                 none_of_these=none_of_these,
@@ -123,13 +128,21 @@ class Classifier:
         )
         rule = self._pipeline.manifest.none_of_these
         known = read_options(
-            asked, self._pipeline.manifest.label_sets, none_threshold=None if rule is None else rule.threshold
+            asked,
+            self._pipeline.manifest.label_sets,
+            encoders=self._encoders,
+            none_threshold=None if rule is None else rule.threshold,
         )
         batches = _batches(_images.as_iterable(images), self._pipeline.batch_size)
         return [outcome for batch in batches for outcome in self._classify(batch, known)]
 
     def embed_images(
-        self, images: Iterable[ImageSource], *, fit: Fit = "auto", route: Route = "auto"
+        self,
+        images: Iterable[ImageSource],
+        *,
+        fit: Fit = "auto",
+        route: Route = "auto",
+        encoder: Encoder = "plain",
     ) -> list[ImageEmbedding | FailedImage]:
         """Embed images, for callers that search, cluster or compare by themselves.
 
@@ -137,6 +150,7 @@ class Classifier:
             images: as classify()'s.
             fit: how images that are not square are fitted.
             route: the path to the image encoder.
+            encoder: what embeds them.
 
         Returns:
             One outcome an image, in their order.
@@ -144,10 +158,10 @@ class Classifier:
         Raises:
             InvalidRequestError, TypeError: as classify().
         """
-        query = embed_codec.encode_embed_query(fit=fit, route=route)
+        query = embed_codec.encode_embed_query(fit=fit, route=route, encoder=encoder)
         batches = _batches(_images.as_iterable(images), self._pipeline.batch_size)
-        fit_name, forced = FITS[query.fit], ROUTES[query.route]
-        return [outcome for batch in batches for outcome in self._embed_images(batch, fit_name, forced)]
+        choices = (FITS[query.fit], ROUTES[query.route], find_encoder(query.encoder, self._encoders))
+        return [outcome for batch in batches for outcome in self._embed_images(batch, *choices)]
 
     def embed_texts(self, texts: Sequence[str], *, templates: Sequence[str] = ()) -> list[TextEmbedding]:
         """Embed texts into the same space as images.
@@ -182,7 +196,7 @@ class Classifier:
         self, sources: Sequence[ImageSource | FailedImage], options: LocalOptions
     ) -> list[Classification | FailedImage]:
         begin = time.perf_counter()
-        images = self._embed(sources, options.fit, options.route)
+        images = self._embed(sources, options.fit, options.route, options.encoder)
         sound = [image.embedding for image in images if isinstance(image, EmbeddedImage)]
         # Wrong labels are an error also where no image is sound.
         blank = np.zeros((1, self._pipeline.manifest.image_encoder.embed_dim), dtype=np.float32)
@@ -218,10 +232,10 @@ class Classifier:
         ]
 
     def _embed_images(
-        self, sources: Sequence[ImageSource | FailedImage], fit: str, route: RouteTaken | None
+        self, sources: Sequence[ImageSource | FailedImage], fit: str, route: RouteTaken | None, encoder: Encoder
     ) -> list[ImageEmbedding | FailedImage]:
         begin = time.perf_counter()
-        images = self._embed(sources, fit, route)
+        images = self._embed(sources, fit, route, encoder)
         inference_ms = 1e3 * (time.perf_counter() - begin)
         return [
             ImageEmbedding(
@@ -231,6 +245,8 @@ class Classifier:
                 queue_ms=0.0,
                 inference_ms=inference_ms,
                 model_digest=self._digest,
+                encoder=image.encoder,
+                degradations=image.degradations,
             )
             if isinstance(image, EmbeddedImage)
             else image
@@ -238,16 +254,64 @@ class Classifier:
         ]
 
     def _embed(
-        self, sources: Sequence[ImageSource | FailedImage], fit: str, route: RouteTaken | None
+        self, sources: Sequence[ImageSource | FailedImage], fit: str, route: RouteTaken | None, encoder: Encoder
     ) -> list[EmbeddedImage | FailedImage]:
         """Read and embed a batch; what cannot be read is not decoded, and what cannot be decoded not rendered."""
         contents = [_images.try_read_image(source) for source in sources]
         files = [content for content in contents if isinstance(content, bytes)]
         decoded = self._pipeline.decode(files, fit=fit, route=route)
         pixels = self._pipeline.render(decoded)
-        embeddings = self._pipeline.encode(pixels)
-        outcomes = iter([_join(*steps) for steps in zip(decoded, pixels, embeddings, strict=True)])
+        outcomes = iter(
+            [self._join(*steps) for steps in zip(decoded, pixels, self._encode(pixels, encoder), strict=True)]
+        )
         return [content if isinstance(content, FailedImage) else next(outcomes) for content in contents]
+
+    def _encode(
+        self, pixels: Sequence[npt.NDArray[np.uint8] | Exception], encoder: Encoder
+    ) -> list[npt.NDArray[np.float32] | RobustEmbedding | Exception]:
+        """Embed each image by the encoder asked for; where it is to be chosen, the plain embedding decides."""
+        if encoder == "robust":
+            return list(self._pipeline.encode_robust(pixels))
+        embeddings: list[npt.NDArray[np.float32] | RobustEmbedding | Exception] = list(self._pipeline.encode(pixels))
+        if encoder == "auto":
+            damaged = [
+                place
+                for place, embedding in enumerate(embeddings)
+                if isinstance(embedding, np.ndarray) and self._pipeline.looks_damaged(embedding)
+            ]
+            for place, robust in zip(
+                damaged, self._pipeline.encode_robust([pixels[place] for place in damaged]), strict=True
+            ):
+                embeddings[place] = robust
+        return embeddings
+
+    def _join(
+        self,
+        decoded: DecodedImage | Exception,
+        pixels: npt.NDArray[np.uint8] | Exception,
+        embedded: npt.NDArray[np.float32] | RobustEmbedding | Exception,
+    ) -> EmbeddedImage | FailedImage:
+        """Return one image after all steps; a failure in one is that of the steps behind it, too."""
+        if isinstance(embedded, Exception) or isinstance(pixels, Exception) or isinstance(decoded, Exception):
+            return describe_failure(next(step for step in (decoded, pixels, embedded) if isinstance(step, Exception)))
+        image = EmbeddedImage(
+            input_hw=decoded.size_hw,
+            route=decoded.route,
+            pixels=pixels,
+            embedding=embedded.embedding if isinstance(embedded, RobustEmbedding) else embedded,
+        )
+        robust = self._pipeline.manifest.robust_encoder
+        if robust is None or not isinstance(embedded, RobustEmbedding):
+            return image
+        degradations = rank_degradations(robust.kinds, embedded.degradation_cosine, embedded.degradation_probability)
+        return replace(image, degradations=degradations)
+
+    @property
+    def _encoders(self) -> tuple[Encoder, ...]:
+        robust = self._pipeline.manifest.robust_encoder
+        if robust is None:
+            return ("plain",)
+        return ("plain", "robust") if robust.head is None else ("plain", "robust", "auto")
 
     @property
     def _digest(self) -> str:
@@ -256,17 +320,6 @@ class Classifier:
     @property
     def _context_length(self) -> int:
         return self._pipeline.manifest.text_encoder.context_length
-
-
-def _join(
-    decoded: DecodedImage | Exception,
-    pixels: npt.NDArray[np.uint8] | Exception,
-    embedding: npt.NDArray[np.float32] | Exception,
-) -> EmbeddedImage | FailedImage:
-    """Return one image after all steps; a failure in one is that of the steps behind it, too."""
-    if isinstance(embedding, Exception) or isinstance(pixels, Exception) or isinstance(decoded, Exception):
-        return describe_failure(next(step for step in (decoded, pixels, embedding) if isinstance(step, Exception)))
-    return EmbeddedImage(input_hw=decoded.size_hw, route=decoded.route, pixels=pixels, embedding=embedding)
 
 
 def _batches(images: Iterable[_Image], size: int) -> Iterator[list[_Image]]:

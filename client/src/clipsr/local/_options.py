@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from clipsr._codecs.arguments import invalid
+from clipsr._types import Encoder
 from clipsr.v1 import classifier_pb2, types_pb2
 
 LabelSets = Mapping[str, tuple[str, ...]]
@@ -21,6 +22,12 @@ ROUTES: Mapping[int, Literal["upscaled", "native"] | None] = {
     types_pb2.ROUTE_UPSCALED: "upscaled",
     types_pb2.ROUTE_NATIVE: "native",
 }
+ENCODERS: Mapping[int, Encoder] = {
+    types_pb2.ENCODER_UNSPECIFIED: "plain",
+    types_pb2.ENCODER_PLAIN: "plain",
+    types_pb2.ENCODER_ROBUST: "robust",
+    types_pb2.ENCODER_AUTO: "auto",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +39,7 @@ class LocalOptions:
         templates: as they came.
         fit: empty for the checkpoint's own.
         route: the route that the caller forces, or None.
+        encoder: what embeds the images.
         top_k: predictions of an image; 0 for all labels.
         min_cosine: an image whose best label has a smaller cosine shows none of them; None: never.
         min_probability: likewise by probability.
@@ -44,6 +52,7 @@ class LocalOptions:
     templates: tuple[str, ...]
     fit: str
     route: Literal["upscaled", "native"] | None
+    encoder: Encoder
     top_k: int
     min_cosine: float | None
     min_probability: float | None
@@ -65,19 +74,20 @@ class LocalOptions:
 
 
 def read_options(
-    asked: classifier_pb2.ClassifyOptions, label_sets: LabelSets, *, none_threshold: float | None
+    asked: classifier_pb2.ClassifyOptions,
+    label_sets: LabelSets,
+    *,
+    encoders: Collection[Encoder],
+    none_threshold: float | None,
 ) -> LocalOptions:
     """Read options that the client would send.
 
     They come as the message, whose numbers are those that a service compares with.
 
     Raises:
-        InvalidRequestError: labels and a set's name are given at once, there is no such set, the robust encoder is
-            asked for, which services alone have, or a rule for "none of these" that the model lacks.
+        InvalidRequestError: labels and a set's name are given at once, there is no such set, or an encoder or a rule
+            for "none of these" is asked for that the model lacks.
     """
-    if asked.encoder in (types_pb2.ENCODER_ROBUST, types_pb2.ENCODER_AUTO):
-        message = "There is no robust encoder in this process; ask a service that has one, or leave encoder out."
-        raise invalid("encoder", message, reason="ENCODER_MISSING")
     threshold = asked.none_of_these
     if threshold.calibrated and none_threshold is None:
         message = "This model has no calibrated rule for none of these; export it with one, or set min_cosine instead."
@@ -87,6 +97,7 @@ def read_options(
         templates=tuple(asked.label_space.templates),
         fit=FITS[asked.fit],
         route=ROUTES[asked.route],
+        encoder=find_encoder(asked.encoder, encoders),
         top_k=asked.top_k,
         min_cosine=threshold.min_cosine if threshold.HasField("min_cosine") else None,
         min_probability=threshold.min_probability if threshold.HasField("min_probability") else None,
@@ -94,6 +105,25 @@ def read_options(
         wants_embedding=asked.return_embedding,
         wants_encoder_input=asked.return_encoder_input,
     )
+
+
+def find_encoder(number: types_pb2.Encoder, encoders: Collection[Encoder]) -> Encoder:
+    """Return what is to embed images.
+
+    Raises:
+        InvalidRequestError: the model does not have it.
+    """
+    encoder = ENCODERS[number]
+    if encoder not in encoders:
+        lacks, otherwise = "no encoder for damaged images", "leave encoder out"
+        if "robust" in encoders:
+            lacks, otherwise = "nothing that tells when its encoder for damaged images is needed", "ask for robust"
+        message = (
+            f"This model has {lacks}. Train a controller for it (clipsr-train controller) and export both "
+            f"(clipsr-export --controller FOLDER), or {otherwise}."
+        )
+        raise invalid("encoder", message, reason="ENCODER_MISSING")
+    return encoder
 
 
 def _find_labels(space: types_pb2.LabelSpace, label_sets: LabelSets) -> tuple[str, ...]:
