@@ -17,7 +17,7 @@ from PIL import Image
 from clipsr_export import ExportPlan, export_repository
 from clipsr_export._commands import int8
 from clipsr_export._commands.arguments import find_samples
-from clipsr_export._graphs.int8 import FILE_NAME, measure_agreement, quantize_encoder
+from clipsr_export._graphs.int8 import FILE_NAME, PreparedEncoder, measure_agreement
 from clipsr_export._graphs.pictures import make_pictures
 from clipsr_export._repository.manifest import Agreement, read_manifest, sha256
 from clipsr_export.cli import main
@@ -153,7 +153,8 @@ def test_an_encoder_agrees_with_itself(repository):
 def test_a_graph_that_costs_too_much_is_refused_unless_forced(copy, images, monkeypatch, capsys):
     poor = Agreement(n_images=4, mean=0.9, p1=0.8, least=0.8)
     monkeypatch.setattr(int8, "measure_agreement", lambda *_: poor)
-    monkeypatch.setattr(int8, "quantize_encoder", lambda source, target, pixels: target.write_bytes(b"x"))
+    monkeypatch.setattr(int8, "_quantize", lambda plan, source, target, pixels: target.write_bytes(b"x") / 1)
+    monkeypatch.setattr(int8, "compare_speed", lambda *_: 1.5)
     before = {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()}
     assert export(copy, images) == 1
     assert "1 held-out image in 100 has a cosine with fp32 below 0.8000, and 0.95 is asked" in capsys.readouterr().err
@@ -215,7 +216,8 @@ def test_a_graph_that_serves_only_images_like_the_calibration_s_is_refused(copy,
         return Agreement(n_images=len(pixels), mean=value, p1=value, least=value)
 
     monkeypatch.setattr(int8, "measure_agreement", measure)
-    monkeypatch.setattr(int8, "quantize_encoder", lambda source, target, pixels: target.write_bytes(b"x"))
+    monkeypatch.setattr(int8, "_quantize", lambda plan, source, target, pixels: target.write_bytes(b"x") / 1)
+    monkeypatch.setattr(int8, "compare_speed", lambda *_: 1.5)
     assert export(copy, images) == 1
     assert "their mean cosine with fp32 is 0.6200, and 0.95 is asked for" in capsys.readouterr().err
     assert not (copy / "image_encoder" / "1" / FILE_NAME).exists()
@@ -226,9 +228,8 @@ def test_grey_calibration_of_the_bundled_encoder_is_seen_on_made_pictures(repo_r
     """0.94 for greys of all levels; calibrated on the photos in samples/, it is 0.998."""
     source = repo_root / "model_repository" / "image_encoder" / "1" / "model.onnx"
     levels = np.linspace(10, 245, 24).astype(np.uint8)
-    quantize_encoder(
-        source, tmp_path / "grey.onnx", np.broadcast_to(levels[:, None, None, None], (24, 3, 64, 64)).copy()
-    )
+    pixels = np.broadcast_to(levels[:, None, None, None], (24, 3, 64, 64)).copy()
+    PreparedEncoder(source, tmp_path).quantize(tmp_path / "grey.onnx", pixels)
     pictures = make_pictures(32, 64)
     assert measure_agreement(source, tmp_path / "grey.onnx", pictures).mean < int8.DEFAULT_MIN_COSINE
     assert measure_agreement(source, source.with_name(FILE_NAME), pictures).mean > 0.99

@@ -18,8 +18,9 @@ Inference"; onnxruntime.quantization.
 from __future__ import annotations
 
 import logging
-import tempfile
-from collections.abc import Iterator, Sequence
+import statistics
+import time
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,50 +47,59 @@ _QUANTIZED_OPERATORS = ("Conv", "MatMul", "Gemm")
 # Images that go through a graph at once.
 _BATCH = 8
 _LEAST_LENGTH = 1e-12
+_N_TURNS = 20
 
 Pixels = npt.NDArray[np.uint8]
 
 
-def quantize_encoder(source: Path, target: Path, pixels: Pixels) -> None:
-    """Write the int8 form of an image encoder.
+class PreparedEncoder:
+    """An image encoder that is ready to be quantized, as often as one likes. Delete it with its folder.
 
     Args:
         source: the fp32 graph, pixels UINT8 [N, 3, R, R] to image_embedding FP32 [N, D].
-        target: file to write, one file whatever its size below 2 GB.
-        pixels: [M, 3, R, R] images to calibrate on, as the encoder sees them in service.
+        folder: where an intermediate graph is written.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        prepared = Path(folder) / "prepared.onnx"
+
+    def __init__(self, source: Path, folder: Path) -> None:
+        self.source, self.path = source, folder / "prepared.onnx"
         # Constants are folded and batch normalizations merged into convolutions first, as the engines would do later.
-        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-        names = _nodes_to_quantize(prepared)
+        quant_pre_process(str(source), str(self.path), skip_symbolic_shape=True)
+        self._names = [node.name for node in self.quantizable(onnx.load(str(self.path)).graph)]
+
+    @staticmethod
+    def quantizable(graph: Any) -> list[Any]:
+        """Return the nodes that are products with weights, but the first and the last.
+
+        These two are little work and every error in them goes into every embedding. Products of two activations, as in
+        attention, have no weights and stay in fp32 as well.
+        """
+        weights = {initializer.name for initializer in graph.initializer}
+        products = [node for node in graph.node if node.op_type in _QUANTIZED_OPERATORS]
+        return [node for node in products if len(node.input) > 1 and node.input[1] in weights][1:-1]
+
+    def quantize(self, target: Path, pixels: Pixels, *, keep: Collection[str] = ()) -> None:
+        """Write the int8 form.
+
+        Args:
+            target: file to write, one file whatever its size below 2 GB.
+            pixels: [M, 3, R, R] images to calibrate on, as the encoder sees them in service.
+            keep: names of nodes that keep floating point besides.
+        """
         with _quiet():
             quantize_static(
-                str(prepared),
+                str(self.path),
                 str(target),
                 _Batches(pixels),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=list(_QUANTIZED_OPERATORS),
-                nodes_to_quantize=names,
+                nodes_to_quantize=[name for name in self._names if name not in keep],
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 calibrate_method=CalibrationMethod.MinMax,
                 extra_options={"WeightSymmetric": True, "ActivationSymmetric": False},
             )
-    onnx.checker.check_model(str(target))
-
-
-def _nodes_to_quantize(path: Path) -> list[str]:
-    """Return the names of products with weights, but the first and the last.
-
-    These two are little work and every error in them goes into every embedding. Products of two activations, as in
-    attention, have no weights and stay in fp32 as well.
-    """
-    graph = onnx.load(str(path)).graph
-    weights = {initializer.name for initializer in graph.initializer}
-    products = [node for node in graph.node if node.op_type in _QUANTIZED_OPERATORS]
-    return [node.name for node in products if len(node.input) > 1 and node.input[1] in weights][1:-1]
+        onnx.checker.check_model(str(target))
 
 
 class _Batches(CalibrationDataReader):
@@ -133,6 +143,23 @@ def measure_agreement(source: Path, target: Path, pixels: Pixels) -> Agreement:
     )
 
 
+def compare_speed(source: Path, target: Path, pixels: Pixels) -> float:
+    """Return how many times as long as in bf16 (fp32 without it) the converted graph takes on this machine.
+
+    By openvino, a batch of each in turn; the median of the ratios.
+    """
+    graphs = [_compile(path) for path in (source, target)]
+    batch, ratios = _split(pixels)[0], []
+    for _ in range(_N_TURNS + 1):
+        seconds = []
+        for graph in graphs:
+            began_s = time.perf_counter()
+            graph(batch)
+            seconds.append(time.perf_counter() - began_s)
+        ratios.append(seconds[1] / seconds[0])
+    return statistics.median(ratios[1:])  # the first plans memory
+
+
 def _embed(path: Path, pixels: Pixels) -> npt.NDArray[np.float32]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -141,10 +168,15 @@ def _embed(path: Path, pixels: Pixels) -> npt.NDArray[np.float32]:
 
 
 def _embed_by_openvino(path: Path, pixels: Pixels) -> npt.NDArray[np.float32]:
+    compiled = _compile(path)
+    return np.concatenate([np.array(compiled(batch)[0]) for batch in _split(pixels)])
+
+
+def _compile(path: Path) -> openvino.CompiledModel:
+    """Compile a graph as the profiles cpu-int8 and cpu-bf16 do."""
     core = openvino.Core()
     has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    compiled = core.compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "bf16" if has_bf16 else "f32"})
-    return np.concatenate([np.array(compiled(batch)[0]) for batch in _split(pixels)])
+    return core.compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "bf16" if has_bf16 else "f32"})
 
 
 class _quiet:  # noqa: N801 - reads as the statement that it is

@@ -181,6 +181,8 @@ class Quantization(_Model):
 
     calibration: str
     n_images: Count
+    int8_share: float | None = Field(default=None, ge=0, le=1)
+    """Of the work in layers that can be quantized; the rest keeps floating point."""
     cosine: Agreement
     """On images kept from calibration."""
     cosine_on_pictures: Agreement | None = None
