@@ -90,6 +90,10 @@ def test_recipes_refuse_nonsense():
         LiifRecipe(architecture="fast", patch_size=10, sample_q=101)
     with pytest.raises(ValueError, match="max_noise"):
         LiifRecipe(architecture="fast", max_noise=0.5)
+    with pytest.raises(ValueError, match="features must be at least 1"):
+        LiifRecipe(architecture="fast", features=0)
+    with pytest.raises(ValueError, match="are those of the architecture fast, not of rdn_liif"):
+        LiifRecipe(architecture="rdn_liif", hidden=8)
     assert {name: recipe.architecture for name, recipe in RECIPES.items()} == {
         name: "fast" if name == "robust" else name for name in RECIPES
     }
@@ -171,6 +175,20 @@ def test_a_resumed_liif_run_ends_with_the_same_weights(tmp_path, image_folder, m
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert logged_pictures(tmp_path / "parts" / "logs") == {"samples/input_bicubic_model_truth": [3, 6]}
+
+
+def test_a_small_upscaler_is_trained_and_starts_another(tmp_path, image_folder, capsys):
+    command = ["liif", "--data", str(image_folder), "--steps", "1", "--batch-size", "1", "--precision", "32-true"]
+    size = ["--resblocks", "2", "--features", "8", "--hidden", "4"]
+    assert train_main([*command, *size, "--output", str(tmp_path / "small")]) == 0
+    small = tmp_path / "small" / "liif.safetensors"
+    assert train_main([*command, *size, "--upscaler", str(small), "--output", str(tmp_path / "both")]) == 1
+    assert "--upscaler brings the size of its model" in capsys.readouterr().err
+    assert train_main([*command, "--upscaler", str(small), "--output", str(tmp_path / "next")]) == 0
+    for name in ("small", "next"):
+        model = load_liif(tmp_path / name / "liif.safetensors")
+        assert (model.encoder.out_dim, model.latent_dim, model.hidden_dim) == (8, 24, 4)
+        assert len(model.encoder.body) == 3
 
 
 def noisy_error(upscaler: Path | None, folder: Path) -> float:

@@ -103,14 +103,20 @@ def _add_liif(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.add_argument("--steps", type=positive, help="optimizer steps, instead of the recipe's")
     parser.add_argument("--batch-size", type=positive, help="patches a step, instead of the recipe's")
     parser.add_argument("--scale-max", type=real(at_least=1), help=_SCALE_HELP)
+    size = parser.add_argument_group("size of the recipes fast and robust, where another upscaler is not started from")
+    size.add_argument("--resblocks", type=positive, help="residual blocks of the encoder (8)")
+    size.add_argument("--features", type=positive, help="its channels (32)")
+    size.add_argument("--hidden", type=positive, help="width of the network that runs once an output pixel (16)")
     add_fit_options(parser, Path("runs/liif"))
     parser.set_defaults(run=_run_liif)
 
 
 def _run_liif(arguments: argparse.Namespace) -> Path:
-    overrides = {
-        name: value for name in ("steps", "batch_size", "scale_max") if (value := getattr(arguments, name)) is not None
-    }
+    sizes = ("resblocks", "features", "hidden")
+    names = ("steps", "batch_size", "scale_max", *sizes)
+    overrides = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    if arguments.upscaler is not None and overrides.keys() & set(sizes):
+        raise ValueError("--upscaler brings the size of its model: leave out --resblocks, --features and --hidden")
     recipe = replace(LIIF_RECIPES[arguments.recipe], **overrides)
     start = None if arguments.upscaler is None else load_liif(arguments.upscaler)
     return train_liif(recipe, arguments.data, read_fit_options(arguments), start=start)

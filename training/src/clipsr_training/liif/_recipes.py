@@ -26,6 +26,8 @@ class LiifRecipe:
         steps: optimizer steps of the whole run.
         lr: peak learning rate of Adam.
         schedule: "step" halves the rate every fifth of the run (published); "cosine" warms up and anneals to zero.
+        resblocks, features: of the encoder of "fast".
+        hidden: width of its per-pixel network.
         max_noise: inputs are damaged as `draw_thumbnail` draws it, with noise up to this standard deviation in levels
             of 255; None reduces them by antialiased bicubic and does nothing else.
     """
@@ -38,10 +40,13 @@ class LiifRecipe:
     steps: int = 1_000_000
     lr: float = 1e-4
     schedule: Literal["step", "cosine"] = "step"
+    resblocks: int = 8
+    features: int = 32
+    hidden: int = 16
     max_noise: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("patch_size", "sample_q", "batch_size", "steps"):
+        for name in ("patch_size", "sample_q", "batch_size", "steps", "resblocks", "features", "hidden"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 1 <= self.scale_max < math.inf:
@@ -50,6 +55,11 @@ class LiifRecipe:
             raise ValueError(f"lr must be a finite number of at least 0, got {self.lr}")
         if self.max_noise is not None and not 1 <= self.max_noise < math.inf:
             raise ValueError(f"max_noise must be a finite number of at least 1, got {self.max_noise}")
+        sizes = (self.resblocks, self.features, self.hidden)
+        if self.architecture != "fast" and sizes != (8, 32, 16):
+            raise ValueError(
+                f"resblocks, features and hidden are those of the architecture fast, not of {self.architecture}"
+            )
         if self.sample_q > self.patch_size**2:
             raise ValueError(f"sample_q {self.sample_q} exceeds the {self.patch_size}^2 pixels of a patch at scale 1")
 
@@ -59,7 +69,9 @@ class LiifRecipe:
             return LIIF(EDSR())
         if self.architecture == "rdn_liif":
             return LIIF(RDN())
-        return ModulatedLIIF(EDSR(n_resblocks=8, n_feats=32), scale_max=self.scale_max)
+        encoder = EDSR(n_resblocks=self.resblocks, n_feats=self.features)
+        # The layer before the modulations is wider than the features; as wide as three times them it ships.
+        return ModulatedLIIF(encoder, latent_dim=3 * self.features, hidden_dim=self.hidden, scale_max=self.scale_max)
 
 
 # Published: 1000 epochs of 1000 steps, batch 16, Adam 1e-4 halved every 200 epochs (Chen et al. 2021, section 4.1).
