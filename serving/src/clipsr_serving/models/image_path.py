@@ -6,6 +6,7 @@ of all of them; `native_image` is `image` on the native route.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Generator, Sequence
@@ -27,6 +28,8 @@ from clipsr_serving.models.decode import Decoder
 from clipsr_serving.models.similarity import Scorer
 
 __all__ = ["STEPS", "ImagePathModel"]
+
+_log = logging.getLogger(__name__)
 
 # The steps, in order, and what each makes.
 _DECODE, _UPSCALE, _ENCODE, _SCORE = STEPS = ("decode", "upscale", "image_encoder", "similarity")
@@ -57,6 +60,7 @@ class _Job:
         wanted: the outputs that it asks for.
         images: the image files, a row each; empty where it begins with tensors.
         is_native: whether they take the native route.
+        is_large: whether decoding them would hold up others.
         has_labels: whether there is something to compare them with.
         tensors: its other inputs, and what the steps made of them.
         error: why it goes no further.
@@ -66,6 +70,7 @@ class _Job:
     wanted: frozenset[str]
     images: Sequence[tuple[bytes, ...]] = ()
     is_native: bool = False
+    is_large: bool = False
     has_labels: bool = False
     tensors: dict[str, NDArray[Any]] = field(default_factory=dict[str, NDArray[Any]])
     error: Exception | None = None
@@ -126,18 +131,20 @@ class ImagePathModel:
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer a batch of requests; those with large images later, from threads of their own."""
         jobs = [_read(request) for request in requests]
-        now = [job for job in jobs if all(is_small(content) for (content,) in job.images)]
-        later = [job for job in jobs if not any(job is other for other in now)]
-        for job in later:
-            self._large.submit(self._answer_later, job, job.request.get_response_sender())
-        self._run(now)
-        return [None if any(job is other for other in later) else _triton.respond(job.answer()) for job in jobs]
+        for job in jobs:
+            if job.is_large:
+                self._large.submit(self._answer_later, job, job.request.get_response_sender())
+        self._run([job for job in jobs if not job.is_large])
+        return [None if job.is_large else _triton.respond(job.answer()) for job in jobs]
 
     def _answer_later(self, job: _Job, sender: Any) -> None:
         with job.catch():
             _triton.raise_if_cancelled(job.request)
             self._run([job])
-        _triton.send(sender, job.answer())
+        try:
+            _triton.send(sender, job.answer())
+        except Exception:
+            _log.exception("an answer could not be sent")
 
     def _run(self, jobs: Sequence[_Job]) -> None:
         began_s = time.monotonic()
@@ -187,11 +194,13 @@ def _read(request: Any) -> _Job:
     given = {tensor.name(): tensor for tensor in request.inputs()}
     is_native = "native_image" in given
     source = "native_image" if is_native else "image"
+    images = _triton.read_byte_rows(request, source) if source in given else ()
     return _Job(
         request=request,
         wanted=frozenset(request.requested_output_names()),
-        images=_triton.read_byte_rows(request, source) if source in given else (),
+        images=images,
         is_native=is_native,
+        is_large=not all(is_small(content) for (content,) in images),
         has_labels={"labels", "templates"} <= given.keys(),
         tensors={name: given[name].as_numpy() for name in _TENSORS if name in given},
     )
