@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch.nn import functional
 
 from clipsr_export._graphs.modules import ImageEncoderGraph
 from clipsr_export._graphs.onnx import write_onnx
+from clipsr_export._graphs.work import count_macs
 from clipsr_training.clip._checkpoint import build_clip
 from clipsr_training.liif import LIIF, ModulatedLIIF, Upscaler, reference
 
@@ -123,7 +123,7 @@ def export_graph(module: nn.Module, inputs: Mapping[str, Tensor], path: Path) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     write_onnx(module, inputs, ("result",), path, {name: {} for name in inputs})
     n_images = next(iter(inputs.values())).shape[0]
-    macs = count_macs(onnx.load(str(path))) // n_images
+    macs = sum(count for _, count in count_macs(onnx.load(str(path)))) // n_images
     return Graph(path=path, inputs={name: value.numpy() for name, value in inputs.items()}, macs=macs)
 
 
@@ -138,36 +138,6 @@ def image_tower(name: str) -> ImageEncoderGraph:
     checkpoint = build_clip({"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg})
     checkpoint.model.eval()
     return ImageEncoderGraph(checkpoint)
-
-
-def count_macs(model: onnx.ModelProto) -> int:
-    """Count the products in convolutions and matrix multiplications of a graph of fixed sizes.
-
-    Raises:
-        ValueError: an operator of this kind has an operand of unknown size.
-    """
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    sizes = {
-        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        for value in (*graph.input, *graph.output, *graph.value_info)
-    }
-    sizes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
-    return sum(_node_macs(node, sizes) for node in graph.node)
-
-
-def _node_macs(node: onnx.NodeProto, sizes: Mapping[str, list[int]]) -> int:
-    if node.op_type not in ("Conv", "MatMul", "Gemm"):
-        return 0
-    result, operands = sizes.get(node.output[0]), [sizes.get(name) for name in node.input[:2]]
-    if not result or None in operands or 0 in result:
-        raise ValueError(f"{node.op_type} {node.name} has an operand of unknown size")
-    first, second = operands
-    assert first is not None
-    assert second is not None
-    if node.op_type == "Conv":  # a weight is [out, in / groups, rows, columns]
-        return math.prod(result) * math.prod(second[1:])
-    is_transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
-    return math.prod(result) * first[0 if is_transposed else -1]
 
 
 def prepare(graph: Graph, engine: Engine, n_threads: int) -> Callable[[], object]:

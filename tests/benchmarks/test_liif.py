@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import onnx
 import pytest
 import torch
 from benchmarks.liif.__main__ import EXACT, PUBLISHED, Target, main
-from benchmarks.liif.graphs import ReferenceDecoderGraph, count_macs
+from benchmarks.liif.graphs import ReferenceDecoderGraph
 from benchmarks.liif.timing import Spread, ratio, time_interleaved
 from benchmarks.reporting.pages import insert
-from onnx import TensorProto, helper
 
 from clipsr_training.liif import LIIF, ModulatedLIIF, save_liif
 from clipsr_training.liif._encoders import EDSR
@@ -93,25 +91,6 @@ def test_a_page_without_marks_is_refused(tmp_path):
     page.write_text("nothing")
     with pytest.raises(ValueError, match=r"needs the marks <!-- x:begin -->"):
         insert(page, "x", "text")
-
-
-def test_products_are_counted_as_by_hand():
-    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 4, 5, 6])]
-    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 8, 5, 7])]
-    weights = [
-        helper.make_tensor("w", TensorProto.FLOAT, [8, 2, 3, 3], [0.0] * 144),
-        helper.make_tensor("m", TensorProto.FLOAT, [6, 7], [0.0] * 42),
-    ]
-    nodes = [
-        helper.make_node("Conv", ["x", "w"], ["h"], pads=[1, 1, 1, 1], group=2),
-        helper.make_node("MatMul", ["h", "m"], ["y"]),
-    ]
-    model = helper.make_model(helper.make_graph(nodes, "g", inputs, outputs, weights))
-    assert count_macs(model) == 2 * 8 * 5 * 6 * (2 * 9) + 2 * 8 * 5 * 7 * 6
-    inputs[0].type.tensor_type.shape.dim[0].dim_param = "batch"
-    dynamic = helper.make_model(helper.make_graph(nodes, "g", inputs, [onnx.ValueInfoProto(name="y")], weights))
-    with pytest.raises(ValueError, match="unknown size"):
-        count_macs(dynamic)
 
 
 @torch.inference_mode()

@@ -14,7 +14,6 @@ what quantization costs, and precision goes where it costs most); measured here 
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ import onnx
 
 from clipsr_export._errors import ExportError
 from clipsr_export._graphs.int8 import Pixels, PreparedEncoder, measure_agreement
+from clipsr_export._graphs.work import count_macs, fix_batch
 
 __all__ = ["MixedPrecision", "Part", "choose_parts", "divide"]
 
@@ -74,7 +74,7 @@ def choose_parts(
     Raises:
         ExportError: not even one part in int8 reaches it.
     """
-    parts, pixels = divide(encoder.path), pixels[:_N_IMAGES]
+    parts, pixels = divide(encoder.path, count=_N_PARTS), pixels[:_N_IMAGES]
     total = sum(part.macs for part in parts)
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "int8.onnx"
@@ -105,9 +105,11 @@ def choose_parts(
     )
 
 
-def divide(path: Path, *, count: int = _N_PARTS) -> list[Part]:
+def divide(path: Path, *, count: int) -> list[Part]:
     """Divide the layers that can be quantized into parts of about equal work, in their order."""
-    work = _count_macs(path)
+    model = onnx.load(str(path))
+    layers = {node.name for node in PreparedEncoder.quantizable(model.graph)}
+    work = {name: macs for name, macs in count_macs(fix_batch(model)) if name in layers}
     parts: list[Part] = []
     names: list[str] = []
     done = macs = 0
@@ -119,20 +121,3 @@ def divide(path: Path, *, count: int = _N_PARTS) -> list[Part]:
             parts.append(Part(names=tuple(names), macs=macs))
             done, macs, names = done + macs, 0, []
     return parts
-
-
-def _count_macs(path: Path) -> dict[str, int]:
-    """Count the multiply-accumulates of an image in each layer that can be quantized; at least 1 each."""
-    graph = onnx.shape_inference.infer_shapes(onnx.load(str(path))).graph
-    weights = {tensor.name: math.prod(tensor.dims) for tensor in graph.initializer}
-    shapes = {
-        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        for value in (*graph.value_info, *graph.output)
-    }
-    found: dict[str, int] = {}
-    for node in PreparedEncoder.quantizable(graph):
-        shape = shapes.get(node.output[0], [])
-        # The batch comes first; a convolution's channels second, a product's last. Sizes that are unknown count as 1.
-        places = shape[2:] if node.op_type == "Conv" else shape[1:-1]
-        found[node.name] = max(1, weights[node.input[1]] * math.prod(max(1, size) for size in places))
-    return found
