@@ -82,6 +82,10 @@ experiment: $(EXPORT) ## Compare CLIP with and without LIIF: SCALE=full (an hour
 small-pictures: $(EXPORT) ## Report on the experiment on small pictures, from finished checkpoints (ARGS='--help')
 	$(VENV)/bin/python -m benchmarks.accuracy.small_pictures $(ARGS)
 
+.PHONY: upscaler-sizes
+upscaler-sizes: $(DEV) ## Train upscalers of several sizes for one encoder: accuracy against time (ARGS='--help')
+	$(VENV)/bin/python -m benchmarks.accuracy.upscaler_sizes $(ARGS)
+
 .PHONY: bench-liif
 bench-liif: $(DEV) ## Time LIIF, its exact rewrite and the shipped upscaler beside a CLIP image tower (ARGS='--compare FILE': two upscalers)
 	$(VENV)/bin/python -m benchmarks.liif $(ARGS)
