@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from benchmarks.serving.systems import read_page
 
-__all__ = ["Totals", "between", "parse_gateway", "parse_triton", "read_stages"]
+__all__ = ["Totals", "between", "parse_gateway", "parse_image_path", "parse_triton", "read_stages"]
 
 Totals = dict[str, tuple[float, float]]
 """Stage to how often it happened and how many milliseconds it took in all."""
@@ -16,10 +16,14 @@ Totals = dict[str, tuple[float, float]]
 _NS_PER_MS = 1e6
 _HISTOGRAM = re.compile(r'^clipsr_gateway_(stage|call)_seconds_(sum|count)\{(?:stage|method)="([^"]+)"\} (\S+)$', re.M)
 
+_EXECUTIONS = re.compile(r'^nv_inference_exec_count\{model="image_path"[^}]*\} (\S+)$', re.M)
+_STEP_SECONDS = re.compile(r'^clipsr_image_path_seconds_total\{step="([^"]+)"\} (\S+)$', re.M)
+
 
 def read_stages(pages: Mapping[str, str]) -> Totals:
-    """Read both pages of a service."""
-    return parse_triton(read_page(pages["triton"])) | parse_gateway(read_page(pages["gateway"]))
+    """Read the pages of a service."""
+    totals = parse_triton(read_page(pages["triton"])) | parse_gateway(read_page(pages["gateway"]))
+    return totals | parse_image_path(read_page(pages["metrics"]))
 
 
 def parse_triton(page: str) -> Totals:
@@ -37,6 +41,16 @@ def parse_triton(page: str) -> Totals:
         executions, images = float(model.get("execution_count", 0)), float(model.get("inference_count", 0))
         totals[f"{model['name']}: batch size"] = (executions, images)
     return totals
+
+
+def parse_image_path(page: str) -> Totals:
+    """Read Triton's Prometheus page: the steps of `image_path`, where one process does them all, by execution.
+
+    They are brought up to date once a second.
+    """
+    executions = sum(map(float, _EXECUTIONS.findall(page)))
+    steps = _STEP_SECONDS.findall(page)
+    return {f"image_path: {step}, an execution": (executions, 1e3 * float(seconds)) for step, seconds in steps}
 
 
 def parse_gateway(page: str) -> Totals:

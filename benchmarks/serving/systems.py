@@ -76,7 +76,7 @@ class Server:
         target: how to ask it.
         pids: its processes; their descendants belong to it.
         can_pause: whether it may be stopped by SIGSTOP while another one works.
-        pages: addresses of pages to read, by name: `triton` and `gateway` of the service.
+        pages: addresses of pages to read, by name: `triton`, `metrics` (Triton's, too) and `gateway` of the service.
         start_s: seconds from the start until it answered.
     """
 
@@ -152,6 +152,7 @@ def clipsr(
             pages={
                 "triton": f"http://{status['triton']['http']}/v2/models/stats",
                 "gateway": f"http://127.0.0.1:{metrics}/metrics",
+                "metrics": f"http://{status['triton']['metrics']}/metrics",
             },
         )
     finally:

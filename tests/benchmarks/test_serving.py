@@ -22,7 +22,7 @@ from benchmarks.serving.parts import PARTS, Bench
 from benchmarks.serving.plots import draw
 from benchmarks.serving.prepare import hash_files
 from benchmarks.serving.record import Record, RecordError
-from benchmarks.serving.stages import between, parse_gateway, parse_triton
+from benchmarks.serving.stages import between, parse_gateway, parse_image_path, parse_triton
 from benchmarks.serving.systems import BareSystem, Folders, Server, StartError, openclip
 
 from tests.waiting import wait_until
@@ -339,6 +339,20 @@ def test_the_gateways_times_are_read():
         'clipsr_gateway_stage_seconds_sum{stage="queue"} 0.5\n'
     )
     assert parse_gateway(page) == {"gateway stage: queue": (4.0, 500.0)}
+
+
+def test_the_steps_of_one_process_are_told_apart():
+    page = """\
+nv_inference_exec_count{model="classify",version="1"} 9
+nv_inference_exec_count{model="image_path",version="1"} 4
+clipsr_image_path_seconds_total{step="decode"} 0.5
+clipsr_image_path_seconds_total{step="upscale"} 2
+"""
+    assert parse_image_path(page) == {
+        "image_path: decode, an execution": (4.0, 500.0),
+        "image_path: upscale, an execution": (4.0, 2000.0),
+    }
+    assert parse_image_path("") == {}
 
 
 def test_labels_differ_and_those_of_a_series_are_its_own():
