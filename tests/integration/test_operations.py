@@ -184,7 +184,7 @@ def test_one_trace_from_the_caller_into_triton(guarded, stub, request_message):
     assert root["traceId"].lower() == inferences[root["parentSpanId"].lower()]
     spans = [span for span in guarded.triton_spans if span["traceId"] == root["traceId"]]
     models = {attribute["value"].get("stringValue") for span in spans for attribute in span.get("attributes", ())}
-    assert {"similarity", "image_encoder"} <= models
+    assert {"classify", "image_path"} <= models
     assert "SECRET" not in str(guarded.collector.spans) + str(guarded.triton_spans)
 
 
