@@ -38,6 +38,7 @@ from clipsr.local._answers import (
     rank_degradations,
 )
 from clipsr.local._options import FITS, ROUTES, LocalOptions, find_encoder, read_options
+from clipsr.v1 import classifier_pb2
 from clipsr_serving import ServingError
 from clipsr_serving.pipeline import DecodedImage, Pipeline, RobustEmbedding
 
@@ -126,13 +127,7 @@ class Classifier:
                 return_encoder_input=return_encoder_input,
             ),
         )
-        rule = self._pipeline.manifest.none_of_these
-        known = read_options(
-            asked,
-            self._pipeline.manifest.label_sets,
-            encoders=self._encoders,
-            none_threshold=None if rule is None else rule.threshold,
-        )
+        known = self._read_options(asked)
         batches = _batches(_images.as_iterable(images), self._pipeline.batch_size)
         return [outcome for batch in batches for outcome in self._classify(batch, known)]
 
@@ -191,6 +186,15 @@ class Classifier:
                 for row in found.values.tolist()
             ]
         return embeddings
+
+    def _read_options(self, asked: classifier_pb2.ClassifyOptions) -> LocalOptions:
+        rule = self._pipeline.manifest.none_of_these
+        return read_options(
+            asked,
+            self._pipeline.manifest.label_sets,
+            encoders=self._encoders,
+            none_threshold=None if rule is None else rule.threshold,
+        )
 
     def _classify(
         self, sources: Sequence[ImageSource | FailedImage], options: LocalOptions
