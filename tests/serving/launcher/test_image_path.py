@@ -74,6 +74,20 @@ def test_it_is_written_anew_at_each_start(repository, built):
     assert (repository / "text_encoder" / "config.pbtxt").is_file(), "what links lead to was deleted"
 
 
+def test_one_that_is_as_it_should_be_is_not_written_again(repository, built, monkeypatch):
+    """A restart must not depend on free space."""
+
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    for name in ("write_text", "mkdir", "symlink_to"):
+        monkeypatch.setattr(f"pathlib.Path.{name}", fail)
+    build_repository(repository, built, config_name="cpu")
+    assert read(built / MODEL).name == MODEL
+    with pytest.raises(LaunchError, match="cannot be written: No space left on device"):
+        build_repository(repository, built, config_name=None)
+
+
 def test_models_of_a_controller_stand_for_it_too(make_model_repository, tmp_path):
     own = make_model_repository(tmp_path / "own")
     (own / "classify_auto").mkdir()

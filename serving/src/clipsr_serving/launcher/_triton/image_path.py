@@ -66,9 +66,9 @@ def choose_processes(requested: str, config_name: str | None, *, triton_kind: st
 
 
 def build_repository(repository: Path, target: Path, *, config_name: str | None) -> Path:
-    """Write the repository that Triton is to serve; an earlier one is replaced.
+    """Write the repository that Triton is to serve; an earlier one is replaced where it differs.
 
-    Models that are not concerned are links.
+    Models that are not concerned are links. One that is as it should be stays: a restart must not depend on free space.
 
     Args:
         repository: what export wrote.
@@ -84,15 +84,18 @@ def build_repository(repository: Path, target: Path, *, config_name: str | None)
     names = [name for name in _STANDS_FOR if (repository / name / "config.pbtxt").is_file()]
     try:
         configs = {name: read_config(repository / name / "config.pbtxt") for name in names}
-        shutil.rmtree(target, ignore_errors=True)
-        target.mkdir(parents=True)
-        for path in repository.iterdir():
-            if path.name not in names:
-                (target / path.name).symlink_to(path.absolute())
-        for name, config in configs.items():
-            _write_model(target / name, _make_stand_in(name, config))
-        text = _make_image_path(configs, repository, config_name)
-        (_write_model(target / MODEL, text) / "model.py").write_text(_MODEL_FILE, encoding="utf-8")
+        files = {f"{name}/config.pbtxt": _make_stand_in(name, config) for name, config in configs.items()}
+        files[f"{MODEL}/config.pbtxt"] = _make_image_path(configs, repository, config_name)
+        files[f"{MODEL}/1/model.py"] = _MODEL_FILE
+        links = {path.name: path.absolute() for path in repository.iterdir() if path.name not in names}
+        if not _is_as(target, files, links):
+            shutil.rmtree(target, ignore_errors=True)
+            for name, text in files.items():
+                # Triton wants a folder for the version of every model, also of one without files.
+                (target / name.partition("/")[0] / "1").mkdir(parents=True, exist_ok=True)
+                (target / name).write_text(text, encoding="utf-8")
+            for name, path in links.items():
+                (target / name).symlink_to(path)
     except ModelLoadError as error:
         raise LaunchError(f"{error}.") from error
     except OSError as error:
@@ -100,11 +103,16 @@ def build_repository(repository: Path, target: Path, *, config_name: str | None)
     return target
 
 
-def _write_model(folder: Path, config: str) -> Path:
-    version = folder / "1"
-    version.mkdir(parents=True)
-    (folder / "config.pbtxt").write_text(config, encoding="utf-8")
-    return version
+def _is_as(target: Path, files: Mapping[str, str], links: Mapping[str, Path]) -> bool:
+    """Whether a repository holds these files and links, and no other model."""
+    try:
+        return (
+            {path.name for path in target.iterdir()} == {name.partition("/")[0] for name in files} | links.keys()
+            and all((target / name).read_text(encoding="utf-8") == text for name, text in files.items())
+            and all((target / name).readlink() == path for name, path in links.items())
+        )
+    except (OSError, ValueError):  # nothing there yet, or something else
+        return False
 
 
 def _make_stand_in(name: str, config: Mapping[str, Any]) -> str:
