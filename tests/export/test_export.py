@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import asdict
 
 import numpy as np
 import onnx
@@ -24,8 +25,10 @@ from clipsr_export._repository.dims import fill_dims
 from clipsr_export._repository.manifest import read_manifest
 from clipsr_export._tensorrt.plans import optimization_profiles, planned_models
 from clipsr_export.cli import main
-from clipsr_training.clip import save_clip
-from clipsr_training.liif import ModulatedLIIF, save_liif
+from clipsr_training.adapt import RouteRule
+from clipsr_training.adapt._rules_file import MeasuredRules, model_digest, write_rules
+from clipsr_training.clip import load_clip, save_clip
+from clipsr_training.liif import ModulatedLIIF, load_liif, save_liif
 from clipsr_training.liif._encoders import EDSR
 from tests.export.tiny import CONTEXT, EMBED_DIM, SIZE_PX
 from tests.tolerances import COSINE, LEVELS
@@ -164,6 +167,46 @@ def test_the_route_is_measured_on_photos_and_published(repository, manifest, rep
     )
     assert "route_rules" not in manifest
     assert read_manifest(output).digest == written["digest"]
+
+
+def test_route_rules_come_from_beside_the_weights_they_were_measured_for(repository, repo_root, tmp_path, capsys):
+    folder = tmp_path / "clip"
+    shutil.copytree(repository.parent / "tiny-clip", folder)
+    upscaler = repository.parent / "liif.safetensors"
+    rule = RouteRule(
+        max_side_px=24,
+        is_lossy=True,
+        route="upscaled",
+        upscaled_agreement=0.75,
+        native_agreement=0.5,
+        n_images=4,
+    )
+    rule_json = {name: value for name, value in asdict(rule).items() if value is not None}
+    digest = model_digest(load_clip(folder), load_liif(upscaler))
+    write_rules(MeasuredRules(rules=(rule,), model_digest=digest, photos="4 photos"), folder / "route_rules.json")
+
+    def export(*options: object) -> dict[str, object]:
+        output = tmp_path / "repository"
+        template = ["--template", repo_root / "model_repository", "--output", output, "--no-text-banks"]
+        assert main([str(option) for option in (*options, *template)]) == 0
+        return json.loads((output / "manifest.json").read_text())
+
+    assert export("--clip", folder, "--upscaler", upscaler)["route_rules"] == [rule_json]
+    other = ModulatedLIIF(EDSR(n_resblocks=1, n_feats=8), latent_dim=16).eval()
+    save_liif(other, tmp_path / "other.safetensors")
+    capsys.readouterr()
+    assert "route_rules" not in export("--clip", folder, "--upscaler", tmp_path / "other.safetensors")
+    assert "route_rules.json was measured with another upscaler" in capsys.readouterr().out
+    named = [
+        "--clip",
+        folder,
+        "--upscaler",
+        tmp_path / "other.safetensors",
+        "--route-rules",
+        folder / "route_rules.json",
+    ]
+    assert main([str(option) for option in named]) == 1
+    assert "was measured for another model or upscaler" in capsys.readouterr().err
 
 
 def test_the_rule_for_none_of_these_comes_from_beside_the_weights(repository, manifest, repo_root, tmp_path, clip):

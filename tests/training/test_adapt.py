@@ -13,8 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from clipsr_training._cli.evaluate import main as evaluate
 from clipsr_training._cli.train import main
-from clipsr_training.adapt import _module, measure_routes, read_nouns
+from clipsr_training.adapt import OtherWeightsError, _module, measure_routes, read_nouns, read_rules
 from clipsr_training.adapt._photos import (
     CANVAS_SIZES_PX,
     DrawDataset,
@@ -30,6 +31,7 @@ from clipsr_training.clip import load_clip, save_clip
 from clipsr_training.clip._checkpoint import build_clip, bundled_config
 from clipsr_training.clip._preprocess import Fitting, make_preprocess
 from clipsr_training.data import SetOptions
+from clipsr_training.data._route_table import estimate_noise
 from clipsr_training.evaluation._backends.pixels import encode
 from clipsr_training.evaluation._backends.torch import TorchBackend
 from clipsr_training.liif import ModulatedLIIF, load_liif, save_liif
@@ -89,9 +91,14 @@ def _short_segments(monkeypatch) -> None:
     monkeypatch.setattr(_module, "STEPS_PER_SEGMENT", 2)
 
 
-def draw_options(seed: int = 0, teacher_side_px: int | None = None) -> DrawOptions:
+def draw_options(seed: int = 0, teacher_side_px: int | None = None, max_noise: float = 6.0) -> DrawOptions:
     return DrawOptions(
-        preprocess=make_preprocess(64, Fitting()), image_size_px=64, teacher_side_px=teacher_side_px, seed=seed
+        preprocess=make_preprocess(64, Fitting()),
+        image_size_px=64,
+        teacher_side_px=teacher_side_px,
+        teacher_both_routes=False,
+        max_noise=max_noise,
+        seed=seed,
     )
 
 
@@ -257,6 +264,30 @@ def test_a_teacher_may_see_the_reduced_photo_as_the_upscaler_rendered_it(photos,
     assert np.allclose(module.teach(collate([item])).numpy(), expected, atol=1e-3)
 
 
+def test_a_teacher_may_be_asked_by_both_routes(photos, model, upscaler):
+    checkpoint, options = load_clip(model), _module.FitOptions(output=Path("unused"))
+    opened = open_photos([photos], SetOptions())
+    recipe = _module.AdaptRecipe(teacher_side_px=32, teacher_both_routes=True)
+    anchors = torch.eye(checkpoint.embed_dim)
+    module = _module.AdaptModule(checkpoint, load_liif(upscaler), recipe, opened, opened.select([0]), anchors, options)
+    items = [draw(opened.square(i), i, module.draw_options) for i in (3, 4)]
+    files = [encode(Image.fromarray(item.reduced)) for item in items if item.reduced is not None]
+    backend = TorchBackend(load_clip(model), load_liif(upscaler), name="model")
+    answers = sum(backend.embed_images(files, ["3", "4"], route=route) for route in ("upscaled", "native"))
+    expected = answers / np.linalg.norm(answers, axis=1, keepdims=True)
+    assert np.allclose(module.teach(collate(items)).numpy(), expected, atol=1e-3)
+
+
+def test_thumbnails_are_as_noisy_as_asked(photos):
+    square = np.full((64, 64, 3), 128, dtype=np.uint8)
+
+    def noise(largest: float) -> float:
+        options = draw_options(max_noise=largest)
+        return max(estimate_noise(draw(square, number, options).thumbnail) for number in range(60))
+
+    assert noise(1.0) <= 3 < 15 < noise(40.0) < 45
+
+
 def test_photos_are_kept_off_training_and_always_the_same():
     train, held_out = split_held_out(1000, 0.05, 500, seed=3)
     assert len(held_out) == 50
@@ -298,6 +329,8 @@ def test_bad_input_is_one_sentence(command, photos, model, upscaler, tmp_path, c
         (["--data", str(broken)], "1 of 1 images of the photos can't be read"),
         (["--data", str(tmp_path / "nowhere")], "no data at"),
         (["--anchors", "cat"], "anchors are nouns to tell apart"),
+        (["--teacher-both-routes"], "say its side with --teacher-side"),
+        (["--max-noise", "200"], "max_noise must be from 1 to 128 levels, got 200"),
     ):
         assert main(command(tmp_path / "run", *more)) == 1
         error = capsys.readouterr().err
@@ -332,6 +365,35 @@ def test_the_route_is_the_one_that_answers_as_the_photo_is_answered(photos, mode
     assert {rule.route for rule in measure_routes(load_clip(model), black, photos, ["cat", "dog"], limit=6)} == {
         "native"
     }
+
+
+@pytest.mark.filterwarnings("ignore:.*smaller than the encoder")
+def test_routes_are_measured_into_a_file_for_these_weights(tmp_path, photos, model, upscaler, capsys):
+    arguments = [
+        "--photos",
+        photos,
+        "--limit",
+        3,
+        "--anchors",
+        "cat,dog,ship",
+        "--model",
+        model,
+        "--upscaler",
+        upscaler,
+    ]
+    output = tmp_path / "routes"
+    assert evaluate(["routes", *map(str, arguments), "--output", str(output)]) == 0
+    table = capsys.readouterr().out.splitlines()
+    checkpoint = load_clip(model)
+    path = output / "route_rules.json"
+    rules = read_rules(path, checkpoint, load_liif(upscaler))
+    assert rules == measure_routes(checkpoint, load_liif(upscaler), photos, ["cat", "dog", "ship"], limit=3)
+    assert [line.split("|")[-2].strip() for line in table[2:]] == [rule.route for rule in rules]
+    with pytest.raises(OtherWeightsError, match="measured for another model or upscaler"):
+        read_rules(path, checkpoint, load_liif("checkpoints/liif-fast/liif.safetensors"))
+    path.write_text('{"rules": [{"route": "native"}]}')
+    with pytest.raises(ValueError, match="holds no rules that clipsr-eval routes wrote"):
+        read_rules(path, checkpoint, load_liif(upscaler))
 
 
 def test_nouns_are_read_from_sets_files_and_lists(tmp_path):

@@ -95,11 +95,19 @@ def add_clip_options(parser: argparse.ArgumentParser) -> None:
         metavar="PX",
         help="images of at least this shorter side skip super-resolution (default: the checkpoint's, or R / 2)",
     )
-    parser.add_argument(
+    routes = parser.add_mutually_exclusive_group()
+    routes.add_argument(
         "--photos",
         metavar="DATA",
         help="photos without labels to choose the route of small images by, a folder or any data set; takes minutes "
-        "(absent: --native-min-side decides)",
+        "(absent: --route-rules decide)",
+    )
+    routes.add_argument(
+        "--route-rules",
+        type=Path,
+        metavar="FILE",
+        help="what clipsr-eval routes measured for this model and upscaler (default: the file beside the weights of a "
+        "checkpoint folder, if there is one; absent: --native-min-side decides)",
     )
     parser.add_argument(
         "--anchors",

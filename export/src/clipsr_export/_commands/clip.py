@@ -18,7 +18,14 @@ from clipsr_export._commands.int8 import Int8Plan, export_int8, open_calibration
 from clipsr_export._errors import ExportError
 from clipsr_export._repository.export import ExportPlan, export_repository
 from clipsr_export._repository.manifest import Recipe, sha256
-from clipsr_training.adapt import measure_routes, read_nouns
+from clipsr_training.adapt import (
+    RULES_NAME,
+    OtherWeightsError,
+    RouteRule,
+    measure_routes,
+    read_nouns,
+    read_rules,
+)
 from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
 from clipsr_training.controller import ControlledClip, load_controller, load_daclip
 from clipsr_training.liif import Upscaler, load_liif
@@ -149,15 +156,6 @@ def _export(
     calibration = open_calibration(arguments.int8) if arguments.int8 else None  # minutes before it is needed
     default_side = clip.config.get("clipsr_cfg", {}).get("native_min_side_px", clip.image_size_px // 2)
     upscaler, recipes = _load_upscalers(arguments)
-    rules = None
-    if arguments.photos is not None:
-        rules = measure_routes(clip, upscaler, arguments.photos, read_nouns(arguments.anchors))
-        for rule in rules:
-            noise = "" if rule.max_noise is None else f", noise up to {rule.max_noise:g}"
-            _print(
-                f"route up to {rule.max_side_px} px, {'JPEG' if rule.is_lossy else 'lossless'}{noise}: {rule.route} "
-                f"(agreement {rule.upscaled_agreement:.1%} upscaled, {rule.native_agreement:.1%} native)"
-            )
     plan = ExportPlan(
         name=arguments.name or name,
         clip=clip,
@@ -169,7 +167,7 @@ def _export(
         output=arguments.output,
         samples=find_samples(arguments.samples),
         native_min_side_px=arguments.native_min_side or default_side,
-        route_rules=rules,
+        route_rules=_find_rules(arguments, clip, upscaler),
         none_of_these=_find_calibration(arguments.none_of_these, clip, upscaler),
         has_text_banks=not arguments.no_text_banks,
         report=_print,
@@ -177,6 +175,31 @@ def _export(
     export_repository(plan)
     if calibration is not None:
         export_int8(Int8Plan(repository=arguments.output, images=calibration, report=_print))
+
+
+def _find_rules(
+    arguments: argparse.Namespace, clip: ClipCheckpoint, upscaler: Upscaler
+) -> tuple[RouteRule, ...] | None:
+    """Measure the rules of --photos, or read those of --route-rules, or of the checkpoint's folder."""
+    if arguments.photos is not None:
+        rules = measure_routes(clip, upscaler, arguments.photos, read_nouns(arguments.anchors))
+        for rule in rules:
+            noise = "" if rule.max_noise is None else f", noise up to {rule.max_noise:g}"
+            _print(
+                f"route up to {rule.max_side_px} px, {'JPEG' if rule.is_lossy else 'lossless'}{noise}: {rule.route} "
+                f"(agreement {rule.upscaled_agreement:.1%} upscaled, {rule.native_agreement:.1%} native)"
+            )
+        return rules
+    if arguments.route_rules is not None:
+        return read_rules(arguments.route_rules, clip, upscaler)
+    beside = (arguments.clip or _BUNDLED) / RULES_NAME if arguments.command == DEFAULT_COMMAND else None
+    if beside is None or not beside.is_file():
+        return None
+    try:
+        return read_rules(beside, clip, upscaler)
+    except OtherWeightsError:
+        _print(f"{beside} was measured with another upscaler: the shorter side decides the route; see --photos")
+        return None
 
 
 def _find_calibration(given: str | None, clip: ClipCheckpoint, upscaler: Upscaler) -> Calibration | None:

@@ -20,6 +20,10 @@ _ANCHORS_HELP = (
     "nouns that the model is asked to tell apart: with commas, published sets joined by +, or a text file of one a "
     "line; absent: the 1,000 of ImageNet. Name those that the model's texts are good at"
 )
+_BOTH_HELP = (
+    "with --teacher-side: ask the tower about the reduced photo by the native route as well, and teach the mean of "
+    "both answers"
+)
 _TEACHER_HELP = (
     "let the tower judge the photo reduced to this side and rendered by the upscaler as it is now, instead of the "
     "photo: for towers trained on such pictures"
@@ -62,6 +66,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     data.add_argument("--image-column", metavar="NAME", help="of tables; image, img, ... if absent")
     data.add_argument("--anchors", metavar="A,B|@SET+@SET|FILE", help=_ANCHORS_HELP)
     data.add_argument("--teacher-side", type=positive, metavar="PX", dest="teacher_side_px", help=_TEACHER_HELP)
+    data.add_argument("--teacher-both-routes", action="store_true", help=_BOTH_HELP)
+    data.add_argument(
+        "--max-noise",
+        type=rate,
+        default=_DEFAULTS.max_noise,
+        help="largest standard deviation of the thumbnails' noise, in levels of 255",
+    )
     _add_steps(parser)
     add_fit_options(parser, Path("runs/adapt"))
     parser.set_defaults(run=_run)

@@ -16,12 +16,25 @@ from clipsr_training._cli.eval import (
     low_resolution,
     none_of_these,
     restore,
+    routes,
     sr,
     zero_shot,
 )
 from clipsr_training.interrupts import interrupted_by_sigterm
 
-_COMMANDS = (sr, zero_shot, linear_probe, low_resolution, none_of_these, degraded, restore, image, drawings, experiment)
+_COMMANDS = (
+    sr,
+    zero_shot,
+    linear_probe,
+    low_resolution,
+    routes,
+    none_of_these,
+    degraded,
+    restore,
+    image,
+    drawings,
+    experiment,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -78,6 +78,8 @@ class AdaptModule(LightningModule):
             ),
             image_size_px=checkpoint.image_size_px,
             teacher_side_px=recipe.teacher_side_px,
+            teacher_both_routes=recipe.teacher_both_routes,
+            max_noise=recipe.max_noise,
             seed=options.seed,
         )
         self.register_buffer("mean", torch.tensor(checkpoint.mean).view(1, 3, 1, 1), persistent=False)
@@ -117,11 +119,18 @@ class AdaptModule(LightningModule):
         normalized = ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         return functional.normalize(tower(normalized).float(), dim=-1)
 
-    @torch.no_grad()
     def teach(self, batch: AdaptBatch) -> Tensor:
         """Return what the frozen tower says of the photos, [B, D] of unit length."""
-        return self.encode(self._frozen[0], self._seen_by_teacher(batch))
+        return self._answer(batch, self._seen_by_teacher(batch))
 
+    @torch.no_grad()
+    def _answer(self, batch: AdaptBatch, seen: Tensor) -> Tensor:
+        target = self.encode(self._frozen[0], seen)
+        if batch.resized is None:
+            return target
+        return functional.normalize(target + self.encode(self._frozen[0], batch.resized / 255), dim=-1)
+
+    @torch.no_grad()
     def _seen_by_teacher(self, batch: AdaptBatch) -> Tensor:
         if not batch.reduced:
             return batch.photo / 255
@@ -130,14 +139,15 @@ class AdaptModule(LightningModule):
 
     def training_step(self, batch: AdaptBatch, batch_idx: int) -> Tensor:
         """Return the loss: 1 - cosine, the divergence over the anchors, pixels, and the anchor of a tuned tower."""
-        target = self.teach(batch)
+        seen = self._seen_by_teacher(batch)
+        target = self._answer(batch, seen)
         sr = render_canvases(self.upscaler, batch.thumbnails, self.checkpoint.image_size_px)
         student = self.encode(self.tower, quantize(sr))
         cosine = (student * target).sum(dim=-1)
         divergence = distillation_loss(
             student, self.anchors, self.logit_scale, soften(self.logit_scale, target, self.anchors)
         )
-        pixels = (sr - self._seen_by_teacher(batch)).abs().mean()
+        pixels = (sr - seen).abs().mean()
         loss = (1 - cosine).mean() + divergence + self._pixel_weight() * pixels
         if self.recipe.tune == "tower":
             own = self.encode(self.tower, batch.photo / 255)

@@ -140,11 +140,13 @@ class Draw(NamedTuple):
         photo: [3, R, R] uint8, the undamaged photo by the native route.
         thumbnail: [r, r, 3] uint8.
         reduced: [t, t, 3] uint8, the photo reduced to what the teacher sees; None where it sees the photo.
+        resized: [3, R, R] uint8, the same by the native route; None where the teacher is not asked about it.
     """
 
     photo: np.ndarray
     thumbnail: np.ndarray
     reduced: np.ndarray | None
+    resized: np.ndarray | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,12 +157,16 @@ class DrawOptions:
         preprocess: the encoder's native route.
         image_size_px: R.
         teacher_side_px: see `AdaptRecipe`.
+        teacher_both_routes: likewise.
+        max_noise: likewise.
         seed: of all draws.
     """
 
     preprocess: Preprocess
     image_size_px: int
     teacher_side_px: int | None
+    teacher_both_routes: bool
+    max_noise: float
     seed: int
 
     @property
@@ -182,12 +188,15 @@ def draw(square: np.ndarray, number: int, options: DrawOptions) -> Draw:
         square = np.ascontiguousarray(square[:, ::-1])
     side = square.shape[0]
     size = min(draw_side(rng, options.largest_px), side)
-    thumbnail = make_thumbnail(square, draw_thumbnail(rng, (size, size), (side, side)), rng)
-    reduced = None
-    if options.teacher_side_px is not None:
-        seen = min(options.teacher_side_px, side)
-        reduced = np.asarray(Image.fromarray(square).resize((seen, seen), Image.Resampling.BICUBIC))
-    return Draw(planar(options.preprocess(Image.fromarray(square))), thumbnail, reduced)
+    drawn = draw_thumbnail(rng, (size, size), (side, side), max_noise=options.max_noise)
+    thumbnail = make_thumbnail(square, drawn, rng)
+    photo = planar(options.preprocess(Image.fromarray(square)))
+    if options.teacher_side_px is None:
+        return Draw(photo, thumbnail, None, None)
+    seen = min(options.teacher_side_px, side)
+    reduced = Image.fromarray(square).resize((seen, seen), Image.Resampling.BICUBIC)
+    resized = planar(options.preprocess(reduced)) if options.teacher_both_routes else None
+    return Draw(photo, thumbnail, np.asarray(reduced), resized)
 
 
 class Canvases(NamedTuple):
@@ -211,19 +220,23 @@ class AdaptBatch(NamedTuple):
         photo: [B, 3, R, R] uint8.
         thumbnails: by canvas.
         reduced: what the teacher sees, by canvas; empty where it sees the photo.
+        resized: [B, 3, R, R] uint8, the same by the native route; None where the teacher is not asked about it.
     """
 
     photo: Tensor
     thumbnails: list[Canvases]
     reduced: list[Canvases]
+    resized: Tensor | None
 
 
 def collate(draws: Sequence[Draw]) -> AdaptBatch:
     """Make a batch."""
+    resized = [d.resized for d in draws if d.resized is not None]
     return AdaptBatch(
         photo=torch.from_numpy(np.stack([d.photo for d in draws])),
         thumbnails=on_canvases([d.thumbnail for d in draws]),
         reduced=on_canvases([d.reduced for d in draws if d.reduced is not None]),
+        resized=torch.from_numpy(np.stack(resized)) if resized else None,
     )
 
 

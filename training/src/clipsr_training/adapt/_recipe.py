@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 Tune = Literal["upscaler", "tower"]
+# Noise is drawn from one level on; above half the range there is nothing left to see.
+MIN_NOISE, MAX_NOISE = 1.0, 128.0
 TUNES: tuple[Tune, ...] = get_args(Tune)
 
 
@@ -24,6 +26,8 @@ class AdaptRecipe:
         pixel_weight: weight of the mean absolute pixel error after the first fifth of the run, where it is 1.
         teacher_side_px: show the teacher the photo reduced to this side and rendered by the upscaler as it was, for
             towers that were trained on such pictures; None shows it the photo by the native route.
+        teacher_both_routes: ask the teacher about the reduced photo by the native route, too, and teach the mean.
+        max_noise: largest standard deviation of the thumbnails' noise, in levels of 255.
         held_out: part of the photos that is kept off training, to choose weights by.
         max_held_out: at most so many photos.
         interpolation_steps: steps between the tower as it was and as it ended that are tried, largest change first.
@@ -38,6 +42,8 @@ class AdaptRecipe:
     scale_max: float = 16.0
     pixel_weight: float = 0.1
     teacher_side_px: int | None = None
+    teacher_both_routes: bool = False
+    max_noise: float = 6.0
     held_out: float = 0.05
     max_held_out: int = 500
     interpolation_steps: int = 10
@@ -52,6 +58,10 @@ class AdaptRecipe:
         for name in ("lr", "tower_lr", "pixel_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be a finite number of at least 0, got {getattr(self, name)}")
+        if not MIN_NOISE <= self.max_noise <= MAX_NOISE:
+            raise ValueError(f"max_noise must be from {MIN_NOISE:g} to {MAX_NOISE:g} levels, got {self.max_noise}")
+        if self.teacher_both_routes and self.teacher_side_px is None:
+            raise ValueError("both routes of the teacher start from a reduced photo: say its side with --teacher-side")
         if not 1 <= self.scale_max < math.inf:
             raise ValueError(f"scale_max must be a finite number of at least 1, got {self.scale_max}")
         if not 0 < self.held_out < 1:
