@@ -13,9 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from clipsr_training._cli.evaluate import main as evaluate
 from clipsr_training._cli.train import main
-from clipsr_training.adapt import OtherWeightsError, _module, measure_routes, read_nouns, read_rules
+from clipsr_training.adapt import _module, read_nouns
 from clipsr_training.adapt._photos import (
     CANVAS_SIZES_PX,
     DrawDataset,
@@ -34,9 +33,9 @@ from clipsr_training.data import SetOptions
 from clipsr_training.data._route_table import estimate_noise
 from clipsr_training.evaluation._backends.pixels import encode
 from clipsr_training.evaluation._backends.torch import TorchBackend
-from clipsr_training.liif import ModulatedLIIF, load_liif, save_liif
-from clipsr_training.liif._encoders import EDSR
+from clipsr_training.liif import load_liif
 from clipsr_training.liif._upscaler import to_uint8
+from tests.training.made import write_photos, write_upscaler
 
 N_PHOTOS = 14
 BATCH = 4
@@ -45,13 +44,7 @@ BATCH = 4
 @pytest.fixture
 def photos(tmp_path) -> Path:
     """Smooth photos of 90x100 px, in a folder below another."""
-    folder = tmp_path / "photos" / "2019"
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for i in range(N_PHOTOS):
-        small = Image.fromarray(rng.integers(0, 256, (9, 10, 3), dtype=np.uint8))
-        small.resize((100, 90), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
-    return folder.parent
+    return write_photos(tmp_path / "photos" / "2019", N_PHOTOS, (100, 90), cells_hw=(9, 10)).parent
 
 
 @pytest.fixture
@@ -65,11 +58,7 @@ def model(tmp_path) -> Path:
 
 @pytest.fixture
 def upscaler(tmp_path) -> Path:
-    """A tiny untrained upscaler."""
-    torch.manual_seed(0)
-    path = tmp_path / "liif.safetensors"
-    save_liif(ModulatedLIIF(EDSR(n_resblocks=1, n_feats=4), latent_dim=8, hidden_dim=4), path)
-    return path
+    return write_upscaler(tmp_path / "liif.safetensors")
 
 
 @pytest.fixture
@@ -158,6 +147,7 @@ _KILLED_IN_THE_SECOND_SEGMENT = """
 import os, signal, sys
 from clipsr_training._cli.train import main
 from clipsr_training.adapt import _module
+from tests.training.made import write_photos, write_upscaler
 
 step = _module.AdaptModule.training_step
 
@@ -336,64 +326,6 @@ def test_bad_input_is_one_sentence(command, photos, model, upscaler, tmp_path, c
         error = capsys.readouterr().err
         assert "Traceback" not in error
         assert sentence in error.strip().splitlines()[-1]
-
-
-def test_the_route_is_the_one_that_answers_as_the_photo_is_answered(photos, model, monkeypatch):
-    black = load_liif("checkpoints/liif-fast/liif.safetensors")
-    with torch.no_grad():
-        for parameter in black.parameters():
-            parameter.zero_()  # nothing but cubic interpolation is left
-    rules = measure_routes(load_clip(model), black, photos, ["cat", "dog", "ship"], limit=6)
-    kinds = [(False, 3), (False, 12), (False, None), (True, None)]
-    assert [(rule.max_side_px, (rule.is_lossy, rule.max_noise)) for rule in rules] == [
-        (side, kind) for side in (12, 24, 48, 64) for kind in kinds
-    ]
-    assert all(rule.n_images == 6 for rule in rules)
-    assert all(
-        rule.route == ("upscaled" if rule.upscaled_agreement >= rule.native_agreement else "native") for rule in rules
-    )
-    again = measure_routes(load_clip(model), black, photos, ["cat", "dog", "ship"], limit=6)
-    assert again == rules
-
-    answer = TorchBackend.embed_images
-
-    def broken_upscaler(self, files, names, *, route):
-        found = answer(self, files, names, route="native")
-        return -found if route == "upscaled" else found
-
-    monkeypatch.setattr(TorchBackend, "embed_images", broken_upscaler)
-    assert {rule.route for rule in measure_routes(load_clip(model), black, photos, ["cat", "dog"], limit=6)} == {
-        "native"
-    }
-
-
-@pytest.mark.filterwarnings("ignore:.*smaller than the encoder")
-def test_routes_are_measured_into_a_file_for_these_weights(tmp_path, photos, model, upscaler, capsys):
-    arguments = [
-        "--photos",
-        photos,
-        "--limit",
-        3,
-        "--anchors",
-        "cat,dog,ship",
-        "--model",
-        model,
-        "--upscaler",
-        upscaler,
-    ]
-    output = tmp_path / "routes"
-    assert evaluate(["routes", *map(str, arguments), "--output", str(output)]) == 0
-    table = capsys.readouterr().out.splitlines()
-    checkpoint = load_clip(model)
-    path = output / "route_rules.json"
-    rules = read_rules(path, checkpoint, load_liif(upscaler))
-    assert rules == measure_routes(checkpoint, load_liif(upscaler), photos, ["cat", "dog", "ship"], limit=3)
-    assert [line.split("|")[-2].strip() for line in table[2:]] == [rule.route for rule in rules]
-    with pytest.raises(OtherWeightsError, match="measured for another model or upscaler"):
-        read_rules(path, checkpoint, load_liif("checkpoints/liif-fast/liif.safetensors"))
-    path.write_text('{"rules": [{"route": "native"}]}')
-    with pytest.raises(ValueError, match="holds no rules that clipsr-eval routes wrote"):
-        read_rules(path, checkpoint, load_liif(upscaler))
 
 
 def test_nouns_are_read_from_sets_files_and_lists(tmp_path):

@@ -26,8 +26,8 @@ from clipsr_training.data import SetOptions, read_pairs
 from clipsr_training.degradation import KINDS, generator
 from clipsr_training.evaluation._backends.pixels import encode as encode_file
 from clipsr_training.evaluation._backends.torch import TorchBackend
-from clipsr_training.liif import ModulatedLIIF, load_liif, save_liif
-from clipsr_training.liif._encoders import EDSR
+from clipsr_training.liif import load_liif
+from tests.training.made import write_photos, write_upscaler
 from tests.training.tiny_clips import tiny_clip
 
 N_PHOTOS = 14
@@ -37,13 +37,7 @@ BATCH = 4
 @pytest.fixture
 def photos(tmp_path) -> Path:
     """Smooth photos of 90x100 px, in a folder below another."""
-    folder = tmp_path / "photos" / "2019"
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for i in range(N_PHOTOS):
-        small = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8))
-        small.resize((100, 90), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
-    return folder.parent
+    return write_photos(tmp_path / "photos" / "2019", N_PHOTOS, (100, 90)).parent
 
 
 @pytest.fixture
@@ -56,11 +50,7 @@ def model(tmp_path) -> Path:
 
 @pytest.fixture
 def upscaler(tmp_path) -> Path:
-    """A tiny untrained upscaler."""
-    torch.manual_seed(0)
-    path = tmp_path / "liif.safetensors"
-    save_liif(ModulatedLIIF(EDSR(n_resblocks=1, n_feats=4), latent_dim=8, hidden_dim=4), path)
-    return path
+    return write_upscaler(tmp_path / "liif.safetensors")
 
 
 @pytest.fixture

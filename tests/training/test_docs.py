@@ -45,6 +45,7 @@ def test_every_command_is_documented():
         " lowres",
         " none-of-these",
         " restore",
+        " routes",
         " sr",
         " zeroshot",
     ]

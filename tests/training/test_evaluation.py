@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from clipsr_training._cli.evaluate import main
 from clipsr_training._files import write_atomically
 from clipsr_training.data import read_image
-from clipsr_training.liif import LIIF, ModulatedLIIF, save_liif
+from clipsr_training.liif import LIIF, ModulatedLIIF
 from clipsr_training.liif._data import read_images
 from clipsr_training.liif._encoders import EDSR
 from clipsr_training.liif._evaluate import Input, list_images, make_sample, resize
@@ -27,15 +27,12 @@ from clipsr_training.liif._metrics import Convention, psnr, ssim
 from clipsr_training.liif._report import Comparison, SrReport, draw_comparison
 from clipsr_training.liif._strips import upscale_in_strips
 from tests.tolerances import REWRITE
+from tests.training.made import write_upscaler
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """An untrained upscaler, a hundredth of the shipped one."""
-    torch.manual_seed(0)
-    path = tmp_path / "tiny.safetensors"
-    save_liif(ModulatedLIIF(EDSR(n_resblocks=1, n_feats=4), latent_dim=8, hidden_dim=4), path)
-    return path
+    return write_upscaler(tmp_path / "tiny.safetensors")
 
 
 def pair(folder: Path) -> tuple[np.ndarray, np.ndarray]:

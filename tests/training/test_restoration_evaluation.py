@@ -16,19 +16,14 @@ from clipsr_training.data import read_image
 from clipsr_training.degradation import DEGRADATIONS, KINDS, degrade, generator, strength_of
 from clipsr_training.evaluation import _restoration
 from clipsr_training.restoration import ConditionalUNet, Restorer, Schedule, UNetConfig, save_restorer
+from tests.training.made import write_photos
 
 N_PHOTOS = 3
 
 
 @pytest.fixture
 def photos(tmp_path) -> Path:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for i in range(N_PHOTOS):
-        small = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8))
-        small.resize((40, 24), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
-    return folder
+    return write_photos(tmp_path / "photos", N_PHOTOS, (40, 24))
 
 
 def write_restorer(path: Path, *, contexts: str | None = None, shift: float = 0.0) -> Path:

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -21,20 +20,11 @@ from clipsr_training.restoration import _draws, _module, load_restorer
 from clipsr_training.restoration._contexts import KindContexts, contexts_of, share_kinds
 from clipsr_training.restoration._draws import DrawDataset, DrawOptions, collate, cut, draw, draw_kinds
 from clipsr_training.restoration._recipe import RestorerRecipe
+from tests.training.made import write_photos
 
 N_PHOTOS = 12
 BATCH = 4
 RECIPE = RestorerRecipe(multipliers=(1, 1), side_px=16, batch_size=BATCH, draws=6 * BATCH)
-
-
-def write_photos(folder: Path, n: int, size_wh: tuple[int, int], seed: int = 0) -> Path:
-    """Smooth photos."""
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(seed)
-    for i in range(n):
-        small = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8))
-        small.resize(size_wh, Image.Resampling.BICUBIC).save(folder / f"{i}.png")
-    return folder
 
 
 @pytest.fixture

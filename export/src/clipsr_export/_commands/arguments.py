@@ -89,6 +89,27 @@ def add_clip_options(parser: argparse.ArgumentParser) -> None:
     )
     _add_optional_models(parser)
     parser.add_argument("--name", help="name of the model in the manifest (default: the checkpoint's)")
+    _add_route_options(parser)
+    parser.add_argument(
+        "--none-of-these",
+        metavar="FILE|DATA",
+        help="the rule for images that show none of the labels: none_of_these.json of clipsr-eval none-of-these, or "
+        "labelled validation images to make it from (default: the file beside the weights of a checkpoint folder, if "
+        "there is one)",
+    )
+    parser.add_argument(
+        "--no-text-banks",
+        action="store_true",
+        help="do not embed the named label sets now; the service then does at their first use",
+    )
+    parser.add_argument(
+        "--int8",
+        metavar="DATA",
+        help="add an int8 image encoder, calibrated on these images, as the command int8 does",
+    )
+
+
+def _add_route_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--native-min-side",
         type=positive,
@@ -113,23 +134,6 @@ def add_clip_options(parser: argparse.ArgumentParser) -> None:
         "--anchors",
         metavar="A,B|@SET+@SET|FILE",
         help="with --photos: nouns that the model's texts are good at (default: the 1,000 of ImageNet)",
-    )
-    parser.add_argument(
-        "--none-of-these",
-        metavar="FILE|DATA",
-        help="the rule for images that show none of the labels: none_of_these.json of clipsr-eval none-of-these, or "
-        "labelled validation images to make it from (default: the file beside the weights of a checkpoint folder, if "
-        "there is one)",
-    )
-    parser.add_argument(
-        "--no-text-banks",
-        action="store_true",
-        help="do not embed the named label sets now; the service then does at their first use",
-    )
-    parser.add_argument(
-        "--int8",
-        metavar="DATA",
-        help="add an int8 image encoder, calibrated on these images, as the command int8 does",
     )
 
 
