@@ -16,6 +16,8 @@ DATA ?= ../shared/data
 SCALE ?= full
 # Tests mostly wait for the processes that they start, so two run at a time; 0: in one process, for --pdb.
 WORKERS ?= 3
+# A file's tests share what they start. Files go to workers in the order of collection, the longest first.
+SCHEDULE = --dist loadfile --no-loadscope-reorder
 # Workers share the cores; engines that each take all of them spin while they wait for one another.
 ONE_THREAD = OMP_NUM_THREADS=1
 # Where CIFAR is not at hand, images of its size are made up.
@@ -117,7 +119,7 @@ bench-library: $(DEV) $(SERVE) $(MANIFEST) ## Measure image libraries: precision
 
 .PHONY: test
 test: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests, with a real Triton (12 minutes on 2 cores)
-	$(ONE_THREAD) $(VENV)/bin/pytest -m 'not slow' -n $(WORKERS) --dist loadfile $(ARGS)
+	$(ONE_THREAD) $(VENV)/bin/pytest -m 'not slow' -n $(WORKERS) $(SCHEDULE) $(ARGS)
 
 .PHONY: test-slow
 test-slow: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests that take minutes each
@@ -125,7 +127,7 @@ test-slow: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests that take minutes each
 
 .PHONY: test-stalls
 test-stalls: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests on a machine that stalls (a third longer; what fails counts on a moment)
-	$(ONE_THREAD) $(VENV)/bin/python -m tests.stalls -m 'not slow' -n $(WORKERS) --dist loadfile $(ARGS)
+	$(ONE_THREAD) $(VENV)/bin/python -m tests.stalls -m 'not slow' -n $(WORKERS) $(SCHEDULE) $(ARGS)
 
 .PHONY: docs
 docs: $(DEV) ## Build the documentation site into site/

@@ -17,6 +17,8 @@ from tests.ports import hold_port
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
 SEED = 20260707
+# Of integration/, most files are few tests that each start a service.
+_LONGEST_FIRST = ("integration", "export", "training", "serving")
 
 # openvino reports every import of itself over the Internet by this package; without it, it has a stub.
 sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType, reportCallIssue]
@@ -30,6 +32,12 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Hypothesis's own profile for CI: no deadline for an example, which a busy machine would miss.
     settings.load_profile("ci")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the rooms first whose files take longest, so that no worker ends with one of them alone."""
+    order = {room: place for place, room in enumerate(_LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.path.relative_to(REPO_ROOT / "tests").parts[0], len(order)))
 
 
 @pytest.fixture(autouse=True)

@@ -182,7 +182,7 @@ def _find_rules(
 ) -> tuple[RouteRule, ...] | None:
     """Measure the rules of --photos, or read those of --route-rules, or of the checkpoint's folder."""
     if arguments.photos is not None:
-        rules = measure_routes(clip, upscaler, arguments.photos, read_nouns(arguments.anchors))
+        rules = measure_routes(clip, upscaler, [arguments.photos], read_nouns(arguments.anchors))
         for rule in rules:
             noise = "" if rule.max_noise is None else f", noise up to {rule.max_noise:g}"
             _print(

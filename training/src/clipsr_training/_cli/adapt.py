@@ -64,9 +64,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     data.add_argument("--split", default="train", help="of data sets that have several")
     data.add_argument("--image-column", metavar="NAME", help="of tables; image, img, ... if absent")
-    data.add_argument("--anchors", metavar="A,B|@SET+@SET|FILE", help=_ANCHORS_HELP)
-    data.add_argument("--teacher-side", type=positive, metavar="PX", dest="teacher_side_px", help=_TEACHER_HELP)
-    data.add_argument("--teacher-both-routes", action="store_true", help=_BOTH_HELP)
+    add_teacher_options(data)
     data.add_argument(
         "--max-noise",
         type=rate,
@@ -76,6 +74,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     _add_steps(parser)
     add_fit_options(parser, Path("runs/adapt"))
     parser.set_defaults(run=_run)
+
+
+def add_teacher_options(parser: argparse._ActionsContainer) -> None:
+    """Add the options that say what the model is asked about undamaged photos."""
+    parser.add_argument("--anchors", metavar="A,B|@SET+@SET|FILE", help=_ANCHORS_HELP)
+    parser.add_argument("--teacher-side", type=positive, metavar="PX", dest="teacher_side_px", help=_TEACHER_HELP)
+    parser.add_argument("--teacher-both-routes", action="store_true", help=_BOTH_HELP)
 
 
 def _add_steps(parser: argparse.ArgumentParser) -> None:

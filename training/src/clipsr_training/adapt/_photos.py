@@ -193,10 +193,15 @@ def draw(square: np.ndarray, number: int, options: DrawOptions) -> Draw:
     photo = planar(options.preprocess(Image.fromarray(square)))
     if options.teacher_side_px is None:
         return Draw(photo, thumbnail, None, None)
-    seen = min(options.teacher_side_px, side)
-    reduced = Image.fromarray(square).resize((seen, seen), Image.Resampling.BICUBIC)
+    reduced = reduce_photo(Image.fromarray(square), options.teacher_side_px)
     resized = planar(options.preprocess(reduced)) if options.teacher_both_routes else None
     return Draw(photo, thumbnail, np.asarray(reduced), resized)
+
+
+def reduce_photo(photo: Image.Image, side_px: int) -> Image.Image:
+    """Return a square photo as a teacher sees it that is shown reduced ones; a smaller one as it is."""
+    side = min(side_px, photo.width)
+    return photo.resize((side, side), Image.Resampling.BICUBIC)
 
 
 class Canvases(NamedTuple):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from clipsr_training.adapt._photos import CANVAS_SIZES_PX, Photos, check_photos, open_photos
+from clipsr_training.adapt._photos import CANVAS_SIZES_PX, Photos, check_photos, open_photos, reduce_photo
 from clipsr_training.adapt._train import TEMPLATE
 from clipsr_training.clip import ClipCheckpoint
 from clipsr_training.data import SetOptions
@@ -55,12 +55,42 @@ _KINDS = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """What the model is asked about undamaged photos, as in `AdaptRecipe`.
+
+    Attributes:
+        side_px: of the reduced photo, which it answers by super-resolution; None: the photo, by the native route.
+        both_routes: the mean of both routes' answers to the reduced photo.
+    """
+
+    side_px: int | None = None
+    both_routes: bool = False
+
+    def __post_init__(self) -> None:
+        if self.both_routes and self.side_px is None:
+            raise ValueError("both routes of the teacher start from a reduced photo: say its side with --teacher-side")
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """Those that answer."""
+        if self.side_px is None:
+            return ("native",)
+        return ("upscaled", "native") if self.both_routes else ("upscaled",)
+
+    def sees(self, square: np.ndarray) -> Image.Image:
+        """Return what is answered instead of a photo, RGB uint8 [S, S, 3]."""
+        photo = Image.fromarray(square)
+        return photo if self.side_px is None else reduce_photo(photo, self.side_px)
+
+
 def measure_routes(
     checkpoint: ClipCheckpoint,
     upscaler: Upscaler,
-    photos: str | Path,
+    photos: Sequence[str | Path],
     nouns: Sequence[str],
     *,
+    teacher: Teacher | None = None,
     limit: int = 500,
     seed: int = 0,
     on_images: Callable[[int], None] = lambda _: None,
@@ -72,6 +102,7 @@ def measure_routes(
         upscaler: what renders on the upscaled route.
         photos: see `open_photos`; their labels are not looked at.
         nouns: what the model is asked to tell apart.
+        teacher: what an answer should be; None: that to the photo by the native route.
         limit: photos to measure on, drawn at random.
         seed: of all draws.
         on_images: called with the number of thumbnails done.
@@ -80,21 +111,23 @@ def measure_routes(
         FileNotFoundError: there are no photos.
         ValueError: photos can't be read.
     """
-    opened = check_photos(open_photos([photos], SetOptions(split="train")), checkpoint.image_size_px)
+    teacher = teacher or Teacher()
+    opened = check_photos(open_photos(photos, SetOptions(split="train")), checkpoint.image_size_px)
     rows = np.random.default_rng(seed).permutation(len(opened))[:limit]
     chosen = opened.select(np.sort(rows))
     backend = TorchBackend(checkpoint, upscaler, name="routes")
     labels = backend.embed_labels(nouns, [TEMPLATE])
 
-    def answers(files: Sequence[bytes], route: Route) -> np.ndarray:
+    def answers(files: Sequence[bytes], *routes: Route) -> np.ndarray:
         parts: list[np.ndarray] = []
         for start in range(0, len(files), _BATCH):
             own = files[start : start + _BATCH]
-            parts.append(backend.embed_images(own, ["a thumbnail"] * len(own), route=route) @ labels.T)
+            names = ["a thumbnail"] * len(own)
+            parts.append(np.sum([backend.embed_images(own, names, route=route) for route in routes], axis=0) @ labels.T)
             on_images(len(own))
         return np.concatenate(parts).argmax(axis=1)
 
-    truth = answers([encode(Image.fromarray(chosen.square(i))) for i in range(len(chosen))], "native")
+    truth = answers([encode(teacher.sees(chosen.square(i))) for i in range(len(chosen))], *teacher.routes)
     largest = min(checkpoint.image_size_px, CANVAS_SIZES_PX[-1])
     rules: list[RouteRule] = []
     for low, high in _ranges(largest):

@@ -6,11 +6,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from clipsr_training._cli.adapt import add_teacher_options
 from clipsr_training._cli.arguments import HelpFormatter, positive, seed
 from clipsr_training._cli.checkpoint import add_checkpoint_options, load_checkpoint
 from clipsr_training._cli.eval.progress import progress_bar
 from clipsr_training._files import make_output_folder
 from clipsr_training.adapt import RouteRule, measure_routes, read_nouns
+from clipsr_training.adapt._routes import Teacher
 from clipsr_training.adapt._rules_file import RULES_NAME, MeasuredRules, model_digest, write_rules
 from clipsr_training.liif import load_liif
 
@@ -28,13 +30,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help=f"gets {RULES_NAME}")
     parser.add_argument(
-        "--photos", required=True, metavar="DATA", help="photos without labels, a folder or any data set"
+        "--photos", nargs="+", required=True, metavar="DATA", help="photos without labels: folders or any data sets"
     )
-    parser.add_argument(
-        "--anchors",
-        metavar="A,B|@SET+@SET|FILE",
-        help="nouns that the model's texts are good at (default: the 1,000 of ImageNet)",
-    )
+    add_teacher_options(parser)
     parser.add_argument("--limit", type=positive, default=500, metavar="N", help="photos to draw from them at random")
     parser.add_argument("--seed", type=seed, default=0, help="of all draws")
     add_checkpoint_options(parser)
@@ -49,6 +47,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _run(arguments: argparse.Namespace) -> None:
     nouns = read_nouns(arguments.anchors)
+    teacher = Teacher(side_px=arguments.teacher_side_px, both_routes=arguments.teacher_both_routes)
     checkpoint, upscaler = load_checkpoint(arguments), load_liif(arguments.upscaler)
     make_output_folder(arguments.output)
     with progress_bar() as progress:
@@ -58,11 +57,12 @@ def _run(arguments: argparse.Namespace) -> None:
             upscaler,
             arguments.photos,
             nouns,
+            teacher=teacher,
             limit=arguments.limit,
             seed=arguments.seed,
             on_images=lambda count: progress.advance(task, count),
         )
-    photos = f"{rules[0].n_images:,} photos of {Path(arguments.photos).name}"
+    photos = f"{rules[0].n_images:,} photos of {', '.join(Path(spec).name for spec in arguments.photos)}"
     measured = MeasuredRules(rules=rules, model_digest=model_digest(checkpoint, upscaler), photos=photos)
     write_rules(measured, arguments.output / RULES_NAME)
     print(_table(rules))
