@@ -129,23 +129,21 @@ def measure_routes(
 
     truth = answers([encode(teacher.sees(chosen.square(i))) for i in range(len(chosen))], *teacher.routes)
     largest = min(checkpoint.image_size_px, CANVAS_SIZES_PX[-1])
-    rules: list[RouteRule] = []
-    for low, high in _ranges(largest):
-        for kind in _KINDS:
-            files = [_thumbnail(chosen, i, (low, high), seed, kind) for i in range(len(chosen))]
-            agreement = {route: float((answers(files, route) == truth).mean()) for route in ("upscaled", "native")}
-            rules.append(
-                RouteRule(
-                    max_side_px=high,
-                    is_lossy=kind.is_lossy,
-                    max_noise=kind.max_noise,
-                    route="upscaled" if agreement["upscaled"] >= agreement["native"] else "native",
-                    upscaled_agreement=agreement["upscaled"],
-                    native_agreement=agreement["native"],
-                    n_images=len(files),
-                )
-            )
-    return tuple(rules)
+
+    def rule(low: int, high: int, kind: _Kind) -> RouteRule:
+        files = [_thumbnail(chosen, i, (low, high), seed, kind) for i in range(len(chosen))]
+        upscaled, native = (float((answers(files, route) == truth).mean()) for route in ("upscaled", "native"))
+        return RouteRule(
+            max_side_px=high,
+            is_lossy=kind.is_lossy,
+            max_noise=kind.max_noise,
+            route="upscaled" if upscaled >= native else "native",
+            upscaled_agreement=upscaled,
+            native_agreement=native,
+            n_images=len(files),
+        )
+
+    return tuple(rule(low, high, kind) for low, high in _ranges(largest) for kind in _KINDS)
 
 
 def _ranges(largest: int) -> Iterator[tuple[int, int]]:
