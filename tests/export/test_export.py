@@ -209,6 +209,28 @@ def test_route_rules_come_from_beside_the_weights_they_were_measured_for(reposit
     assert "was measured for another model or upscaler" in capsys.readouterr().err
 
 
+def test_the_upscaler_beside_the_weights_renders_for_the_encoder_alone(repository, repo_root, tmp_path, monkeypatch):
+    folder = tmp_path / "clip"
+    shutil.copytree(repository.parent / "tiny-clip", folder)
+    pictures = tmp_path / "checkpoints" / "liif-fast" / "liif.safetensors"
+    pictures.parent.mkdir(parents=True)
+    shutil.copy(repository.parent / "liif.safetensors", pictures)
+    monkeypatch.chdir(tmp_path)
+    other = ModulatedLIIF(EDSR(n_resblocks=1, n_feats=8), latent_dim=16, scale_max=7.0).eval()
+    save_liif(other, folder / "liif.safetensors")
+    output = tmp_path / "repository"
+    template = ["--template", repo_root / "model_repository", "--output", output, "--no-text-banks"]
+
+    def scales(*options: object) -> list[float]:
+        assert main([str(option) for option in ("--clip", folder, *options, *template)]) == 0
+        written = json.loads((output / "manifest.json").read_text())
+        pictures = written.get("upscale_recipes", {}).get("clean", written["upscaler"])
+        return [written["upscaler"]["scale_max"], pictures["scale_max"]]
+
+    assert scales() == [7.0, 4.0]
+    assert scales("--upscaler", pictures) == [4.0, 4.0]
+
+
 def test_the_rule_for_none_of_these_comes_from_beside_the_weights(repository, manifest, repo_root, tmp_path, clip):
     folder = tmp_path / "clip"
     shutil.copytree(repository.parent / "tiny-clip", folder)

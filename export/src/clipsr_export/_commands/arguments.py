@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from clipsr_export._repository.running import find_service
 from clipsr_training.data import find_images
+from clipsr_training.liif import BUNDLED_UPSCALER, UPSCALER_NAME
 
 if TYPE_CHECKING:
     # argparse gives its own result type of add_subparsers() no public name.
@@ -69,16 +70,16 @@ def add_clip_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--upscaler",
         type=Path,
-        default=Path("checkpoints/liif-fast/liif.safetensors"),
         metavar="FILE",
-        help="LIIF weights before the encoder: .safetensors, or .pth in the official format",
+        help="LIIF weights before the encoder: .safetensors, or .pth in the official format (default: "
+        f"{UPSCALER_NAME} in the checkpoint's folder, or else {BUNDLED_UPSCALER})",
     )
     parser.add_argument(
         "--picture-upscaler",
         type=Path,
         metavar="FILE",
         help="LIIF weights for pictures that people look at, where those before the encoder were adapted to it "
-        "(default: --upscaler)",
+        f"(default: --upscaler, or else {BUNDLED_UPSCALER})",
     )
     parser.add_argument(
         "--robust-upscaler",

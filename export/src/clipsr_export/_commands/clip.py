@@ -28,7 +28,7 @@ from clipsr_training.adapt import (
 )
 from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
 from clipsr_training.controller import ControlledClip, load_controller, load_daclip
-from clipsr_training.liif import Upscaler, load_liif
+from clipsr_training.liif import BUNDLED_UPSCALER, Upscaler, find_upscaler, load_liif
 from clipsr_training.none_of_these import (
     CALIBRATION_NAME,
     Calibration,
@@ -177,6 +177,14 @@ def _export(
         export_int8(Int8Plan(repository=arguments.output, images=calibration, report=_print))
 
 
+def _folder(arguments: argparse.Namespace) -> Path:
+    """Return the checkpoint folder, in which files about its model may lie, or a path where there is nothing."""
+    if arguments.command != DEFAULT_COMMAND:
+        return Path(arguments.model)
+    is_model_too = arguments.controller is not None and arguments.controller.is_file()
+    return arguments.controller if is_model_too else arguments.clip or _BUNDLED
+
+
 def _find_rules(
     arguments: argparse.Namespace, clip: ClipCheckpoint, upscaler: Upscaler
 ) -> tuple[RouteRule, ...] | None:
@@ -192,8 +200,8 @@ def _find_rules(
         return rules
     if arguments.route_rules is not None:
         return read_rules(arguments.route_rules, clip, upscaler)
-    beside = (arguments.clip or _BUNDLED) / RULES_NAME if arguments.command == DEFAULT_COMMAND else None
-    if beside is None or not beside.is_file():
+    beside = _folder(arguments) / RULES_NAME
+    if not beside.is_file():
         return None
     try:
         return read_rules(beside, clip, upscaler)
@@ -223,8 +231,9 @@ def _load_upscalers(arguments: argparse.Namespace) -> tuple[Upscaler, dict[Recip
         upscaler = load_liif(path)
         return loaded.setdefault(sha256(path), upscaler)
 
-    upscaler = load(arguments.upscaler)
-    recipes: dict[Recipe, Upscaler] = {"clean": load(arguments.picture_upscaler or arguments.upscaler)}
+    given: Path | None = arguments.upscaler
+    upscaler = load(given or find_upscaler(_folder(arguments)))
+    recipes: dict[Recipe, Upscaler] = {"clean": load(arguments.picture_upscaler or given or BUNDLED_UPSCALER)}
     if arguments.robust_upscaler is not None:
         recipes["robust"] = load(arguments.robust_upscaler)
     return upscaler, recipes

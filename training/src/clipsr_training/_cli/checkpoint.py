@@ -12,9 +12,11 @@ import torch
 
 from clipsr_training._cli.arguments import PREPROCESS_HELP
 from clipsr_training.clip import ClipCheckpoint, load_clip, load_open_clip
+from clipsr_training.liif import BUNDLED_UPSCALER, UPSCALER_NAME, Upscaler, find_upscaler, load_liif
 
 # The layers of a tower of this size are too small to share: on a busy processor, threads wait for each other.
 _ONE_THREAD_SIDE_PX = 64
+_NO_UPSCALER = "none"
 
 
 def add_checkpoint_options(parser: argparse._ActionsContainer) -> None:
@@ -27,6 +29,28 @@ def add_checkpoint_options(parser: argparse._ActionsContainer) -> None:
     )
     parser.add_argument("--weights", metavar="PATH|TAG", help="weights of an OpenCLIP model")
     parser.add_argument("--preprocess", metavar="TAG", help=PREPROCESS_HELP)
+
+
+def add_upscaler_option(parser: argparse._ActionsContainer, purpose: str) -> None:
+    """Add the option that `load_upscaler` reads."""
+    parser.add_argument(
+        "--upscaler",
+        metavar="FILE",
+        help=f"{purpose}; {_NO_UPSCALER} to do without (default: {UPSCALER_NAME} in the folder of --model, or else "
+        f"{BUNDLED_UPSCALER})",
+    )
+
+
+def load_upscaler(arguments: argparse.Namespace) -> Upscaler | None:
+    """Load the upscaler of --upscaler, or of --model.
+
+    Raises:
+        OSError: the file is missing.
+        ValueError: it holds no upscaler.
+    """
+    if arguments.upscaler == _NO_UPSCALER:
+        return None
+    return load_liif(arguments.upscaler or find_upscaler(arguments.model))
 
 
 def load_checkpoint(arguments: argparse.Namespace) -> ClipCheckpoint:

@@ -7,17 +7,15 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from clipsr_training._cli.arguments import HelpFormatter, parse_chosen, positive, rate, share
-from clipsr_training._cli.checkpoint import add_checkpoint_options, load_checkpoint
+from clipsr_training._cli.checkpoint import add_checkpoint_options, add_upscaler_option, load_checkpoint, load_upscaler
 from clipsr_training._cli.fit_options import add_fit_options, read_fit_options
 from clipsr_training.adapt import read_nouns
 from clipsr_training.controller._recipe import RECIPES, ControllerRecipe
 from clipsr_training.controller._train import train_controller
 from clipsr_training.data import SetOptions
 from clipsr_training.degradation import DEGRADATIONS, Kind
-from clipsr_training.liif import load_liif
 
 _DEFAULTS = RECIPES["distill"]
-_NO_UPSCALER = "none"
 _RECIPE_HELP = (
     "distill needs photos alone; daclip is that of the paper: captioned photos, two contrastive terms, and a text "
     "tower that tells the names of damage apart"
@@ -44,12 +42,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     model = parser.add_argument_group("model")
     add_checkpoint_options(model)
-    model.add_argument(
-        "--upscaler",
-        default="checkpoints/liif-fast/liif.safetensors",
-        metavar="FILE",
-        help=f"LIIF weights that render small pictures, as in the service; {_NO_UPSCALER} to do without",
-    )
+    add_upscaler_option(model, "LIIF weights that render small pictures, as in the service")
     _add_data(parser)
     _add_steps(parser)
     add_fit_options(parser, Path("runs/controller"))
@@ -95,7 +88,7 @@ def _run(arguments: argparse.Namespace) -> Path:
     chosen = {name: value for name in names if (value := getattr(arguments, name, None)) is not None}
     return train_controller(
         load_checkpoint(arguments),
-        None if arguments.upscaler == _NO_UPSCALER else load_liif(arguments.upscaler),
+        load_upscaler(arguments),
         arguments.data,
         read_nouns(arguments.anchors),
         replace(RECIPES[arguments.recipe], **chosen),

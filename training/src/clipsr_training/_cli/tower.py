@@ -7,15 +7,14 @@ from dataclasses import fields
 from pathlib import Path
 
 from clipsr_training._cli.arguments import HelpFormatter, positive, rate, share
+from clipsr_training._cli.checkpoint import add_upscaler_option, load_upscaler
 from clipsr_training._cli.fit_options import add_fit_options, read_fit_options
 from clipsr_training.adapt import read_nouns
 from clipsr_training.clip import load_clip
 from clipsr_training.data import SetOptions
-from clipsr_training.liif import load_liif
 from clipsr_training.tower import TowerRecipe, train_tower
 
 _DEFAULTS = TowerRecipe()
-_NO_UPSCALER = "none"
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -30,12 +29,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     model = parser.add_argument_group("model")
     model.add_argument("--model", type=Path, required=True, metavar="FOLDER", help="CLIP checkpoint to start from")
-    model.add_argument(
-        "--upscaler",
-        default="checkpoints/liif-fast/liif.safetensors",
-        metavar="FILE",
-        help=f"LIIF weights that render pictures, as in the service; {_NO_UPSCALER} to do without",
-    )
+    add_upscaler_option(model, "LIIF weights that render pictures, as in the service")
     model.add_argument(
         "--replay",
         type=Path,
@@ -86,7 +80,7 @@ def _run(arguments: argparse.Namespace) -> Path:
     chosen = {name: value for name in names if (value := getattr(arguments, name, None)) is not None}
     return train_tower(
         load_clip(arguments.model),
-        None if arguments.upscaler == _NO_UPSCALER else load_liif(arguments.upscaler),
+        load_upscaler(arguments),
         arguments.data,
         TowerRecipe(**chosen),
         read_fit_options(arguments),

@@ -19,11 +19,26 @@ from clipsr_training.liif._liif import LIIF
 from clipsr_training.liif._modulated import ModulatedLIIF
 from clipsr_training.liif._upscaler import Upscaler
 
+UPSCALER_NAME = "liif.safetensors"
+BUNDLED_UPSCALER = Path("checkpoints/liif-fast") / UPSCALER_NAME
 _SPEC_KEY = "clipsr.upscaler"
 
 
 class CheckpointFormatError(ValueError):
     """A file is not a checkpoint that this package can read; the message says what is wrong with it."""
+
+
+def find_upscaler(model: str | Path) -> Path:
+    """Return the weights that render small images for a CLIP model.
+
+    Args:
+        model: its folder, or a name.
+
+    Returns:
+        `liif.safetensors` in the folder, adapted to the model; where there is none, the weights that come with clipsr.
+    """
+    beside = Path(model) / UPSCALER_NAME
+    return beside if beside.is_file() else BUNDLED_UPSCALER
 
 
 def load_liif(path: str | Path) -> Upscaler:

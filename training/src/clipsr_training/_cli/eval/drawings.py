@@ -11,7 +11,13 @@ from pathlib import Path
 
 from clipsr_training import prompts
 from clipsr_training._cli.arguments import HelpFormatter, parse_labels, positive
-from clipsr_training._cli.checkpoint import add_checkpoint_options, load_checkpoint, threads_for
+from clipsr_training._cli.checkpoint import (
+    add_checkpoint_options,
+    add_upscaler_option,
+    load_checkpoint,
+    load_upscaler,
+    threads_for,
+)
 from clipsr_training._cli.draw import add_drawing_options, draw_with_progress
 from clipsr_training._cli.eval import options
 from clipsr_training._files import make_output_folder, to_json, write_atomically
@@ -21,7 +27,6 @@ from clipsr_training.drawing._draw import DrawOptions
 from clipsr_training.drawing._output import write_drawings
 from clipsr_training.evaluation._backends.torch import TorchBackend
 from clipsr_training.evaluation._drawings import Judgement, judge_drawings, measure_top1, to_markdown
-from clipsr_training.liif import load_liif
 
 _BATCH_SIZE = 64
 
@@ -48,12 +53,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--limit", type=positive, metavar="N", help="only so many of --data, drawn at random, always alike"
     )
-    parser.add_argument(
-        "--upscaler",
-        default="checkpoints/liif-fast/liif.safetensors",
-        metavar="FILE",
-        help="weights that render the small ones of --data",
-    )
+    add_upscaler_option(parser, "weights that render the small ones of --data")
     add_checkpoint_options(parser.add_argument_group("model"))
     add_drawing_options(parser.add_argument_group("drawing"))
     parser.set_defaults(run=_run)
@@ -131,7 +131,7 @@ def _judge(
     drawings: dict[str, bytes],
     images: ImageSet | None,
 ) -> Judgement:
-    upscaler = None if images is None else load_liif(arguments.upscaler)
+    upscaler = None if images is None else load_upscaler(arguments)
     backend = TorchBackend(clip, upscaler, name=name)
     classifier = backend.classifier(tuple(drawings), (arguments.template,))
     with threads_for(clip):

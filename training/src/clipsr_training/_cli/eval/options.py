@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clipsr_training import prompts
 from clipsr_training._cli.arguments import PREPROCESS_HELP, parse_labels, positive
-from clipsr_training._cli.checkpoint import load_checkpoint
+from clipsr_training._cli.checkpoint import add_upscaler_option, load_checkpoint, load_upscaler
 from clipsr_training._cli.eval.progress import progress_bar
 from clipsr_training.clip import ClipCheckpoint
 from clipsr_training.controller import Controller, load_controller, load_daclip
@@ -17,11 +17,10 @@ from clipsr_training.evaluation._backends.base import Backend, resolve_templates
 from clipsr_training.evaluation._backends.manifest import read_routes
 from clipsr_training.evaluation._backends.pixels import ROUTES
 from clipsr_training.evaluation._backends.torch import TorchBackend
-from clipsr_training.liif import Upscaler, load_liif
+from clipsr_training.liif import Upscaler
 
 Backends = Sequence[str]
 ALL_BACKENDS: Backends = ("torch", "onnx", "grpc")
-_NO_UPSCALER = "none"
 _DATA_HELP = (
     "labelled images: a Parquet file, a folder of class folders, ImageNet's flat validation folder, a CSV or TSV file "
     "of paths and labels, WebDataset shards with .cls, a folder that datasets saved, a copied repository of the hub, "
@@ -47,12 +46,7 @@ def add_model_options(parser: argparse.ArgumentParser, backends: Backends = ALL_
     )
     group.add_argument("--weights", metavar="FILE|TAG", help="torch: weights of a named model: a file, or a tag")
     group.add_argument("--preprocess", metavar="TAG", help=f"torch: {PREPROCESS_HELP}")
-    group.add_argument(
-        "--upscaler",
-        default="checkpoints/liif-fast/liif.safetensors",
-        metavar="FILE",
-        help=f"torch: weights that render small images; {_NO_UPSCALER} to do without",
-    )
+    add_upscaler_option(group, "torch: weights that render small images")
     group.add_argument(
         "--route-rules",
         type=Path,
@@ -140,7 +134,7 @@ def open_model(arguments: argparse.Namespace) -> Backend:
             return GrpcBackend(arguments.url)
     except ImportError as error:
         raise ValueError(str(error)) from error
-    return _torch_backend(arguments, load_checkpoint(arguments), _load_upscaler(arguments), Path(arguments.model).name)
+    return _torch_backend(arguments, load_checkpoint(arguments), load_upscaler(arguments), Path(arguments.model).name)
 
 
 def add_controller_option(parser: argparse.ArgumentParser) -> None:
@@ -166,17 +160,13 @@ def open_with_controller(arguments: argparse.Namespace) -> tuple[Backend, Backen
     if arguments.backend != "torch":
         raise ValueError(f"a controller runs by PyTorch alone: leave out --backend {arguments.backend}")
     path: Path = arguments.controller
-    upscaler = _load_upscaler(arguments)
+    upscaler = load_upscaler(arguments)
     controlled = load_daclip(path) if path.is_file() else load_controller(path, load_checkpoint(arguments))
     name = path.name if path.is_file() else Path(arguments.model).name
     return (
         _torch_backend(arguments, controlled.clip, upscaler, name),
         _torch_backend(arguments, controlled.clip, upscaler, f"{name}, controlled", controlled.controller),
     )
-
-
-def _load_upscaler(arguments: argparse.Namespace) -> Upscaler | None:
-    return None if arguments.upscaler == _NO_UPSCALER else load_liif(arguments.upscaler)
 
 
 def _torch_backend(

@@ -8,13 +8,12 @@ from pathlib import Path
 
 from clipsr_training._cli.adapt import add_teacher_options
 from clipsr_training._cli.arguments import HelpFormatter, positive, seed
-from clipsr_training._cli.checkpoint import add_checkpoint_options, load_checkpoint
+from clipsr_training._cli.checkpoint import add_checkpoint_options, add_upscaler_option, load_checkpoint, load_upscaler
 from clipsr_training._cli.eval.progress import progress_bar
 from clipsr_training._files import make_output_folder
 from clipsr_training.adapt import RouteRule, measure_routes, read_nouns
 from clipsr_training.adapt._routes import Teacher
 from clipsr_training.adapt._rules_file import RULES_NAME, MeasuredRules, model_digest, write_rules
-from clipsr_training.liif import load_liif
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -36,19 +35,17 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--limit", type=positive, default=500, metavar="N", help="photos to draw from them at random")
     parser.add_argument("--seed", type=seed, default=0, help="of all draws")
     add_checkpoint_options(parser)
-    parser.add_argument(
-        "--upscaler",
-        default="checkpoints/liif-fast/liif.safetensors",
-        metavar="FILE",
-        help="LIIF weights before the encoder",
-    )
+    add_upscaler_option(parser, "LIIF weights before the encoder")
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> None:
     nouns = read_nouns(arguments.anchors)
     teacher = Teacher(side_px=arguments.teacher_side_px, both_routes=arguments.teacher_both_routes)
-    checkpoint, upscaler = load_checkpoint(arguments), load_liif(arguments.upscaler)
+    upscaler = load_upscaler(arguments)
+    if upscaler is None:
+        raise ValueError("without an upscaler there is one route alone, and nothing to measure")
+    checkpoint = load_checkpoint(arguments)
     make_output_folder(arguments.output)
     with progress_bar() as progress:
         task = progress.add_task("answering", total=None)
