@@ -320,7 +320,7 @@ def test_bad_input_is_one_sentence(command, photos, model, upscaler, tmp_path, c
         (["--data", str(tmp_path / "nowhere")], "no data at"),
         (["--anchors", "cat"], "anchors are nouns to tell apart"),
         (["--teacher-both-routes"], "say its side with --teacher-side"),
-        (["--max-noise", "200"], "max_noise must be from 1 to 128 levels, got 200"),
+        (["--max-noise", "200"], "max_noise must be 1 to 128, got 200"),
     ):
         assert main(command(tmp_path / "run", *more)) == 1
         error = capsys.readouterr().err

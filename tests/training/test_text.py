@@ -495,7 +495,7 @@ def test_the_network_is_read_from_the_teachers_file(tmp_path):
         ({"lr": float("nan")}, "lr must be a finite number"),
         ({"temperature": 0.0}, "temperature"),
         ({"kept_off": 1.0}, "kept_off"),
-        ({"vocab_size": 0}, "vocab_size must be at least 1"),
+        ({"vocab_size": 0}, "vocab_size must be a finite number of at least 1"),
         ({"context_length": 1}, "context_length"),
     ],
 )

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from clipsr_training._bounds import LARGEST, check_bounds, check_draws, check_part
+
 Tune = Literal["upscaler", "tower"]
-# Noise is drawn from one level on; above half the range there is nothing left to see.
-MIN_NOISE, MAX_NOISE = 1.0, 128.0
 TUNES: tuple[Tune, ...] = get_args(Tune)
+_BOUNDS = (
+    (("draws", "batch_size", "max_held_out", "interpolation_steps", "scale_max"), 1, LARGEST),
+    (("lr", "tower_lr", "pixel_weight"), 0, LARGEST),
+    # Noise is drawn from one level on; above half the range there is nothing left to see.
+    (("max_noise",), 1, 128),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,22 +55,11 @@ class AdaptRecipe:
     max_disagreement: float = 0.02
 
     def __post_init__(self) -> None:
-        for name in ("draws", "batch_size", "max_held_out", "interpolation_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.draws < self.batch_size:
-            raise ValueError(f"{self.draws} draws are fewer than one batch takes ({self.batch_size})")
-        for name in ("lr", "tower_lr", "pixel_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be a finite number of at least 0, got {getattr(self, name)}")
-        if not MIN_NOISE <= self.max_noise <= MAX_NOISE:
-            raise ValueError(f"max_noise must be from {MIN_NOISE:g} to {MAX_NOISE:g} levels, got {self.max_noise}")
+        check_bounds(self, _BOUNDS)
+        check_draws(self.draws, self.batch_size)
+        check_part("held_out", self.held_out)
         if self.teacher_both_routes and self.teacher_side_px is None:
             raise ValueError("both routes of the teacher start from a reduced photo: say its side with --teacher-side")
-        if not 1 <= self.scale_max < math.inf:
-            raise ValueError(f"scale_max must be a finite number of at least 1, got {self.scale_max}")
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"held_out must be between 0 and 1, got {self.held_out}")
 
     @property
     def steps(self) -> int:

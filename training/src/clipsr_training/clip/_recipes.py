@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
 
 from clipsr_training import prompts
+from clipsr_training._bounds import LARGEST, check_bounds
 from clipsr_training.clip._rendering import Rendering
 
 OPTIMIZERS = ("adamw", "muon")
-_LARGEST = sys.float_info.max
 _BOUNDS = (
-    (("epochs", "batch_size", "accumulate", "validation_per_class"), 1, _LARGEST),
-    (("unlocked_image_groups", "unlocked_text_layers", "thumbnails"), 0, _LARGEST),
-    (("lr", "image_lr", "text_lr", "muon_lr", "weight_decay"), 0, _LARGEST),
+    (("epochs", "batch_size", "accumulate", "validation_per_class"), 1, LARGEST),
+    (("unlocked_image_groups", "unlocked_text_layers", "thumbnails"), 0, LARGEST),
+    (("lr", "image_lr", "text_lr", "muon_lr", "weight_decay"), 0, LARGEST),
     (("warmup", "cutout", "distillation"), 0, 1),
     (("webp_quality",), 1, 100),
 )
@@ -76,12 +75,7 @@ class ClipRecipe:
     compiled: bool = False
 
     def __post_init__(self) -> None:
-        for names, low, high in _BOUNDS:
-            for name in names:
-                # NaN is in no order with the bounds.
-                if (value := getattr(self, name)) is not None and not low <= value <= high:
-                    bounds = f"{low} to {high}" if high < _LARGEST else f"a finite number of at least {low}"
-                    raise ValueError(f"{name} must be {bounds}, got {value}")
+        check_bounds(self, _BOUNDS)
         if self.both_routes and self.rendering.upscaler == "none":
             raise ValueError("both routes need an upscaler, bicubic or a file of LIIF weights: without, there is one")
         if self.optimizer not in OPTIMIZERS:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import Literal
 
+from clipsr_training._bounds import LARGEST, check_bounds, check_draws, check_part
 from clipsr_training.degradation import CLEAN, DEGRADATIONS, Kind
 
 Objective = Literal["distill", "daclip"]
-_LARGEST = sys.float_info.max
 _BOUNDS = (
-    (("draws", "batch_size", "max_held_out"), 1, _LARGEST),
-    (("lr", "connection_lr", "weight_decay", "kind_weight"), 0, _LARGEST),
+    (("draws", "batch_size", "max_held_out"), 1, LARGEST),
+    (("lr", "connection_lr", "weight_decay", "kind_weight"), 0, LARGEST),
     (("warmup", "clean_share", "double_share"), 0, 1),
 )
 
@@ -54,16 +53,9 @@ class ControllerRecipe:
     max_held_out: int = 500
 
     def __post_init__(self) -> None:
-        for names, low, high in _BOUNDS:
-            for name in names:
-                # NaN is in no order with the bounds.
-                if not low <= (value := getattr(self, name)) <= high:
-                    bounds = f"{low} to {high}" if high < _LARGEST else f"a finite number of at least {low}"
-                    raise ValueError(f"{name} must be {bounds}, got {value}")
-        if self.draws < self.batch_size:
-            raise ValueError(f"{self.draws} draws are fewer than one batch takes ({self.batch_size})")
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"held_out must be between 0 and 1, got {self.held_out}")
+        check_bounds(self, _BOUNDS)
+        check_draws(self.draws, self.batch_size)
+        check_part("held_out", self.held_out)
         if self.clean_share + self.double_share > 1:
             raise ValueError("clean_share and double_share are parts of one whole, and exceed it together")
         if not self.kinds or len(set(self.kinds)) != len(self.kinds) or CLEAN in self.kinds:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
+from clipsr_training._bounds import LARGEST, check_bounds, check_draws, check_part
 from clipsr_training.restoration._contexts import CONTEXT_NAMES, ContextName
 from clipsr_training.restoration._unet import UNetConfig
+
+_BOUNDS = (
+    (("draws", "batch_size", "max_held_out", "scale_max"), 1, LARGEST),
+    (("lr",), 0, LARGEST),
+    (("clean_share", "two_share", "last_time_share", "context_dropout"), 0, 1),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,20 +54,13 @@ class RestorerRecipe:
     def __post_init__(self) -> None:
         if self.contexts not in CONTEXT_NAMES:
             raise ValueError(f"unknown contexts {self.contexts!r}; known: {', '.join(CONTEXT_NAMES)}")
-        if self.max_held_out < 1 or self.batch_size < 1:
-            raise ValueError(f"max_held_out and batch_size must be at least 1: {self.max_held_out}, {self.batch_size}")
-        if self.draws < self.batch_size:
-            raise ValueError(f"{self.draws} draws are fewer than one batch takes ({self.batch_size})")
+        check_bounds(self, _BOUNDS)
+        check_draws(self.draws, self.batch_size)
+        check_part("held_out", self.held_out)
         if self.side_px < 16 or self.side_px % 8:
             raise ValueError(f"side_px must be a multiple of 8 of at least 16, got {self.side_px}")
-        if not 0 <= self.lr < math.inf or not 1 <= self.scale_max < math.inf:
-            raise ValueError(f"lr and scale_max must be finite, got {self.lr} and {self.scale_max}")
-        damaged_once = 1 - self.clean_share - self.two_share
-        shares = (self.clean_share, self.two_share, damaged_once, self.last_time_share, self.context_dropout)
-        if min(shares) < 0 or max(shares) > 1:
-            raise ValueError("shares must be from 0 to 1, those of clean and of two kinds together as well")
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"held_out must be between 0 and 1, got {self.held_out}")
+        if self.clean_share + self.two_share > 1:
+            raise ValueError("clean_share and two_share are parts of one whole, and exceed it together")
         self.network(None)  # sizes that no network has
 
     @property

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
+from clipsr_training._bounds import LARGEST, check_bounds, check_draws, check_part
+
 # The loss compares the phrases of a batch; a text has a start and an end.
-_LEAST = {"batch_size": 2, "context_length": 2} | dict.fromkeys(
-    ("draws", "vocab_size", "embed_dim", "width", "heads", "layers", "max_kept_off"), 1
+_BOUNDS = (
+    (("batch_size", "context_length"), 2, LARGEST),
+    (("draws", "vocab_size", "embed_dim", "width", "heads", "layers", "max_kept_off"), 1, LARGEST),
+    (("lr", "weight_decay", "relation_weight"), 0, LARGEST),
+    # A temperature of 0 divides by it.
+    (("temperature",), 1e-6, LARGEST),
 )
 
 
@@ -51,20 +56,11 @@ class TextRecipe:
     hold_out: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if self.draws < self.batch_size:
-            raise ValueError(f"{self.draws} draws are fewer than one batch takes ({self.batch_size})")
+        check_bounds(self, _BOUNDS)
+        check_draws(self.draws, self.batch_size)
+        check_part("kept_off", self.kept_off)
         if self.width % self.heads:
             raise ValueError(f"width {self.width} can't be shared among {self.heads} heads")
-        for name in ("lr", "weight_decay", "relation_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be a finite number of at least 0, got {getattr(self, name)}")
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature must be a finite number above 0, got {self.temperature}")
-        if not 0 < self.kept_off < 1:
-            raise ValueError(f"kept_off must be between 0 and 1, got {self.kept_off}")
 
     @property
     def steps(self) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 
-_LARGEST = sys.float_info.max
+from clipsr_training._bounds import LARGEST, check_bounds, check_draws, check_part
+
 _BOUNDS = (
-    (("draws", "batch_size", "max_held_out"), 1, _LARGEST),
-    (("lr", "head_lr", "weight_decay", "replay_weight"), 0, _LARGEST),
+    (("draws", "batch_size", "max_held_out"), 1, LARGEST),
+    (("lr", "head_lr", "weight_decay", "replay_weight"), 0, LARGEST),
     (("warmup", "small_share", "damaged_share", "upscaled_share"), 0, 1),
 )
 
@@ -48,16 +48,9 @@ class TowerRecipe:
     max_held_out: int = 300
 
     def __post_init__(self) -> None:
-        for names, low, high in _BOUNDS:
-            for name in names:
-                # NaN is in no order with the bounds.
-                if not low <= (value := getattr(self, name)) <= high:
-                    bounds = f"{low} to {high}" if high < _LARGEST else f"a finite number of at least {low}"
-                    raise ValueError(f"{name} must be {bounds}, got {value}")
-        if self.draws < self.batch_size:
-            raise ValueError(f"{self.draws} draws are fewer than one batch takes ({self.batch_size})")
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"held_out must be between 0 and 1, got {self.held_out}")
+        check_bounds(self, _BOUNDS)
+        check_draws(self.draws, self.batch_size)
+        check_part("held_out", self.held_out)
         if self.small_share + self.damaged_share > 1:
             raise ValueError("small_share and damaged_share are parts of one whole, and exceed it together")
 
