@@ -311,3 +311,25 @@ def test_a_run_is_not_overwritten_and_nothing_is_not_resumed(tmp_path, image_fol
     (output / "last.ckpt").write_bytes(b"")
     assert train_main(arguments) == 1
     assert "--resume" in capsys.readouterr().err
+
+
+def test_the_mean_of_upscalers_lies_between_them(tmp_path, capsys):
+    files = [tmp_path / name for name in ("first.safetensors", "second.safetensors")]
+    for i, (file, scale_max) in enumerate(zip(files, (4.0, 16.0), strict=True)):
+        torch.manual_seed(i)
+        save_liif(ModulatedLIIF(EDSR(n_resblocks=1, n_feats=4), latent_dim=8, hidden_dim=4, scale_max=scale_max), file)
+    output = tmp_path / "means" / "mean.safetensors"
+    command = ["average", *map(str, files), "--output", str(output)]
+    assert train_main(command) == 0
+    first, second, mean = map(load_liif, (*files, output))
+    assert mean.scale_max == 16
+    for name, value in mean.state_dict().items():
+        assert torch.allclose(value, (first.state_dict()[name] + second.state_dict()[name]) / 2), name
+    assert train_main(command) == 1
+    assert "is there already" in capsys.readouterr().err
+    other = tmp_path / "other.safetensors"
+    save_liif(ModulatedLIIF(EDSR(n_resblocks=2, n_feats=4), latent_dim=8, hidden_dim=4), other)
+    for given, sentence in (([files[0], other], "only equal models have a mean"), ([other], "two checkpoints or more")):
+        assert train_main(["average", *map(str, given), "--output", str(tmp_path / "new.safetensors")]) == 1
+        assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "new.safetensors").exists()

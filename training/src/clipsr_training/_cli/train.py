@@ -32,6 +32,7 @@ from clipsr_training.clip._train import train_clip
 from clipsr_training.data import SetOptions
 from clipsr_training.interrupts import interrupted_by_sigterm
 from clipsr_training.liif import load_liif
+from clipsr_training.liif._average import average_upscalers
 from clipsr_training.liif._recipes import RECIPES as LIIF_RECIPES
 from clipsr_training.liif._train import train_liif
 
@@ -299,14 +300,22 @@ def _run_clip(arguments: argparse.Namespace) -> Path:
 def _add_average(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "average",
-        help="average the weights of CLIP models",
-        description="Write the mean of the weights of CLIP models (a model soup) that went on from the same trained "
-        "weights, with other seeds or settings: often better than each of them, at the cost of one.",
+        help="average the weights of CLIP models, or of upscalers",
+        description="Write the mean of the weights of CLIP models, or of upscalers, that went on from the same trained "
+        "weights, with other seeds or settings (a model soup): often better than each of them, at the cost of one. "
+        "The mean of adapted weights and those they started from keeps half of the change.",
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="checkpoint folders of one model")
-    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where to write the mean")
-    parser.set_defaults(run=lambda arguments: average_clips(arguments.folders, arguments.output))
+    parser.add_argument(
+        "checkpoints", nargs="+", type=Path, metavar="FOLDER|FILE", help="folders of one CLIP model, or files of LIIF"
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER|FILE", help="where to write the mean")
+    parser.set_defaults(run=_average)
+
+
+def _average(arguments: argparse.Namespace) -> Path:
+    average = average_upscalers if arguments.checkpoints[0].is_file() else average_clips
+    return average(arguments.checkpoints, arguments.output)
 
 
 def _data_options(arguments: argparse.Namespace) -> SetOptions:

@@ -1,4 +1,4 @@
-"""The mean of several checkpoints' weights, a "model soup" (Wortsman et al. 2022, arXiv 2203.05482)."""
+"""The mean of several CLIP checkpoints."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from clipsr_training.clip._checkpoint import CONFIG_NAME, ClipCheckpoint, load_clip, save_clip
+from clipsr_training._average import average_states
+from clipsr_training.clip._checkpoint import CONFIG_NAME, load_clip, save_clip
 
 
 def average_clips(folders: Sequence[str | Path], output: Path) -> Path:
@@ -35,15 +36,6 @@ def average_clips(folders: Sequence[str | Path], output: Path) -> Path:
     for folder, checkpoint in zip(folders[1:], others, strict=True):
         if checkpoint.config != first.config:
             raise ValueError(f"{folder} has another configuration than {folders[0]}: only equal models have a mean")
-    first.model.load_state_dict(_mean(checkpoints))
+    first.model.load_state_dict(average_states([checkpoint.model for checkpoint in checkpoints]))
     # Half precision on disk, as training writes it.
     return save_clip(first, output, dtype=torch.float16)
-
-
-def _mean(checkpoints: Sequence[ClipCheckpoint]) -> dict[str, torch.Tensor]:
-    states = [checkpoint.model.state_dict() for checkpoint in checkpoints]
-    # Counters and masks are the same in all.
-    return {
-        name: torch.stack([state[name] for state in states]).mean(dim=0) if value.is_floating_point() else value
-        for name, value in states[0].items()
-    }
