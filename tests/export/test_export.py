@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import asdict
+from collections.abc import Callable
 
 import numpy as np
 import onnx
@@ -169,47 +169,40 @@ def test_the_route_is_measured_on_photos_and_published(repository, manifest, rep
     assert read_manifest(output).digest == written["digest"]
 
 
-def test_route_rules_come_from_beside_the_weights_they_were_measured_for(repository, repo_root, tmp_path, capsys):
+@pytest.fixture
+def planned(monkeypatch) -> Callable[..., ExportPlan]:
+    """What a command line of `clipsr-export checkpoints` would export."""
+    plans: list[ExportPlan] = []
+    monkeypatch.setattr("clipsr_export._commands.clip.export_repository", plans.append)
+
+    def plan(*options: object) -> ExportPlan:
+        assert main([str(option) for option in options]) == 0
+        return plans[-1]
+
+    return plan
+
+
+def test_route_rules_come_from_beside_the_weights_they_were_measured_for(repository, tmp_path, planned, capsys):
     folder = tmp_path / "clip"
     shutil.copytree(repository.parent / "tiny-clip", folder)
     upscaler = repository.parent / "liif.safetensors"
-    rule = RouteRule(
-        max_side_px=24,
-        is_lossy=True,
-        route="upscaled",
-        upscaled_agreement=0.75,
-        native_agreement=0.5,
-        n_images=4,
-    )
-    rule_json = {name: value for name, value in asdict(rule).items() if value is not None}
+    agreement = {"upscaled_agreement": 0.75, "native_agreement": 0.5}
+    rule = RouteRule(max_side_px=24, is_lossy=True, route="upscaled", n_images=4, **agreement)
     digest = model_digest(load_clip(folder), load_liif(upscaler))
     write_rules(MeasuredRules(rules=(rule,), model_digest=digest, photos="4 photos"), folder / "route_rules.json")
-
-    def export(*options: object) -> dict[str, object]:
-        output = tmp_path / "repository"
-        template = ["--template", repo_root / "model_repository", "--output", output, "--no-text-banks"]
-        assert main([str(option) for option in (*options, *template)]) == 0
-        return json.loads((output / "manifest.json").read_text())
-
-    assert export("--clip", folder, "--upscaler", upscaler)["route_rules"] == [rule_json]
+    assert planned("--clip", folder, "--upscaler", upscaler).route_rules == (rule,)
     other = ModulatedLIIF(EDSR(n_resblocks=1, n_feats=8), latent_dim=16).eval()
     save_liif(other, tmp_path / "other.safetensors")
     capsys.readouterr()
-    assert "route_rules" not in export("--clip", folder, "--upscaler", tmp_path / "other.safetensors")
+    others = ["--clip", folder, "--upscaler", tmp_path / "other.safetensors"]
+    assert planned(*others).route_rules is None
     assert "route_rules.json was measured with another upscaler" in capsys.readouterr().out
-    named = [
-        "--clip",
-        folder,
-        "--upscaler",
-        tmp_path / "other.safetensors",
-        "--route-rules",
-        folder / "route_rules.json",
-    ]
+    named = [*others, "--route-rules", folder / "route_rules.json"]
     assert main([str(option) for option in named]) == 1
     assert "was measured for another model or upscaler" in capsys.readouterr().err
 
 
-def test_the_upscaler_beside_the_weights_renders_for_the_encoder_alone(repository, repo_root, tmp_path, monkeypatch):
+def test_the_upscaler_beside_the_weights_renders_for_the_encoder_alone(repository, tmp_path, planned, monkeypatch):
     folder = tmp_path / "clip"
     shutil.copytree(repository.parent / "tiny-clip", folder)
     pictures = tmp_path / "checkpoints" / "liif-fast" / "liif.safetensors"
@@ -218,14 +211,10 @@ def test_the_upscaler_beside_the_weights_renders_for_the_encoder_alone(repositor
     monkeypatch.chdir(tmp_path)
     other = ModulatedLIIF(EDSR(n_resblocks=1, n_feats=8), latent_dim=16, scale_max=7.0).eval()
     save_liif(other, folder / "liif.safetensors")
-    output = tmp_path / "repository"
-    template = ["--template", repo_root / "model_repository", "--output", output, "--no-text-banks"]
 
     def scales(*options: object) -> list[float]:
-        assert main([str(option) for option in ("--clip", folder, *options, *template)]) == 0
-        written = json.loads((output / "manifest.json").read_text())
-        pictures = written.get("upscale_recipes", {}).get("clean", written["upscaler"])
-        return [written["upscaler"]["scale_max"], pictures["scale_max"]]
+        plan = planned("--clip", folder, *options)
+        return [plan.upscaler.scale_max, plan.recipes["clean"].scale_max]
 
     assert scales() == [7.0, 4.0]
     assert scales("--upscaler", pictures) == [4.0, 4.0]
