@@ -194,7 +194,8 @@ def _arms(comparison: Comparison) -> str:
             lines.append(f"| {arm}, seed {seed} | {bootstrap_mean(comparison.lr12(own)).percent()} | | |")
         gain = mean_over_seeds(comparison.gains(arm))
         lr12 = mean_over_seeds(np.stack([comparison.lr12(own) for own in seeds.values()]))
-        cells = (f"**{arm}, {len(seeds)} seeds**", f"**{lr12.percent()}**", f"**{points(gain)}**")
+        counted = "1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
+        cells = (f"**{arm}, {counted}**", f"**{lr12.percent()}**", f"**{points(gain)}**")
         lines.append(f"| {' | '.join(cells)} | {adjusted[arm]:.2g} |")
     return "\n".join(lines)
 

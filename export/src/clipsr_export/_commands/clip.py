@@ -181,8 +181,10 @@ def _folder(arguments: argparse.Namespace) -> Path:
     """Return the checkpoint folder, in which files about its model may lie, or a path where there is nothing."""
     if arguments.command != DEFAULT_COMMAND:
         return Path(arguments.model)
-    is_model_too = arguments.controller is not None and arguments.controller.is_file()
-    return arguments.controller if is_model_too else arguments.clip or _BUNDLED
+    controller: Path | None = arguments.controller
+    if controller is not None and controller.is_file():  # it is the model, too
+        return controller
+    return arguments.clip or _BUNDLED
 
 
 def _find_rules(
