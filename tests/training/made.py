@@ -1,4 +1,4 @@
-"""Photos and upscalers that tests of training make: small enough to train on in seconds."""
+"""Photos and models that tests of training make: small enough to train on in seconds."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from clipsr_training.clip import save_clip
+from clipsr_training.clip._checkpoint import build_clip, bundled_config
 from clipsr_training.liif import ModulatedLIIF, save_liif
 from clipsr_training.liif._encoders import EDSR
 
@@ -22,6 +24,14 @@ def write_photos(
         small = Image.fromarray(rng.integers(0, 256, (*cells_hw, 3), dtype=np.uint8))
         small.resize(size_wh, Image.Resampling.BICUBIC).save(folder / f"{i}.png")
     return folder
+
+
+def write_clip(folder: Path) -> Path:
+    """Write an untrained CLIP model of 64 px."""
+    torch.manual_seed(0)
+    checkpoint = build_clip(bundled_config("clipsr-small"))
+    checkpoint.model.eval()
+    return save_clip(checkpoint, folder)
 
 
 def write_upscaler(path: Path) -> Path:

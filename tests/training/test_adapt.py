@@ -26,8 +26,7 @@ from clipsr_training.adapt._photos import (
     split_held_out,
 )
 from clipsr_training.adapt._rendering import quantize, render_canvases
-from clipsr_training.clip import load_clip, save_clip
-from clipsr_training.clip._checkpoint import build_clip, bundled_config
+from clipsr_training.clip import load_clip
 from clipsr_training.clip._preprocess import Fitting, make_preprocess
 from clipsr_training.data import SetOptions
 from clipsr_training.data._route_table import estimate_noise
@@ -35,7 +34,7 @@ from clipsr_training.evaluation._backends.pixels import encode
 from clipsr_training.evaluation._backends.torch import TorchBackend
 from clipsr_training.liif import load_liif
 from clipsr_training.liif._upscaler import to_uint8
-from tests.training.made import write_photos, write_upscaler
+from tests.training.made import write_clip, write_photos, write_upscaler
 
 N_PHOTOS = 14
 BATCH = 4
@@ -49,11 +48,7 @@ def photos(tmp_path) -> Path:
 
 @pytest.fixture
 def model(tmp_path) -> Path:
-    """An untrained CLIP model of 64 px."""
-    torch.manual_seed(0)
-    checkpoint = build_clip(bundled_config("clipsr-small"))
-    checkpoint.model.eval()
-    return save_clip(checkpoint, tmp_path / "model")
+    return write_clip(tmp_path / "model")
 
 
 @pytest.fixture

@@ -10,12 +10,11 @@ import torch
 from clipsr_training._cli.evaluate import main as evaluate
 from clipsr_training.adapt import OtherWeightsError, measure_routes, read_rules
 from clipsr_training.adapt._routes import Teacher
-from clipsr_training.clip import load_clip, save_clip
-from clipsr_training.clip._checkpoint import build_clip, bundled_config
+from clipsr_training.clip import load_clip
 from clipsr_training.data import decode
 from clipsr_training.evaluation._backends.torch import TorchBackend
 from clipsr_training.liif import load_liif
-from tests.training.made import write_photos, write_upscaler
+from tests.training.made import write_clip, write_photos, write_upscaler
 
 
 @pytest.fixture
@@ -25,11 +24,7 @@ def photos(tmp_path) -> Path:
 
 @pytest.fixture
 def model(tmp_path) -> Path:
-    """An untrained CLIP model of 64 px."""
-    torch.manual_seed(0)
-    checkpoint = build_clip(bundled_config("clipsr-small"))
-    checkpoint.model.eval()
-    return save_clip(checkpoint, tmp_path / "model")
+    return write_clip(tmp_path / "model")
 
 
 @pytest.fixture
