@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,18 @@ def serve_bin() -> Path:
     if not (folder / "clipsr-serve").is_file():
         pytest.fail(f"{folder} holds no clipsr-serve; run `make install-serve`, or set CLIPSR_SERVE_VENV")
     return folder
+
+
+@pytest.fixture(scope="session")
+def graphs_written_once(tmp_path_factory) -> Iterator[Callable[..., None]]:
+    """Let every export take graphs of the same weights from an earlier one; the value is its `write_onnx`."""
+    from tests.export.reuse import EXPORTING_MODULES, write_once
+
+    own = tmp_path_factory.getbasetemp()
+    kept = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "graphs"
+    kept.mkdir(exist_ok=True)
+    write = functools.partial(write_once, kept)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in EXPORTING_MODULES:
+            patch.setattr(f"{module}.write_onnx", write)
+        yield write

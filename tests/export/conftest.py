@@ -2,44 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
-# Before open_clip: it imports torchvision, which needs the package's cure first.
-import clipsr_training
 from clipsr_export.cli import main
 from clipsr_training.clip import save_clip
-from clipsr_training.clip._checkpoint import ClipCheckpoint, build_clip
+from clipsr_training.clip._checkpoint import ClipCheckpoint
 from clipsr_training.liif import ModulatedLIIF, save_liif
-from clipsr_training.liif._encoders import EDSR
-from tests.export.reuse import write_once
-from tests.export.tiny import CONTEXT, EMBED_DIM, SIZE_PX
+from tests.export.tiny import make_clip, make_upscaler
 from tests.forks import Forks, forking
-
-assert clipsr_training.__version__
-
-
-@pytest.fixture(scope="session")
-def write_graph(tmp_path_factory) -> Callable[..., None]:
-    """`write_onnx`, but for graphs that are there already."""
-    own = tmp_path_factory.getbasetemp()
-    kept = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "graphs"
-    kept.mkdir(exist_ok=True)
-    return functools.partial(write_once, kept)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _graphs_are_written_once(write_graph) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for module in ("_repository.export", "_upscaler"):
-            patch.setattr(f"clipsr_export.{module}.write_onnx", write_graph)
-        yield
+def _graphs_are_written_once(graphs_written_once) -> None:
+    """See `graphs_written_once`."""
 
 
 @pytest.fixture(scope="session")
@@ -51,23 +30,12 @@ def forks(tmp_path_factory) -> Iterator[Forks]:
 
 @pytest.fixture(scope="session")
 def clip() -> ClipCheckpoint:
-    torch.manual_seed(0)
-    vision = {"image_size": SIZE_PX, "layers": 1, "width": 64, "patch_size": 8, "head_width": 32}
-    text = {"context_length": CONTEXT, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
-    preprocess = {"mean": [0.48, 0.45, 0.4], "std": [0.26, 0.25, 0.27], "interpolation": "bicubic"}
-    config = {
-        "model_cfg": {"embed_dim": EMBED_DIM, "vision_cfg": vision, "text_cfg": text},
-        "preprocess_cfg": preprocess,
-    }
-    checkpoint = build_clip(config)
-    checkpoint.model.eval()
-    return checkpoint
+    return make_clip()
 
 
 @pytest.fixture(scope="session")
 def upscaler() -> ModulatedLIIF:
-    torch.manual_seed(0)
-    return ModulatedLIIF(EDSR(n_resblocks=1, n_feats=8), latent_dim=16).eval()
+    return make_upscaler()
 
 
 @pytest.fixture(scope="session")

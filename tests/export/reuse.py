@@ -15,6 +15,11 @@ from torch import Tensor, nn
 from clipsr_export._graphs.onnx import write_onnx
 from clipsr_training._identity import digest_modules
 
+EXPORTING_MODULES = (
+    "clipsr_export._repository.export",
+    "clipsr_export._repository.restorer",
+    "clipsr_export._upscaler",
+)
 # Models of full size are exported by slow tests, once each.
 _MOST_BYTES = 1 << 25
 

@@ -40,23 +40,25 @@ def checkpoint(request, folders) -> ClipCheckpoint:
     return load_open_clip(request.param, "random", tokenizer=folders.get(request.param))
 
 
-def test_the_image_tower_in_onnx_computes_what_pytorch_does(tmp_path, checkpoint, write_graph):
+def test_the_image_tower_in_onnx_computes_what_pytorch_does(tmp_path, checkpoint, graphs_written_once):
     graph = ImageEncoderGraph(checkpoint)
     side = checkpoint.image_size_px
     pixels = np.random.default_rng(0).integers(0, 256, (3, 3, side, side), dtype=np.uint8)
     example = {"pixels": torch.from_numpy(pixels)}
-    write_graph(graph, example, ("image_embedding",), tmp_path / "model.onnx", {"pixels": {0: "batch"}})
+    graphs_written_once(graph, example, ("image_embedding",), tmp_path / "model.onnx", {"pixels": {0: "batch"}})
     # Two batch sizes that the exporter did not see.
     samples = [{"pixels": pixels}, {"pixels": pixels[:1]}, {"pixels": pixels[[0, 1, 2, 0, 1]]}]
     assert check_graph("image_encoder", graph, tmp_path / "model.onnx", samples) <= COSINE
     assert not (tmp_path / "model.onnx.data").exists()
 
 
-def test_the_text_tower_in_onnx_computes_what_pytorch_does(tmp_path, checkpoint, write_graph):
+def test_the_text_tower_in_onnx_computes_what_pytorch_does(tmp_path, checkpoint, graphs_written_once):
     graph = TextEncoderGraph(checkpoint)
     tokens = checkpoint.tokenizer(TEXTS)
     assert tokens.shape == (len(TEXTS), checkpoint.context_length)
-    write_graph(graph, {"tokens": tokens}, ("text_embedding",), tmp_path / "model.onnx", {"tokens": {0: "batch"}})
+    graphs_written_once(
+        graph, {"tokens": tokens}, ("text_embedding",), tmp_path / "model.onnx", {"tokens": {0: "batch"}}
+    )
     samples = [{"tokens": tokens.numpy()}, {"tokens": tokens[:1].numpy()}, {"tokens": tokens[[0, 1, 2, 3, 0]].numpy()}]
     assert check_graph("text_encoder", graph, tmp_path / "model.onnx", samples) <= COSINE
 

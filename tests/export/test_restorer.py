@@ -9,24 +9,15 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from torch import nn
 
 from clipsr_export import ExportError, ExportPlan, export_repository
 from clipsr_export.cli import main
 from clipsr_training.clip import save_clip
 from clipsr_training.degradation import KINDS
 from clipsr_training.liif import save_liif
-from clipsr_training.restoration import ConditionalUNet, Restorer, Schedule, UNetConfig, plan_steps, save_restorer
+from clipsr_training.restoration import Restorer, plan_steps, save_restorer
+from tests.export.tiny import make_restorer
 from tests.tolerances import RESTORED
-
-
-def make_restorer(context_dim: int | None = len(KINDS)) -> Restorer:
-    torch.manual_seed(0)
-    config = UNetConfig(width=32, multipliers=(1, 1), context_dim=context_dim, has_bottom_transformer=False)
-    restorer = Restorer(ConditionalUNet(config), Schedule(), "residual", None if context_dim is None else "kinds")
-    for parameter in restorer.parameters():  # attention starts with zeros, which would hide it
-        nn.init.normal_(parameter, std=0.05)
-    return restorer.eval()
 
 
 @pytest.fixture(scope="module")

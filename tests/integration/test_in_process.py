@@ -90,7 +90,8 @@ def test_embeddings_are_the_services(client: Client, classifier, images):
             assert local.model_digest == served.model_digest
 
 
-@pytest.mark.timeout(900)  # starts Ray twice
+@pytest.mark.slow  # starts Ray twice
+@pytest.mark.timeout(900)
 def test_bulk_by_the_models_is_bulk_by_the_service(service, repo_root, images, tmp_path):
     folder, found = tmp_path / "images", []
     folder.mkdir()

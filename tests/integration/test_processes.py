@@ -29,6 +29,7 @@ def contents(repo_root) -> list[bytes]:
     return [*samples, large, samples[0][:200], b"no image", large[: len(large) // 3]]
 
 
+@pytest.mark.slow  # starts a second service
 def test_the_answers_are_the_same(serve_bin, repo_root, tmp_path, client, service, contents):
     with running(
         serve_bin,

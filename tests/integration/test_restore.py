@@ -10,50 +10,31 @@ import pytest
 import torch
 import tritonclient.grpc as triton_grpc
 from PIL import Image as PilImage
-from torch import nn
 
 from clipsr import Client, InvalidRequestError
 from clipsr_export.cli import main
 from clipsr_serving.restoration._noise import pixel_noise
 from clipsr_training.clip import save_clip
-from clipsr_training.clip._checkpoint import build_clip
-from clipsr_training.degradation import KINDS
-from clipsr_training.liif import ModulatedLIIF, save_liif
-from clipsr_training.liif._encoders import EDSR
-from clipsr_training.restoration import ConditionalUNet, Restorer, Schedule, UNetConfig, plan_steps, save_restorer
+from clipsr_training.liif import save_liif
+from clipsr_training.restoration import Restorer, plan_steps, save_restorer
 from clipsr_training.restoration._contexts import share_kinds
 from clipsr_training.restoration._sampling import sample
+from tests.export.tiny import make_clip, make_restorer, make_upscaler
 from tests.integration.conftest import Service, running
 from tests.tolerances import LEVELS
 
 
 @pytest.fixture(scope="module")
 def restorer() -> Restorer:
-    torch.manual_seed(0)
-    config = UNetConfig(width=32, multipliers=(1, 1), context_dim=len(KINDS), has_bottom_transformer=False)
-    restorer = Restorer(ConditionalUNet(config), Schedule(), "residual", "kinds")
-    for parameter in restorer.parameters():
-        nn.init.normal_(parameter, std=0.05)
-    return restorer.eval()
+    return make_restorer()
 
 
 @pytest.fixture(scope="module")
-def service(serve_bin, repo_root, restorer, tmp_path_factory) -> Iterator[Service]:
+def service(serve_bin, repo_root, restorer, graphs_written_once, tmp_path_factory) -> Iterator[Service]:
     """A service with a restorer, and a CLIP and an upscaler as small as they can be."""
     folder = tmp_path_factory.mktemp("restore")
-    torch.manual_seed(0)
-    clip = build_clip(
-        {
-            "model_cfg": {
-                "embed_dim": 32,
-                "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 8, "head_width": 32},
-                "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
-            },
-            "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic"},
-        }
-    )
-    save_clip(clip, folder / "clip")
-    save_liif(ModulatedLIIF(EDSR(n_resblocks=1, n_feats=8), latent_dim=16), folder / "liif.safetensors")
+    save_clip(make_clip(), folder / "clip")
+    save_liif(make_upscaler(), folder / "liif.safetensors")
     save_restorer(restorer, folder / "restorer.safetensors")
     words = {"clip": folder / "clip", "upscaler": folder / "liif.safetensors"}
     words |= {"restorer": folder / "restorer.safetensors", "template": repo_root / "model_repository"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from clipsr_training.data import SetOptions
 from clipsr_training.data._route_table import estimate_noise
 from clipsr_training.evaluation._backends.pixels import encode
 from clipsr_training.evaluation._backends.torch import TorchBackend
-from clipsr_training.liif import load_liif
+from clipsr_training.liif import Upscaler, load_liif
 from clipsr_training.liif._upscaler import to_uint8
 from tests.training.made import write_clip, write_photos, write_upscaler
 
@@ -199,6 +200,28 @@ def test_only_the_upscaler_changes_and_the_best_weights_are_kept(command, upscal
     assert not (tmp_path / "run" / "clip").exists()
 
 
+@pytest.mark.usefixtures("_short_segments")
+def test_the_upscaler_is_fitted_to_the_tower_that_is_kept(command, model, tmp_path, monkeypatch):
+    kept: list[_module.AdaptModule] = []
+
+    def go_back(self: _module.AdaptModule) -> float:
+        kept.append(self)
+        self.tower.load_state_dict(self._frozen[0].state_dict())
+        return 0.0
+
+    # Before the first step, after the first segment; the upscaler of before and the tuned one; after two segments more.
+    answers = iter([0.9, 0.8, 0.1, 0.2, 0.2, 0.3])
+    monkeypatch.setattr(_module.AdaptModule, "interpolate_tower", go_back)
+    monkeypatch.setattr(_module.AdaptModule, "agreement", lambda self: next(answers))
+    assert main(command(tmp_path / "run", "--tune", "tower", "--tower-lr", "1e-2")) == 0
+    (module,) = kept
+    assert module.best is not None
+    assert module.best[0] == 0.3
+    frozen = module._frozen[0].state_dict()
+    assert all(torch.equal(value, frozen[name]) for name, value in module.tower.state_dict().items())
+    assert json.loads((tmp_path / "run" / "tower.json").read_text()) == {"tower_change_kept": 0.0, "disagreement": 0.0}
+
+
 def test_a_tower_goes_back_until_undamaged_photos_are_answered_as_before(monkeypatch):
     module = _module.AdaptModule.__new__(_module.AdaptModule)
     _module.LightningModule.__init__(module)
@@ -247,6 +270,27 @@ def test_a_teacher_may_see_the_reduced_photo_as_the_upscaler_rendered_it(photos,
     backend = TorchBackend(load_clip(model), load_liif(upscaler), name="model")
     expected = backend.embed_images([file], ["3"], route="upscaled")
     assert np.allclose(module.teach(collate([item])).numpy(), expected, atol=1e-3)
+
+
+def test_a_teacher_may_have_an_upscaler_of_its_own(photos, model, upscaler):
+    checkpoint, options = load_clip(model), _module.FitOptions(output=Path("unused"))
+    opened = open_photos([photos], SetOptions())
+    recipe, anchors, other = (
+        _module.AdaptRecipe(teacher_side_px=32),
+        torch.eye(checkpoint.embed_dim),
+        load_liif(upscaler),
+    )
+    for parameter in other.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+
+    def module(first: Upscaler, teacher: Upscaler | None) -> _module.AdaptModule:
+        parts = (checkpoint, first, recipe, opened, opened.select([0]), anchors, options)
+        return _module.AdaptModule(*parts, teacher_upscaler=teacher)
+
+    first = module(load_liif(upscaler), None)
+    batch = collate([draw(opened.square(3), 3, first.draw_options)])
+    assert torch.equal(module(other, load_liif(upscaler)).teach(batch), first.teach(batch))
+    assert not torch.equal(module(other, None).teach(batch), first.teach(batch))
 
 
 def test_a_teacher_may_be_asked_by_both_routes(photos, model, upscaler):
@@ -315,6 +359,7 @@ def test_bad_input_is_one_sentence(command, photos, model, upscaler, tmp_path, c
         (["--data", str(tmp_path / "nowhere")], "no data at"),
         (["--anchors", "cat"], "anchors are nouns to tell apart"),
         (["--teacher-both-routes"], "say its side with --teacher-side"),
+        (["--teacher-upscaler", str(upscaler)], "say their side with --teacher-side"),
         (["--max-noise", "200"], "max_noise must be 1 to 128, got 200"),
     ):
         assert main(command(tmp_path / "run", *more)) == 1

@@ -477,9 +477,10 @@ def test_openvino_reports_nothing_over_the_internet(first, used):
     "module",
     [
         "clipsr_serving.backends.onnxruntime",
-        "clipsr_export.cli",
-        "clipsr_training.evaluation._backends.onnx",
-        "benchmarks.liif.graphs",
+        *(
+            pytest.param(module, marks=pytest.mark.slow)  # these import torch
+            for module in ("clipsr_export.cli", "clipsr_training.evaluation._backends.onnx", "benchmarks.liif.graphs")
+        ),
     ],
 )
 def test_onnxruntime_keeps_nothing_to_report(module, tmp_path):

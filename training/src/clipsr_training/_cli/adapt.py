@@ -25,8 +25,12 @@ _BOTH_HELP = (
     "both answers"
 )
 _TEACHER_HELP = (
-    "let the tower judge the photo reduced to this side and rendered by the upscaler as it is now, instead of the "
+    "let the tower judge the photo reduced to this side and rendered by super-resolution, instead of the "
     "photo: for towers trained on such pictures"
+)
+_TEACHER_UPSCALER_HELP = (
+    "with --teacher-side: LIIF weights that render what the tower judges; absent: those of --upscaler. Name the first "
+    "upscaler where a run goes on from the weights of another"
 )
 
 
@@ -65,6 +69,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     data.add_argument("--split", default="train", help="of data sets that have several")
     data.add_argument("--image-column", metavar="NAME", help="of tables; image, img, ... if absent")
     add_teacher_options(data)
+    data.add_argument("--teacher-upscaler", metavar="FILE", help=_TEACHER_UPSCALER_HELP)
     data.add_argument(
         "--max-noise",
         type=rate,
@@ -107,6 +112,9 @@ def _run(arguments: argparse.Namespace) -> Path:
     options = read_fit_options(arguments)
     names = [field.name for field in fields(AdaptRecipe)]
     recipe = AdaptRecipe(**{name: getattr(arguments, name) for name in names if hasattr(arguments, name)})
+    teacher_upscaler = load_liif(arguments.teacher_upscaler) if arguments.teacher_upscaler else None
+    if teacher_upscaler and recipe.teacher_side_px is None:
+        raise ValueError("--teacher-upscaler renders reduced photos: say their side with --teacher-side")
     return adapt(
         load_checkpoint(arguments),
         load_liif(arguments.upscaler),
@@ -115,4 +123,5 @@ def _run(arguments: argparse.Namespace) -> Path:
         recipe,
         options,
         data_options=SetOptions(split=arguments.split, image_column=arguments.image_column),
+        teacher_upscaler=teacher_upscaler,
     )

@@ -58,6 +58,8 @@ class AdaptModule(LightningModule):
         held_out: Photos,
         anchors: Tensor,
         options: FitOptions,
+        *,
+        teacher_upscaler: Upscaler | None = None,
     ) -> None:
         super().__init__()
         self.checkpoint = checkpoint
@@ -69,9 +71,14 @@ class AdaptModule(LightningModule):
         self.tower = visual.requires_grad_(requires_grad=recipe.tune == "tower")
         # Not modules of this one: they are no part of its weights, and never change.
         self._frozen = [copy.deepcopy(visual).requires_grad_(requires_grad=False).eval()]
-        self._first_upscaler = [copy.deepcopy(upscaler).requires_grad_(requires_grad=False).eval()]
+        self._teacher_upscaler = [
+            copy.deepcopy(teacher_upscaler or upscaler).requires_grad_(requires_grad=False).eval()
+        ]
         speed_up_depthwise(visual)
         raise_scale(self.upscaler, recipe.scale_max)
+        self._first_weights = {k: v.detach().cpu().clone() for k, v in self.upscaler.state_dict().items()}
+        # Part of the tower's change that is kept; None until that is decided.
+        self.tower_change_kept: float | None = None
         self.draw_options = DrawOptions(
             preprocess=make_preprocess(
                 checkpoint.image_size_px, Fitting.of(checkpoint.config.get("preprocess_cfg", {}))
@@ -102,7 +109,7 @@ class AdaptModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Bring what is no part of this module's weights to where it trains."""
-        for module in (*self._frozen, *self._first_upscaler):
+        for module in (*self._frozen, *self._teacher_upscaler):
             module.to(self.device)
 
     def on_train_start(self) -> None:
@@ -134,7 +141,7 @@ class AdaptModule(LightningModule):
     def _seen_by_teacher(self, batch: AdaptBatch) -> Tensor:
         if not batch.reduced:
             return batch.photo / 255
-        rendered = render_canvases(self._first_upscaler[0], batch.reduced, self.checkpoint.image_size_px)
+        rendered = render_canvases(self._teacher_upscaler[0], batch.reduced, self.checkpoint.image_size_px)
         return to_uint8(rendered) / 255
 
     def training_step(self, batch: AdaptBatch, batch_idx: int) -> Tensor:
@@ -166,6 +173,8 @@ class AdaptModule(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Judge the weights on photos that were kept off, and log pictures of what they make of some."""
+        if self._is_tower_decided_by(self.global_step):
+            self.decide_tower()
         agreement = self._judge()
         if isinstance(self.logger, TensorBoardLogger) and self.trainer.is_global_zero:
             self.logger.experiment.add_scalar("held_out/agreement", agreement, self.global_step)
@@ -219,12 +228,14 @@ class AdaptModule(LightningModule):
         return np.concatenate([np.concatenate(row, axis=1) for row in (blocks, list(sr), photos)])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the best weights so far, which a resumed run chooses from as well."""
+        """Keep the best weights so far, which a resumed run chooses from as well, and whether the tower is decided."""
         checkpoint["best"] = self.best
+        checkpoint["tower_change_kept"] = self.tower_change_kept
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """See `on_save_checkpoint`."""
         self.best = checkpoint["best"]
+        self.tower_change_kept = checkpoint["tower_change_kept"]
 
     def restore_best(self) -> float:
         """Take the weights with the highest agreement; returns it."""
@@ -232,6 +243,24 @@ class AdaptModule(LightningModule):
         agreement, state = self.best
         self.load_state_dict({k: v.to(self.device) for k, v in state.items()}, strict=False)
         return agreement
+
+    def decide_tower(self) -> None:
+        """Choose the tower that the upscaler is fitted to from here on, once.
+
+        The best weights so far belong to another tower, so the choice starts again: with the upscaler as it is,
+        and with the one that the run started from.
+        """
+        if self.recipe.tune != "tower" or self.tower_change_kept is not None:
+            return
+        self.tower_change_kept = self.interpolate_tower()
+        self.best = None
+        tuned = {k: v.detach().clone() for k, v in self.upscaler.state_dict().items()}
+        for weights in (self._first_weights, tuned):
+            self.upscaler.load_state_dict(weights)
+            self._judge()
+
+    def _is_tower_decided_by(self, step: int) -> bool:
+        return step >= self.recipe.tower_part * self.recipe.steps
 
     @torch.no_grad()
     def interpolate_tower(self) -> float:
@@ -262,12 +291,13 @@ class AdaptModule(LightningModule):
         return n_other / len(self.held_out)
 
     def configure_optimizers(self) -> dict[str, object]:
-        """Return AdamW and the per-step schedule: warm-up, then cosine to a hundredth."""
+        """Return AdamW and the per-step schedule: warm-up, then cosine to a hundredth, or 0 for a tower decided."""
         groups = [{"params": [p for p in self.upscaler.parameters() if p.requires_grad], "lr": self.recipe.lr}]
         if self.recipe.tune == "tower":
             groups.append({"params": list(self.tower.parameters()), "lr": self.recipe.tower_lr})
         optimizer = torch.optim.AdamW(groups, weight_decay=1e-4)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
+        rates = [self._rate, self._tower_rate][: len(groups)]
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rates)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _rate(self, step: int) -> float:
@@ -277,6 +307,10 @@ class AdaptModule(LightningModule):
             return (step + 1) / warmup
         falling = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
         return _LAST_RATE + (1 - _LAST_RATE) * falling
+
+    def _tower_rate(self, step: int) -> float:
+        # Not frozen: devices that train together expect a gradient of every weight that had one.
+        return 0.0 if self._is_tower_decided_by(step) else self._rate(step)
 
 
 def _in_blocks(image: np.ndarray, size_px: int) -> np.ndarray:

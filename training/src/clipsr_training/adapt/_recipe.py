@@ -27,6 +27,8 @@ class AdaptRecipe:
         batch_size: thumbnails a step.
         lr: peak learning rate of the upscaler's AdamW.
         tower_lr: likewise of the image tower's.
+        tower_part: part of the run after which it is decided how much of the tower's change is kept; the rest fits the
+            upscaler to that tower.
         scale_max: largest scale that the upscaler is told apart from larger ones; never below the upscaler's own.
         pixel_weight: weight of the mean absolute pixel error after the first fifth of the run, where it is 1.
         teacher_side_px: show the teacher the photo reduced to this side and rendered by the upscaler as it was, for
@@ -44,6 +46,7 @@ class AdaptRecipe:
     batch_size: int = 32
     lr: float = 1e-3
     tower_lr: float = 1e-5
+    tower_part: float = 0.6
     scale_max: float = 16.0
     pixel_weight: float = 0.1
     teacher_side_px: int | None = None
@@ -58,6 +61,7 @@ class AdaptRecipe:
         check_bounds(self, _BOUNDS)
         check_draws(self.draws, self.batch_size)
         check_part("held_out", self.held_out)
+        check_part("tower_part", self.tower_part)
         if self.teacher_both_routes and self.teacher_side_px is None:
             raise ValueError("both routes of the teacher start from a reduced photo: say its side with --teacher-side")
 

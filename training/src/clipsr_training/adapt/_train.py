@@ -39,6 +39,7 @@ def adapt(
     options: FitOptions,
     *,
     data_options: SetOptions,
+    teacher_upscaler: Upscaler | None = None,
 ) -> Path:
     """Adapt an upscaler, or a tower as well, to damaged thumbnails; writes `liif.safetensors`, and `clip` if tuned.
 
@@ -50,6 +51,7 @@ def adapt(
         recipe: hyperparameters.
         options: where and how to run; see `FitOptions`.
         data_options: what the names of the sources leave open.
+        teacher_upscaler: what renders the reduced photos that the teacher sees; None: `upscaler` as it is now.
 
     Returns:
         Path of the upscaler's weights.
@@ -60,7 +62,7 @@ def adapt(
     """
     photos = open_photos(data, data_options)
     with open_run(options):
-        return _adapt_in_folder(checkpoint, upscaler, photos, nouns, recipe, options)
+        return _adapt_in_folder(checkpoint, upscaler, photos, nouns, recipe, options, teacher_upscaler or upscaler)
 
 
 def _adapt_in_folder(
@@ -70,6 +72,7 @@ def _adapt_in_folder(
     nouns: Sequence[str],
     recipe: AdaptRecipe,
     options: FitOptions,
+    teacher_upscaler: Upscaler,
 ) -> Path:
     options.seed_everything()
     photos = check_photos(photos, checkpoint.image_size_px)
@@ -82,6 +85,7 @@ def _adapt_in_folder(
     settings = {
         "model": digest_modules(checkpoint.model, facts=to_json(checkpoint.config)),
         "upscaler": digest_modules(upscaler, facts=str(upscaler.scale_max)),
+        "teacher_upscaler": digest_modules(teacher_upscaler, facts=str(teacher_upscaler.scale_max)),
         "data": photos.digest,
         "anchors": list(nouns),
         **asdict(recipe),
@@ -94,8 +98,10 @@ def _adapt_in_folder(
         photos.select(held_out),
         embed_anchors(checkpoint, nouns),
         options,
+        teacher_upscaler=teacher_upscaler,
     )
     fit(module, options, settings=settings, max_epochs=math.ceil(recipe.steps / _module.STEPS_PER_SEGMENT))
+    module.decide_tower()  # of a run that was one segment
     module.restore_best()
     return _write(module, options.output)
 
@@ -103,11 +109,10 @@ def _adapt_in_folder(
 def _write(module: _module.AdaptModule, folder: Path) -> Path:
     path = folder / "liif.safetensors"
     is_tuned = module.recipe.tune == "tower"
-    kept = module.interpolate_tower() if is_tuned else 0.0
     if module.trainer.is_global_zero:
         save_liif(module.upscaler, path)
         if is_tuned:
-            report = {"tower_change_kept": kept, "disagreement": module.disagreement()}
+            report = {"tower_change_kept": module.tower_change_kept, "disagreement": module.disagreement()}
             write_atomically(folder / "tower.json", to_json(report, indent=2).encode())
             save_clip(module.checkpoint, folder / "clip", dtype=torch.float16)
     return path
