@@ -49,7 +49,12 @@ _ROOT = Path(__file__).resolve().parents[2]
 _PAGE = _ROOT / "benchmarks" / "README.md"
 # Of the engines of all systems. A shell that sets one would hold PyTorch back and not the service.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
-_BASELINES = {"openclip": systems.openclip, "litserve": systems.litserve, "infinity": systems.infinity}
+_BASELINES = {
+    "openclip": systems.openclip,
+    "onnx_int8": systems.onnx_int8,
+    "litserve": systems.litserve,
+    "infinity": systems.infinity,
+}
 _QUICK = Setting(
     images=MADE_UP,
     n_rounds=2,

@@ -143,6 +143,11 @@ class Measurement:
     processes: Mapping[str, Any]
     generator: Mapping[str, float]
 
+    @property
+    def cpu_ms(self) -> float:
+        """Processor time an image, of all images, those included whose calls began before the measured time."""
+        return 1e3 * self.cpu_s / max(self.images_per_s * self.measure_s, 1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
@@ -191,21 +196,23 @@ def compare(servers: Sequence[Server], bares: Sequence[BareSystem], setting: Set
 
 def _turn(system: Server | BareSystem, setting: Setting, number: int) -> list[Measurement]:
     if isinstance(system, BareSystem):
-        rates = {b: system.ask(batch=b, seconds=setting.measure_s)["images_per_s"] for b in setting.batches}
-        return [bare_measurement(system.name, batch, rate, number) for batch, rate in rates.items()]
+        found = {b: system.ask(batch=b, seconds=setting.measure_s) for b in setting.batches}
+        return [bare_measurement(system.name, batch, each, number) for batch, each in found.items()]
     with system.working():
         return [closed(system, callers, setting, number) for callers in setting.callers]
 
 
-def bare_measurement(name: str, batch: int, images_per_s: float, number: int) -> Measurement:
-    """Return a measurement of a bare engine."""
+def bare_measurement(name: str, batch: int, found: Mapping[str, float], number: int) -> Measurement:
+    """Return a measurement of a bare engine, which found `images_per_s`, and `cpu_ms` of processor time an image."""
     return Measurement(
         system=name,
         load=f"batch {batch}",
         round=number,
-        images_per_s=images_per_s,
+        images_per_s=found["images_per_s"],
         latency_ms={},
+        measure_s=1.0,
         errors={},
+        cpu_s=found["images_per_s"] * found["cpu_ms"] / 1e3,
         processes={},
         generator={},
     )

@@ -23,7 +23,7 @@ import psutil
 from benchmarks.load import Target
 from benchmarks.load.processes import tree
 
-__all__ = ["BareSystem", "Folders", "Server", "StartError", "clipsr", "infinity", "litserve", "openclip"]
+__all__ = ["BareSystem", "Folders", "Server", "StartError", "clipsr", "infinity", "litserve", "onnx_int8", "openclip"]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _START_TIMEOUT_S = 300.0
@@ -178,13 +178,14 @@ def _status(launcher: str, state: Path) -> dict[str, Any]:
 @contextmanager
 def openclip(folders: Folders) -> Iterator[Server]:
     """open_clip behind FastAPI."""
-    port = free_port()
-    app = "benchmarks.baselines.openclip.server:app"
-    words = ["-m", "uvicorn", app, "--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
-    target = Target(kind="multipart", url=f"http://127.0.0.1:{port}/classify")
-    with _http_server(
-        "FastAPI + open_clip", "openclip", words, folders, target, f"http://127.0.0.1:{port}/health"
-    ) as s:
+    with _fastapi("FastAPI + open_clip", "openclip", folders) as s:
+        yield s
+
+
+@contextmanager
+def onnx_int8(folders: Folders) -> Iterator[Server]:
+    """ONNX Runtime in int8 behind FastAPI."""
+    with _fastapi("FastAPI + onnxruntime int8", "onnx_int8", folders) as s:
         yield s
 
 
@@ -217,6 +218,16 @@ def infinity(folders: Folders) -> Iterator[Server]:
     words += ["--log-level", "warning"]  # a line a call would cost it time; the others write none, too
     target = Target(kind="infinity", url=f"http://127.0.0.1:{port}/embeddings")
     with _http_server("infinity", "infinity", words, folders, target, f"http://127.0.0.1:{port}/health") as s:
+        yield s
+
+
+@contextmanager
+def _fastapi(name: str, environment: str, folders: Folders) -> Iterator[Server]:
+    port = free_port()
+    app = f"benchmarks.baselines.{environment}.server:app"
+    words = ["-m", "uvicorn", app, "--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
+    target = Target(kind="multipart", url=f"http://127.0.0.1:{port}/classify")
+    with _http_server(name, environment, words, folders, target, f"http://127.0.0.1:{port}/health") as s:
         yield s
 
 

@@ -70,8 +70,9 @@ def headline(parts: Mapping[str, Any]) -> str:
         return "Not measured yet.\n"
     section = parts["compare"]
     found = measurements(section)
-    ratios = [aim for aim in aims({"compare": section}) if aim.unit == "×" and aim.limit is not None]
-    load = ratios[0].name.partition(": ")[0].removeprefix("throughput, ") if ratios else found[0].load
+    begin = "throughput, "
+    ratios = [a for a in aims({"compare": section}) if a.name.startswith(begin) and a.limit is not None]
+    load = ratios[0].name.partition(": ")[0].removeprefix(begin) if ratios else found[0].load
     rate = Range.of([m.images_per_s for m in found if (m.system, m.load) == (CLIPSR, load)])
     others = ", ".join(f"{aim.value.median:.3g}× {aim.name.partition(': against ')[2]}" for aim in ratios)
     return (
@@ -128,12 +129,11 @@ def comparison_table(found: Sequence[Measurement]) -> str:
     ]
     for (system, load), rows in _groups(found).items():
         rate = _range(Range.of([m.images_per_s for m in rows]), _one_digit)
+        cpu = Range.of([m.cpu_ms for m in rows])
         if not rows[0].latency_ms:
-            lines.append(f"| {system} | {load} | {rate} | – | – | – | – | – |")
+            lines.append(f"| {system} | {load} | {rate} | – | – | – | {cpu.median:.1f} | – |")
             continue
         p50, p99 = (Range.of([m.latency_ms[p] for m in rows]) for p in ("p50", "p99"))
-        # Of all images, those included whose calls began before the measured time.
-        cpu = Range.of([1e3 * m.cpu_s / max(m.images_per_s * m.measure_s, 1) for m in rows])
         memory = Range.of([m.memory_mb for m in rows])
         lines.append(
             f"| {system} | {load} | {rate} | {_range(p50, _one_digit)} | {_range(p99, _one_digit)} | {_failed(rows)} "

@@ -1,4 +1,4 @@
-"""CLIP from OpenCLIP in PyTorch, with the embeddings of the labels computed once; what both PyTorch baselines share."""
+"""CLIP from OpenCLIP in PyTorch, with the embeddings of the labels computed once; of all baselines with labels."""
 
 from __future__ import annotations
 
@@ -46,7 +46,12 @@ class Classifier:
     def classify(self, pixels: torch.Tensor) -> list[dict[str, float]]:
         """Return the best labels with their probabilities for each of [B, 3, R, R]."""
         with torch.inference_mode():
-            features = self.model.encode_image(pixels.to(self.device), normalize=True)
+            return self.rank(self.model.encode_image(pixels.to(self.device)))
+
+    def rank(self, features: torch.Tensor) -> list[dict[str, float]]:
+        """Return the best labels with their probabilities for each of [B, D] that the image tower put out."""
+        with torch.inference_mode():
+            features = torch.nn.functional.normalize(features, dim=-1)
             logits = self.model.logit_scale.exp() * features @ self.text_features.T
             best = logits.softmax(dim=-1).topk(min(_TOP_K, len(self.labels)), dim=-1)
         rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
