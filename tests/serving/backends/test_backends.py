@@ -315,8 +315,11 @@ class TestOpenVinoParameters:
             difference = cut.run(inputs)["pixels"].astype(int) - whole.run(inputs)["pixels"]
             assert np.abs(difference).max() <= 1
 
-    @pytest.mark.parametrize(("parts", "sizes"), [(1, [2, 3, 3]), (2, [1, 1, 1, 1, 2, 2])])
-    def test_large_batches_run_in_pieces(self, open_session, monkeypatch, parts, sizes):
+    @pytest.mark.parametrize(
+        ("parts", "options", "sizes"),
+        [(1, {}, [2, 3, 3]), (2, {}, [1, 1, 1, 1, 2, 2]), (1, {"ROWS_AT_ONCE": "2"}, [2, 2, 2, 2])],
+    )
+    def test_large_batches_run_in_pieces(self, open_session, monkeypatch, parts, options, sizes):
         rng = np.random.default_rng(0)
         inputs = {"canvas": rng.integers(0, 256, (8, 3, 32, 32), np.uint8), "box": np.ones((8, 4), np.float32)}
         expected = self.open_upscale(open_session).run(inputs)["pixels"]
@@ -325,6 +328,7 @@ class TestOpenVinoParameters:
             PIXELS_AT_ONCE=str(3 * (32**2 + expected.shape[-1] ** 2) + 1),
             PARTS_AT_ONCE=str(parts),
             INFERENCE_NUM_THREADS="2",
+            **options,
         )
         seen = []
         run = openvino_backend._Runner.run

@@ -50,11 +50,14 @@ _BF16_UP_TO = "BF16_UP_TO"
 # Ours: pixels of what runs at once, those of inputs and of the first output. A larger batch is run in pieces, because
 # memory for the largest that ever came is kept.
 _PIXELS_AT_ONCE = "PIXELS_AT_ONCE"
+# Ours: rows of what runs at once, likewise.
+_ROWS_AT_ONCE = "ROWS_AT_ONCE"
 # Ours: pieces of a batch that run side by side, each on its share of the threads.
 _PARTS_AT_ONCE = "PARTS_AT_ONCE"
 # Known to NVIDIA's backend and without meaning here: batches and shapes are dynamic anyway.
 _WITHOUT_EFFECT = ("SKIP_OV_DYNAMIC_BATCHSIZE", "ENABLE_BATCH_PADDING", "RESHAPE_IO_LAYERS", "TARGET_DEVICE")
-_KNOWN = {*_PASSED_ON, _THREADS, _PRECISION, _HINT_BF16, _BF16_UP_TO, _PIXELS_AT_ONCE, _PARTS_AT_ONCE, *_WITHOUT_EFFECT}
+_OURS = (_BF16_UP_TO, _PIXELS_AT_ONCE, _ROWS_AT_ONCE, _PARTS_AT_ONCE)
+_KNOWN = {*_PASSED_ON, _THREADS, _PRECISION, _HINT_BF16, *_OURS, *_WITHOUT_EFFECT}
 
 
 class OpenVinoSession:
@@ -74,7 +77,7 @@ class OpenVinoSession:
         core = ov.Core()
         capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         properties = _make_properties(spec, capabilities)
-        self._pixels_at_once = spec.integer(_PIXELS_AT_ONCE)
+        self._pixels_at_once, self._rows_at_once = spec.integer(_PIXELS_AT_ONCE), spec.integer(_ROWS_AT_ONCE)
         self._pixels_out = math.prod(spec.outputs[0].shape[-2:])
         n_parts = min(spec.integer(_PARTS_AT_ONCE) or 1, int(properties[_THREADS]))
         cut = spec.parameters.get(_BF16_UP_TO) if _BF16 in capabilities else None
@@ -120,9 +123,10 @@ class OpenVinoSession:
 
     def _find_rows_at_once(self, inputs: Tensors) -> int | None:
         if self._pixels_at_once is None:
-            return None
+            return self._rows_at_once
         pixels_in = sum(math.prod(tensor.shape[2:]) for tensor in inputs.values() if tensor.ndim == 4)
-        return max(1, self._pixels_at_once // (pixels_in + self._pixels_out))
+        rows = max(1, self._pixels_at_once // (pixels_in + self._pixels_out))
+        return min(rows, self._rows_at_once or rows)
 
     def _run_all(self, runner: _Runner, pieces: Sequence[Tensors]) -> list[dict[str, NDArray[np.generic]]]:
         return [runner.run(piece, self._output_names) for piece in pieces]
