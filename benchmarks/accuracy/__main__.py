@@ -31,7 +31,7 @@ from clipsr_training.evaluation._backends.base import Backend
 from clipsr_training.evaluation._backends.grpc import GrpcBackend
 from clipsr_training.evaluation._backends.torch import TorchBackend
 from clipsr_training.evaluation._zero_shot import ZeroShotPlan, ZeroShotResult, compare_with, measure_zero_shot
-from clipsr_training.liif import load_liif
+from clipsr_training.liif import find_upscaler, load_liif
 
 _ROOT = Path(__file__).resolve().parents[2]
 _DATA_SETS = ("cifar10", "cifar100")
@@ -116,9 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         service = GrpcBackend(arguments.url)
-        reference = TorchBackend(
-            load_clip(arguments.clip), load_liif(arguments.upscaler), name=Path(arguments.clip).name
-        )
+        upscaler = load_liif(arguments.upscaler or find_upscaler(arguments.clip))
+        reference = TorchBackend(load_clip(arguments.clip), upscaler, name=Path(arguments.clip).name)
         info = service.info
         # All of them before the first is measured, which takes minutes.
         splits = [_open(name, info, arguments) for name in _DATA_SETS]
@@ -149,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, required=True, help="folder of cifar10/ and cifar100/")
     parser.add_argument("--clip", type=Path, default=_ROOT / "checkpoints" / "clipsr-small", help="CLIP checkpoint")
     parser.add_argument(
-        "--upscaler", type=Path, default=_ROOT / "checkpoints" / "liif-fast" / "liif.safetensors", help="LIIF weights"
+        "--upscaler", type=Path, help="LIIF weights (default: those beside the model's, or else liif-fast's)"
     )
     parser.add_argument("--limit", type=int, help="only so many images of each split; writes nothing")
     parser.add_argument(

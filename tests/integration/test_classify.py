@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from clipsr import Classification, Client, FailedImage, InvalidRequestError, ServiceUnavailableError
 from clipsr_training.clip import load_clip
-from clipsr_training.liif import load_liif
+from clipsr_training.liif import find_upscaler, load_liif
 from tests.tolerances import COSINE, SERVICE_COSINE
 
 LABELS = ["cat", "dog", "horse", "bus", "elephant", "airplane"]
@@ -53,7 +53,7 @@ def test_every_sample_gets_a_full_answer(client, samples):
 def test_service_equals_the_checkpoints_in_pytorch(client, repo_root, samples):
     """The whole path against the PyTorch models: decode, LIIF, CLIP, text embedding, scale."""
     clip = load_clip(repo_root / "checkpoints" / "clipsr-small")
-    upscaler = load_liif(repo_root / "checkpoints" / "liif-fast" / "liif.safetensors")
+    upscaler = load_liif(find_upscaler(repo_root / "checkpoints" / "clipsr-small"))
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (clip.mean, clip.std))
     results = client.classify(samples, LABELS, top_k=0, route="upscaled", fit="squash")
     with torch.inference_mode():
@@ -103,8 +103,11 @@ def test_published_sets_come_from_the_text_banks(service, client):
 
 
 def test_routes(client):
-    threshold = client.model_info().native_min_side_px
-    small, large = png((threshold - 1, threshold - 1)), png((threshold, threshold + 5))
+    info = client.model_info()
+    # Of the bundled model every rule says so; larger images have none.
+    assert {rule.route for rule in info.route_rules} == {"upscaled"}
+    largest = max(rule.max_side_px for rule in info.route_rules)
+    small, large = png((largest, largest)), png((largest + 1, largest + 6))
     automatic = client.classify([small, large], LABELS)
     assert [r.route for r in automatic] == ["upscaled", "native"]
     assert [r.route for r in client.classify([small, large], LABELS, route="native")] == ["native"] * 2
