@@ -162,7 +162,8 @@ def test_a_deadline(service, photo):
 def test_any_kserve_client_can_render_a_part(service, repo_root, upscaler, photo):
     """The window and box of docs/tensor-contract.md, written down by hand for one tile in the middle."""
     manifest = json.loads((repo_root / "model_repository" / "manifest.json").read_text())
-    reach, size = manifest["upscaler"]["receptive_field_px"], manifest["image_encoder"]["image_size_px"]
+    recipe, size = manifest["upscale_recipes"]["clean"], manifest["image_encoder"]["image_size_px"]
+    reach = recipe["receptive_field_px"]
     top, left = 50, 70
     window = photo[top - reach : top + size // 4 + reach, left - reach : left + size // 4 + reach]
     canvas = triton_grpc.InferInput("canvas", [1, 3, *window.shape[:2]], "UINT8")
@@ -170,6 +171,6 @@ def test_any_kserve_client_can_render_a_part(service, repo_root, upscaler, photo
     box = triton_grpc.InferInput("box", [1, 4], "FP32")
     box.set_data_from_numpy(np.array([[reach, reach, size / 4, size / 4]], np.float32))
     with triton_grpc.InferenceServerClient(service.triton["grpc"]) as triton:
-        pixels = triton.infer("upscale", [canvas, box]).as_numpy("pixels")[0].transpose(1, 2, 0)
+        pixels = triton.infer(recipe["model"], [canvas, box]).as_numpy("pixels")[0].transpose(1, 2, 0)
     whole = render(upscaler, photo, (480, 640))[top * 4 : top * 4 + size, left * 4 : left * 4 + size]
     assert difference(pixels, whole).max() <= LEVELS
