@@ -118,7 +118,7 @@ bench-library: $(DEV) $(SERVE) $(MANIFEST) ## Measure image libraries: precision
 		--url "$$CLIPSR_URL" --libraries "$$CLIPSR_LIBRARIES" $(ARGS)'
 
 .PHONY: test
-test: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests, with a real Triton (12 minutes on 2 cores)
+test: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests, with a real Triton (11 minutes on 2 cores)
 	$(ONE_THREAD) $(VENV)/bin/pytest -m 'not slow' -n $(WORKERS) $(SCHEDULE) $(ARGS)
 
 .PHONY: test-slow

@@ -45,7 +45,7 @@ def test_all_models_are_there():
     assert {path.parent.name for path in REPOSITORY.glob("*/config.pbtxt")} == {
         *ENSEMBLES,
         *IMAGE_PATH,
-        "upscale_robust",  # of `make export`
+        *("upscale_clean", "upscale_robust"),  # of `make export`
         "text_encoder",
         "embed_text",
     }
