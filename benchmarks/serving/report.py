@@ -92,9 +92,9 @@ def _throughput_aims(found: Sequence[Measurement], bare: str) -> list[Aim]:
     busiest = _busiest(found)
     own = rates[CLIPSR, busiest]
     limits = {"infinity": 4.0, "FastAPI + open_clip": 2.0, "LitServe": 2.0}
-    int8 = f"bare {OPENVINO_INT8}", "batch 8"
+    int8: tuple[str, str] = (f"bare {OPENVINO_INT8}", "batch 8")
     # Of bare engines, the one that does what the service does.
-    bares = {int8: 0.85} if int8 in rates else {(bare, "batch 8"): 0.7}
+    bares: dict[tuple[str, str], float] = {int8: 0.85} if int8 in rates else {(bare, "batch 8"): 0.7}
     results = []
     for system, load in rates:
         if system not in (CLIPSR, NATIVE) and load in (busiest, "batch 8"):
