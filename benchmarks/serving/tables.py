@@ -129,15 +129,15 @@ def comparison_table(found: Sequence[Measurement]) -> str:
     ]
     for (system, load), rows in _groups(found).items():
         rate = _range(Range.of([m.images_per_s for m in rows]), _one_digit)
-        cpu = Range.of([m.cpu_ms for m in rows])
+        cpu = f"{Range.of([m.cpu_ms for m in rows]).median:.1f}" if rows[0].cpu_s else "–"
         if not rows[0].latency_ms:
-            lines.append(f"| {system} | {load} | {rate} | – | – | – | {cpu.median:.1f} | – |")
+            lines.append(f"| {system} | {load} | {rate} | – | – | – | {cpu} | – |")
             continue
         p50, p99 = (Range.of([m.latency_ms[p] for m in rows]) for p in ("p50", "p99"))
         memory = Range.of([m.memory_mb for m in rows])
         lines.append(
             f"| {system} | {load} | {rate} | {_range(p50, _one_digit)} | {_range(p99, _one_digit)} | {_failed(rows)} "
-            f"| {cpu.median:.1f} | {memory.median:,.0f} |"
+            f"| {cpu} | {memory.median:,.0f} |"
         )
     return "\n".join(lines) + "\n"
 
