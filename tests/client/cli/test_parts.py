@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from clipsr import Classification, FailedImage, Prediction
-from clipsr._display.description import format_bytes
+from clipsr import Classification, FailedImage, Prediction, RouteRule
+from clipsr._display.description import describe_route_rules, format_bytes
 from clipsr._display.text import escape_controls
 from clipsr.cli._classify.labels import split_labels
 from clipsr.cli._classify.screen import Screen
@@ -212,3 +212,43 @@ class TestColumns:
         TableWriter(console, plan_layout(["a.png"], ["label0"], terminal_width=80)).write("a.png", outcome)
         assert isinstance(console.file, io.StringIO)
         assert console.file.getvalue().endswith("native    label1 10.0%, label2 10.0%, …\n")
+
+
+def rule(side: int, route: str, *, is_lossy: bool = False, max_noise: float | None = None) -> RouteRule:
+    agreements = {"upscaled_agreement": 0.5, "native_agreement": 0.4, "n_images": 10}
+    return RouteRule(max_side_px=side, is_lossy=is_lossy, route=route, max_noise=max_noise, **agreements)
+
+
+def rules_of_size(side: int, *routes: str) -> list[RouteRule]:
+    """Rules for other files with noise up to 3, 12 and more, and for lossy ones."""
+    noises = (3, 12, None)
+    others = [rule(side, route, max_noise=noise) for route, noise in zip(routes, noises, strict=False)]
+    return [*others, rule(side, routes[3], is_lossy=True)]
+
+
+UP, NO = "upscaled", "native"
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ([*rules_of_size(12, UP, UP, UP, UP), *rules_of_size(24, UP, UP, UP, UP)], "all files up to 24 px"),
+        (rules_of_size(12, NO, NO, NO, NO), "nothing"),
+        (
+            [*rules_of_size(12, UP, UP, UP, UP), *rules_of_size(24, UP, UP, NO, UP)],
+            "all files up to 12 px, JPEG and lossy WebP and other files with noise up to 12 from 13 up to 24 px",
+        ),
+        (rules_of_size(12, NO, UP, NO, NO), "other files with noise from 3 to 12 up to 12 px"),
+        (
+            [
+                *rules_of_size(12, NO, NO, UP, NO),
+                *rules_of_size(24, NO, NO, NO, NO),
+                *rules_of_size(48, NO, NO, NO, UP),
+            ],
+            "other files with noise above 12 up to 12 px, JPEG and lossy WebP from 25 up to 48 px",
+        ),
+    ],
+    ids=["all", "nothing", "less with size", "noise between", "gap"],
+)
+def test_route_rules_that_agree_are_told_as_one(rules, said) -> None:
+    assert describe_route_rules(rules) == f"upscaled: {said}; native otherwise, as measured"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 
 from clipsr._types import CallerLimits, ModelInfo, RouteRule
 
@@ -53,13 +54,45 @@ def describe_model(info: ModelInfo) -> Iterator[tuple[str, str]]:
 def _describe_route(info: ModelInfo) -> str:
     if not info.route_rules:
         return f"native where the shorter side is at least {info.native_min_side_px} px, upscaled below"
-    parts = (_describe_rule(rule) for rule in info.route_rules if rule.route == "upscaled")
-    return f"upscaled {', '.join(parts) or 'never'}; native otherwise, as measured"
+    return describe_route_rules(info.route_rules)
 
 
-def _describe_rule(rule: RouteRule) -> str:
-    noise = "" if rule.max_noise is None else f" with noise up to {rule.max_noise:g}"
-    return f"up to {rule.max_side_px} px {'JPEG and lossy WebP' if rule.is_lossy else 'others'}{noise}"
+def describe_route_rules(rules: Sequence[RouteRule]) -> str:
+    """Return which small images are upscaled, rules that agree told as one."""
+    ranges: list[tuple[str, int, int]] = []  # files, sides above, and up to
+    below = 0
+    for side, own in groupby(rules, key=lambda rule: rule.max_side_px):
+        files = _describe_upscaled(tuple(own))
+        if ranges and ranges[-1][::2] == (files, below):
+            ranges[-1] = (files, ranges[-1][1], side)
+        elif files:
+            ranges.append((files, below, side))
+        below = side
+    parts = (f"{files} {f'from {start + 1} ' if start else ''}up to {side} px" for files, start, side in ranges)
+    return f"upscaled: {', '.join(parts) or 'nothing'}; native otherwise, as measured"
+
+
+def _describe_upscaled(rules: Sequence[RouteRule]) -> str:
+    """Return which files of one size are upscaled, empty where none is."""
+    if all(rule.route == "upscaled" for rule in rules) and {rule.is_lossy for rule in rules} == {True, False}:
+        return "all files"
+    files: list[str] = []
+    for is_lossy, kind in ((True, "JPEG and lossy WebP"), (False, "other files")):
+        spans: list[tuple[float, float | None]] = []  # noise from, and up to
+        least = 0.0
+        for rule in (rule for rule in rules if rule.is_lossy == is_lossy):
+            if rule.route == "upscaled":
+                start = spans.pop()[0] if spans and spans[-1][1] == least else least
+                spans.append((start, rule.max_noise))
+            least = rule.max_noise or 0.0
+        files += [kind + _describe_noise(*span) for span in spans]
+    return " and ".join(files)
+
+
+def _describe_noise(least: float, most: float | None) -> str:
+    if most is None:
+        return f" with noise above {least:g}" if least else ""
+    return f" with noise from {least:g} to {most:g}" if least else f" with noise up to {most:g}"
 
 
 def describe_sets(sets: Mapping[str, tuple[str, ...]]) -> Iterator[tuple[str, str]]:
