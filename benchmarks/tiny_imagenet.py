@@ -1,8 +1,10 @@
-"""Prepares Tiny-ImageNet for the experiment on small pictures: `python -m benchmarks.tiny_imagenet FOLDER OUTPUT`.
+"""Prepares Tiny-ImageNet for training and measurements: `python -m benchmarks.tiny_imagenet FOLDER OUTPUT`.
 
 Writes `photos/`, training images drawn at random, without their labels; `choice.csv`, other training images with
-labels, for choices; and `val.csv`, the validation images with theirs, for the test. Labels are OpenCLIP's names, but
-for `cifar_names.csv`, the validation images of classes that fall under a name of CIFAR-10 or -100.
+labels, for choices; `train.csv`, all training images with labels; and `val.csv`, the validation images with theirs, for
+the test. Labels are OpenCLIP's names, but for `val-zh.csv` and its like, which have the names in other languages that
+text towers are taught, and for `cifar_names.csv`, the validation images of classes that fall under a name of CIFAR-10
+or -100.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ import clipsr_training  # noqa: F401  (torchvision imports beside a torch withou
 import numpy as np
 from open_clip import IMAGENET_CLASSNAMES
 from timm.data.imagenet_info import ImageNetInfo
+
+from clipsr_training import prompts
 
 _SEED = 0
 # 51 classes under 29 names, by meaning: a tabby is a cat, a king penguin a bird.
@@ -85,9 +89,14 @@ def prepare(folder: Path, output: Path, *, n_photos: int, n_choice: int) -> None
     for i in sorted(photos):
         _link(train[i], output / "photos" / train[i].name)
     _write(output / "choice.csv", ((train[i], names[train[i].parent.parent.name]) for i in sorted(choice)))
+    _write(output / "train.csv", ((path, names[path.parent.parent.name]) for path in train))
     lines = (folder / "val/val_annotations.txt").read_text(encoding="utf-8").splitlines()
     rows = [line.split("\t")[:2] for line in lines]
     _write(output / "val.csv", ((folder / "val/images" / name, names[wnid]) for name, wnid in rows))
+    things = {thing.id: thing for thing in prompts.read_things()}
+    for code in prompts.LANGUAGES[1:]:
+        labelled = ((folder / "val/images" / name, things[wnid].names[code]) for name, wnid in rows)
+        _write(output / f"val-{code}.csv", labelled)
     known = {wnid: name for name, wnids in _CIFAR_NAMES.items() for wnid in wnids}
     own = [(name, wnid) for name, wnid in rows if wnid in known]
     _write(output / "cifar_names.csv", ((folder / "val/images" / name, known[wnid]) for name, wnid in own))
