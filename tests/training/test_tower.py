@@ -192,6 +192,29 @@ def test_what_was_taught_is_added_to_what_the_model_knew(command, tmp_path):
     assert len(set(taught)) == len(taught)
 
 
+def test_pictures_that_were_kept_off_are_written_with_their_labels(command, folders, tmp_path, monkeypatch):
+    drawn: list[int] = []
+    draw = DrawDataset.draw
+
+    def record(self, number):
+        own = draw(self, number)
+        drawn.append(own.index)
+        return own
+
+    monkeypatch.setattr(DrawDataset, "draw", record)
+    assert main(command(tmp_path / "run", "--draws", str(20 * BATCH))) == 0
+    pool = pool_sources([read_pairs(folder) for folder in folders], hold_out=False)
+    trained = {pool.square(index).tobytes() for index in drawn}
+    for number, folder in enumerate(folders):
+        kept = read_pairs(tmp_path / "run" / "kept_off" / f"{number}-{folder.name}.csv")
+        assert len(kept) > 0
+        own = {pool.square(i).tobytes(): pool.names[pool.name[i]] for i in np.flatnonzero(pool.source == number)}
+        for row in range(len(kept)):
+            square = np.asarray(kept.image(row)).tobytes()
+            assert own[square] == kept.phrases[kept.texts[row][0]]
+            assert square not in trained
+
+
 def test_names_that_only_other_sources_have_are_no_choice(command, folders, tmp_path, monkeypatch):
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     logits = _module.TowerModule.logits

@@ -22,6 +22,7 @@ from clipsr_training.data import SetOptions, read_pairs
 from clipsr_training.liif import Upscaler
 from clipsr_training.text._phrases import BARE, TEMPLATES
 from clipsr_training.tower import _module
+from clipsr_training.tower._kept_off import write_kept_off
 from clipsr_training.tower._pool import Pool, pool_sources
 from clipsr_training.tower._recipe import TowerRecipe
 from clipsr_training.tower._replay import Replay, ask
@@ -54,7 +55,7 @@ def train_tower(
         data_options: what the names of the sources leave open.
 
     Returns:
-        The folder `clip` in the output folder.
+        The folder `clip` in the output folder; `kept_off` beside it has the pictures that were not trained on.
 
     Raises:
         FileNotFoundError: a source is missing.
@@ -99,6 +100,7 @@ def _fit(
     fit(module, options, settings=settings, max_epochs=math.ceil(recipe.steps / _module.STEPS_PER_SEGMENT))
     folder = options.output / "clip"
     if module.trainer.is_global_zero:
+        write_kept_off(pool, rows[1], options.output / "kept_off")
         if checkpoint.taught_names is not None:
             shown = (*pool.names, *(() if replay is None else replay.nouns))
             checkpoint = replace(checkpoint, taught_names=(*checkpoint.taught_names, *shown))
