@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from clipsr_training import prompts
 from clipsr_training._cli.train import main
-from clipsr_training.clip import save_clip
+from clipsr_training.clip import load_clip, save_clip
 from clipsr_training.clip._checkpoint import read_taught_names
 from clipsr_training.clip._preprocess import Fitting, make_preprocess
 from clipsr_training.controller._draws import render
@@ -179,6 +179,23 @@ def test_the_text_tower_stays_and_the_image_tower_learns(command, tmp_path):
     assert not (tmp_path / "run" / "clip" / "taught_names.txt").exists()  # it was not known what the model knew
     assert any(name.endswith("conv_stem.weight") for name in moved)
     assert any(name.endswith("running_mean") for name in moved)
+
+
+def test_a_run_may_go_on_at_another_side(command, tmp_path):
+    assert main(command(tmp_path / "small", "--image-size", "48")) == 0
+    clip = load_clip(tmp_path / "small" / "clip")
+    assert clip.image_size_px == 48
+    assert (
+        json.loads((tmp_path / "small/clip/open_clip_config.json").read_text("utf-8"))["preprocess_cfg"]["size"] == 48
+    )
+    assert clip.encode_image(torch.zeros(1, 3, 48, 48)).shape == (1, clip.embed_dim)
+    assert load_clip(tmp_path / "model-0").image_size_px == 32
+
+
+def test_a_tower_of_one_side_is_refused(command, tmp_path, capsys):
+    save_clip(tiny_clip("resnet", 0), tmp_path / "model-0")
+    assert main(command(tmp_path / "small", "--image-size", "48")) == 1
+    assert "a ModifiedResNet takes pictures of 32 px only" in capsys.readouterr().err
 
 
 def test_what_was_taught_is_added_to_what_the_model_knew(command, tmp_path):

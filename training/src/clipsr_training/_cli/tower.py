@@ -11,6 +11,7 @@ from clipsr_training._cli.checkpoint import add_upscaler_option, load_upscaler
 from clipsr_training._cli.fit_options import add_fit_options, read_fit_options
 from clipsr_training.adapt import read_nouns
 from clipsr_training.clip import load_clip
+from clipsr_training.clip._checkpoint import set_input_side
 from clipsr_training.data import SetOptions
 from clipsr_training.tower import TowerRecipe, train_tower
 
@@ -29,6 +30,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     model = parser.add_argument_group("model")
     model.add_argument("--model", type=Path, required=True, metavar="FOLDER", help="CLIP checkpoint to start from")
+    model.add_argument(
+        "--image-size",
+        type=positive,
+        metavar="PX",
+        help="side of the encoder's input from now on, of image towers from timm (default: the model's)",
+    )
     add_upscaler_option(model, "LIIF weights that render pictures, as in the service")
     model.add_argument(
         "--replay",
@@ -78,8 +85,9 @@ def _add_steps(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> Path:
     names = [field.name for field in fields(TowerRecipe)]
     chosen = {name: value for name in names if (value := getattr(arguments, name, None)) is not None}
+    model = load_clip(arguments.model)
     return train_tower(
-        load_clip(arguments.model),
+        model if arguments.image_size is None else set_input_side(model, arguments.image_size),
         load_upscaler(arguments),
         arguments.data,
         TowerRecipe(**chosen),

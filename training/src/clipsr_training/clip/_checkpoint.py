@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
@@ -284,6 +284,27 @@ def _with_text_tower(model_cfg: dict[str, Any], named_cfg: dict[str, Any]) -> di
     if "hf_model_name" not in named_cfg["text_cfg"]:
         return model_cfg
     return {**model_cfg, "text_cfg": {**model_cfg["text_cfg"], "hf_model_name": named_cfg["text_cfg"]["hf_model_name"]}}
+
+
+def set_input_side(checkpoint: ClipCheckpoint, side: int) -> ClipCheckpoint:
+    """Return the model with another side of its square input, in pixels; its weights are shared.
+
+    Raises:
+        ValueError: the image tower has one side only: it is not one of timm's.
+    """
+    if side == checkpoint.image_size_px:
+        return checkpoint
+    visual = cast("Any", checkpoint.model.visual)
+    if not hasattr(visual, "set_input_size"):
+        raise ValueError(
+            f"a {type(visual).__name__} takes pictures of {checkpoint.image_size_px} px only; another side can be set "
+            "for image towers from timm"
+        )
+    visual.set_input_size(side)
+    model_cfg, preprocess_cfg = (checkpoint.config[part] for part in ("model_cfg", "preprocess_cfg"))
+    vision_cfg = {**model_cfg["vision_cfg"], "image_size": side}
+    config = {"model_cfg": {**model_cfg, "vision_cfg": vision_cfg}, "preprocess_cfg": {**preprocess_cfg, "size": side}}
+    return replace(checkpoint, config={**checkpoint.config, **config})
 
 
 def save_clip(checkpoint: ClipCheckpoint, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> Path:
