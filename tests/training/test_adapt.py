@@ -76,13 +76,16 @@ def _short_segments(monkeypatch) -> None:
     monkeypatch.setattr(_module, "STEPS_PER_SEGMENT", 2)
 
 
-def draw_options(seed: int = 0, teacher_side_px: int | None = None, max_noise: float = 6.0) -> DrawOptions:
+def draw_options(
+    seed: int = 0, teacher_side_px: int | None = None, max_noise: float = 6.0, damaged_share: float = 0.0
+) -> DrawOptions:
     return DrawOptions(
         preprocess=make_preprocess(64, Fitting()),
         image_size_px=64,
         teacher_side_px=teacher_side_px,
         teacher_both_routes=False,
         max_noise=max_noise,
+        damaged_share=damaged_share,
         seed=seed,
     )
 
@@ -315,6 +318,20 @@ def test_thumbnails_are_as_noisy_as_asked(photos):
         return max(estimate_noise(draw(square, number, options).thumbnail) for number in range(60))
 
     assert noise(1.0) <= 3 < 15 < noise(40.0) < 45
+
+
+def test_a_part_of_the_thumbnails_is_damaged_as_well(photos):
+    square = np.full((64, 64, 3), 200, dtype=np.uint8)
+
+    def dark_share(damaged: float) -> float:
+        options = draw_options(damaged_share=damaged)
+        # No reduction, blur, noise or file makes an even picture this dark.
+        return float(np.mean([draw(square, number, options).thumbnail.mean() < 150 for number in range(200)]))
+
+    assert dark_share(0) == 0
+    assert 0.03 < dark_share(0.5) < dark_share(1) < 0.5
+    again = [draw(square, number, draw_options(damaged_share=0.5)).thumbnail for number in (0, 1, 2, 0, 1, 2)]
+    assert all(np.array_equal(own, other) for own, other in zip(again[:3], again[3:], strict=True))
 
 
 def test_photos_are_kept_off_training_and_always_the_same():

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from clipsr_training._cli.arguments import HelpFormatter, positive, rate, real
+from clipsr_training._cli.arguments import HelpFormatter, positive, rate, real, share
 from clipsr_training._cli.checkpoint import add_checkpoint_options, load_checkpoint
 from clipsr_training._cli.fit_options import add_fit_options, read_fit_options
 from clipsr_training.adapt import read_nouns
@@ -75,6 +75,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         type=rate,
         default=_DEFAULTS.max_noise,
         help="largest standard deviation of the thumbnails' noise, in levels of 255",
+    )
+    data.add_argument(
+        "--damaged-share",
+        type=share,
+        default=_DEFAULTS.damaged_share,
+        help="part of the thumbnails that one of ten kinds damages as well: dark, hazy, blurred, ...",
     )
     _add_steps(parser)
     add_fit_options(parser, Path("runs/adapt"))

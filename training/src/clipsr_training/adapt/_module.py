@@ -87,6 +87,7 @@ class AdaptModule(LightningModule):
             teacher_side_px=recipe.teacher_side_px,
             teacher_both_routes=recipe.teacher_both_routes,
             max_noise=recipe.max_noise,
+            damaged_share=recipe.damaged_share,
             seed=options.seed,
         )
         self.register_buffer("mean", torch.tensor(checkpoint.mean).view(1, 3, 1, 1), persistent=False)

@@ -21,7 +21,15 @@ from clipsr_training.data import SetOptions, decode, find_images
 from clipsr_training.data._image_set import check_files
 from clipsr_training.data._images import read_size
 from clipsr_training.data._open import open_images
-from clipsr_training.degradation import draw_side, draw_thumbnail, generator, make_thumbnail
+from clipsr_training.degradation import (
+    DEGRADATIONS,
+    Chain,
+    apply_chain,
+    draw_side,
+    draw_thumbnail,
+    generator,
+    make_thumbnail,
+)
 
 # Of the tensor contract (docs/tensor-contract.md): an image sits on the smallest canvas that holds it.
 CANVAS_SIZES_PX = (32, 64, 128)
@@ -159,6 +167,7 @@ class DrawOptions:
         teacher_side_px: see `AdaptRecipe`.
         teacher_both_routes: likewise.
         max_noise: likewise.
+        damaged_share: likewise.
         seed: of all draws.
     """
 
@@ -167,6 +176,7 @@ class DrawOptions:
     teacher_side_px: int | None
     teacher_both_routes: bool
     max_noise: float
+    damaged_share: float
     seed: int
 
     @property
@@ -189,7 +199,12 @@ def draw(square: np.ndarray, number: int, options: DrawOptions) -> Draw:
     side = square.shape[0]
     size = min(draw_side(rng, options.largest_px), side)
     drawn = draw_thumbnail(rng, (size, size), (side, side), max_noise=options.max_noise)
-    thumbnail = make_thumbnail(square, drawn, rng)
+    if options.damaged_share and rng.random() < options.damaged_share:
+        kind = DEGRADATIONS[rng.integers(len(DEGRADATIONS))]
+        chain = Chain(damages=((kind, float(rng.random())),), thumbnail=drawn)
+        thumbnail = apply_chain(square, chain, options.seed, number)
+    else:
+        thumbnail = make_thumbnail(square, drawn, rng)
     photo = planar(options.preprocess(Image.fromarray(square)))
     if options.teacher_side_px is None:
         return Draw(photo, thumbnail, None, None)

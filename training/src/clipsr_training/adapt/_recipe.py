@@ -14,6 +14,7 @@ _BOUNDS = (
     (("lr", "tower_lr", "pixel_weight"), 0, LARGEST),
     # Noise is drawn from one level on; above half the range there is nothing left to see.
     (("max_noise",), 1, 128),
+    (("damaged_share",), 0, 1),
 )
 
 
@@ -35,6 +36,7 @@ class AdaptRecipe:
             towers that were trained on such pictures; None shows it the photo by the native route.
         teacher_both_routes: ask the teacher about the reduced photo by the native route, too, and teach the mean.
         max_noise: largest standard deviation of the thumbnails' noise, in levels of 255.
+        damaged_share: part of the thumbnails that one of the ten degradations damages as well.
         held_out: part of the photos that is kept off training, to choose weights by.
         max_held_out: at most so many photos.
         interpolation_steps: steps between the tower as it was and as it ended that are tried, largest change first.
@@ -52,6 +54,7 @@ class AdaptRecipe:
     teacher_side_px: int | None = None
     teacher_both_routes: bool = False
     max_noise: float = 6.0
+    damaged_share: float = 0.0
     held_out: float = 0.05
     max_held_out: int = 500
     interpolation_steps: int = 10
