@@ -39,8 +39,10 @@ INSTALLER := scripts/install.sh constraints.txt
 MANIFEST := model_repository/manifest.json
 # What is exported without ARGS: checkpoints/, and an int8 image encoder calibrated on the sample photos.
 BUNDLED := --int8 samples --robust-upscaler checkpoints/liif-robust/liif.safetensors
+# The model of many words, exported beside the bundled one.
+WORDS := runs/clipsr-base
 EXPORTED_FROM := $(shell find checkpoints export/src samples -type f -not -name '*.pyc' 2> /dev/null)
-GENERATED := $(MANIFEST) model_repository/upscale_* model_repository/robust_encoder model_repository/*_robust \
+GENERATED := $(WORDS) $(MANIFEST) model_repository/upscale_* model_repository/robust_encoder model_repository/*_robust \
 	model_repository/denoise model_repository/restore \
 	model_repository/*/1/model.onnx model_repository/*/1/model.onnx.data \
 	model_repository/*/1/model.int8.onnx model_repository/*/1/*.plan model_repository/tensorrt.json \
@@ -53,6 +55,10 @@ help: ## Show the verbs
 .PHONY: demo
 demo: $(SERVE) $(MANIFEST) ## Install, export, serve, and classify the sample photos
 	scripts/with-service.sh $(VENV_SERVE)/bin scripts/demo.sh $(VENV_SERVE)/bin
+
+.PHONY: demo-words
+demo-words: $(SERVE) $(WORDS)/manifest.json ## Classify all of them by the model of many words, labels in two languages
+	CLIPSR_REPOSITORY=$(WORDS) scripts/with-service.sh $(VENV_SERVE)/bin scripts/demo-words.sh $(VENV_SERVE)/bin
 
 .PHONY: serve
 serve: $(SERVE) $(MANIFEST) ## Serve the exported model until Ctrl-C (ARGS='--help' shows the options)
@@ -178,4 +184,9 @@ $(DEV_GPU): $(DEV)
 
 $(MANIFEST): $(EXPORTED_FROM) | $(EXPORT)
 	$(VENV)/bin/clipsr-export $(BUNDLED)
+	@touch $@
+
+$(WORDS)/manifest.json: $(EXPORTED_FROM) | $(EXPORT)
+	$(VENV)/bin/clipsr-export --clip checkpoints/clipsr-base --output $(WORDS) \
+		--robust-upscaler checkpoints/liif-robust/liif.safetensors
 	@touch $@
