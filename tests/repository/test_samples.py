@@ -10,7 +10,9 @@ from PIL import Image
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 PICTURES = sorted(SAMPLES.glob("*.[jp][pn]g"))
-ROW = re.compile(r"^\| `([\w-]+\.(?:png|jpg))` \| \[\d+\]\(http\S+\) \| \[CC BY(?:-SA)? [\d.]+\]\(http\S+\) \| \S.*\|$", re.M)
+ROW = re.compile(
+    r"^\| `([\w-]+\.(?:png|jpg))` \| \[\d+\]\(http\S+\) \| \[CC BY(?:-SA)? [\d.]+\]\(http\S+\) \| \S.*\|$", re.M
+)
 
 
 def test_every_sample_is_attributed() -> None:
