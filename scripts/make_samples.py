@@ -61,8 +61,8 @@ class Crop:
         return max(1, round(width * factor)), max(1, round(height * factor))
 
 
-# Chosen by eye: one kind of object that fills much of the crop. The first twelve are among what CIFAR shows; most of the
-# others are not, or saved in ways that lose more. Sizes vary on purpose, and some crops are not square.
+# Chosen by eye: one kind of object that fills much of the crop. The first twelve are among what CIFAR shows; the others
+# mostly are not, or were saved in ways that lose more. Sizes vary on purpose, and some crops are not square.
 CROPS = (
     Crop(name="airplane", photo="000000205401.jpg", box=(20, 30, 230, 190), longer_side_px=48),
     Crop(name="airplane-pair", photo="000000161044.jpg", box=(145, 60, 225, 115), longer_side_px=36),
