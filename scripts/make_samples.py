@@ -91,7 +91,7 @@ CROPS = (
     Crop(name="motorcycle", photo="000000165518.jpg", box=(95, 95, 220, 270), longer_side_px=48, jpeg_quality=60),
     Crop(name="noodles", photo="000000099053.jpg", box=(20, 20, 310, 270), longer_side_px=40),
     Crop(name="pizza", photo="000000160012.jpg", box=(10, 65, 300, 220), longer_side_px=64, is_antialiased=False),
-    Crop(name="rose", photo="000000249025.jpg", box=(20, 10, 220, 165), longer_side_px=16),
+    Crop(name="rose", photo="000000249025.jpg", box=(35, 5, 195, 165), longer_side_px=16),
     Crop(name="seagull", photo="000000126107.jpg", box=(110, 10, 320, 140), longer_side_px=36),
     Crop(
         name="stop-sign",

@@ -22,7 +22,7 @@ IMAGES = 300
 
 @pytest.fixture(scope="module")
 def samples(repo_root) -> list[Path]:
-    return sorted((repo_root / "samples").glob("*.png"))
+    return sorted((repo_root / "samples").glob("*.[jp][pn]g"))
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 
 from clipsr import Classification, Client
 from tests.integration.conftest import running, serve
+from tests.samples import known_samples, label
 from tests.tolerances import PROFILE_COSINE
 
 LABELS = ["airplane", "automobile", "bus", "cat", "clock", "horse"]
@@ -18,7 +19,7 @@ LABELS = ["airplane", "automobile", "bus", "cat", "clock", "horse"]
     [pytest.param("cpu-bf16", "model.onnx", marks=pytest.mark.slow), ("cpu-int8", "model.int8.onnx")],
 )
 def test_a_profile_serves_and_names_the_same_things(serve_bin, repo_root, tmp_path, client, profile, graph):
-    images = sorted((repo_root / "samples").glob("*.png"))
+    images = known_samples(repo_root)
     expected = client.classify(images, LABELS, top_k=0)  # by cpu-onnx, as most tests
     with (
         running(serve_bin, repo_root / "model_repository", tmp_path / "state", "--profile", profile) as started,
@@ -29,7 +30,7 @@ def test_a_profile_serves_and_names_the_same_things(serve_bin, repo_root, tmp_pa
     for path, outcome, same in zip(images, outcomes, expected, strict=True):
         assert isinstance(outcome, Classification)
         assert isinstance(same, Classification)
-        assert outcome.predictions[0].label == same.predictions[0].label == path.stem.partition("-")[0]
+        assert outcome.predictions[0].label == same.predictions[0].label == label(path)
         cosines, others = ({p.label: p.cosine for p in each.predictions} for each in (outcome, same))
         assert cosines == pytest.approx(others, abs=PROFILE_COSINE[profile])
     assert f"model image_encoder: openvino, {graph}" in log

@@ -21,6 +21,7 @@ from clipsr_training.evaluation._probe import fit_probe
 from clipsr_training.evaluation._zero_shot import ZeroShotResult, below_published_warning, published_imagenet_top1
 from clipsr_training.liif import save_liif
 from clipsr_training.liif._recipes import RECIPES
+from tests.samples import known_samples, label
 from tests.training.made_images import class_folders
 
 
@@ -39,9 +40,9 @@ def folders(tmp_path: Path) -> Path:
 def photos(tmp_path: Path, repo_root: Path) -> Path:
     """The sample photos in folders of their classes, most of which the bundled model recognizes."""
     folder = tmp_path / "photos"
-    for path in (repo_root / "samples").glob("*.png"):
-        (folder / path.stem.partition("-")[0]).mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, folder / path.stem.partition("-")[0])
+    for path in known_samples(repo_root):
+        (folder / label(path)).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, folder / label(path))
     return folder
 
 
