@@ -57,7 +57,7 @@ demo: $(SERVE) $(MANIFEST) ## Install, export, serve, and classify the sample ph
 	scripts/with-service.sh $(VENV_SERVE)/bin scripts/demo.sh $(VENV_SERVE)/bin
 
 .PHONY: demo-words
-demo-words: $(SERVE) $(WORDS)/manifest.json ## Classify all of them by the model of many words, labels in two languages
+demo-words: $(SERVE) $(WORDS)/manifest.json ## Classify the sample photos by the model of many words, in two languages
 	CLIPSR_REPOSITORY=$(WORDS) scripts/with-service.sh $(VENV_SERVE)/bin scripts/demo-words.sh $(VENV_SERVE)/bin
 
 .PHONY: serve
@@ -124,7 +124,7 @@ bench-library: $(DEV) $(SERVE) $(MANIFEST) ## Measure image libraries: precision
 		--url "$$CLIPSR_URL" --libraries "$$CLIPSR_LIBRARIES" $(ARGS)'
 
 .PHONY: test
-test: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests, with a real Triton (11 minutes on 2 cores)
+test: $(DEV) $(SERVE) $(MANIFEST) ## Run the tests, with a real Triton (13 minutes on 2 cores)
 	$(ONE_THREAD) $(VENV)/bin/pytest -m 'not slow' -n $(WORKERS) $(SCHEDULE) $(ARGS)
 
 .PHONY: test-slow
