@@ -7,8 +7,9 @@ are those of WordNet 3.0 (its license permits any use), as timm ships them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -71,6 +72,22 @@ class Phrase:
             return self.text
         own = TEMPLATES[self.language]
         return prompts.expand(own[choice // 2 % len(own)], self.text)
+
+
+def translate(name: str, language: str) -> str:
+    """Return an English name in a language of `prompts.LANGUAGES`; what no thing is called comes back as it is."""
+    return name if language == "en" else _names_of_things().get(name.casefold(), {}).get(language, name)
+
+
+@cache
+def _names_of_things() -> dict[str, Mapping[str, str]]:
+    """Return names by language under a thing's English name and, of classes of ImageNet, under OpenCLIP's."""
+    things = prompts.read_things()
+    published = zip(IMAGENET_CLASSNAMES, things, strict=False)
+    return {
+        **{name.casefold(): thing.names for name, thing in published},
+        **{thing.names["en"].casefold(): thing.names for thing in things},
+    }
 
 
 def read_phrases(*, hold_out: bool) -> tuple[Phrase, ...]:

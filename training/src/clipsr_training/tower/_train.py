@@ -20,15 +20,20 @@ from clipsr_training.clip import ClipCheckpoint, save_clip
 from clipsr_training.clip._embeddings import embed_texts
 from clipsr_training.data import SetOptions, read_pairs
 from clipsr_training.liif import Upscaler
-from clipsr_training.text._phrases import BARE, TEMPLATES
+from clipsr_training.prompts import LANGUAGES
+from clipsr_training.text._phrases import BARE, TEMPLATES, translate
 from clipsr_training.tower import _module
 from clipsr_training.tower._kept_off import write_kept_off
 from clipsr_training.tower._pool import Pool, pool_sources
 from clipsr_training.tower._recipe import TowerRecipe
 from clipsr_training.tower._replay import Replay, ask
 
-# What text towers distilled here have read; the first is what pictures are judged by.
-_PROMPTS = (*TEMPLATES["en"], BARE)
+# (language, template) in which the names are read; the first is what pictures are judged by. Names in other languages
+# come as the service reads them: in its English default, or alone.
+_PROMPTS = (
+    *(("en", template) for template in (*TEMPLATES["en"], BARE)),
+    *((language, template) for language in LANGUAGES if language != "en" for template in (TEMPLATES["en"][0], BARE)),
+)
 
 
 def train_tower(
@@ -124,4 +129,9 @@ def _embed(checkpoint: ClipCheckpoint, words: Sequence[str]) -> Tensor:
     """Return unit text embeddings [P, n, D] of words in each prompt."""
     if not words:
         return torch.zeros(len(_PROMPTS), 0, checkpoint.embed_dim)
-    return torch.stack([embed_texts(checkpoint, [prompts.expand(own, word) for word in words]) for own in _PROMPTS])
+    return torch.stack(
+        [
+            embed_texts(checkpoint, [prompts.expand(template, translate(word, language)) for word in words])
+            for language, template in _PROMPTS
+        ]
+    )
