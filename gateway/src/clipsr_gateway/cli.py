@@ -116,6 +116,13 @@ def _add_guards(parser: argparse.ArgumentParser) -> None:
         help="refuse calls that would take this many times longer than alone",
     )
     guards.add_argument(
+        "--latency-floor",
+        metavar="SECONDS",
+        type=float,
+        default=defaults.latency_floor_s,
+        help="but none that would take no longer than this",
+    )
+    guards.add_argument(
         "--max-calls", metavar="N", type=int, default=defaults.max_calls, help="calls in progress at once"
     )
     guards.add_argument(
@@ -151,11 +158,12 @@ def _read_operations(options: argparse.Namespace) -> OperationsConfig:
     try:
         admission = AdmissionConfig(
             max_slowdown=options.max_slowdown,
+            latency_floor_s=options.latency_floor,
             max_calls=options.max_calls,
             max_queued_bytes=options.max_queued_mib * _MIB,
         )
     except ValueError as cause:
-        message = str(cause).replace("max_queued_bytes", "max_queued_mib").replace("_", "-")
+        message = str(cause).replace("max_queued_bytes", "max_queued_mib").replace("floor_s", "floor").replace("_", "-")
         raise ConfigurationError(f"--{message}") from cause
     return OperationsConfig(
         api_keys=options.api_keys,

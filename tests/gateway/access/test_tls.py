@@ -119,7 +119,14 @@ async def test_wrong_files_are_found_at_the_start(start, files, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [("--tls-cert", "a"), ("--tls-key", "a"), ("--tls-client-ca", "a"), ("--max-slowdown", "0.5")]
+    "options",
+    [
+        ("--tls-cert", "a"),
+        ("--tls-key", "a"),
+        ("--tls-client-ca", "a"),
+        ("--max-slowdown", "0.5"),
+        ("--latency-floor", "-1"),
+    ],
 )
 def test_options_that_need_each_other(options, capsys):
     assert main(options) == 2

@@ -28,7 +28,7 @@ def clock() -> Clock:
 
 def measured(clock: Clock, *, each_s: float = 0.02, **options: float) -> Admission:
     """Admission that has seen requests of `each_s`, one at a time."""
-    admission = Admission(AdmissionConfig(**options), clock=clock)
+    admission = Admission(AdmissionConfig(**{"latency_floor_s": 0, **options}), clock=clock)
     for _ in range(50):
         with admission.work(None, 1.0):
             clock.now_s += each_s
@@ -94,6 +94,20 @@ def test_single_images_are_taken_on_up_to_the_slowdown(clock):
             admission.check()
         assert 0.1 <= caught.value.retry_s <= 1
     admission.check()
+
+
+def test_what_a_fast_model_answers_soon_is_taken_on_however_many_times_longer_it_takes(clock):
+    admission = measured(clock, each_s=0.002, max_slowdown=8, latency_floor_s=0.25)
+    with ExitStack() as stack:
+        fill(admission, stack, 100, 1.0)
+        admission.check()
+        fill(admission, stack, 30, 1.0)
+        with pytest.raises(OverloadedError, match=r"0\.26 s"):
+            admission.check()
+        fill(admission, stack, 100, 1.0)
+        admission.check(100.0)  # what takes long alone may take long here
+        with pytest.raises(OverloadedError, match="deadline"):
+            admission.check(100.0, time_remaining_s=0.1)
 
 
 def test_a_bulk_call_counts_no_more_than_a_single_image_for_a_single_image(clock):
@@ -216,3 +230,9 @@ async def settle() -> None:
 def test_wrong_options_are_named(option):
     with pytest.raises(ValueError, match=option):
         AdmissionConfig(**{option: 0})
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
+def test_a_latency_floor_is_a_number_of_seconds(seconds):
+    with pytest.raises(ValueError, match="latency_floor_s"):
+        AdmissionConfig(latency_floor_s=seconds)

@@ -44,7 +44,9 @@ async def outcome(one: Any, request: Any, timeout_s: float | None = None) -> grp
 
 async def test_what_cannot_be_done_in_time_is_refused_before_it_is_read(start, backend, request_of, detailed):
     FixedSpeed(backend)
-    one = await start(operations=OperationsConfig(admission=AdmissionConfig(max_slowdown=5, min_calls=4)))
+    one = await start(
+        operations=OperationsConfig(admission=AdmissionConfig(max_slowdown=5, latency_floor_s=0, min_calls=4))
+    )
     for _ in range(5):
         assert await outcome(one, request_of()) is None
     errors = await asyncio.gather(*(outcome(one, request_of()) for _ in range(200)))
@@ -137,7 +139,7 @@ async def outcome_of_light(one: Any, backend: Any, request_of: Any, until: Any) 
 @pytest.mark.parametrize("method", ["GetModelInfo"])
 async def test_what_computes_nothing_is_always_answered(start, backend, request_of, method, until):
     backend.hold = asyncio.Event()
-    admission = AdmissionConfig(min_calls=1, max_slowdown=1)
+    admission = AdmissionConfig(min_calls=1, max_slowdown=1, latency_floor_s=0)
     one = await start(operations=OperationsConfig(admission=admission))
     running = [asyncio.ensure_future(outcome(one, request_of())) for _ in range(3)]
     await until(lambda: sum(task.done() for task in running) == 2)

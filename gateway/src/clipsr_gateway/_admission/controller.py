@@ -9,17 +9,21 @@ meanwhile for at most as much of every other caller:
 
 Without API keys, each call counts as a caller of its own.
 
-A call is taken on if that is at most `max_slowdown` times what it would take on an idle service,
+A call is taken on if that is at most `max_slowdown` times what it would take on an idle service, or a latency that is
+always accepted,
 
-    max_slowdown * max(alone_s, c / units per second)
+    max(latency_floor_s, max_slowdown * max(alone_s, c / units per second))
 
-and within its deadline. So one rule serves single images and bulk calls, on any hardware: both rates are measured on
-the requests themselves. `alone_s` comes only from requests that had Triton to themselves: overload never raises it.
+and within its deadline. The floor is for fast models: eight times 10 ms would refuse sixteen callers of one image each,
+and leave Triton too little for full batches. So one rule serves single images and bulk calls, on any hardware: both
+rates are measured on the requests themselves. `alone_s` comes only from requests that had Triton to themselves:
+overload never raises it.
 Source: processor sharing, Kleinrock 1976, Queueing Systems volume 2, section 4.4.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 import time
@@ -103,6 +107,7 @@ class AdmissionConfig:
 
     Attributes:
         max_slowdown: how many times longer than alone a call may be expected to take.
+        latency_floor_s: a call that is expected to take no longer than this is taken on, however fast it is alone.
         min_calls: calls that are always taken on, whatever the estimate.
         max_calls: calls at once, streams included; bounds what a call costs besides its message.
         max_queued_bytes: messages of calls in progress, streams not counted; one call may always exceed it.
@@ -112,6 +117,7 @@ class AdmissionConfig:
     """
 
     max_slowdown: float = 8.0
+    latency_floor_s: float = 0.25
     min_calls: int = 8
     max_calls: int = 1024
     max_queued_bytes: int = 256 * _MIB
@@ -126,6 +132,8 @@ class AdmissionConfig:
         """
         if not self.max_slowdown >= 1:
             raise ValueError(f"max_slowdown must be at least 1; it is {self.max_slowdown}.")
+        if not 0 <= self.latency_floor_s < math.inf:
+            raise ValueError(f"latency_floor_s must be 0 or more; it is {self.latency_floor_s}.")
         for name in ("min_calls", "max_calls", "max_queued_bytes", "max_reading", "read_timeout_s"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive; it is {getattr(self, name)}.")
@@ -253,7 +261,8 @@ class Admission:
         if waiting < self._config.min_calls:
             return
         estimate_s = self.estimate_s(units, caller=caller)
-        allowed_s = self._config.max_slowdown * max(self._speed.alone_s, units / self._speed.units_per_second)
+        idle_s = max(self._speed.alone_s, units / self._speed.units_per_second)
+        allowed_s = max(self._config.latency_floor_s, self._config.max_slowdown * idle_s)
         if estimate_s > allowed_s:
             message = f"This service is busy: an answer would take about {estimate_s:.2f} s; try again later."
             raise OverloadedError(message, retry_s=_spread(estimate_s - allowed_s))
