@@ -339,7 +339,9 @@ async def start(repository: Path, backend: FakeBackend) -> AsyncIterator[Callabl
     running: list[Running] = []
 
     async def start_one(**options: Any) -> Running:
-        schedule = HealthSchedule(readiness_interval_s=0.02, canary_interval_s=options.pop("canary_interval_s", 30.0))
+        schedule = HealthSchedule(
+            readiness_interval_s=0.02, waiting_interval_s=0.02, canary_interval_s=options.pop("canary_interval_s", 30.0)
+        )
         config = GatewayConfig(
             **{"listen": "127.0.0.1:0", "repository": repository, "grace_s": 1.0, "schedule": schedule, **options}
         )

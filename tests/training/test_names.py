@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from clipsr_training import prompts
-from clipsr_training.text._phrases import IMAGENET_CLASSNAMES, TEMPLATES, ImageNetInfo, read_phrases
+from clipsr_training.text._phrases import IMAGENET_CLASSNAMES, TEMPLATES, ImageNetInfo, read_phrases, translate
 
 HERE = Path(__file__).parent
 # Published with the data set, in its order.
@@ -136,3 +136,12 @@ def test_nothing_held_out_is_among_the_phrases_of_a_twin_run():
     assert held == []
     words = {word for tier in prompts.held_out_things().values() for own in tier.values() for word in own}
     assert words & {p.text.casefold() for p in phrases} == set()
+
+
+def test_names_are_translated_by_either_english_name():
+    """Classes of ImageNet have OpenCLIP's name and an everyday one."""
+    assert translate("cat", "zh") == translate("Cat", "zh") == "猫"
+    assert translate("kite (bird of prey)", "de") == "Milan"
+    assert translate("kite (bird of prey)", "en") == "kite (bird of prey)"
+    assert translate("flux capacitor", "fr") == "flux capacitor"
+    assert all(translate(name, "ja") != name for name in (*IMAGENET_CLASSNAMES, *prompts.label_sets()["cifar100"]))

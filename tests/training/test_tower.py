@@ -19,7 +19,7 @@ from clipsr_training.controller._draws import render
 from clipsr_training.data import read_pairs
 from clipsr_training.liif import ModulatedLIIF, load_liif, save_liif
 from clipsr_training.liif._encoders import EDSR
-from clipsr_training.tower import TowerRecipe, _module, _replay
+from clipsr_training.tower import TowerRecipe, _module, _replay, _train
 from clipsr_training.tower._draws import DrawDataset, DrawOptions, collate
 from clipsr_training.tower._pool import pool_sources
 from tests.training.made_images import class_folders
@@ -179,6 +179,26 @@ def test_the_text_tower_stays_and_the_image_tower_learns(command, tmp_path):
     assert not (tmp_path / "run" / "clip" / "taught_names.txt").exists()  # it was not known what the model knew
     assert any(name.endswith("conv_stem.weight") for name in moved)
     assert any(name.endswith("running_mean") for name in moved)
+
+
+def test_pictures_are_named_in_every_language(command, tmp_path, monkeypatch):
+    read = []
+    embed = _train.embed_texts
+    monkeypatch.setattr(_train, "embed_texts", lambda model, texts: read.extend(texts) or embed(model, texts))
+    seen = []
+    logits = _module.TowerModule.logits
+
+    def record(self, images, names, index):
+        seen.extend(i for i, own in enumerate(self.names) if names.data_ptr() == own.data_ptr())
+        return logits(self, images, names, index)
+
+    monkeypatch.setattr(_module.TowerModule, "logits", record)
+    assert main(command(tmp_path / "run")) == 0
+    assert {"a photo of a green.", "mushroom", "蘑菇", "Pilz", "a photo of a champignon.", "キノコ", "青蛙"} <= set(
+        read
+    )
+    assert seen[0] == 0
+    assert len(set(seen)) == 6  # a prompt for each step
 
 
 def test_a_run_may_go_on_at_another_side(command, tmp_path):

@@ -38,7 +38,8 @@ class TestLife:
         down = serve.run("down")
         assert (down.returncode, "stopped" in down.stdout) == (0, True)
         starts = [line.split()[:2] for line in serve.noted() if line.startswith(("triton", "gateway"))]
-        assert starts == [["triton", "starts"], ["gateway", "starts"], ["gateway", "stops"], ["triton", "stops"]]
+        assert sorted(starts[:2]) == [["gateway", "starts"], ["triton", "starts"]]
+        assert starts[2:] == [["gateway", "stops"], ["triton", "stops"]]
         after = serve.run("status")
         assert (after.returncode, "not running" in after.stdout) == (3, True)
         assert "nothing is running" in serve.run("down").stdout
@@ -68,7 +69,7 @@ class TestLife:
         wait_until(lambda: "triton starts" in serve.noted(), process)
         process.terminate()
         assert process.wait(60) == 0
-        assert serve.noted() == ["triton starts", "triton stops"]
+        assert [line for line in serve.noted() if line.startswith("triton")] == ["triton starts", "triton stops"]
         process.stderr.close()
 
     def test_a_profile_that_nothing_has_ends_the_start(self, serve):
@@ -347,7 +348,7 @@ class TestFailure:
         up = serve.run("up")
         assert up.returncode == 1
         assert "triton was ended by SIGABRT: terminate called" in up.stderr.splitlines()[-1]
-        assert serve.noted() == ["triton starts", "triton starts"]
+        assert [line for line in serve.noted() if line.startswith("triton")] == ["triton starts"] * 2
 
     def test_the_gateway_dies_at_start(self, serve):
         serve.variables["FAKE_GATEWAY"] = "dies"

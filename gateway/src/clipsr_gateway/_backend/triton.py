@@ -76,7 +76,7 @@ _CHANNEL_OPTIONS: list[tuple[str, int]] = [
     # gRPC's default backs off up to two minutes: far too long after a restart of Triton beside us.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 5_000),  # in truth the time that an attempt may take; a busy machine needs some
-    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.max_reconnect_backoff_ms", 500),
 ]
 
 

@@ -94,12 +94,14 @@ class HealthSchedule:
 
     Attributes:
         readiness_interval_s: between two cheap checks; also how soon a failed canary is tried again.
+        waiting_interval_s: likewise while the backend is not ready, as when it starts.
         readiness_timeout_s: of one cheap check; a busy machine may take a second to answer.
         canary_interval_s: between two canaries while all is well.
         canary_timeout_s: of one canary image; the first one may wait for a model to warm up.
     """
 
     readiness_interval_s: float = 1.0
+    waiting_interval_s: float = 0.1
     readiness_timeout_s: float = 5.0
     canary_interval_s: float = 30.0
     canary_timeout_s: float = 30.0
@@ -117,6 +119,7 @@ class HealthMonitor:
         self._schedule = schedule
         self._canary = canary_png()
         self._canary_due_s = 0.0
+        self._is_backend_ready = False
         self._last_cause: str | None = ""  # equal to no cause, so that the first one is logged
 
     async def run(self) -> None:
@@ -129,12 +132,16 @@ class HealthMonitor:
                 status = "SERVING" if cause is None else "NOT_SERVING"
                 log_event("health", {"status": status, "cause": cause}, level=level)
                 self._last_cause = cause
-            await asyncio.sleep(self._schedule.readiness_interval_s)
+            schedule = self._schedule
+            await asyncio.sleep(
+                schedule.readiness_interval_s if self._is_backend_ready else schedule.waiting_interval_s
+            )
 
     async def _measure(self) -> str | None:
         """Return why the service is not fit to serve, or None if it is. Never raises: a dead monitor hides faults."""
         try:
-            if not await self._backend.is_ready(timeout_s=self._schedule.readiness_timeout_s):
+            self._is_backend_ready = await self._backend.is_ready(timeout_s=self._schedule.readiness_timeout_s)
+            if not self._is_backend_ready:
                 self._canary_due_s = 0.0  # what comes back may be another server: prove it again
                 return f"Triton at {self._backend.target} is not ready"
             now_s = asyncio.get_running_loop().time()

@@ -212,7 +212,9 @@ class _Service:
                 raise _ModelChangedError
 
     def start(self) -> None:
-        """Triton first, then the gateway; returns when the service answers a real request.
+        """Start Triton and the gateway beside it; return when the service answers a real request.
+
+        The gateway takes a second to load, and waits for Triton by itself.
 
         Raises:
             LaunchError: a process ended, or is not ready in time.
@@ -221,9 +223,10 @@ class _Service:
         remove_leftovers(self._command, self._state_dir.path)  # of a supervisor that was killed with all its children
         self._start(self._triton)
         _say(f"Triton ({self._command.kind}) is starting; its log is {self._state_dir.log('triton')}")
-        self._wait(lambda: is_triton_ready(self._addresses["grpc"]), "Triton")
         if self._gateway is not None:
             self._start(self._gateway)
+        self._wait(lambda: is_triton_ready(self._addresses["grpc"]), "Triton")
+        if self._gateway is not None:
             self._wait(self._gateway.probe, "The gateway")
         else:
             run_canary(self._addresses["grpc"])
