@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Install a baseline into a virtual environment of its own, from the versions in its requirements.txt.
 #
-#   benchmarks/baselines/install.sh openclip|onnx_int8|litserve|infinity FOLDER [--lock]
+#   benchmarks/baselines/install.sh openclip|onnx_int8|fastembed|litserve|infinity FOLDER [--lock]
 #
 # --lock installs from requirements.in instead and writes what came of it as requirements.txt: how the versions move.
 #
@@ -18,7 +18,7 @@ fail() {
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 name=${1:-}
 folder=${2:-}
-[ -f "$here/$name/requirements.in" ] || fail "unknown baseline '$name'; use: install.sh openclip|onnx_int8|litserve|infinity FOLDER"
+[ -f "$here/$name/requirements.in" ] || fail "unknown baseline '$name'; use: install.sh openclip|onnx_int8|fastembed|litserve|infinity FOLDER"
 [ -n "$folder" ] || fail "name the folder of the virtual environment: install.sh $name FOLDER"
 lock=$here/$name/requirements.txt
 from=$lock

@@ -1,10 +1,10 @@
-"""One set of random weights for all systems: OpenCLIP's file, and the same as a folder that infinity loads offline.
+"""One set of random weights for all systems: OpenCLIP's file, and the same as folders that others load offline.
 
     python -m benchmarks.baselines.weights FOLDER
 
-Writes FOLDER/open_clip.safetensors, FOLDER/transformers/ (a CLIP model of Hugging Face transformers) and
-FOLDER/labels.json. Speed does not depend on the values; that all systems have the same ones makes their answers
-comparable, and `--check` compares the two forms.
+Writes FOLDER/open_clip.safetensors, FOLDER/transformers/ (a CLIP model of Hugging Face transformers, for infinity),
+FOLDER/labels.json and FOLDER/fastembed/ (the image tower in ONNX, and embeddings of the labels). Speed does not depend
+on the values; that all systems have the same ones makes their answers comparable, and `--check` compares the forms.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ from benchmarks.baselines.labels import make_labels
 __all__ = ["as_transformers", "make_weights"]
 
 _OPEN_CLIP, _TRANSFORMERS, _LABELS = "open_clip.safetensors", "transformers", "labels.json"
+_FASTEMBED, _LABEL_ROWS = "fastembed", "labels.npy"
+_TEMPLATE = "a photo of a {}."
+_PREPROCESSOR = "preprocessor_config.json"
 # As transformers names the parts of a block; the attention's one matrix becomes three.
 _BLOCK_PARTS = {
     "ln_1": "layer_norm1",
@@ -88,15 +91,20 @@ def _block_weight(name: str, value: Tensor) -> dict[str, Tensor]:
 
 
 def make_weights(folder: Path, *, model_name: str = MODEL, n_labels: int = 100) -> None:
-    """Write the weights in both forms, and the labels; what is there already stays.
+    """Write the weights in all forms, and the labels; what is there already stays.
 
     Raises:
         ValueError: OpenCLIP knows no such model.
     """
+    if not ((folder / _LABELS).is_file() and (folder / _TRANSFORMERS / "model.safetensors").is_file()):
+        _write_weights(folder, model_name, n_labels)
+    if not (folder / _FASTEMBED / _LABEL_ROWS).is_file():
+        _write_fastembed(folder, model_name)
+
+
+def _write_weights(folder: Path, model_name: str, n_labels: int) -> None:
     import open_clip
 
-    if (folder / _LABELS).is_file() and (folder / _TRANSFORMERS / "model.safetensors").is_file():
-        return
     config = open_clip.get_model_config(model_name)
     if config is None:
         raise ValueError(f"OpenCLIP knows no model {model_name!r}")
@@ -111,6 +119,30 @@ def make_weights(folder: Path, *, model_name: str = MODEL, n_labels: int = 100) 
         (target / name).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     _write_tokenizer(target, open_clip)
     (folder / _LABELS).write_text(json.dumps(make_labels(n_labels)) + "\n", encoding="utf-8")
+
+
+def _write_fastembed(folder: Path, model_name: str) -> None:
+    """Write what FastEmbed downloads elsewhere, and the embeddings of the labels, for which it has another model."""
+    import open_clip
+
+    target = folder / _FASTEMBED
+    target.mkdir(exist_ok=True)
+    model: Any = open_clip.create_model(model_name, pretrained=str(folder / _OPEN_CLIP)).eval()
+    pixels = torch.zeros(1, 3, *open_clip.get_model_preprocess_cfg(model)["size"])
+    torch.onnx.export(
+        *(model.visual, (pixels,), str(target / "model.onnx")),
+        input_names=["pixel_values"],
+        output_names=["image_embeds"],
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    document = (folder / _TRANSFORMERS / _PREPROCESSOR).read_text(encoding="utf-8")
+    (target / _PREPROCESSOR).write_text(document, encoding="utf-8")
+    labels = json.loads((folder / _LABELS).read_text(encoding="utf-8"))
+    with torch.inference_mode():
+        tokens = open_clip.get_tokenizer(model_name)([_TEMPLATE.format(label) for label in labels])
+        np.save(target / _LABEL_ROWS, model.encode_text(tokens, normalize=True).numpy())
 
 
 def _documents(config: Mapping[str, Any], open_clip: Any) -> dict[str, Any]:
@@ -138,7 +170,7 @@ def _documents(config: Mapping[str, Any], open_clip: Any) -> dict[str, Any]:
                 "patch_size": vision["patch_size"],
             },
         },
-        "preprocessor_config.json": {
+        _PREPROCESSOR: {
             "image_processor_type": "CLIPImageProcessor",
             "processor_class": "CLIPProcessor",
             "do_resize": True,
@@ -190,7 +222,8 @@ def _write_tokenizer(folder: Path, open_clip: Any) -> None:
 
 
 def check(folder: Path, *, model_name: str = MODEL) -> float:
-    """Return the least cosine between the image embeddings of both forms, on random pixels."""
+    """Return the least cosine between the image embeddings of OpenCLIP and of another form, on random pixels."""
+    import onnxruntime
     import open_clip
     from transformers import CLIPModel
 
@@ -201,7 +234,9 @@ def check(folder: Path, *, model_name: str = MODEL) -> float:
     with torch.inference_mode():
         expected = ours.encode_image(pixels, normalize=True)
         found = theirs.visual_projection(theirs.vision_model(pixel_values=pixels).pooler_output)
-    return float(torch.cosine_similarity(expected, found).min())
+    session = onnxruntime.InferenceSession(folder / _FASTEMBED / "model.onnx")
+    rows = [torch.from_numpy(session.run(None, {"pixel_values": row[None].numpy()})[0]) for row in pixels]
+    return float(min(torch.cosine_similarity(expected, each).min() for each in (found, torch.cat(rows))))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -216,7 +251,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments.check:
         return 0
     cosine = check(arguments.folder, model_name=arguments.model)
-    print(f"least cosine between OpenCLIP and transformers: {cosine:.7f}")
+    print(f"least cosine between OpenCLIP and transformers, and FastEmbed: {cosine:.7f}")
     return 0 if cosine > 1 - 1e-5 else 1
 
 

@@ -52,6 +52,7 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 _BASELINES = {
     "openclip": systems.openclip,
     "onnx_int8": systems.onnx_int8,
+    "fastembed": systems.fastembed,
     "litserve": systems.litserve,
     "infinity": systems.infinity,
 }

@@ -38,7 +38,7 @@ def make_weights(folders: Folders) -> None:
     Raises:
         StartError: that failed.
     """
-    if (folders.weights / "labels.json").is_file():  # written last
+    if (folders.weights / "fastembed" / "labels.npy").is_file():  # written last
         return
     log(f"making random weights of {folders.model}")
     _run([sys.executable, "-m", "benchmarks.baselines.weights", str(folders.weights), "--model", folders.model])

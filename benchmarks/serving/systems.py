@@ -23,7 +23,18 @@ import psutil
 from benchmarks.load import Target
 from benchmarks.load.processes import tree
 
-__all__ = ["BareSystem", "Folders", "Server", "StartError", "clipsr", "infinity", "litserve", "onnx_int8", "openclip"]
+__all__ = [
+    "BareSystem",
+    "Folders",
+    "Server",
+    "StartError",
+    "clipsr",
+    "fastembed",
+    "infinity",
+    "litserve",
+    "onnx_int8",
+    "openclip",
+]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _START_TIMEOUT_S = 300.0
@@ -186,6 +197,13 @@ def openclip(folders: Folders) -> Iterator[Server]:
 def onnx_int8(folders: Folders) -> Iterator[Server]:
     """ONNX Runtime in int8 behind FastAPI."""
     with _fastapi("FastAPI + onnxruntime int8", "onnx_int8", folders) as s:
+        yield s
+
+
+@contextmanager
+def fastembed(folders: Folders) -> Iterator[Server]:
+    """Qdrant's FastEmbed behind FastAPI."""
+    with _fastapi("FastAPI + FastEmbed", "fastembed", folders) as s:
         yield s
 
 

@@ -1,0 +1,1 @@
+"""Qdrant's FastEmbed behind FastAPI."""
