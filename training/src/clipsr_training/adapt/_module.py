@@ -22,7 +22,6 @@ from clipsr_training.adapt._rendering import quantize, render_canvases
 from clipsr_training.clip import ClipCheckpoint
 from clipsr_training.clip._depthwise import speed_up_depthwise
 from clipsr_training.clip._distillation import distillation_loss, soften
-from clipsr_training.clip._folding import fold_batch_norms
 from clipsr_training.clip._preprocess import Fitting, make_preprocess
 from clipsr_training.liif import Upscaler
 from clipsr_training.liif._upscaler import to_uint8
@@ -71,11 +70,11 @@ class AdaptModule(LightningModule):
         visual = cast("nn.Module", checkpoint.model.visual).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.tower = visual.requires_grad_(requires_grad=recipe.tune == "tower")
         # Not modules of this one: they are no part of its weights, and never change.
-        self._frozen = [fold_batch_norms(visual, checkpoint.image_size_px)]
+        self._frozen = [copy.deepcopy(visual).requires_grad_(requires_grad=False).eval()]
         self._teacher_upscaler = [
             copy.deepcopy(teacher_upscaler or upscaler).requires_grad_(requires_grad=False).eval()
         ]
-        speed_up_depthwise(self.student)
+        speed_up_depthwise(visual)
         raise_scale(self.upscaler, recipe.scale_max)
         self._first_weights = {k: v.detach().cpu().clone() for k, v in self.upscaler.state_dict().items()}
         # Part of the tower's change that is kept; None until that is decided.
@@ -123,11 +122,6 @@ class AdaptModule(LightningModule):
         """Keep the statistics of the tower: its normalization must not follow the thumbnails."""
         self.tower.eval()
 
-    @property
-    def student(self) -> nn.Module:
-        """The tower that sees thumbnails: the one that is tuned, or the frozen one."""
-        return self.tower if self.recipe.tune == "tower" else self._frozen[0]
-
     def encode(self, tower: nn.Module, pixels: Tensor) -> Tensor:
         """Map RGB in [0, 1] [B, 3, R, R] to unit embeddings [B, D]."""
         normalized = ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
@@ -156,7 +150,7 @@ class AdaptModule(LightningModule):
         seen = self._seen_by_teacher(batch)
         target = self._answer(batch, seen)
         sr = render_canvases(self.upscaler, batch.thumbnails, self.checkpoint.image_size_px)
-        student = self.encode(self.student, quantize(sr))
+        student = self.encode(self.tower, quantize(sr))
         cosine = (student * target).sum(dim=-1)
         divergence = distillation_loss(
             student, self.anchors, self.logit_scale, soften(self.logit_scale, target, self.anchors)
@@ -210,7 +204,7 @@ class AdaptModule(LightningModule):
         n_equal = 0
         for batch in self._held_out_batches():
             sr = render_canvases(self.upscaler, batch.thumbnails, self.checkpoint.image_size_px)
-            student = self.encode(self.student, to_uint8(sr) / 255)
+            student = self.encode(self.tower, to_uint8(sr) / 255)
             n_equal += int((self.best_anchor(student) == self.best_anchor(self.teach(batch))).sum())
         return n_equal / len(self.held_out)
 

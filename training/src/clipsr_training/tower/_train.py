@@ -34,6 +34,8 @@ _PROMPTS = (
     *(("en", template) for template in (*TEMPLATES["en"], BARE)),
     *((language, template) for language in LANGUAGES if language != "en" for template in (TEMPLATES["en"][0], BARE)),
 )
+# Of which pictures are kept off.
+_SPLIT_SEED = 0
 
 
 def train_tower(
@@ -72,7 +74,7 @@ def train_tower(
         options.seed_everything()
         for source in sources:
             source.check()
-        rows = _split(pool, recipe, options.seed)
+        rows = _split(pool, recipe)
         if len(rows[0]) < recipe.batch_size:
             raise ValueError(
                 f"{len(rows[0])} pictures to train on ({len(rows[1])} are kept to measure on) are fewer than one batch "
@@ -113,11 +115,14 @@ def _fit(
     return folder
 
 
-def _split(pool: Pool, recipe: TowerRecipe, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows (to train on, kept off) of the pool, some of every source."""
+def _split(pool: Pool, recipe: TowerRecipe) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows (to train on, kept off) of the pool, some of every source.
+
+    The same whatever the seed: a run that goes on from another's weights would else be judged on what that one saw.
+    """
     parts = [np.flatnonzero(pool.source == number) for number in range(len(pool.sources))]
     splits = [
-        tuple(rows[own] for own in split_held_out(len(rows), recipe.held_out, recipe.max_held_out, seed))
+        tuple(rows[own] for own in split_held_out(len(rows), recipe.held_out, recipe.max_held_out, _SPLIT_SEED))
         for rows in parts
         if len(rows)
     ]
