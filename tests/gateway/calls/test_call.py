@@ -191,6 +191,7 @@ async def test_calls_that_are_given_up_are_counted_as_that(start, backend, reque
         if code == "CANCELLED":
             given_up.cancel()
         await until(lambda: one.gateway.operations.runner.in_flight == 0)
+        await until(lambda: "call" in caplog.messages)
     (line,) = [record.fields for record in caplog.records if record.getMessage() == "call"]
     assert (line["code"], line.get("reason")) == (code, None)
     registry = one.gateway.operations.metrics.registry
@@ -209,5 +210,6 @@ async def test_a_stream_that_is_given_up_between_images_is_not_ok(start, png, un
         assert (await call.read()).result.HasField("classification")
         call.cancel()
         await until(lambda: one.gateway.operations.runner.in_flight == 0)
+        await until(lambda: "call" in caplog.messages)
     (line,) = [record.fields for record in caplog.records if record.getMessage() == "call"]
     assert line["code"] == "CANCELLED"

@@ -253,6 +253,7 @@ async def test_cancelling_stops_the_work_and_leaves_nothing(start, backend, png,
         call.cancel()
         await until(lambda: backend.in_flight == 0)
         await until(lambda: not tasks_of_gateway())
+        await until(lambda: "call" in caplog.messages)  # written after the tasks' end
     assert backend.cancelled == 3
     assert len(backend.user_calls()) == 3
     assert not [record for record in caplog.records if record.getMessage() == "fault"]
