@@ -6,7 +6,7 @@ It takes a folder in place of the download; `benchmarks.baselines.weights` write
 
 # Runs in an environment of its own, which pyright does not look into.
 # pyright: reportMissingImports=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false
+# pyright: reportUnknownArgumentType=false, reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
