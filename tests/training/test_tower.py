@@ -252,6 +252,17 @@ def test_pictures_that_were_kept_off_are_written_with_their_labels(command, fold
             assert square not in trained
 
 
+def test_the_same_pictures_are_kept_off_whatever_the_seed(command, tmp_path):
+    """A run that goes on from another's weights is not judged on what that one saw."""
+    kept = []
+    for seed in ("0", "5"):
+        assert main(command(tmp_path / seed, "--seed", seed)) == 0
+        folder = tmp_path / seed / "kept_off"
+        kept.append({p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()})
+    assert kept[0]
+    assert kept[0] == kept[1]
+
+
 def test_names_that_only_other_sources_have_are_no_choice(command, folders, tmp_path, monkeypatch):
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     logits = _module.TowerModule.logits
