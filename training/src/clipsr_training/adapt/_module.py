@@ -22,6 +22,7 @@ from clipsr_training.adapt._rendering import quantize, render_canvases
 from clipsr_training.clip import ClipCheckpoint
 from clipsr_training.clip._depthwise import speed_up_depthwise
 from clipsr_training.clip._distillation import distillation_loss, soften
+from clipsr_training.clip._folding import fold_batch_norms
 from clipsr_training.clip._preprocess import Fitting, make_preprocess
 from clipsr_training.liif import Upscaler
 from clipsr_training.liif._upscaler import to_uint8
@@ -71,10 +72,11 @@ class AdaptModule(LightningModule):
         self.tower = visual.requires_grad_(requires_grad=recipe.tune == "tower")
         # Not modules of this one: they are no part of its weights, and never change.
         self._frozen = [copy.deepcopy(visual).requires_grad_(requires_grad=False).eval()]
+        self._fast_frozen = [fold_batch_norms(self._frozen[0], checkpoint.image_size_px)]
         self._teacher_upscaler = [
             copy.deepcopy(teacher_upscaler or upscaler).requires_grad_(requires_grad=False).eval()
         ]
-        speed_up_depthwise(visual)
+        speed_up_depthwise(self.student)
         raise_scale(self.upscaler, recipe.scale_max)
         self._first_weights = {k: v.detach().cpu().clone() for k, v in self.upscaler.state_dict().items()}
         # Part of the tower's change that is kept; None until that is decided.
@@ -110,7 +112,7 @@ class AdaptModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Bring what is no part of this module's weights to where it trains."""
-        for module in (*self._frozen, *self._teacher_upscaler):
+        for module in (*self._frozen, *self._fast_frozen, *self._teacher_upscaler):
             module.to(self.device)
 
     def on_train_start(self) -> None:
@@ -121,6 +123,11 @@ class AdaptModule(LightningModule):
     def on_train_epoch_start(self) -> None:
         """Keep the statistics of the tower: its normalization must not follow the thumbnails."""
         self.tower.eval()
+
+    @property
+    def student(self) -> nn.Module:
+        """The tower that sees thumbnails: the one that is tuned, or the frozen one."""
+        return self.tower if self.recipe.tune == "tower" else self._fast_frozen[0]
 
     def encode(self, tower: nn.Module, pixels: Tensor) -> Tensor:
         """Map RGB in [0, 1] [B, 3, R, R] to unit embeddings [B, D]."""
@@ -133,10 +140,10 @@ class AdaptModule(LightningModule):
 
     @torch.no_grad()
     def _answer(self, batch: AdaptBatch, seen: Tensor) -> Tensor:
-        target = self.encode(self._frozen[0], seen)
+        target = self.encode(self._fast_frozen[0], seen)
         if batch.resized is None:
             return target
-        return functional.normalize(target + self.encode(self._frozen[0], batch.resized / 255), dim=-1)
+        return functional.normalize(target + self.encode(self._fast_frozen[0], batch.resized / 255), dim=-1)
 
     @torch.no_grad()
     def _seen_by_teacher(self, batch: AdaptBatch) -> Tensor:
@@ -150,7 +157,7 @@ class AdaptModule(LightningModule):
         seen = self._seen_by_teacher(batch)
         target = self._answer(batch, seen)
         sr = render_canvases(self.upscaler, batch.thumbnails, self.checkpoint.image_size_px)
-        student = self.encode(self.tower, quantize(sr))
+        student = self.encode(self.student, quantize(sr))
         cosine = (student * target).sum(dim=-1)
         divergence = distillation_loss(
             student, self.anchors, self.logit_scale, soften(self.logit_scale, target, self.anchors)
@@ -159,7 +166,7 @@ class AdaptModule(LightningModule):
         loss = (1 - cosine).mean() + divergence + self._pixel_weight() * pixels
         if self.recipe.tune == "tower":
             own = self.encode(self.tower, batch.photo / 255)
-            first = target if not batch.reduced else self.encode(self._frozen[0], batch.photo / 255).detach()
+            first = target if not batch.reduced else self.encode(self._fast_frozen[0], batch.photo / 255).detach()
             loss = loss + (1 - (own * first).sum(dim=-1)).mean()
         size = len(batch.photo)
         self.log("train/loss", loss, prog_bar=True, batch_size=size)
@@ -204,7 +211,7 @@ class AdaptModule(LightningModule):
         n_equal = 0
         for batch in self._held_out_batches():
             sr = render_canvases(self.upscaler, batch.thumbnails, self.checkpoint.image_size_px)
-            student = self.encode(self.tower, to_uint8(sr) / 255)
+            student = self.encode(self.student, to_uint8(sr) / 255)
             n_equal += int((self.best_anchor(student) == self.best_anchor(self.teach(batch))).sum())
         return n_equal / len(self.held_out)
 
