@@ -29,8 +29,11 @@ def fold_batch_norms(model: nn.Module, image_size_px: int) -> nn.Module:
     if not pairs:
         return model
     for parent, name, conv, norm in pairs:
+        mean, variance = norm.running_mean, norm.running_var
+        if mean is None or variance is None:  # it normalizes by the batch itself
+            continue
         conv.weight, conv.bias = fuse_conv_bn_weights(
-            conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+            conv.weight, conv.bias, mean, variance, norm.eps, norm.weight, norm.bias
         )
         conv.requires_grad_(requires_grad=False)
         setattr(parent, name, getattr(norm, "act", nn.Identity()))  # timm's normalizations bring the activation along
@@ -46,7 +49,6 @@ def _find_pairs(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Conv2d, n
                 isinstance(conv, nn.Conv2d)
                 and isinstance(norm, nn.BatchNorm2d)
                 and conv.out_channels == norm.num_features
-                and norm.running_mean is not None
             ):
                 yield parent, name, conv, norm
 
