@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from clipsr_gateway._json_file import FieldError, parse_json
 from clipsr_gateway._limits import Limits
 from clipsr_gateway._manifest_document import Document
 from clipsr_gateway._route_table import RouteTable
+from clipsr_gateway._vocabulary import find_words
 from clipsr_gateway.errors import ManifestError
 
 MANIFEST_NAME = "manifest.json"
@@ -235,10 +236,7 @@ def _damage_head(path: Path, document: Document) -> DamageHead | None:
 
 
 def _taught_words(document: Document) -> frozenset[str]:
-    if not document.taught_names:
-        return frozenset()
-    templates = (template for templates in document.template_sets.values() for template in templates)
-    return frozenset(word for text in (*document.taught_names, *templates) for word in re.findall(r"[^\W\d_]+", text))
+    return find_words(document.taught_names, itertools.chain.from_iterable(document.template_sets.values()))
 
 
 def _route_table(document: Document) -> RouteTable:

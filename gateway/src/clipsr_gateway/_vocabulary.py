@@ -1,4 +1,7 @@
-"""Says whether a model knows anything of a text: its tokens, and where they are known, the words it was taught."""
+"""Says whether a model knows anything of a text: its tokens, and where they are known, the words it was taught.
+
+Gateway and serving are installed separately, so each has this file, byte for byte the same.
+"""
 
 from __future__ import annotations
 
@@ -58,6 +61,12 @@ class Vocabulary:
         return any(
             lowered[start : start + length] in self._tokens for length in self._lengths for start in range(len(lowered))
         )
+
+
+def find_words(names: Iterable[str], templates: Iterable[str]) -> frozenset[str]:
+    """Return the words of the names that a model was taught, and of its templates; none if there is no name."""
+    names = tuple(names)
+    return frozenset(word for text in (*names, *templates) for word in _WORD.findall(text)) if names else frozenset()
 
 
 def load_vocabulary(repository: Path, taught_words: Iterable[str] = ()) -> Vocabulary:

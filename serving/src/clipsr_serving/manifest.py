@@ -152,6 +152,7 @@ class Manifest(_Part):
     default_templates: str
     template_sets: dict[str, tuple[str, ...]]
     label_sets: dict[str, tuple[str, ...]]
+    taught_names: tuple[str, ...] = ()
     text_banks: tuple[TextBankEntry, ...]
     robust_encoder: RobustEncoder | None = None
     none_of_these: NoneOfThese | None = None

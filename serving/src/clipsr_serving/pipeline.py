@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ from clipsr_serving.manifest import Manifest, read_manifest
 from clipsr_serving.profiles import choose_profile, default_profile, read_cpu_flags
 from clipsr_serving.route_table import RouteTaken
 from clipsr_serving.text.model import TextModel
+from clipsr_serving.text.vocabulary import Vocabulary, find_words, load_vocabulary
 from clipsr_serving.zero_shot import Similarities, SimilarityRequest, ZeroShotClassifier, build_zero_shot_classifier
 
 __all__ = ["DecodedImage", "EmbeddedTexts", "Pipeline", "RobustEmbedding"]
@@ -84,12 +86,14 @@ class Pipeline:
 
     Attributes:
         manifest: of the repository.
+        vocabulary: what the text encoder knows.
         batch_size: images that the image encoder takes at once.
     """
 
     def __init__(
         self,
         manifest: Manifest,
+        vocabulary: Vocabulary,
         *,
         upscale: Model,
         image_encoder: Model,
@@ -98,6 +102,7 @@ class Pipeline:
         open_robust_encoder: Callable[[], Model],
     ) -> None:
         self.manifest, self._routes = manifest, manifest.routes
+        self.vocabulary = vocabulary
         self.batch_size = max(1, image_encoder.spec.max_batch_size)
         self._upscale, self._image_encoder = upscale, image_encoder
         self._text, self._scorer = text, scorer
@@ -141,8 +146,10 @@ class Pipeline:
             max_entries=read_integer_parameter(parameters, "text_cache_max_entries"),
             max_bytes=read_integer_parameter(parameters, "label_space_cache_max_bytes"),
         )
+        taught = find_words(manifest.taught_names, itertools.chain.from_iterable(manifest.template_sets.values()))
         return cls(
             manifest,
+            load_vocabulary(repository, taught),
             upscale=upscale,
             image_encoder=image_encoder,
             text=text,

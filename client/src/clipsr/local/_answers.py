@@ -21,10 +21,8 @@ from clipsr._types import (
 )
 from clipsr.local._options import LocalOptions
 from clipsr_serving import InputError, ServingError
-
-# Warnings one by one; a list with a mistake in it has thousands.
-_MAX_WARNINGS = 16
-_SHOWN_CHARACTERS = 40
+from clipsr_serving.text.vocabulary import Vocabulary
+from clipsr_serving.text.warnings import cut_warnings, unknown_warnings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,36 +139,25 @@ def error_from_serving(error: ServingError, field: str) -> ClipsrError:
     return ServiceError(str(error), code="INTERNAL", reason="INTERNAL")
 
 
-def cut_warnings(
-    texts: Sequence[str], is_cut: npt.NDArray[np.bool_], *, noun: str, field: str, context_length: int
+def warn_of(
+    texts: Sequence[str],
+    is_cut: npt.NDArray[np.bool_],
+    vocabulary: Vocabulary,
+    *,
+    noun: str,
+    field: str,
+    context_length: int,
 ) -> tuple[AnswerWarning, ...]:
-    """Warn of texts of which the text encoder does not see the end, as the service does.
+    """Warn of texts that mean little to the model, or of which it does not see the end, as the service does.
 
     Args:
         texts: [N] labels or texts.
         is_cut: BOOL [N].
+        vocabulary: what the model knows.
         noun: what one is called.
         field: path of one in the request, with {} for its place.
         context_length: tokens that the text encoder reads.
     """
-    places: list[int] = np.flatnonzero(is_cut).tolist()
-    rest = f"more than the {context_length:,} tokens that the text encoder reads, and what is beyond does not count"
-    if 1 < len(texts) == len(places):
-        message = f"All {len(texts):,} {noun}s have, in their templates, {rest}: shorten the templates or the {noun}s."
-        return (_text_cut(message, field.partition("[")[0]),)
-    warnings = [
-        _text_cut(f"The {noun} {_quote(texts[place])} has, in its template, {rest}: shorten it.", field.format(place))
-        for place in places[:_MAX_WARNINGS]
-    ]
-    if others := len(places) - len(warnings):
-        message = f"{others:,} further {noun}s have, in their templates, {rest}: shorten them."
-        warnings.append(_text_cut(message, field.partition("[")[0]))
-    return tuple(warnings)
-
-
-def _text_cut(message: str, field: str) -> AnswerWarning:
-    return AnswerWarning(reason="TEXT_CUT", message=message, field=field)
-
-
-def _quote(text: str) -> str:
-    return f'"{text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"}"'
+    unknown = unknown_warnings(texts, vocabulary, noun=noun, field=field)
+    cut = cut_warnings(texts, is_cut, noun=noun, field=field, context_length=context_length)
+    return tuple(AnswerWarning(**each._asdict()) for each in (*unknown, *cut))

@@ -31,11 +31,11 @@ from clipsr._types import (
 from clipsr.local._answers import (
     EmbeddedImage,
     LabelScores,
-    cut_warnings,
     describe,
     describe_failure,
     error_from_serving,
     rank_degradations,
+    warn_of,
 )
 from clipsr.local._options import FITS, ROUTES, LocalOptions, find_encoder, read_options
 from clipsr.v1 import classifier_pb2
@@ -52,6 +52,8 @@ class Classifier:
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
+        if not isinstance(pipeline, Pipeline):
+            raise TypeError("a repository is opened by Classifier.load(path)")
         self._pipeline = pipeline
 
     @classmethod
@@ -178,8 +180,13 @@ class Classifier:
                 found = self._pipeline.embed_texts(part.texts, part.templates or ("{}",))
             except ServingError as error:
                 raise error_from_serving(error, "texts") from error
-            warnings = cut_warnings(
-                part.texts, found.is_cut, noun="text", field="texts[{}]", context_length=self._context_length
+            warnings = warn_of(
+                part.texts,
+                found.is_cut,
+                self._pipeline.vocabulary,
+                noun="text",
+                field="texts[{}]",
+                context_length=self._context_length,
             )
             embeddings += [
                 TextEmbedding(values=tuple(row), model_digest=self._digest, warnings=warnings)
@@ -209,9 +216,10 @@ class Classifier:
         except ServingError as error:
             raise error_from_serving(error, "label_space") from error
         inference_ms = 1e3 * (time.perf_counter() - begin)
-        warnings = cut_warnings(
+        warnings = warn_of(
             options.labels,
             found.label_is_cut[0],
+            self._pipeline.vocabulary,
             noun="label",
             field="label_space.labels[{}]",
             context_length=self._context_length,

@@ -10,13 +10,11 @@ from clipsr.v1 import types_pb2
 from clipsr_gateway._limits import Limits
 from clipsr_gateway._manifest import Manifest
 from clipsr_gateway._manifest_document import PLACEHOLDER
+from clipsr_gateway._text_warnings import quote
 from clipsr_gateway.errors import InvalidRequestError, Violation
 
 CHECKING_BYTES = 256
 """Checking and encoding one label or text takes about as long as parsing so many bytes; for `run_off_loop`."""
-
-# A label may be a kilobyte long; a message shows enough of it to be found.
-_SHOWN_CHARACTERS = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,12 +192,6 @@ def _template_violations(templates: Sequence[str], path: str, limits: Limits) ->
                 f'where the label goes, as in "a photo of a {{}}.".{hint}'
             )
             yield Violation(field=field, reason="TEMPLATE_WITHOUT_PLACEHOLDER", message=message)
-
-
-def quote(text: str) -> str:
-    """Return enough of a label or text to find it, in quotes."""
-    shown = text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
-    return f'"{shown}"'
 
 
 def _names(sets: Iterable[str], *, prefix: str = "") -> str:
