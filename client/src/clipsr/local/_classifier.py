@@ -52,7 +52,7 @@ class Classifier:
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
-        if not isinstance(pipeline, Pipeline):
+        if not isinstance(pipeline, Pipeline):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError("a repository is opened by Classifier.load(path)")
         self._pipeline = pipeline
 
