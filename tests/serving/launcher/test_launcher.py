@@ -355,7 +355,9 @@ class TestFailure:
         up = serve.run("up")
         assert up.returncode == 1
         assert "gateway ended with code 1: clipsr-gateway: no manifest" in up.stderr
-        assert serve.noted()[-1] == "triton stops"
+        # Triton starts beside it, and may be stopped before it has come to note anything.
+        of_triton = [line for line in serve.noted() if line.startswith("triton")]
+        assert not of_triton or of_triton[-1] == "triton stops"
 
     def test_without_restarts_the_first_death_ends_it(self, serve):
         process = serve.start("--max-restarts", "0")
