@@ -10,19 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from clipsr._codecs.classify import decode_warnings
-from clipsr.local._answers import LabelScores, warn_of
+from clipsr.local._answers import LabelScores
 from clipsr_gateway._backend.protocol import Similarities
 from clipsr_gateway._classifier.classifier import rank
 from clipsr_gateway._images.header import check_image
 from clipsr_gateway._limits import Limits
-from clipsr_gateway._texts import warnings as gateway_warnings
-from clipsr_gateway._vocabulary import Vocabulary as GatewayVocabulary
 from clipsr_gateway.errors import ImageRejectedError
 from clipsr_serving.errors import InputError
 from clipsr_serving.images import FORMATS, read_image
 from clipsr_serving.limits import DEFAULT_LIMITS
-from clipsr_serving.text.vocabulary import Vocabulary
 from tests.conftest import REPO_ROOT as ROOT
 
 
@@ -44,17 +40,6 @@ def test_labels_are_ranked_alike(cosine, top_k):
 def test_both_warn_by_the_same_code(gateway, serving):
     source, copy = ROOT / "gateway/src/clipsr_gateway" / gateway, ROOT / "serving/src/clipsr_serving" / serving
     assert source.read_bytes() == copy.read_bytes(), f"cp {source.relative_to(ROOT)} {copy.relative_to(ROOT)}"
-
-
-@given(is_cut=st.lists(st.booleans(), min_size=1, max_size=40))
-def test_warnings_are_in_the_same_words(is_cut):
-    texts = [f"{place} zorblax {place % 3 * '猫'} " + "very " * 20 for place in range(len(is_cut))]
-    words = {"noun": "label", "field": "labels[{}]"}
-    cut, vocabulary = np.array(is_cut), GatewayVocabulary(["cat"], ["very"])
-    there = gateway_warnings.unknown_warnings(texts, vocabulary, **words)
-    there += gateway_warnings.cut_warnings(texts, cut, context_length=32, **words)
-    here = warn_of(texts, cut, Vocabulary(["cat"], ["very"]), context_length=32, **words)
-    assert here == decode_warnings(there) != ()
 
 
 @pytest.mark.parametrize("kind", [kind for kind in FORMATS if kind != "HEIF"])

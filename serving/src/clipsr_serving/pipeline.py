@@ -30,6 +30,7 @@ from clipsr_serving.profiles import choose_profile, default_profile, read_cpu_fl
 from clipsr_serving.route_table import RouteTaken
 from clipsr_serving.text.model import TextModel
 from clipsr_serving.text.vocabulary import Vocabulary, find_words, load_vocabulary
+from clipsr_serving.text.warnings import TextWarning, cut_warnings, unknown_warnings
 from clipsr_serving.zero_shot import Similarities, SimilarityRequest, ZeroShotClassifier, build_zero_shot_classifier
 
 __all__ = ["DecodedImage", "EmbeddedTexts", "Pipeline", "RobustEmbedding"]
@@ -86,7 +87,6 @@ class Pipeline:
 
     Attributes:
         manifest: of the repository.
-        vocabulary: what the text encoder knows.
         batch_size: images that the image encoder takes at once.
     """
 
@@ -102,7 +102,7 @@ class Pipeline:
         open_robust_encoder: Callable[[], Model],
     ) -> None:
         self.manifest, self._routes = manifest, manifest.routes
-        self.vocabulary = vocabulary
+        self._vocabulary = vocabulary
         self.batch_size = max(1, image_encoder.spec.max_batch_size)
         self._upscale, self._image_encoder = upscale, image_encoder
         self._text, self._scorer = text, scorer
@@ -281,6 +281,21 @@ class Pipeline:
         space = self._text.parse_texts(_encode(texts), _encode(templates))
         with self._lock:
             return EmbeddedTexts(values=self._text.embed(list(space.keys)), is_cut=self._text.find_cut(space))
+
+    def warn_of(
+        self, texts: Sequence[str], is_cut: NDArray[np.bool_], *, noun: str, field: str
+    ) -> tuple[TextWarning, ...]:
+        """Warn of texts that mean little to the model, or of which it does not see the end, as the service does.
+
+        Args:
+            texts: N labels or texts.
+            is_cut: BOOL [N].
+            noun: what one is called, such as "label".
+            field: path of one in the request, with {} for its place.
+        """
+        length = self.manifest.text_encoder.context_length
+        unknown = unknown_warnings(texts, self._vocabulary, noun=noun, field=field)
+        return unknown + cut_warnings(texts, is_cut, noun=noun, field=field, context_length=length)
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,6 @@ from clipsr._types import (
 )
 from clipsr.local._options import LocalOptions
 from clipsr_serving import InputError, ServingError
-from clipsr_serving.text.vocabulary import Vocabulary
-from clipsr_serving.text.warnings import cut_warnings, unknown_warnings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,27 +135,3 @@ def error_from_serving(error: ServingError, field: str) -> ClipsrError:
     if isinstance(error, InputError):
         return InvalidRequestError(error.message, reason=error.reason, violations=((field, error.message),))
     return ServiceError(str(error), code="INTERNAL", reason="INTERNAL")
-
-
-def warn_of(
-    texts: Sequence[str],
-    is_cut: npt.NDArray[np.bool_],
-    vocabulary: Vocabulary,
-    *,
-    noun: str,
-    field: str,
-    context_length: int,
-) -> tuple[AnswerWarning, ...]:
-    """Warn of texts that mean little to the model, or of which it does not see the end, as the service does.
-
-    Args:
-        texts: [N] labels or texts.
-        is_cut: BOOL [N].
-        vocabulary: what the model knows.
-        noun: what one is called.
-        field: path of one in the request, with {} for its place.
-        context_length: tokens that the text encoder reads.
-    """
-    unknown = unknown_warnings(texts, vocabulary, noun=noun, field=field)
-    cut = cut_warnings(texts, is_cut, noun=noun, field=field, context_length=context_length)
-    return tuple(AnswerWarning(**each._asdict()) for each in (*unknown, *cut))

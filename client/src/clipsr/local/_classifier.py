@@ -19,6 +19,7 @@ from clipsr._codecs import embed as embed_codec
 from clipsr._codecs.arguments import invalid
 from clipsr._embedding_types import ImageEmbedding, TextEmbedding
 from clipsr._types import (
+    AnswerWarning,
     Classification,
     ClassifyOptions,
     Encoder,
@@ -35,7 +36,6 @@ from clipsr.local._answers import (
     describe_failure,
     error_from_serving,
     rank_degradations,
-    warn_of,
 )
 from clipsr.local._options import FITS, ROUTES, LocalOptions, find_encoder, read_options
 from clipsr.v1 import classifier_pb2
@@ -180,14 +180,7 @@ class Classifier:
                 found = self._pipeline.embed_texts(part.texts, part.templates or ("{}",))
             except ServingError as error:
                 raise error_from_serving(error, "texts") from error
-            warnings = warn_of(
-                part.texts,
-                found.is_cut,
-                self._pipeline.vocabulary,
-                noun="text",
-                field="texts[{}]",
-                context_length=self._context_length,
-            )
+            warnings = self._warn_of(part.texts, found.is_cut, noun="text", field="texts[{}]")
             embeddings += [
                 TextEmbedding(values=tuple(row), model_digest=self._digest, warnings=warnings)
                 for row in found.values.tolist()
@@ -216,14 +209,7 @@ class Classifier:
         except ServingError as error:
             raise error_from_serving(error, "label_space") from error
         inference_ms = 1e3 * (time.perf_counter() - begin)
-        warnings = warn_of(
-            options.labels,
-            found.label_is_cut[0],
-            self._pipeline.vocabulary,
-            noun="label",
-            field="label_space.labels[{}]",
-            context_length=self._context_length,
-        )
+        warnings = self._warn_of(options.labels, found.label_is_cut[0], noun="label", field="label_space.labels[{}]")
         if options.wants_none and np.isnan(found.none_probability).any():
             message = "Every name that the model could compare the labels with is one of them or near one; send fewer."
             raise invalid("label_space.labels", message, reason="NONE_BANK_EMPTY")
@@ -329,9 +315,11 @@ class Classifier:
     def _digest(self) -> str:
         return self._pipeline.manifest.digest
 
-    @property
-    def _context_length(self) -> int:
-        return self._pipeline.manifest.text_encoder.context_length
+    def _warn_of(
+        self, texts: Sequence[str], is_cut: npt.NDArray[np.bool_], *, noun: str, field: str
+    ) -> tuple[AnswerWarning, ...]:
+        found = self._pipeline.warn_of(texts, is_cut, noun=noun, field=field)
+        return tuple(AnswerWarning(**each._asdict()) for each in found)
 
 
 def _batches(images: Iterable[_Image], size: int) -> Iterator[list[_Image]]:
