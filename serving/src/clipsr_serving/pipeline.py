@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,8 @@ class Pipeline:
         open_robust_encoder: Callable[[], Model],
     ) -> None:
         self.manifest, self._routes = manifest, manifest.routes
-        self._vocabulary = vocabulary
+        # The same labels come with every batch.
+        self._warn_of_unknown = lru_cache(maxsize=8)(partial(unknown_warnings, vocabulary=vocabulary))
         self.batch_size = max(1, image_encoder.spec.max_batch_size)
         self._upscale, self._image_encoder = upscale, image_encoder
         self._text, self._scorer = text, scorer
@@ -294,7 +295,7 @@ class Pipeline:
             field: path of one in the request, with {} for its place.
         """
         length = self.manifest.text_encoder.context_length
-        unknown = unknown_warnings(texts, self._vocabulary, noun=noun, field=field)
+        unknown = self._warn_of_unknown(tuple(texts), noun=noun, field=field)
         return unknown + cut_warnings(texts, is_cut, noun=noun, field=field, context_length=length)
 
 
