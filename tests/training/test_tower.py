@@ -252,6 +252,28 @@ def test_pictures_that_were_kept_off_are_written_with_their_labels(command, fold
             assert square not in trained
 
 
+def test_a_source_named_twice_keeps_the_same_pictures_off_twice_and_is_judged_once(
+    command, folders, tmp_path, monkeypatch
+):
+    drawn: list[tuple[int, int]] = []
+    draw = DrawDataset.draw
+
+    def record(self, number):
+        own = draw(self, number)
+        drawn.append((int(self.pool.source[own.index]), int(self.pool.row[own.index])))
+        return own
+
+    monkeypatch.setattr(DrawDataset, "draw", record)
+    first, second = folders
+    more = ("--draws", str(20 * BATCH), "--data", str(first), str(first), str(second))
+    assert main(command(tmp_path / "run", *more)) == 0
+    folder = tmp_path / "run" / "kept_off"
+    assert sorted(table.name for table in folder.glob("*.csv")) == ["0-first.csv", "2-second.csv"]
+    kept_off = {int(picture.stem) for picture in (folder / "0-first").iterdir()}
+    shown = [{row for source, row in drawn if source == number} for number in (0, 1)]
+    assert all(rows and not rows & kept_off for rows in shown)
+
+
 def test_the_same_pictures_are_kept_off_whatever_the_seed(command, tmp_path):
     """A run that goes on from another's weights is not judged on what that one saw."""
     kept = []

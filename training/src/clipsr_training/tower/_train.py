@@ -118,16 +118,19 @@ def _fit(
 def _split(pool: Pool, recipe: TowerRecipe) -> tuple[np.ndarray, np.ndarray]:
     """Return rows (to train on, kept off) of the pool, some of every source.
 
-    The same whatever the seed: a run that goes on from another's weights would else be judged on what that one saw.
+    The same whatever the seed: a run that goes on from another's weights would else be judged on what that one saw. A
+    source that is named several times to be drawn more often is kept off as often, and returned once.
     """
-    parts = [np.flatnonzero(pool.source == number) for number in range(len(pool.sources))]
-    splits = [
-        tuple(rows[own] for own in split_held_out(len(rows), recipe.held_out, recipe.max_held_out, _SPLIT_SEED))
-        for rows in parts
-        if len(rows)
-    ]
-    train, held_out = (np.concatenate(own) for own in zip(*splits, strict=True))
-    return train, held_out
+    train: list[np.ndarray] = []
+    held_out: dict[str, np.ndarray] = {}
+    for number, source in enumerate(pool.sources):
+        rows = np.flatnonzero(pool.source == number)
+        if not len(rows):
+            continue
+        shown, kept_off = split_held_out(len(rows), recipe.held_out, recipe.max_held_out, _SPLIT_SEED)
+        train.append(rows[shown])
+        held_out.setdefault(source.digest, rows[kept_off])
+    return np.concatenate(train), np.concatenate(list(held_out.values()))
 
 
 def _embed(checkpoint: ClipCheckpoint, words: Sequence[str]) -> Tensor:
