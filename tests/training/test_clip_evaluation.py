@@ -137,6 +137,16 @@ def test_other_labels_may_be_given(folders, tmp_path):
     assert list(report_of(output)["per_class"]) == labels.split(",")
 
 
+def test_held_out_classes_are_told_apart_from_each_other(tmp_path):
+    data = class_folders(tmp_path / "data", ("rose", "dog", "tulip"), per_class=4)
+    output = tmp_path / "report"
+    assert main(["zeroshot", "--data", str(data), "--held-out", "tier2", "--output", str(output)]) == 0
+    with (output / "confusion.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0][1:] == ["rose", "tulip"]
+    assert len(entries_of(output)) == 8
+
+
 def test_low_resolution_writes_its_report(folders, tmp_path, capsys):
     output = tmp_path / "report"
     options = ["lowres", "--data", str(folders), "--output", str(output), "--sizes", "8,32,64"]
@@ -324,6 +334,7 @@ def test_single_images_become_pictures(folders, tmp_path, capsys):
         ({"--templates": "a photo"}, "a template needs one {}"),
         ({"--labels": "@nothing"}, "no label set @nothing; known: @cifar10"),
         ({"--labels": "a,b,a"}, "each once"),
+        ({"--held-out": "tier2"}, "has 0 of these classes, and two at least are needed"),
         ({"--device": "toaster"}, "cannot use the device 'toaster'"),
         ({"--compare": "nowhere"}, "no log at nowhere"),
         ({"--backend": "onnx", "--repository": "docs"}, "docs/manifest.json is missing; run `make export`"),

@@ -262,6 +262,18 @@ def test_unreadable_images_are_counted_and_named(folders):
         check_images(images)
 
 
+def test_some_classes_are_told_apart_from_each_other(folders):
+    images = open_set(str(folders))
+    kept = images.of_classes(lambda name: name != images.classnames[1])
+    assert kept.classnames == (images.classnames[0], *images.classnames[2:])
+    labels = [images.classnames[i] for i in images.targets]
+    own = [(label, name) for label, name in zip(labels, images.names, strict=True) if label != images.classnames[1]]
+    assert [(kept.classnames[i], name) for i, name in zip(kept.targets, kept.names, strict=True)] == own
+    assert [kept.read(i) for i in range(len(kept))] == [images.read(images.names.index(name)) for _, name in own]
+    with pytest.raises(ValueError, match="has 1 of these classes, and two at least are needed"):
+        images.of_classes(lambda name: name == images.classnames[1])
+
+
 def test_labels_must_be_as_many_as_classes(folders):
     images = open_set(str(folders))
     assert images.renamed(["sky", "grass", "rose"]).classnames == ("sky", "grass", "rose")

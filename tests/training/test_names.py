@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.tiny_imagenet import class_names
 
 from clipsr_training import prompts
 from clipsr_training.text._phrases import IMAGENET_CLASSNAMES, TEMPLATES, ImageNetInfo, read_phrases, translate
@@ -101,6 +102,18 @@ def test_held_out_classes_of_cifar_are_those_of_the_protocol():
         *("baby", "boy", "girl", "man", "woman", "cloud", "plain", "forest", "road", "rose", "tulip", "poppy"),
         *("sunflower", "skyscraper", "maple tree", "palm tree", "willow tree", "caterpillar", "raccoon", "possum"),
     }
+
+
+def test_a_label_is_of_a_tier_as_a_whole():
+    of_tiny = [name for name in class_names(TINY_IMAGENET).values() if prompts.is_name_of_tier(name, "tier1")]
+    assert len(of_tiny) == 20
+    assert {"bathtub", "chimpanzee", "volleyball"} <= set(of_tiny)
+    of_cifar = {name for name in prompts.label_sets()["cifar100"] if prompts.is_name_of_tier(name, "tier2")}
+    assert of_cifar == set(prompts.held_out_things()["tier2"])
+    assert prompts.is_name_of_tier("Sunflower", "tier2")
+    assert not prompts.is_name_of_tier("sunflower seed", "tier2")
+    with pytest.raises(KeyError):
+        prompts.is_name_of_tier("rose", "tier3")
 
 
 @pytest.mark.parametrize("tier", TIERS)

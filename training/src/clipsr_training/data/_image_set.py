@@ -64,6 +64,24 @@ class ImageSet:
             return self
         return self.select(np.sort(np.random.default_rng(seed).permutation(len(self))[:limit]))
 
+    def of_classes(self, is_kept: Callable[[str], bool]) -> ImageSet:
+        """Return the images of some classes, told apart from each other only.
+
+        Args:
+            is_kept: whether a class of this label is one of them.
+
+        Raises:
+            ValueError: fewer than two are.
+        """
+        kept = [i for i, name in enumerate(self.classnames) if is_kept(name)]
+        if len(kept) < 2:
+            raise ValueError(
+                f"{self.name} ({_shown(self.classnames)}) has {len(kept)} of these classes, and two at least are needed"
+            )
+        chosen = self.select(np.flatnonzero(np.isin(self.targets, kept)))
+        place = np.searchsorted(kept, chosen.targets)
+        return replace(chosen, classnames=tuple(self.classnames[i] for i in kept), targets=place)
+
     def renamed(self, classnames: Sequence[str]) -> ImageSet:
         """Return the set with other labels for its classes.
 

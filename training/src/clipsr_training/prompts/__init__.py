@@ -10,7 +10,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from clipsr_training.prompts._names import LANGUAGES, Thing, held_out_things, is_held_out, read_things
+from clipsr_training.prompts._names import LANGUAGES, Thing, held_out_things, is_held_out, is_name_of_tier, read_things
 
 __all__ = [
     "LANGUAGES",
@@ -18,6 +18,7 @@ __all__ = [
     "expand",
     "held_out_things",
     "is_held_out",
+    "is_name_of_tier",
     "label_sets",
     "read_things",
     "synonyms",

@@ -47,6 +47,12 @@ def held_out_things() -> dict[str, dict[str, tuple[str, ...]]]:
     return {tier: {key: tuple(words) for key, words in own.items()} for tier, own in tiers.items()}
 
 
+def is_name_of_tier(name: str, tier: str) -> bool:
+    """Whether a label is, as a whole, a held-out class of a tier or a word of one; KeyError for another tier."""
+    classes = held_out_things()[tier]
+    return name.casefold() in {word.casefold() for key, words in classes.items() for word in (key, *words)}
+
+
 def is_held_out(text: str) -> bool:
     """Whether a text names something held out: by a word of it in English, or by its name in another language.
 

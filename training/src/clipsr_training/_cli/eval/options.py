@@ -103,6 +103,12 @@ def add_data_options(parser: argparse.ArgumentParser, *, several: bool) -> None:
         "have none of their own",
     )
     group.add_argument("--devkit", type=Path, metavar="DIR", help="ImageNet: the unpacked ILSVRC2012_devkit_t12")
+    group.add_argument(
+        "--held-out",
+        choices=tuple(prompts.held_out_things()),
+        help="only the classes that clipsr-train --hold-out leaves out, told apart from each other: tier1, which "
+        "ImageNet has, so that backbones saw their pictures; tier2, which it has not",
+    )
     group.add_argument("--limit", type=positive, metavar="N", help="only so many images, drawn at random, always alike")
     group.add_argument(
         "--no-check", action="store_true", help="don't decode every image once before the measuring starts"
@@ -201,7 +207,10 @@ def open_images(arguments: argparse.Namespace, spec: str) -> ImageSet:
         devkit=arguments.devkit,
         labels=None if arguments.labels is None else parse_labels(arguments.labels),
     )
-    images = open_set(spec, options).sample(arguments.limit)
+    images = open_set(spec, options)
+    if arguments.held_out is not None:
+        images = images.of_classes(lambda name: prompts.is_name_of_tier(name, arguments.held_out))
+    images = images.sample(arguments.limit)
     if not arguments.no_check:
         with progress_bar() as progress:
             task = progress.add_task(f"checking {images.name}", total=len(images))
