@@ -21,6 +21,7 @@ from clipsr_training.adapt._photos import Photos
 from clipsr_training.clip import ClipCheckpoint, multi_positive_contrastive_loss
 from clipsr_training.clip._depthwise import speed_up_depthwise
 from clipsr_training.clip._distillation import distillation_loss, soften
+from clipsr_training.clip._folding import fold_batch_norms
 from clipsr_training.clip._preprocess import Fitting, make_preprocess
 from clipsr_training.clip._train import learning_rate
 from clipsr_training.controller._blocks import run_tower
@@ -97,9 +98,11 @@ class ControllerModule(LightningModule):
         self.texts = texts
         self.controller = controller.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         visual = cast("nn.Module", checkpoint.model.visual).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        speed_up_depthwise(self.controller)
         # Not modules of this one: they are no part of its weights, stay in evaluation mode, and never change.
-        self._tower = [visual.requires_grad_(requires_grad=False).eval()]
+        frozen = visual.requires_grad_(requires_grad=False).eval()
+        self._tower = [fold_batch_norms(frozen, checkpoint.image_size_px)]
+        for module in (self.controller, self._tower[0]):
+            speed_up_depthwise(module)
         self._upscaler = None if upscaler is None else [upscaler.requires_grad_(requires_grad=False).eval()]
         cfg = checkpoint.config
         native_from = cfg.get("clipsr_cfg", {}).get("native_min_side_px", checkpoint.image_size_px // 2)
