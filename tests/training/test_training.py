@@ -179,7 +179,7 @@ def test_a_resumed_liif_run_ends_with_the_same_weights(tmp_path, image_folder, m
 
 def test_a_small_upscaler_is_trained_and_starts_another(tmp_path, image_folder, capsys):
     command = ["liif", "--data", str(image_folder), "--steps", "1", "--batch-size", "1", "--precision", "32-true"]
-    # A fork of this process, in which other tests have left threads of gRPC, ended it now and then.
+    # A fork of this process, in which other tests have left threads, ended it now and then.
     command += ["--workers", "0"]
     size = ["--resblocks", "2", "--features", "8", "--hidden", "4"]
     assert train_main([*command, *size, "--output", str(tmp_path / "small")]) == 0
