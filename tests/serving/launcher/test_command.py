@@ -360,7 +360,7 @@ class TestWire:
             ("templates", "BYTES", [1, 1]),
         ]
         values = [deserialize_bytes_tensor(raw).tolist() for raw in request.raw_input_contents]
-        assert values[1:] == [[b"center_crop"], [b"red", b"blue"], [b"a photo of a {}."]]
+        assert values[1:] == [[b"center_crop"], [b"canary", b"coal mine"], [b"a photo of a {}."]]
         assert read_image(values[0][0]).size == (32, 32)
 
     def test_an_answer_is_read(self):

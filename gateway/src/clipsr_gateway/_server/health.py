@@ -21,8 +21,9 @@ _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
-# What the canary classifies with: two labels, so that the probabilities are not trivially 1.
-_CANARY_LABELS = ("canary", "coal mine")
+# What the canary classifies with: two labels, so that the probabilities are not trivially 1. The launcher's probe takes
+# the same.
+CANARY_LABELS = ("canary", "coal mine")
 _CANARY_SIDE_PX = 16
 
 
@@ -162,7 +163,7 @@ class HealthMonitor:
             BackendError: as the backend reports it.
         """
         routes: tuple[Route, ...] = ("upscaled", "native")
-        encoded = self._backend.encode_labels(labels=_CANARY_LABELS, templates=self._templates)
+        encoded = self._backend.encode_labels(labels=CANARY_LABELS, templates=self._templates)
         for route in routes:
             similarities = await encoded.classify(
                 self._canary,
@@ -171,7 +172,7 @@ class HealthMonitor:
                 request_id=f"canary-{route}",
                 timeout_s=self._schedule.canary_timeout_s,
             )
-            if fault := similarities.validate(label_count=len(_CANARY_LABELS)):
+            if fault := similarities.validate(label_count=len(CANARY_LABELS)):
                 raise ValueError(f"route {route}: {fault}")
 
 

@@ -18,7 +18,8 @@ from clipsr_serving.launcher._triton.wire import decode_infer_response, encode_i
 
 _TIMEOUT_S = 5
 _CANARY_TIMEOUT_S = 60  # the first request with new labels encodes them
-_CANARY_LABELS = (b"red", b"blue")
+# The labels of the gateway's canary, and the usual template: embedded once for both.
+CANARY_LABELS = (b"canary", b"coal mine")
 _CANARY_MODELS = ("classify", "classify_native")
 _CHANNEL_OPTIONS = [
     ("grpc.enable_http_proxy", 0),
@@ -82,7 +83,7 @@ def make_canary_inputs() -> dict[str, tuple[bytes, ...]]:
     return {
         "image": (_make_png(32),),
         "fit": (b"center_crop",),
-        "labels": _CANARY_LABELS,
+        "labels": CANARY_LABELS,
         "templates": (b"a photo of a {}.",),
     }
 
@@ -119,7 +120,7 @@ def run_canary(address: str, *, timeout_s: float = _CANARY_TIMEOUT_S) -> None:
         except grpc.RpcError as error:
             how = "does not answer" if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED else "fails"
             raise LaunchError(f"Triton is up, but {model} {how}: {error.details()}") from error
-        probability = struct.unpack(f"<{len(_CANARY_LABELS)}f", outputs["probability"])
+        probability = struct.unpack(f"<{len(CANARY_LABELS)}f", outputs["probability"])
         if not all(0 <= value <= 1 for value in probability):
             raise LaunchError(f"Triton is up, but {model} answers {probability}; export the model again.")
 
