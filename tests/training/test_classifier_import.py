@@ -16,6 +16,7 @@ from clipsr_training._cli.train import main
 from clipsr_training.clip import _classifier, load_clip
 from clipsr_training.evaluation._backends.pixels import encode
 from clipsr_training.evaluation._backends.torch import TorchBackend
+from clipsr_training.prompts import is_held_out
 from clipsr_training.text._module import build_tower
 
 
@@ -110,6 +111,21 @@ def test_the_network_stands_beside_a_text_tower_that_stays_as_it_is(wheel, text,
     assert all(torch.equal(own[f"text.{name}"], value) for name, value in tower.items())
     assert own["visual.head.proj.weight"].shape == (16, 1280)
     assert float(own["visual.head.proj.weight"].norm()) > 0
+
+
+def test_a_projection_is_fitted_without_the_classes_that_are_held_out(wheel, text, tmp_path, monkeypatch, capsys):
+    fitted = []
+    fit = _classifier.fit_projection
+    monkeypatch.setattr(_classifier, "fit_projection", lambda rows, texts: fitted.append(len(rows)) or fit(rows, texts))
+    for options in ((), ("--hold-out",)):
+        command = ["import-lite0", str(wheel), "--text", str(text), "--output", str(tmp_path / f"clip{len(options)}")]
+        assert main([*command, *options]) == 0
+    names = dict.fromkeys(_classifier.IMAGENET_CLASSNAMES)
+    assert fitted == [len(names), sum(not is_held_out(name) for name in names)]
+    assert fitted[1] < fitted[0] - 20
+    assert main(["import-lite0", str(wheel), "--hold-out", "--output", str(tmp_path / "none")]) == 1
+    assert "needs --text" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_text_tower_of_other_weights_is_refused(wheel, text, tmp_path, capsys):

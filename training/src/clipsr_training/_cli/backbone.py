@@ -24,4 +24,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--image-size", type=positive, default=128, metavar="PX", help="side of the encoder's input")
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where to write the checkpoint")
     parser.add_argument("--text", type=Path, metavar="FOLDER", help="a text tower of clipsr-train text")
-    parser.set_defaults(run=lambda a: import_lite0(a.weights, a.output, image_size_px=a.image_size, text=a.text))
+    parser.add_argument(
+        "--hold-out",
+        action="store_true",
+        help="fit the projection without the classes that are held out to test untaught names: for measuring, not for "
+        "serving",
+    )
+    parser.set_defaults(
+        run=lambda a: import_lite0(a.weights, a.output, image_size_px=a.image_size, text=a.text, hold_out=a.hold_out)
+    )

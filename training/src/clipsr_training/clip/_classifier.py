@@ -43,7 +43,9 @@ _UNKNOWN = "[unknown]"
 _AROUND = r"^(a|an|the) (photo|low resolution photo) of (a |an |the )?|\.$"
 
 
-def import_lite0(path: Path, folder: Path, *, image_size_px: int, text: Path | None = None) -> Path:
+def import_lite0(
+    path: Path, folder: Path, *, image_size_px: int, text: Path | None = None, hold_out: bool = False
+) -> Path:
     """Write EfficientNet-Lite0 as a checkpoint folder.
 
     Args:
@@ -52,14 +54,18 @@ def import_lite0(path: Path, folder: Path, *, image_size_px: int, text: Path | N
         image_size_px: R; the weights were trained at 224 px and work down to about 96.
         text: folder of a text tower that `train_text` wrote, to whose space features are projected; None makes the
             classifier's rows the texts.
+        hold_out: fit the projection without the classes that `prompts.is_held_out` says are held out.
 
     Raises:
+        ValueError: classes are to be held out, and there is no text tower.
         OSError: a file can't be read or written.
         WeightsFormatError: the file holds no weights.
         WeightsMismatchError: they are those of another network.
     """
+    if hold_out and text is None:
+        raise ValueError("--hold-out fits the projection to a text tower without some classes: it needs --text")
     state = rename_by_order(_read(path), timm.create_model(_ARCHITECTURE).state_dict(), str(path))
-    names = tuple(dict.fromkeys(IMAGENET_CLASSNAMES))
+    names = tuple(name for name in dict.fromkeys(IMAGENET_CLASSNAMES) if not (hold_out and prompts.is_held_out(name)))
     # Two classes of ImageNet share a name with another; the first stands for both.
     rows = torch.tensor([IMAGENET_CLASSNAMES.index(name) for name in names])
     weight, bias = state.pop("classifier.weight")[rows], state.pop("classifier.bias")[rows]
