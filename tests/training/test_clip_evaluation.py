@@ -72,6 +72,10 @@ def test_zero_shot_writes_its_report(folders, tmp_path, capsys):
     correct = [entry["predicted"][0] == entry["target"] for entry in entries]
     assert report["accuracy"]["top1"]["value"] == np.mean(correct)
     assert "top5" not in report["accuracy"], "of three classes, five are always right"
+    per_class = [entry["correct"] / entry["n"] for entry in report["per_class"].values()]
+    resampled = report["accuracy"]["classes_resampled"]
+    assert resampled["value"] == pytest.approx(report["accuracy"]["mean_per_class"]["value"])
+    assert min(per_class) <= resampled["low"] <= resampled["value"] <= resampled["high"] <= max(per_class)
     assert [entry["image"] for entry in entries] == [
         f"{c}/{i}.png" for c in ("blue_sky", "green", "red") for i in range(4)
     ]

@@ -17,7 +17,14 @@ from clipsr_training.data import ImageSet
 from clipsr_training.evaluation._backends.base import Backend
 from clipsr_training.evaluation._backends.pixels import Route
 from clipsr_training.evaluation._log import RunLog, read_log
-from clipsr_training.evaluation._statistics import Estimate, PairedTest, compare_paired, mean_per_class, wilson
+from clipsr_training.evaluation._statistics import (
+    Estimate,
+    PairedTest,
+    bootstrap_mean,
+    compare_paired,
+    mean_per_class,
+    wilson,
+)
 
 LOG_NAME = "images.jsonl"
 TOP_K = 5
@@ -94,6 +101,11 @@ class ZeroShotResult:
         """Return the mean of the accuracies of the classes that occur."""
         right, n = self.class_counts()
         return mean_per_class(right[n > 0], n[n > 0])
+
+    def mean_of_classes(self) -> Estimate:
+        """Return the same mean, with an interval over classes: what others of their kind might have given."""
+        right, n = self.class_counts()
+        return bootstrap_mean(right[n > 0] / n[n > 0])
 
     def confusion(self) -> np.ndarray:
         """Return [C, C] counts; rows are the true classes, columns the predicted."""

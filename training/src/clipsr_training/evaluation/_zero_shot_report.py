@@ -42,6 +42,7 @@ class ZeroShotReport:
         if len(self.result.classnames) > TOP_K:
             found["top-5"] = self.result.top(TOP_K)
         found["mean per class"] = self.result.mean_per_class()
+        found["classes resampled"] = self.result.mean_of_classes()
         return found
 
     def latency(self) -> dict[str, float]:
@@ -79,8 +80,9 @@ class ZeroShotReport:
             f"{len(plan.images):,} images, {len(plan.images.classnames)} classes, templates {templates}, route "
             f"{plan.route}. Back end {model['backend']} ({details}).",
             self.tables(),
-            "Intervals: Wilson's for top-1 and top-5, a bootstrap stratified by class for the mean per class. The time "
-            "of an image is that of its batch divided by the batch's size, decoding included.",
+            "Intervals: Wilson's for top-1 and top-5, a bootstrap stratified by class for the mean per class; in the "
+            "row below it classes are drawn, as if others of their kind had been asked for. The time of an image is "
+            "that of its batch divided by the batch's size, decoding included.",
             *self.notes,
         ]
         if (text := self.comparison()) is not None:
