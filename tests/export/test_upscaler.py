@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+import openvino
 import pytest
 import torch
 from PIL import Image
@@ -22,6 +23,7 @@ from clipsr_export._graphs.modules import UpscaleGraph
 from clipsr_export._graphs.onnx import write_onnx
 from clipsr_export._upscaler import DynamicUpscaleGraph, _inputs
 from clipsr_export.cli import main
+from clipsr_serving.backends._openvino_steps import cut_into_steps
 from clipsr_training.data import read_image
 from clipsr_training.liif import LIIF, ModulatedLIIF, Upscaler, load_liif, save_liif
 from clipsr_training.liif._encoders import EDSR, RDN
@@ -182,6 +184,31 @@ def test_official_checkpoints_export_at_a_fixed_size(tmp_path, golden_dir, name)
     (pixels,) = onnxruntime.InferenceSession(path).run(None, sample)
     golden = np.round((raw * 0.5 + 0.5).clip(0, 1) * 255)
     assert np.abs(pixels[0] - golden).max() <= LEVELS
+
+
+def test_the_modulated_graph_is_cut_where_bf16_is_enough(tmp_path):
+    """The model repository asks for features and detail by name; the pieces compute what the whole does."""
+    graph, path = UpscaleGraph(make("modulated"), 48), tmp_path / "upscale.onnx"
+    rng = np.random.default_rng(0)
+    sample = {
+        "canvas": rng.integers(0, 256, (3, 3, 16, 16), np.uint8),
+        "box": np.array([[0, 0, 16, 16], [0.5, 3, 10.5, 10.5], [2, 1, 8, 11]], np.float32),
+    }
+    axes = {"canvas": {0: "batch", 2: "height", 3: "width"}, "box": {0: "batch"}}
+    example = {key: torch.from_numpy(value) for key, value in sample.items()}
+    write_onnx(graph, example, ("pixels",), path, axes, inner=graph.upscaler.INNER_TENSORS)
+    core = openvino.Core()
+    tensors = dict(sample)
+    steps = cut_into_steps(core.read_model(path), ("features", "detail"))
+    assert [step.is_bf16 for step in steps] == [False, True, False]
+    for step in steps:
+        outputs = core.compile_model(step.model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(
+            {name: tensors[name] for name in step.takes}
+        )
+        tensors |= {name: outputs[name] for name in step.gives or ("pixels",)}
+    (whole,) = onnxruntime.InferenceSession(path).run(None, sample)
+    assert whole.std() > 1
+    assert np.abs(tensors["pixels"].astype(int) - whole).max() <= LEVELS
 
 
 def test_the_graph_module_is_upscale(seed):

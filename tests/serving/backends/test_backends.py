@@ -266,7 +266,7 @@ class TestOpenVinoParameters:
     def open(self, open_session, **parameters):
         strings = {key: {"string_value": value} for key, value in parameters.items()}
         session = open_session("text_encoder", lambda config: config.update(parameters=strings))
-        return session._alone._requests[0][0].get_compiled_model()
+        return session._alone._requests[0][1].get_compiled_model()
 
     def test_threads_and_streams(self, open_session):
         compiled = self.open(open_session, INFERENCE_NUM_THREADS="1", NUM_STREAMS="1", PERFORMANCE_HINT="LATENCY")
@@ -301,13 +301,22 @@ class TestOpenVinoParameters:
         )
         return request.param
 
+    @pytest.mark.parametrize("names", ["features", "features,detail", "features,nothing"])
     @pytest.mark.parametrize("capabilities", [["FP32", "BF16"], ["FP32"]], indirect=True)
-    def test_bf16_up_to_a_tensor_changes_nothing_but_the_rounding(self, open_session, capabilities):
-        cut = self.open_upscale(open_session, BF16_UP_TO="features")
+    def test_bf16_up_to_a_tensor_changes_nothing_but_the_rounding(self, open_session, capabilities, names):
+        cut = self.open_upscale(open_session, BF16_UP_TO=names)
         whole = self.open_upscale(open_session)
-        assert [gives for _, gives in cut._alone._requests] == (
-            ["features", None] if "BF16" in capabilities else [None]
-        )
+        steps = [step for step, _ in cut._alone._requests]
+        if "BF16" not in capabilities:
+            assert [step.gives for step in steps] == [()]
+        elif "detail" not in names:
+            assert [(step.gives, step.is_bf16) for step in steps] == [(("features",), True), ((), False)]
+        else:
+            coordinates, detail, rest = steps
+            assert (coordinates.is_bf16, detail.is_bf16, rest.is_bf16) == (False, True, False)
+            assert detail.gives == ("detail",)
+            assert set(detail.takes) == {"canvas", *coordinates.gives}
+            assert rest.takes == ("detail",)
         rng = np.random.default_rng(0)
         for batch, side in ((1, 32), (5, 64), (2, 32)):
             canvas = rng.integers(0, 256, (batch, 3, side, side), np.uint8)
@@ -350,7 +359,7 @@ class TestOpenVinoParameters:
         assert cut(3, 2, 2) == [(0, 1), (1, 2), (2, 3)]
         assert cut(1, 1, 8) == [(0, 1)]
 
-    @pytest.mark.parametrize("cut", [{}, {"BF16_UP_TO": "features"}])
+    @pytest.mark.parametrize("cut", [{}, {"BF16_UP_TO": "features,detail"}])
     @pytest.mark.parametrize("threads", [1, 2, 3])
     def test_parts_side_by_side_give_what_one_run_gives(self, open_session, threads, cut):
         side_by_side = self.open_upscale(open_session, PARTS_AT_ONCE="2", INFERENCE_NUM_THREADS=str(threads), **cut)

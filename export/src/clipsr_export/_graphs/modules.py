@@ -15,9 +15,6 @@ from clipsr_training.clip import ClipCheckpoint
 from clipsr_training.controller import ControlledClip
 from clipsr_training.liif import Upscaler
 
-FEATURES = "features"
-"""Name of `upscale`'s features inside its graph: a runtime may compute them in bf16, but not what comes after."""
-
 
 class UpscaleGraph(nn.Module):
     """`upscale`: a region of a low-resolution canvas, rendered on the encoder's pixel grid.
@@ -32,17 +29,17 @@ class UpscaleGraph(nn.Module):
         self.upscaler = upscaler
         self.image_size_px = image_size_px
 
-    def forward(self, canvas: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
-        """Map canvas UINT8 [N, 3, S, S] and box FP32 [N, 4] to pixels UINT8 [N, 3, R, R] and features FP32."""
-        feat = self.upscaler.features(canvas)
-        return (self._render(feat, box).clamp(0, 1) * 255).round().to(torch.uint8), feat
+    def forward(self, canvas: Tensor, box: Tensor) -> tuple[Tensor, ...]:
+        """Map canvas UINT8 [N, 3, S, S] and box FP32 [N, 4] to pixels UINT8 [N, 3, R, R] and the inner tensors."""
+        image, inner = self._render(canvas, box)
+        return (image.clamp(0, 1) * 255).round().to(torch.uint8), *inner
 
     def rgb(self, canvas: Tensor, box: Tensor) -> Tensor:
         """Return what `forward` rounds: a number that is not finite would become a level there."""
-        return self._render(self.upscaler.features(canvas), box)
+        return self._render(canvas, box)[0]
 
-    def _render(self, feat: Tensor, box: Tensor) -> Tensor:
-        return self.upscaler.render(feat, box, (self.image_size_px, self.image_size_px))
+    def _render(self, canvas: Tensor, box: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return self.upscaler.render_image(canvas, box, (self.image_size_px, self.image_size_px))
 
 
 class _PixelGraph(nn.Module):

@@ -24,7 +24,6 @@ from torch import nn
 from clipsr_export._errors import ExportError, TemplateError, TokenizerError
 from clipsr_export._graphs.check import check_graph
 from clipsr_export._graphs.modules import (
-    FEATURES,
     ImageEncoderGraph,
     RobustEncoderGraph,
     TextEncoderGraph,
@@ -249,7 +248,7 @@ def _write_graphs(plan: ExportPlan, staging: Path) -> None:
         path = staging / name / "1" / "model.onnx"
         path.parent.mkdir(parents=True)
         example = {key: torch.from_numpy(array) for key, array in next(samples()).items()}
-        inner = (FEATURES,) if isinstance(module, UpscaleGraph) else ()
+        inner = module.upscaler.INNER_TENSORS if isinstance(module, UpscaleGraph) else ()
         write_onnx(module, example, outputs, path, axes, inner=inner)
         difference = check_graph(name, module, path, samples())
         plan.report(f"{name}: {path.stat().st_size / 1e6:.1f} MB, largest difference from PyTorch {difference:.2g}")

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
-from openvino import opset13 as opset
 
 from clipsr_serving.backends._batching import Tensors
+from clipsr_serving.backends._openvino_steps import Step, cut_into_steps
 from clipsr_serving.backends._spec import ModelSpec, TensorSpec, check_signature
 from clipsr_serving.cores import share_cores
 from clipsr_serving.errors import ModelLoadError
@@ -45,7 +45,8 @@ _THREADS = "INFERENCE_NUM_THREADS"
 _PRECISION = "INFERENCE_PRECISION_HINT"
 _HINT_BF16 = "HINT_BF16"  # NVIDIA's spelling of INFERENCE_PRECISION_HINT=bf16
 _BF16 = "BF16"  # openvino's word for what a processor can do
-# Ours: the name of a float tensor inside the graph. What leads to it runs in bf16, the rest in f32.
+# Ours: names of float tensors inside the graph, with commas between. What leads to the first, and from each to the
+# next, runs in bf16, the rest in f32.
 _BF16_UP_TO = "BF16_UP_TO"
 # Ours: pixels of what runs at once, those of inputs and of the first output. A larger batch is run in pieces, because
 # memory for the largest that ever came is kept.
@@ -80,7 +81,7 @@ class OpenVinoSession:
         self._pixels_at_once, self._rows_at_once = spec.integer(_PIXELS_AT_ONCE), spec.integer(_ROWS_AT_ONCE)
         self._pixels_out = math.prod(spec.outputs[0].shape[-2:])
         n_parts = min(spec.integer(_PARTS_AT_ONCE) or 1, int(properties[_THREADS]))
-        cut = spec.parameters.get(_BF16_UP_TO) if _BF16 in capabilities else None
+        cuts = spec.parameters.get(_BF16_UP_TO, "").replace(",", " ").split() if _BF16 in capabilities else []
         try:
             model = core.read_model(str(spec.model_file))
             check_signature(
@@ -88,12 +89,15 @@ class OpenVinoSession:
                 graph_inputs=[_describe(port) for port in model.inputs],
                 graph_outputs=[_describe(port) for port in model.outputs],
             )
-            steps = [_Step(model, properties)]
-            if cut is not None:
-                head, tail = _cut_at(spec, model, cut)
-                steps = [_Step(head, properties | {_PRECISION: "bf16"}, gives=cut), _Step(tail, properties)]
-            (self._alone,) = _compile(core, steps, 1)
-            self._side_by_side = _compile(core, steps, n_parts) if n_parts > 1 else []
+            steps = cut_into_steps(model, cuts)
+            if cuts and len(steps) == 1:
+                named = " and ".join(map(repr, cuts))
+                raise ModelLoadError(
+                    f"model {spec.name!r}: {_BF16_UP_TO} names {named}, which {spec.model_file} does not have; run "
+                    f"`make export` to write a graph that has it"
+                )
+            (self._alone,) = _compile(core, steps, properties, 1)
+            self._side_by_side = _compile(core, steps, properties, n_parts) if n_parts > 1 else []
         except ModelLoadError:
             raise
         # openvino raises plain RuntimeError for a bad file and for a bad property alike.
@@ -101,7 +105,7 @@ class OpenVinoSession:
             raise ModelLoadError(f"model {spec.name!r}: openvino cannot load {spec.model_file}: {error}") from error
         self._threads = ThreadPoolExecutor(max_workers=n_parts, thread_name_prefix=spec.name)
         self._output_names = [tensor.name for tensor in spec.outputs]
-        _log.info("model %s: openvino, %s, %s, bf16 up to %s", spec.name, spec.model_file.name, properties, cut)
+        _log.info("model %s: openvino, %s, %s, bf16 up to %s", spec.name, spec.model_file.name, properties, cuts)
 
     def run(self, inputs: Tensors) -> dict[str, NDArray[np.generic]]:
         """Run a batch; outputs are copies, as the runtime writes the next run's into the same memory."""
@@ -113,13 +117,13 @@ class OpenVinoSession:
         ]
         if len(pieces) == 1:
             return runners[0].run(pieces[0], self._output_names)
-        # All are waited for, good or bad: inputs are memory of Triton's that must outlive them.
-        shares = [pieces[i :: len(runners)] for i in range(len(runners))]
-        futures = [self._threads.submit(self._run_all, *pair) for pair in zip(runners, shares, strict=True)]
+        # Whoever is done first takes the next piece: other processes want the cores, too. All are waited for, good or
+        # bad: inputs are memory of Triton's that must outlive them.
+        waiting = iter(enumerate(pieces))
+        futures = [self._threads.submit(self._run_all, runner, waiting) for runner in runners]
         wait(futures)
-        results = [future.result() for future in futures]
-        in_order = [results[i % len(runners)][i // len(runners)] for i in range(len(pieces))]
-        return {name: np.concatenate([part[name] for part in in_order]) for name in self._output_names}
+        results = dict(chain.from_iterable(future.result() for future in futures))
+        return {name: np.concatenate([results[i][name] for i in range(len(pieces))]) for name in self._output_names}
 
     def _find_rows_at_once(self, inputs: Tensors) -> int | None:
         if self._pixels_at_once is None:
@@ -128,44 +132,40 @@ class OpenVinoSession:
         rows = max(1, self._pixels_at_once // (pixels_in + self._pixels_out))
         return min(rows, self._rows_at_once or rows)
 
-    def _run_all(self, runner: _Runner, pieces: Sequence[Tensors]) -> list[dict[str, NDArray[np.generic]]]:
-        return [runner.run(piece, self._output_names) for piece in pieces]
-
-
-@dataclass(frozen=True)
-class _Step:
-    """A graph, how it is compiled, and the inner tensor that it gives to the next one, if it is not the last."""
-
-    model: ov.Model
-    properties: dict[str, str | int]
-    gives: str | None = None
+    def _run_all(
+        self, runner: _Runner, pieces: Iterator[tuple[int, Tensors]]
+    ) -> list[tuple[int, dict[str, NDArray[np.generic]]]]:
+        return [(number, runner.run(piece, self._output_names)) for number, piece in pieces]
 
 
 class _Runner:
     """Runs a batch through the steps, one after the other, on its share of the threads."""
 
-    def __init__(self, requests: Sequence[tuple[ov.InferRequest, str | None]]) -> None:
+    def __init__(self, requests: Sequence[tuple[Step, ov.InferRequest]]) -> None:
         self._requests = requests
 
     def run(self, inputs: Tensors, output_names: Sequence[str]) -> dict[str, NDArray[np.generic]]:
         tensors = dict(inputs)
-        for request, gives in self._requests:
-            request.infer(tensors, share_inputs=True, share_outputs=True)
-            if gives is not None:
-                tensors[gives] = request.get_output_tensor().data
-        last, _ = self._requests[-1]
+        for step, request in self._requests:
+            request.infer({name: tensors[name] for name in step.takes}, share_inputs=True, share_outputs=True)
+            tensors |= {name: request.get_tensor(name).data for name in step.gives}
+        _, last = self._requests[-1]
         return {name: np.array(last.get_tensor(name).data) for name in output_names}
 
 
-def _compile(core: ov.Core, steps: Sequence[_Step], count: int) -> list[_Runner]:
+def _compile(core: ov.Core, steps: Sequence[Step], properties: dict[str, str | int], count: int) -> list[_Runner]:
     """Make runners that work side by side, each on its share of the threads.
 
     Threads that share one batch wait for each other at every layer, and spin meanwhile; threads with a part each wait
     once. A batch of one row has no parts, and is left to a graph compiled for all threads.
     """
     streams: dict[str, str | int] = {"NUM_STREAMS": count} if count > 1 else {}
-    compiled = [(core.compile_model(step.model, "CPU", step.properties | streams), step.gives) for step in steps]
-    return [_Runner([(model.create_infer_request(), gives) for model, gives in compiled]) for _ in range(count)]
+    bf16: dict[str, str | int] = {_PRECISION: "bf16"}
+    compiled = [
+        (step, core.compile_model(step.model, "CPU", properties | streams | (bf16 if step.is_bf16 else {})))
+        for step in steps
+    ]
+    return [_Runner([(step, model.create_infer_request()) for step, model in compiled]) for _ in range(count)]
 
 
 def _cut_rows(rows: int, n_runners: int, at_once: int | None) -> list[tuple[int, int]]:
@@ -173,37 +173,6 @@ def _cut_rows(rows: int, n_runners: int, at_once: int | None) -> list[tuple[int,
     n_rounds = -(-rows // max(at_once, n_runners)) if at_once else 1
     n = min(rows, n_rounds * n_runners)
     return [(rows * i // n, rows * (i + 1) // n) for i in range(n)]
-
-
-def _cut_at(spec: ModelSpec, model: ov.Model, name: str) -> tuple[ov.Model, ov.Model]:
-    """Split a graph at one of its inner tensors.
-
-    Returns:
-        of the same inputs the graph that gives this tensor alone, and the graph that takes it as one more input.
-
-    Raises:
-        ModelLoadError: the graph has no such tensor.
-    """
-    head, tail = model.clone(), model.clone()
-    try:
-        head.add_outputs(name)
-        (added,) = tail.add_outputs(name)
-    except RuntimeError as error:
-        raise ModelLoadError(
-            f"model {spec.name!r}: {_BF16_UP_TO} names the tensor {name!r}, which {spec.model_file} does not have; run "
-            f"`make export` to write a graph that has it"
-        ) from error
-    for result in head.get_results()[:-1]:
-        head.remove_result(result)
-    source = added.get_node().input_value(0)
-    tail.remove_result(added.get_node())
-    parameter = opset.parameter(source.get_partial_shape(), source.get_element_type(), name=name)
-    parameter.output(0).set_names({name})
-    for reader in source.get_target_inputs():
-        reader.replace_source_output(parameter.output(0))
-    tail.add_parameters([parameter])
-    tail.validate_nodes_and_infer_types()
-    return head, tail
 
 
 def _describe(port: Any) -> TensorSpec:

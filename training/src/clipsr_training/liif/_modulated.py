@@ -30,6 +30,8 @@ class ModulatedLIIF(Upscaler):
     interpolation residual as usual in single-scale super-resolution.
     """
 
+    INNER_TENSORS = ("features", "detail")
+
     def __init__(
         self, encoder: nn.Module, *, latent_dim: int = 96, hidden_dim: int = 16, scale_max: float = 4.0
     ) -> None:
@@ -49,25 +51,23 @@ class ModulatedLIIF(Upscaler):
 
     def features(self, lr: Tensor) -> Tensor:
         """Encode images [B, 3, H, W] to modulations and the normalized input, [B, 4 * hidden_dim + 3, H, W]."""
-        x = self.normalize(lr)
-        modulation = self.modulation(self.encoder(x))
-        # fp32 whatever the autocast state: in bf16 the interpolated input alone would be off by half a level.
-        return torch.cat((modulation.float(), x), dim=1)
+        return torch.cat(self._encode(lr), dim=1)
 
     def render(self, feat: Tensor, box: Box, size_hw: tuple[int, int]) -> Tensor:
         """Render a region; see `Upscaler.render`."""
-        _, _, height, width = feat.shape
-        rows, columns = size_hw
-        cell = 2 * box[:, 2:].float() / torch.tensor([rows, columns], device=box.device)
-        u_row = _grid.source_coordinates(box[:, 0], box[:, 2], rows)
-        u_column = _grid.source_coordinates(box[:, 1], box[:, 3], columns)
-        modulation, x = feat[:, :-3], feat[:, -3:]
-        detail = self._render_detail(
-            modulation.permute(0, 2, 3, 1), _grid.nearest(u_row, height), _grid.nearest(u_column, width), cell
-        )
-        base = _grid.interpolation_matrix(u_row, height)[:, None] @ x.float()
-        base = base @ _grid.interpolation_matrix(u_column, width)[:, None].transpose(2, 3)
-        return (base + detail.permute(0, 3, 1, 2)) * 0.5 + 0.5
+        detail = self._render_detail(feat[:, :-3].permute(0, 2, 3, 1), box, size_hw)
+        return self._add_detail(feat[:, -3:], box, detail)
+
+    def render_image(self, lr: Tensor, box: Box, size_hw: tuple[int, int]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Render a region of images; see `Upscaler.render_image`.
+
+        The inner tensors are modulations [B, H, W, 4 * hidden_dim], in the layout that rows and columns are picked
+        from, and what is added to the interpolated input, [B, rows, columns, 3].
+        """
+        modulation, x = self._encode(lr)
+        latent = modulation.permute(0, 2, 3, 1)
+        detail = self._render_detail(latent, box, size_hw)
+        return self._add_detail(x, box, detail), (latent, detail)
 
     def query(self, feat: Tensor, u: Tensor, cell: Tensor) -> Tensor:
         """Evaluate at single points; see `Upscaler.query`."""
@@ -82,19 +82,35 @@ class ModulatedLIIF(Upscaler):
         base = torch.einsum("bqh,bchw,bqw->bqc", weight_row, x.float(), weight_column)
         return (base + detail) * 0.5 + 0.5
 
+    def _encode(self, lr: Tensor) -> tuple[Tensor, Tensor]:
+        """Return modulations [B, 4 * hidden_dim, H, W] and the normalized input [B, 3, H, W]."""
+        x = self.normalize(lr)
+        # fp32 whatever the autocast state: in bf16 the interpolated input alone would be off by half a level.
+        return self.modulation(self.encoder(x)).float(), x
+
+    def _add_detail(self, x: Tensor, box: Box, detail: Float[Tensor, "b rows columns 3"]) -> Tensor:
+        """Add to the interpolated input, and map [-1, 1] to [0, 1]."""
+        _, rows, columns, _ = detail.shape
+        _, _, height, width = x.shape
+        by_row = _grid.interpolation_matrix(_grid.source_coordinates(box[:, 0], box[:, 2], rows), height)
+        by_column = _grid.interpolation_matrix(_grid.source_coordinates(box[:, 1], box[:, 3], columns), width)
+        base = by_row[:, None] @ x.float() @ by_column[:, None].transpose(2, 3)
+        return (base + detail.permute(0, 3, 1, 2)) * 0.5 + 0.5
+
     def _render_detail(
-        self,
-        modulation: Float[Tensor, "b h w c"],
-        row: tuple[Tensor, Tensor],
-        column: tuple[Tensor, Tensor],
-        cell: Tensor,
+        self, modulation: Float[Tensor, "b h w c"], box: Box, size_hw: tuple[int, int]
     ) -> Float[Tensor, "b rows columns 3"]:
-        """Compute `_detail` on a grid; rows and columns as `_grid.nearest` gives them.
+        """Compute `_detail` on a grid.
 
         A pixel costs a few hundred products but some hundred bytes, so memory decides: all that does not depend on the
         column is done before columns are fetched, on a seventh of the pixels at scale 7.
         """
+        _, height, width, _ = modulation.shape
+        rows, columns = size_hw
+        row = _grid.nearest(_grid.source_coordinates(box[:, 0], box[:, 2], rows), height)
+        column = _grid.nearest(_grid.source_coordinates(box[:, 1], box[:, 3], columns), width)
         weight = self.coordinate.weight
+        cell = 2 * box[:, 2:].float() / torch.tensor([rows, columns], device=box.device)
         cell = cell.clamp(min=2 / self.scale_max)
         # Products, not a matrix product, as in `_detail`.
         constant = cell[:, :1] * weight[:, 2] + cell[:, 1:] * weight[:, 3] + self.coordinate.bias
@@ -107,7 +123,7 @@ class ModulatedLIIF(Upscaler):
         position_column = (column[1][..., None] * weight[:, 1])[:, None]
         hidden = gather_columns(scale_row, column[0]) * position_column + gather_columns(shift_row, column[0])
         hidden = functional.linear(torch.relu(hidden), self.hidden.weight)
-        index = row[0][:, :, None] * modulation.shape[2] + column[0][:, None, :]
+        index = row[0][:, :, None] * width + column[0][:, None, :]
         hidden = torch.relu(hidden * gather(scale_2, index) + gather(shift_2, index))
         return self.output(hidden)
 

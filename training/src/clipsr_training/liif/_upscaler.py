@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from jaxtyping import Float
@@ -18,10 +18,12 @@ class Upscaler(nn.Module, ABC):
     Attributes:
         encoder: maps RGB in [-1, 1] to features of the same height and width.
         scale_max: largest trained scale.
+        INNER_TENSORS: names of what `render_image` returns beside the picture.
     """
 
     encoder: nn.Module
     scale_max: float = 4.0
+    INNER_TENSORS: ClassVar[tuple[str, ...]] = ("features",)
 
     def normalize(self, lr: Tensor) -> Float[Tensor, "b 3 h w"]:
         """Map uint8, or float in [0, 1], to float in [-1, 1].
@@ -52,6 +54,18 @@ class Upscaler(nn.Module, ABC):
 
         Source: Chen et al. 2021 (LIIF), equations 2-6.
         """
+
+    def render_image(
+        self, lr: Tensor, box: Box, size_hw: tuple[int, int]
+    ) -> tuple[Float[Tensor, "b 3 rows columns"], tuple[Tensor, ...]]:
+        """Render a region of images, as `render` of their `features`.
+
+        Returns:
+            RGB, nominally in [0, 1], not clamped; and what it was made from, in order: a runtime may compute each of
+            these tensors in bf16 from the one before and from coordinates, but neither the coordinates nor the rest.
+        """
+        feat = self.features(lr)
+        return self.render(feat, box, size_hw), (feat,)
 
     @abstractmethod
     def query(self, feat: Tensor, u: Tensor, cell: Tensor) -> Float[Tensor, "b q 3"]:
