@@ -16,6 +16,7 @@ from clipsr_training._cli.train import build_parser
 from clipsr_training._cli.train import main as train_main
 from clipsr_training._files import lock_folder, write_array, write_atomically, write_weights
 from clipsr_training._fit import FitOptions, open_run
+from clipsr_training._precision import default_precision
 from clipsr_training.clip import _checkpoint, load_clip, save_clip
 from clipsr_training.clip._checkpoint import build_clip, bundled_config
 from clipsr_training.clip._recipes import ClipRecipe
@@ -47,7 +48,7 @@ def test_a_run_is_resumed_with_its_own_settings_only(tmp_path, capsys):
         (["--batch-size", "2"], "batch_size was 4 and is now 2"),
         (["--seed", "9"], "seed was 0 and is now 9"),
         (["--epochs", "2"], "epochs was 1 and is now 2"),
-        (["--precision", "32-true"], "precision was 'bf16-mixed' and is now '32-true'"),
+        (["--precision", "64-true"], f"precision was '{default_precision()}' and is now '64-true'"),
         (["--upscaler", "bicubic"], "the content of rendering has changed"),
     ):
         assert train_main([*command, "--resume", *changed]) == 1

@@ -9,7 +9,7 @@ import signal
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any, cast
@@ -29,6 +29,7 @@ from torch.utils.data import Dataset, DistributedSampler
 from clipsr_training._files import lock_folder, make_output_folder, replacing, to_json, writing
 from clipsr_training._identity import first_difference
 from clipsr_training._pickles import load_pickle
+from clipsr_training._precision import default_precision
 
 LAST_CHECKPOINT = "last.ckpt"
 _SETTINGS_KEY = "clipsr_settings"
@@ -42,7 +43,7 @@ class FitOptions:
         output: folder for checkpoints, logs and final weights; made if missing.
         resume: continue from `output/last.ckpt`.
         seed: of weights, data order and augmentation.
-        precision: Lightning's precision string.
+        precision: Lightning's precision string; by default bf16 where the machine multiplies it, else fp32.
         devices: number of devices of each machine, or "auto".
         nodes: machines; on each of several, torchrun runs the same command.
         n_workers: data loader processes.
@@ -51,7 +52,7 @@ class FitOptions:
     output: Path
     resume: bool = False
     seed: int = 0
-    precision: str = "bf16-mixed"
+    precision: str = field(default_factory=default_precision)
     devices: str = "auto"
     nodes: int = 1
     n_workers: int = 1

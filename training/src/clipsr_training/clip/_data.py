@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from clipsr_training import prompts
+from clipsr_training._precision import autocast
 from clipsr_training.data import PairSource
 from clipsr_training.liif import Upscaler, full_box
 from clipsr_training.liif._upscaler import to_uint8
@@ -68,8 +69,8 @@ def render(images: np.ndarray, upscaler: Upscaler | None, image_size_px: int) ->
             square = lr[:, :, (height - side) // 2 :, (width - side) // 2 :][:, :, :side, :side].float() / 255
             sr = functional.interpolate(square, grid, mode="bicubic", antialias=True)
         else:
-            # bf16 moves a pixel by a level at most, and is several times faster where the processor has it.
-            with torch.autocast("cpu", torch.bfloat16):
+            # bf16 moves a pixel by a level at most.
+            with autocast():
                 feat = upscaler.features(lr.contiguous(memory_format=torch.channels_last))
                 sr = upscaler.render(feat, box.expand(len(lr), 4), grid).float()
         output[start : start + _RENDER_BATCH] = to_uint8(sr).numpy()

@@ -15,6 +15,7 @@ from PIL import Image
 from rich.progress import track
 
 from clipsr_training._files import write_array
+from clipsr_training._precision import autocast
 from clipsr_training.clip._checkpoint import ClipCheckpoint
 from clipsr_training.clip._data import render
 from clipsr_training.clip._preprocess import Fitting, make_preprocess, planar
@@ -101,7 +102,7 @@ class Renderer:
     ) -> Iterator[Image.Image]:
         for image in images:
             lr = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-            with torch.autocast("cpu", torch.bfloat16):
+            with autocast():
                 sr = liif.upscale(lr, size_hw).float()
             yield Image.fromarray(to_uint8(sr).permute(1, 2, 0).numpy())
 

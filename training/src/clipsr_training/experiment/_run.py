@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from clipsr_training._fit import FitOptions
+from clipsr_training._precision import autocast, has_bf16
 from clipsr_training.clip import load_clip
 from clipsr_training.clip._rendering import Renderer, render_to_cache
 from clipsr_training.clip._train import train_on_pairs
@@ -78,7 +79,7 @@ def _seconds_per_step(model: torch.nn.Module, side_px: int, batch_size: int) -> 
     for step in range(1 + _TIMED_STEPS):
         if step == 1:  # the first one compiles kernels
             began = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             features = tower.encode_image(pixels)  # pyright: ignore[reportCallIssue]
         features.float().square().mean().backward()
     return (time.perf_counter() - began) / _TIMED_STEPS
@@ -132,7 +133,7 @@ def _train_and_test(design: ExperimentDesign, seed: int, arm: Arm, folder: Path)
         design.make_checkpoint(seed), [design.train], design.make_recipe(arm), options, cache=cache
     )
     checkpoint = load_clip(trained)
-    backend = TorchBackend(checkpoint, None, name=run.name, precision="bf16")
+    backend = TorchBackend(checkpoint, None, name=run.name, precision="bf16" if has_bf16() else "fp32")
     texts = backend.embed_labels(design.test.phrases, design.templates)
     correct: dict[Arm, np.ndarray] = {}
     for test in ARMS:

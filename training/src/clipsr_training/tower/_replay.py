@@ -17,6 +17,7 @@ from torch.nn import functional
 from clipsr_training import prompts
 from clipsr_training._files import make_output_folder, to_json, write_array
 from clipsr_training._identity import digest_modules
+from clipsr_training._precision import autocast
 from clipsr_training.adapt._train import embed_anchors
 from clipsr_training.clip import ClipCheckpoint
 from clipsr_training.clip._distillation import soften
@@ -105,7 +106,7 @@ def _batches(clip: ClipCheckpoint, source: PairSource, start: int, end: int) -> 
     for first in range(start, end, _BATCH):
         rows = range(first, min(first + _BATCH, end))
         pixels = torch.from_numpy(np.stack([planar(preprocess(source.image(row))) for row in rows]))
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        with torch.inference_mode(), autocast():
             features = clip.encode_image(((pixels - mean) / std).contiguous(memory_format=torch.channels_last))
         unit = functional.normalize(features.float(), dim=-1)
         if not unit.isfinite().all():
