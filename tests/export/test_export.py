@@ -81,7 +81,7 @@ def test_upscale_graph_at_batches_and_canvases_that_export_never_saw(repository,
     session = onnxruntime.InferenceSession(repository / "upscale" / "1" / "model.onnx")
     (pixels,) = session.run(None, {"canvas": canvas, "box": box})
     with torch.inference_mode():
-        expected, _ = UpscaleGraph(upscaler, SIZE_PX)(torch.from_numpy(canvas), torch.from_numpy(box))
+        expected, *_ = UpscaleGraph(upscaler, SIZE_PX)(torch.from_numpy(canvas), torch.from_numpy(box))
     assert np.abs(pixels.astype(int) - expected.numpy().astype(int)).max() <= LEVELS
 
 

@@ -29,7 +29,7 @@ def test_the_check_of_pixels_sees_what_rounding_hides(repository, nan_upscaler):
     sample = {"canvas": np.zeros((1, 3, 32, 32), np.uint8), "box": np.array([[0, 0, 32, 32]], np.float32)}
     graph = UpscaleGraph(nan_upscaler, SIZE_PX)
     with torch.inference_mode():
-        pixels, _ = graph(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.tensor([[0.0, 0, 32, 32]]))
+        pixels, *_ = graph(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.tensor([[0.0, 0, 32, 32]]))
     assert pixels.unique().tolist() == [0], "a level like any other"
     with pytest.raises(ExportError, match="upscale: PyTorch's own results are not finite"):
         check_graph("upscale", graph, repository / "upscale" / "1" / "model.onnx", [sample])
