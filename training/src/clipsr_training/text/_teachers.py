@@ -23,6 +23,9 @@ from transformers import AutoModel, AutoTokenizer
 
 from clipsr_training.text import _e5
 
+# Shorter ones are mostly pieces of others.
+_SHORTEST_WORD = 3
+
 
 class TeacherError(ValueError):
     """A teacher that is not installed, or not the one that the targets are of."""
@@ -87,11 +90,14 @@ class Teacher:
         name: of its package.
         sha256: of its weights.
         encode: maps n texts to embeddings [n, D] of unit length.
+        look_up: maps n words to [n, E], the mean of the rows that its own table has for their pieces: what it knows of
+            a word by itself.
     """
 
     name: str
     sha256: str
     encode: Callable[[Sequence[str]], np.ndarray]
+    look_up: Callable[[Sequence[str]], np.ndarray]
 
 
 def load_teachers() -> tuple[Teacher, ...]:
@@ -102,8 +108,18 @@ def load_teachers() -> tuple[Teacher, ...]:
     """
     minilm, e5 = MINILM.locate(), E5.locate()
     return (
-        Teacher(name=MINILM.name, sha256=MINILM.sha256, encode=lambda texts: _ask_minilm(minilm, texts)),
-        Teacher(name=E5.name, sha256=E5.sha256, encode=lambda texts: _ask_e5(e5, texts)),
+        Teacher(
+            name=MINILM.name,
+            sha256=MINILM.sha256,
+            encode=lambda texts: _ask_minilm(minilm, texts),
+            look_up=lambda words: _look_up_in_minilm(minilm, words),
+        ),
+        Teacher(
+            name=E5.name,
+            sha256=E5.sha256,
+            encode=lambda texts: _ask_e5(e5, texts),
+            look_up=lambda words: _look_up_in_e5(e5, words),
+        ),
     )
 
 
@@ -114,6 +130,17 @@ def multilingual_tokenizer() -> Tokenizer:
         TeacherError: it is missing, of another version or damaged.
     """
     return _e5.read_vocabulary(E5.locate())
+
+
+def english_words() -> list[str]:
+    """Return the whole words in the vocabulary of the English teacher, in lower case, the most frequent first.
+
+    Raises:
+        TeacherError: it is missing, of another version or damaged.
+    """
+    tokenizer, _ = _load_minilm(MINILM.locate().parent)
+    ordered = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+    return [word for word, _ in ordered if word.isascii() and word.isalpha() and len(word) >= _SHORTEST_WORD]
 
 
 @torch.inference_mode()
@@ -130,6 +157,23 @@ def _ask_e5(weights: Path, texts: Sequence[str]) -> np.ndarray:
     encodings = tokenizer.encode_batch([f"query: {text}" for text in texts])
     ids, mask = (torch.tensor([getattr(e, name) for e in encodings]) for name in ("ids", "attention_mask"))
     return _pool(model, ids, mask)
+
+
+def _look_up_in_minilm(weights: Path, words: Sequence[str]) -> np.ndarray:
+    tokenizer, model = _load_minilm(weights.parent)
+    return _mean_rows(model, [tokenizer(word, add_special_tokens=False)["input_ids"] for word in words])
+
+
+def _look_up_in_e5(weights: Path, words: Sequence[str]) -> np.ndarray:
+    tokenizer, model = _load_e5(weights)
+    encodings = tokenizer.encode_batch(list(words), add_special_tokens=False)
+    return _mean_rows(model, [encoding.ids for encoding in encodings])
+
+
+def _mean_rows(model: Any, ids: Sequence[Sequence[int]]) -> np.ndarray:
+    """Return the mean [n, E] of rows of a model's table; of no piece at all, zeros."""
+    table = model.embeddings.word_embeddings.weight.detach().numpy()
+    return np.stack([table[list(own)].mean(axis=0) if len(own) else np.zeros_like(table[0]) for own in ids])
 
 
 def _pool(model: Any, ids: Tensor, mask: Tensor) -> np.ndarray:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,16 +32,18 @@ from clipsr_training.text._phrases import (
 )
 from clipsr_training.text._recipe import TextRecipe
 from clipsr_training.text._targets import Projection, embed_targets
-from clipsr_training.text._teachers import Teacher, load_teachers, multilingual_tokenizer
+from clipsr_training.text._teachers import Teacher, english_words, load_teachers, multilingual_tokenizer
 from clipsr_training.text._tokenizer import cut_tokenizer, read_pieces
+from clipsr_training.text._visual import VisualNames, VisualTargets
 
 
-def train_text(recipe: TextRecipe, options: FitOptions) -> Path:
+def train_text(recipe: TextRecipe, options: FitOptions, named: Sequence[VisualNames] = ()) -> Path:
     """Distil a text tower from the teachers.
 
     Args:
         recipe: hyperparameters.
         options: where and how to run; see `FitOptions`.
+        named: what models of images say of some names, to extend the targets by.
 
     Returns:
         The folder `text` in the output folder: weights under the names that OpenCLIP has for the tower of a
@@ -55,19 +58,26 @@ def train_text(recipe: TextRecipe, options: FitOptions) -> Path:
     with open_run(options):
         options.seed_everything()
         phrases = read_phrases(hold_out=recipe.hold_out)
-        return _Run(recipe, options, teachers, phrases).train()
+        known = [own.without_held_out() if recipe.hold_out else own for own in named]
+        return _Run(recipe, options, teachers, phrases, known).train()
 
 
 class _Run:
     """One distillation: its phrases, targets and tokenizer."""
 
     def __init__(
-        self, recipe: TextRecipe, options: FitOptions, teachers: Sequence[Teacher], phrases: Sequence[Phrase]
+        self,
+        recipe: TextRecipe,
+        options: FitOptions,
+        teachers: Sequence[Teacher],
+        phrases: Sequence[Phrase],
+        named: Sequence[VisualNames],
     ) -> None:
         self.recipe = recipe
         self.options = options
         self.teachers = teachers
         self.phrases = phrases
+        self.named = named
         self.split: Split = split_phrases(phrases, recipe.kept_off, recipe.max_kept_off, options.seed)
         held_out = [t for t in prompts.read_things() if prompts.is_held_out(t.names["en"])] if recipe.hold_out else []
         self.measured_texts = {"kept_off": [(phrases[i].text, phrases[i].target) for i in self.split.kept_off]}
@@ -80,11 +90,13 @@ class _Run:
         """Embed the targets, fit the tower and write it."""
         asked = [p.target for p in self.phrases] + [t for own in self.measured_texts.values() for _, t in own]
         texts = list(dict.fromkeys(asked))
-        answers = self._ask(texts)
+        extend = VisualTargets(self.named, self._ask, partial(prompts.expand, TARGET_PROMPT))
+        answers = extend(self._ask(texts))
         projection = Projection.fit(answers, self.recipe.embed_dim)
         vectors = projection(answers)
         rows = {text: i for i, text in enumerate(texts)}
-        tokenizer = cut_tokenizer(multilingual_tokenizer(), self._texts_to_draw(), self.recipe.vocab_size)
+        read = self._texts_to_draw()
+        tokenizer = cut_tokenizer(multilingual_tokenizer(), read, self.recipe.vocab_size, english_words())
         folder = self.options.output / "text"
         make_output_folder(folder)
         tokenizer.save_pretrained(str(folder))
@@ -103,7 +115,11 @@ class _Run:
         text_cfg = self.recipe.text_cfg(len(tokenizer))
         tower = _module.build_tower(text_cfg, self.recipe.embed_dim)
         pieces = read_pieces(tokenizer)
-        _module.begin_with_pieces(tower, list(pieces), projection(self._ask(list(pieces.values()))))
+        # What no phrase shows is not asked either: a twin is to know no more of such words than a caller's are known.
+        shown = {i for ids in tokenizer(read).input_ids for i in ids}
+        asked = {i: piece for i, piece in pieces.items() if i in shown}
+        known = self._look_up(pieces, len(tokenizer))
+        _module.begin_with_pieces(tower, list(asked), projection(extend(self._ask(list(asked.values())))), known)
         module = _module.TextModule(
             tower,
             self.recipe,
@@ -128,6 +144,14 @@ class _Run:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.options.precision.startswith("bf16")):
             return embed_targets(self.teachers, texts, targets)
 
+    def _look_up(self, pieces: Mapping[int, str], n: int) -> np.ndarray:
+        """Return [n, E], what the teachers' own tables have for pieces, by their ids; zeros elsewhere."""
+        parts = [teacher.look_up(list(pieces.values())) for teacher in self.teachers]
+        rows = np.concatenate([(part - part.mean(axis=0)) / part.std() for part in parts], axis=1)
+        known = np.zeros((n, rows.shape[1]), np.float32)
+        known[list(pieces)] = rows
+        return known
+
     def _texts_to_draw(self) -> list[str]:
         drawn = sorted(int(i) for own in self.split.train.values() for i in own)
         templates = [template for own in TEMPLATES.values() for template in own]
@@ -145,7 +169,8 @@ class _Run:
         }
 
     def _write(self, module: _module.TextModule, text_cfg: dict[str, object], folder: Path) -> None:
-        state = {name: value.detach().cpu().half().contiguous() for name, value in module.tower.state_dict().items()}
+        weights = _module.plain_weights(module.tower)
+        state = {name: value.detach().cpu().half().contiguous() for name, value in weights.items()}
         if (fault := describe_not_finite(state)) is not None:
             raise ValueError(f"{folder} is not written: {fault}")
         config = {"embed_dim": self.recipe.embed_dim, "text_cfg": text_cfg}
