@@ -181,6 +181,28 @@ def test_the_text_tower_stays_and_the_image_tower_learns(command, tmp_path):
     assert any(name.endswith("running_mean") for name in moved)
 
 
+def test_pictures_may_be_kept_where_the_replayed_model_has_them(command, tmp_path, monkeypatch):
+    """The model replays itself, so what it is held to is the place that it begins at, as far as the nouns tell."""
+    seen: list[dict[str, float]] = []
+    step = _module.TowerModule.training_step
+
+    def record(self, batch, batch_idx):
+        logged: dict[str, float] = {}
+        monkeypatch.setattr(
+            self, "log", lambda name, value, **_: logged.update({name: float(torch.as_tensor(value).detach())})
+        )
+        loss = step(self, batch, batch_idx)
+        assert torch.isclose(loss, torch.tensor(sum(logged[f"train/{n}"] for n in ("names", "replay", "embedding"))))
+        seen.append(logged)
+        return loss
+
+    monkeypatch.setattr(_module.TowerModule, "training_step", record)
+    more = ("--embedding-weight", "20", "--replay-weight", "0", "--lr", "0.003", "--draws", str(20 * BATCH))
+    assert main(command(tmp_path / "run", *more)) == 0
+    distances = [logged["train/embedding"] / 20 for logged in seen]
+    assert np.mean(distances[-5:]) < 0.5 * distances[0]
+
+
 def test_pictures_are_named_in_every_language(command, tmp_path, monkeypatch):
     read = []
     embed = _train.embed_texts

@@ -75,6 +75,13 @@ def _add_steps(parser: argparse.ArgumentParser) -> None:
         "--replay-weight", type=rate, default=_DEFAULTS.replay_weight, help="of the replay, against the labels"
     )
     steps.add_argument(
+        "--embedding-weight",
+        type=rate,
+        default=_DEFAULTS.embedding_weight,
+        help="of the distance from the replayed model's embedding of the undamaged picture, brought into the texts' "
+        "space through the nouns",
+    )
+    steps.add_argument(
         "--small-share", type=share, default=_DEFAULTS.small_share, help="part that is reduced and saved as programs do"
     )
     steps.add_argument(

@@ -19,6 +19,7 @@ from clipsr_training.clip import ClipCheckpoint
 from clipsr_training.clip._depthwise import speed_up_depthwise
 from clipsr_training.clip._distillation import distillation_loss
 from clipsr_training.clip._preprocess import Fitting, make_preprocess
+from clipsr_training.clip._projection import fit_projection
 from clipsr_training.clip._train import learning_rate
 from clipsr_training.controller._draws import render
 from clipsr_training.liif import Upscaler
@@ -56,6 +57,7 @@ class TowerModule(LightningModule):
     std: Tensor
     names: Tensor
     nouns: Tensor
+    bridge: Tensor
     is_choice: Tensor
 
     def __init__(
@@ -95,6 +97,9 @@ class TowerModule(LightningModule):
         self.register_buffer("std", torch.tensor(checkpoint.std).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("names", names, persistent=False)
         self.register_buffer("nouns", nouns, persistent=False)
+        # From the replayed model's space to that of the texts, through the nouns that both have.
+        bridge = torch.zeros(0) if replay is None else fit_projection(replay.texts.cpu(), nouns[0])
+        self.register_buffer("bridge", bridge, persistent=False)
         self.register_buffer("is_choice", torch.from_numpy(pool.is_choice), persistent=False)
 
     def train_dataloader(self) -> DataLoader[TowerBatch]:
@@ -123,7 +128,7 @@ class TowerModule(LightningModule):
         return functional.normalize(self.visual(normalized).float(), dim=-1)
 
     def training_step(self, batch: TowerBatch, batch_idx: int) -> Tensor:
-        """Return the cross-entropy over the names of each picture's own source, and the divergence of the replay."""
+        """Return the cross-entropy over the names of each picture's own source, and how far the replay is left."""
         images = self.embed(batch)
         with torch.no_grad():
             self.logit_scale.clamp_(max=_LOGIT_SCALE_MAX)
@@ -136,6 +141,10 @@ class TowerModule(LightningModule):
             target = self.replay.probabilities(self.pool, batch.index)
             divergence = distillation_loss(images, self.nouns[prompt], scale, target)
             losses["replay"] = self.recipe.replay_weight * divergence
+            if self.recipe.embedding_weight:
+                own = self.replay.embeddings(self.pool, batch.index).to(images.device)
+                cosine = (images * functional.normalize(own @ self.bridge.T, dim=-1)).sum(dim=-1).mean()
+                losses["embedding"] = self.recipe.embedding_weight * (1 - cosine)
         loss = torch.stack(list(losses.values())).sum()
         size = len(batch.index)
         self.log("train/loss", loss, prog_bar=True, batch_size=size)

@@ -8,7 +8,7 @@ from clipsr_training._bounds import LARGEST, check_bounds, check_draws, check_pa
 
 _BOUNDS = (
     (("draws", "batch_size", "max_held_out"), 1, LARGEST),
-    (("lr", "head_lr", "weight_decay", "replay_weight"), 0, LARGEST),
+    (("lr", "head_lr", "weight_decay", "replay_weight", "embedding_weight"), 0, LARGEST),
     (("warmup", "small_share", "damaged_share", "upscaled_share"), 0, 1),
 )
 
@@ -25,6 +25,8 @@ class TowerRecipe:
         weight_decay: on weights of two and more dimensions.
         warmup: part of the run in which the rates rise linearly; after it they fall linearly to zero.
         replay_weight: of the divergence from what the replayed model says of the undamaged picture.
+        embedding_weight: of 1 - the cosine to the replayed model's embedding of the undamaged picture, brought into the
+            texts' space.
         small_share: part of the pictures that are reduced and saved as programs do.
         damaged_share: part of them that one of the ten degradations damages; the rest is as it is.
         upscaled_share: part of them that super-resolution renders; the others are resized.
@@ -40,6 +42,7 @@ class TowerRecipe:
     weight_decay: float = 0.02
     warmup: float = 0.05
     replay_weight: float = 0.5
+    embedding_weight: float = 0.0
     small_share: float = 0.4
     damaged_share: float = 0.25
     upscaled_share: float = 0.5

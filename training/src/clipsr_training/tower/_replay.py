@@ -51,11 +51,14 @@ class Replay:
 
     def probabilities(self, pool: Pool, index: Tensor) -> Tensor:
         """Return softened probabilities [B, A] of the nouns for pictures of a pool."""
+        return soften(self.logit_scale, self.embeddings(pool, index), self.texts.cpu()).to(index.device)
+
+    def embeddings(self, pool: Pool, index: Tensor) -> Tensor:
+        """Return unit embeddings [B, D] of pictures of a pool, in memory of the CPU."""
         own = index.cpu().numpy()
         places = zip(pool.source[own], pool.row[own], strict=True)
         images = torch.from_numpy(np.stack([self.images[source][row] for source, row in places])).float()
-        unit = functional.normalize(images, dim=-1)
-        return soften(self.logit_scale, unit, self.texts.cpu()).to(index.device)
+        return functional.normalize(images, dim=-1)
 
 
 def ask(
