@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,9 +29,7 @@ _MEASURED_BATCH = 256
 # Part of the first layer's random queries and keys that is left: none would stay none, for neither learns without the
 # other.
 _NEARLY_EQUAL = 0.3
-# Part of the pieces of a batch whose correction is dropped.
-_DROPPED = 0.3
-# Penalty of the first product, against the mean variance of what is known of the pieces.
+# Penalty of the regression from what is known of pieces to their embeddings, against the mean variance of the former.
 _RIDGE = 0.1
 
 Tokenize = Callable[[list[str]], Tensor]
@@ -103,8 +101,6 @@ class TextModule(LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the loss: 1 - cosine, and the divergence between the similarities within the batch."""
         tokens, target = batch
-        # What is dropped depends on the step alone, so that a resumed run drops the same.
-        cast("PieceEmbedding", self.tower.token_embedding).drops.manual_seed(self.global_step)
         student = self.encode(tokens)
         cosine = (student * target).sum(dim=-1).mean()
         divergence = relation_loss(student, target, self.recipe.temperature)
@@ -159,53 +155,16 @@ class TextModule(LightningModule):
         return _LAST_RATE + (1 - _LAST_RATE) * falling
 
 
-class PieceEmbedding(nn.Module):
-    """Embeddings of pieces: a product with what the teachers' tables know of each, and a correction of its own.
-
-    The product is learned from the pieces that training shows and holds for the others, whose correction stays zero.
-    Corrections are dropped at random, lest the tower count on them.
-
-    Args:
-        known: [V, E] of the pieces; zeros where nothing is known.
-        product: [E, W] to begin with.
-        correction: [V, W] likewise.
-    """
-
-    known: Tensor
-
-    def __init__(self, known: Tensor, product: Tensor, correction: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("known", known, persistent=False)
-        self.product = nn.Parameter(product)
-        self.correction = nn.Parameter(correction)
-        self.drops = torch.Generator()
-
-    def forward(self, ids: Tensor) -> Tensor:
-        """Map ids [B, L] to embeddings [B, L, W]."""
-        known = functional.embedding(ids, self.known)
-        correction = functional.embedding(ids, self.correction)
-        if self.training:
-            dropped = (torch.rand(ids.shape, generator=self.drops) < _DROPPED).to(ids.device)
-            correction = correction.masked_fill((dropped & known.any(dim=-1))[..., None], 0)
-        return known @ self.product + correction
-
-    @torch.no_grad()
-    def table(self) -> Tensor:
-        """Return [V, W], the embeddings of all pieces."""
-        return self.known @ self.product + self.correction
-
-
 @torch.no_grad()
-def begin_with_pieces(tower: TextTransformer, ids: Sequence[int], vectors: np.ndarray, known: np.ndarray) -> None:
+def begin_with_pieces(tower: TextTransformer, ids: Sequence[int], vectors: np.ndarray) -> None:
     """Begin with the mean of what the teachers say of each piece alone; what its use in a text adds is left to learn.
 
     The first layer's attention hands the pieces on as they are, nearly in equal parts, and the projection keeps them.
 
     Args:
-        tower: untrained; its embeddings keep their scale, and become a `PieceEmbedding`.
-        ids: [n] of the pieces that the teachers were asked about.
+        tower: untrained; its embeddings keep their scale.
+        ids: [n] of the pieces.
         vectors: [n, D] of unit length, the most important numbers first.
-        known: [V, E] of all pieces, zeros where nothing is known; see `PieceEmbedding`.
     """
     parts: Any = tower  # its classes say less of their weights than is known here
     embedding = parts.token_embedding.weight
@@ -216,20 +175,30 @@ def begin_with_pieces(tower: TextTransformer, ids: Sequence[int], vectors: np.nd
     nn.init.eye_(attention.in_proj_weight[2 * width :])
     nn.init.eye_(attention.out_proj.weight)
     nn.init.eye_(parts.text_projection)
-    table = torch.from_numpy(known)
-    own = table[ids]
-    penalty = _RIDGE * own.square().sum() / own.shape[1]
-    product = torch.linalg.solve(own.T @ own + penalty * torch.eye(own.shape[1]), own.T @ embedding[ids])
-    correction = embedding.masked_fill(table.any(dim=1)[:, None], 0)
-    parts.token_embedding = PieceEmbedding(table, product, correction)
 
 
-def plain_weights(tower: TextTransformer) -> dict[str, Tensor]:
-    """Return the weights by OpenCLIP's names, those of the embeddings as one table."""
+@torch.no_grad()
+def place_other_pieces(
+    tower: TextTransformer, shown: Mapping[int, np.ndarray], others: Mapping[int, np.ndarray]
+) -> None:
+    """Give pieces that training never showed the embeddings that ridge regression predicts from those it did show.
+
+    Args:
+        tower: trained.
+        shown: [E] by piece, what the teachers' own tables have for it.
+        others: likewise of pieces whose embeddings are replaced.
+    """
+    if not others:
+        return
     parts: Any = tower
-    name, embedding = "token_embedding", parts.token_embedding
-    others = {key: value for key, value in tower.state_dict().items() if not key.startswith(f"{name}.")}
-    return {f"{name}.weight": embedding.table(), **others}
+    table = parts.token_embedding.weight
+    known, asked = (torch.from_numpy(np.stack(list(own.values()))).to(table.device) for own in (shown, others))
+    mean, target = known.mean(dim=0), table[list(shown)]
+    centred = known - mean
+    gram = centred.T @ centred
+    penalty = _RIDGE * gram.diagonal().mean() * torch.eye(len(gram), device=gram.device)
+    product = torch.linalg.solve(gram + penalty, centred.T @ (target - target.mean(dim=0)))
+    table[list(others)] = target.mean(dim=0) + (asked - mean) @ product
 
 
 def _fast_attention(device: torch.device) -> AbstractContextManager[object]:

@@ -118,8 +118,7 @@ class _Run:
         # What no phrase shows is not asked either: a twin is to know no more of such words than a caller's are known.
         shown = {i for ids in tokenizer(read).input_ids for i in ids}
         asked = {i: piece for i, piece in pieces.items() if i in shown}
-        known = self._look_up(pieces, len(tokenizer))
-        _module.begin_with_pieces(tower, list(asked), projection(extend(self._ask(list(asked.values())))), known)
+        _module.begin_with_pieces(tower, list(asked), projection(extend(self._ask(list(asked.values())))))
         module = _module.TextModule(
             tower,
             self.recipe,
@@ -131,6 +130,11 @@ class _Run:
         epochs = math.ceil(self.recipe.steps / _module.STEPS_PER_SEGMENT)
         fit(module, self.options, settings=self._settings(vectors, tokenizer), max_epochs=epochs)
         if module.trainer.is_global_zero:
+            known = self._look_up(pieces)
+            own, others = (
+                {i: row for i, row in known.items() if (i in shown) == is_shown} for is_shown in (True, False)
+            )
+            _module.place_other_pieces(tower, own, others)
             self._write(module, text_cfg, folder)
         return folder
 
@@ -144,13 +148,11 @@ class _Run:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.options.precision.startswith("bf16")):
             return embed_targets(self.teachers, texts, targets)
 
-    def _look_up(self, pieces: Mapping[int, str], n: int) -> np.ndarray:
-        """Return [n, E], what the teachers' own tables have for pieces, by their ids; zeros elsewhere."""
+    def _look_up(self, pieces: Mapping[int, str]) -> dict[int, np.ndarray]:
+        """Return [E] by piece, what the teachers' own tables have for it."""
         parts = [teacher.look_up(list(pieces.values())) for teacher in self.teachers]
         rows = np.concatenate([(part - part.mean(axis=0)) / part.std() for part in parts], axis=1)
-        known = np.zeros((n, rows.shape[1]), np.float32)
-        known[list(pieces)] = rows
-        return known
+        return dict(zip(pieces, rows.astype(np.float32), strict=True))
 
     def _texts_to_draw(self) -> list[str]:
         drawn = sorted(int(i) for own in self.split.train.values() for i in own)
@@ -169,8 +171,7 @@ class _Run:
         }
 
     def _write(self, module: _module.TextModule, text_cfg: dict[str, object], folder: Path) -> None:
-        weights = _module.plain_weights(module.tower)
-        state = {name: value.detach().cpu().half().contiguous() for name, value in weights.items()}
+        state = {name: value.detach().cpu().half().contiguous() for name, value in module.tower.state_dict().items()}
         if (fault := describe_not_finite(state)) is not None:
             raise ValueError(f"{folder} is not written: {fault}")
         config = {"embed_dim": self.recipe.embed_dim, "text_cfg": text_cfg}
