@@ -525,9 +525,29 @@ def test_the_network_is_read_from_the_teachers_file(tmp_path):
     found = model(input_ids=torch.tensor(ids[:1])).last_hidden_state[0].detach()
     expected = functional.layer_norm(torch.tensor(words[ids[0]] / 8).float(), (width,))
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)  # normalized three times, with an epsilon each
+    looked_up = _teachers._look_up_in_e5(path, ["cat dog", "dog", ""])
+    np.testing.assert_allclose(looked_up, [words[4:].mean(axis=0) / 8, words[5] / 8, np.zeros(width)], atol=1e-6)
     path.write_bytes(bytes(head) + directory[:-30])
     with pytest.raises(E5FormatError, match="holds no network"):
         read_model(path)
+
+
+def test_words_and_their_rows_are_read_from_the_english_teacher(tmp_path, monkeypatch):
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "boat", "cat", "a", "##s", "naïve", "42"]
+    (tmp_path / "vocab.txt").write_text("\n".join(pieces), "utf-8")
+    tokenizer = BertTokenizerFast(vocab=str(tmp_path / "vocab.txt"))
+    tokenizer.save_pretrained(str(tmp_path))
+    config = BertConfig(
+        vocab_size=len(pieces), hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
+    )
+    BertModel(config).save_pretrained(str(tmp_path))
+    monkeypatch.setattr(Package, "locate", lambda _: tmp_path / "model.safetensors")
+    assert _teachers.english_words() == ["boat", "cat"]
+    table = load_file(tmp_path / "model.safetensors")["embeddings.word_embeddings.weight"].numpy()
+    looked_up = _teachers._look_up_in_minilm(tmp_path / "model.safetensors", ["cats", "boat"])
+    np.testing.assert_allclose(looked_up, [(table[6] + table[8]) / 2, table[5]], atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,9 @@ def _look_up_in_minilm(weights: Path, words: Sequence[str]) -> np.ndarray:
 def _look_up_in_e5(weights: Path, words: Sequence[str]) -> np.ndarray:
     tokenizer, model = _load_e5(weights)
     encodings = tokenizer.encode_batch(list(words), add_special_tokens=False)
-    return _mean_rows(model, [encoding.ids for encoding in encodings])
+    # A batch is padded.
+    lengths = [sum(encoding.attention_mask) for encoding in encodings]
+    return _mean_rows(model, [encoding.ids[:n] for encoding, n in zip(encodings, lengths, strict=True)])
 
 
 def _mean_rows(model: Any, ids: Sequence[Sequence[int]]) -> np.ndarray:
