@@ -88,15 +88,16 @@ class _Run:
 
     def train(self) -> Path:
         """Embed the targets, fit the tower and write it."""
-        asked = [p.target for p in self.phrases] + [t for own in self.measured_texts.values() for _, t in own]
-        texts = list(dict.fromkeys(asked))
+        read = list(dict.fromkeys(p.target for p in self.phrases))
+        measured_only = [t for own in self.measured_texts.values() for _, t in own]
+        texts = list(dict.fromkeys(read + measured_only))
         extend = VisualTargets(self.named, self._ask, partial(prompts.expand, TARGET_PROMPT))
         answers = extend(self._ask(texts))
-        projection = Projection.fit(answers, self.recipe.embed_dim)
+        projection = Projection.fit([part[: len(read)] for part in answers], self.recipe.embed_dim)
         vectors = projection(answers)
         rows = {text: i for i, text in enumerate(texts)}
-        read = self._texts_to_draw()
-        tokenizer = cut_tokenizer(multilingual_tokenizer(), read, self.recipe.vocab_size, english_words())
+        drawn = self._texts_to_draw()
+        tokenizer = cut_tokenizer(multilingual_tokenizer(), drawn, self.recipe.vocab_size, english_words())
         folder = self.options.output / "text"
         make_output_folder(folder)
         tokenizer.save_pretrained(str(folder))
@@ -116,7 +117,7 @@ class _Run:
         tower = _module.build_tower(text_cfg, self.recipe.embed_dim)
         pieces = read_pieces(tokenizer)
         # What no phrase shows is not asked either: a twin is to know no more of such words than a caller's are known.
-        shown = {i for ids in tokenizer(read).input_ids for i in ids}
+        shown = {i for ids in tokenizer(drawn).input_ids for i in ids}
         asked = {i: piece for i, piece in pieces.items() if i in shown}
         _module.begin_with_pieces(tower, list(asked), projection(extend(self._ask(list(asked.values())))))
         module = _module.TextModule(
