@@ -13,11 +13,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from clipsr_training._cli.train import main
-from clipsr_training.clip import _classifier, load_clip
+from clipsr_training.clip import _classifier, load_clip, save_clip
 from clipsr_training.evaluation._backends.pixels import encode
 from clipsr_training.evaluation._backends.torch import TorchBackend
 from clipsr_training.prompts import is_held_out
 from clipsr_training.text._module import build_tower
+from tests.training.tiny_clips import tiny_clip
 
 
 @pytest.fixture(scope="module")
@@ -138,3 +139,46 @@ def test_a_text_tower_of_other_weights_is_refused(wheel, text, tmp_path, capsys)
     assert main(command) == 1
     assert str(path) in capsys.readouterr().err
     assert not (tmp_path / "clip").exists()
+
+
+def test_another_text_tower_takes_the_place_of_the_first(wheel, text, tmp_path, capsys):
+    """The same text tower, its space turned and of more dimensions: cosines stay what they were."""
+    names = tuple(dict.fromkeys(_classifier.IMAGENET_CLASSNAMES))
+    (text / "taught_names.txt").write_text("\n".join(names[:300]), "utf-8")
+    assert (
+        main(["import-lite0", str(wheel), "--image-size", "64", "--text", str(text), "--output", str(tmp_path / "a")])
+        == 0
+    )
+    described = json.loads((text / _classifier.TEXT_CONFIG_NAME).read_text("utf-8"))
+    tower = load_file(text / _classifier.TEXT_WEIGHTS_NAME)
+    turned, _ = torch.linalg.qr(torch.randn(24, 16))
+    tower["text_projection"] = (tower["text_projection"] @ turned.T).contiguous()
+    save_file(tower, text / _classifier.TEXT_WEIGHTS_NAME)
+    (text / _classifier.TEXT_CONFIG_NAME).write_text(json.dumps({**described, "embed_dim": 24}))
+    (text / "taught_names.txt").write_text("\n".join(["never", *names[:250]]), "utf-8")
+    assert main(["exchange-text", str(tmp_path / "a"), "--text", str(text), "--output", str(tmp_path / "b")]) == 0
+    before, after = load_clip(tmp_path / "a"), load_clip(tmp_path / "b")
+    assert after.embed_dim == 24
+    assert after.taught_names == ("never", *names[:250])
+    assert after.config["preprocess_cfg"] == before.config["preprocess_cfg"]
+    assert after.logit_scale == pytest.approx(before.logit_scale)
+    pixels = torch.rand(3, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        cosines = [
+            torch.nn.functional.cosine_similarity(
+                clip.encode_image(pixels)[:, None], clip.encode_text(clip.tokenizer(list(names[:20]))), dim=2
+            )
+            for clip in (before, after)
+        ]
+    torch.testing.assert_close(cosines[1], cosines[0], atol=2e-3, rtol=0)
+
+
+def test_a_text_tower_of_other_names_is_refused(wheel, text, tmp_path, capsys):
+    command = ["exchange-text", str(tmp_path / "a"), "--text", str(text), "--output", str(tmp_path / "b")]
+    assert main(["import-lite0", str(wheel), "--text", str(text), "--output", str(tmp_path / "a")]) == 0
+    assert main(command) == 1
+    assert "share 2 taught names, too few" in capsys.readouterr().err
+    save_clip(tiny_clip("resnet", 0), tmp_path / "a")
+    assert main(command) == 1
+    assert "the image tower has no visual.head.proj.weight" in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()

@@ -53,8 +53,8 @@ def test_every_command_is_documented():
     assert names["training.md"] == [
         f"clipsr-train{name}"
         for name in (
-            *("", " adapt", " average", " clip", " controller", " draw", " edit", " import-lite0", " liif"),
-            " restorer",
+            *("", " adapt", " average", " clip", " controller", " draw", " edit", " exchange-text", " import-lite0"),
+            *(" liif", " restorer"),
             " text",
             " tower",
         )

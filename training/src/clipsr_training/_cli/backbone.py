@@ -1,4 +1,4 @@
-"""`clipsr-train import-lite0`: a trained image classifier becomes a CLIP checkpoint."""
+"""`clipsr-train import-lite0` and `exchange-text`: a trained image tower beside a text tower."""
 
 from __future__ import annotations
 
@@ -6,11 +6,18 @@ import argparse
 from pathlib import Path
 
 from clipsr_training._cli.arguments import HelpFormatter, positive
+from clipsr_training.clip import load_clip
 from clipsr_training.clip._classifier import import_lite0
+from clipsr_training.clip._text_exchange import exchange_text_tower
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command to the parser."""
+    """Add the commands to the parser."""
+    _add_import(commands)
+    _add_exchange(commands)
+
+
+def _add_import(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "import-lite0",
         help="make a CLIP checkpoint of EfficientNet-Lite0",
@@ -33,3 +40,18 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.set_defaults(
         run=lambda a: import_lite0(a.weights, a.output, image_size_px=a.image_size, text=a.text, hold_out=a.hold_out)
     )
+
+
+def _add_exchange(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "exchange-text",
+        help="put another text tower beside a trained image tower",
+        description="Write a CLIP checkpoint with another text tower than it was trained beside. The image tower's "
+        "projection is brought into the new texts' space through the names that both text towers were taught: a model "
+        "to go on from with clipsr-train tower.",
+        formatter_class=HelpFormatter,
+    )
+    parser.add_argument("model", type=Path, metavar="FOLDER", help="CLIP checkpoint with an image tower from timm")
+    parser.add_argument("--text", type=Path, required=True, metavar="FOLDER", help="a text tower of clipsr-train text")
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where to write the checkpoint")
+    parser.set_defaults(run=lambda a: exchange_text_tower(load_clip(a.model), a.text, a.output))

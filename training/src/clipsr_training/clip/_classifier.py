@@ -11,7 +11,7 @@ import io
 import json
 import math
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,6 +35,8 @@ from clipsr_training.clip._projection import fit_projection
 # Files of a text tower, beside its tokenizer's: what `clipsr_training.text` writes.
 TEXT_CONFIG_NAME = "text_config.json"
 TEXT_WEIGHTS_NAME = "text_tower.safetensors"
+# The projection at the end of an image tower from timm, by OpenCLIP's names: its matrix and its bias.
+HEAD = ("visual.head.proj.weight", "visual.head.proj.bias")
 _ARCHITECTURE = "tf_efficientnet_lite0"
 # Mean length of (f, 1) over 1,000 photos at 128 px: makes softmax over the cosines as sharp as the classifier's.
 _FEATURE_LENGTH = 35.0
@@ -67,7 +69,7 @@ def import_lite0(
     state = _read_lite0(path)
     names, weight, bias = _pop_rows(state, hold_out=hold_out)
     if text is not None:
-        return save_clip(_beside_text_tower(text, state, weight, bias, names, image_size_px), folder)
+        return save_clip(_project_to_texts(text, state, weight, bias, names, image_size_px), folder)
     make_output_folder(folder)
     texts = text_rows(weight, bias)
     config = _config(texts.shape[1], _rows_as_texts(len(texts)), image_size_px)
@@ -150,7 +152,34 @@ def text_rows(weight: Tensor, bias: Tensor) -> Tensor:
     return torch.cat((rows, (squared.max() - squared).sqrt()), dim=1)
 
 
-def _beside_text_tower(
+def beside_text_tower(folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> ClipCheckpoint:
+    """Return a model with a text tower that `train_text` wrote; what `state` lacks of the image tower is untrained.
+
+    Args:
+        folder: of the text tower.
+        config: of an image tower, whose texts may be others.
+        state: weights of the image tower, by OpenCLIP's names.
+
+    Raises:
+        FileNotFoundError: the folder lacks a file of the text tower.
+        WeightsMismatchError: the tower's weights are not those of its configuration.
+    """
+    taught = read_taught_names(folder)
+    described = json.loads((folder / TEXT_CONFIG_NAME).read_text(encoding="utf-8"))
+    texts = {"embed_dim": described["embed_dim"], "custom_text": True, "text_cfg": described["text_cfg"]}
+    own_config = {**config, "model_cfg": {**config["model_cfg"], **texts}}
+    model = build_model(own_config["model_cfg"]).eval()
+    weights_path = folder / TEXT_WEIGHTS_NAME
+    own, tower = model.text.state_dict(), load_file(weights_path)  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+    if own.keys() != tower.keys():
+        missing, unexpected = sorted(own.keys() - tower.keys()), sorted(tower.keys() - own.keys())
+        raise WeightsMismatchError(str(weights_path), TEXT_CONFIG_NAME, missing, unexpected, [])
+    model.load_state_dict({**state, **{f"text.{name}": value for name, value in tower.items()}}, strict=False)
+    tokenizer = load_tokenizer(own_config["model_cfg"], folder)
+    return ClipCheckpoint(model=model, config=own_config, tokenizer=tokenizer, taught_names=taught)
+
+
+def _project_to_texts(
     folder: Path, trunk: dict[str, Tensor], weight: Tensor, bias: Tensor, names: Sequence[str], image_size_px: int
 ) -> ClipCheckpoint:
     """Return the network beside a text tower, its features projected such that names are ranked as by the classifier.
@@ -159,24 +188,12 @@ def _beside_text_tower(
         FileNotFoundError: the folder lacks a file of the text tower.
         WeightsMismatchError: the tower's weights are not those of its configuration.
     """
-    taught = read_taught_names(folder)
-    described = json.loads((folder / TEXT_CONFIG_NAME).read_text(encoding="utf-8"))
-    config = _config(described["embed_dim"], described["text_cfg"], image_size_px)
-    model = build_model(config["model_cfg"]).eval()
-    weights_path = folder / TEXT_WEIGHTS_NAME
-    own, tower = model.text.state_dict(), load_file(weights_path)  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
-    if own.keys() != tower.keys():
-        missing, unexpected = sorted(own.keys() - tower.keys()), sorted(tower.keys() - own.keys())
-        raise WeightsMismatchError(str(weights_path), TEXT_CONFIG_NAME, missing, unexpected, [])
-    state = {f"visual.trunk.{name}": value for name, value in trunk.items()}
-    state |= {f"text.{name}": value for name, value in tower.items()}
-    model.load_state_dict(state, strict=False)
-    tokenizer = load_tokenizer(config["model_cfg"], folder)
-    clip = ClipCheckpoint(model=model, config=config, tokenizer=tokenizer, taught_names=taught)
+    visual = {f"visual.trunk.{name}": value for name, value in trunk.items()}
+    clip = beside_text_tower(folder, _config(0, {}, image_size_px), visual)
     texts = embed_texts(clip, [prompts.expand("a photo of a {}.", name) for name in names])
     projection = fit_projection(torch.cat((weight, bias[:, None]), dim=1), texts)
-    head = {"visual.head.proj.weight": projection[:, :-1], "visual.head.proj.bias": projection[:, -1]}
-    model.load_state_dict(head | {"logit_scale": torch.tensor(math.log(_FEATURE_LENGTH))}, strict=False)
+    head = dict(zip(HEAD, (projection[:, :-1], projection[:, -1]), strict=True))
+    clip.model.load_state_dict(head | {"logit_scale": torch.tensor(math.log(_FEATURE_LENGTH))}, strict=False)
     return clip
 
 
@@ -220,8 +237,8 @@ def _clip_state(own: dict[str, Tensor], trunk: dict[str, Tensor], texts: Tensor)
     width = embed_dim - 2
     state = {name: torch.zeros_like(value) for name, value in own.items()}
     state |= {f"visual.trunk.{name}": value for name, value in trunk.items()}
-    state["visual.head.proj.weight"] = torch.eye(embed_dim, width)
-    state["visual.head.proj.bias"] = torch.tensor([0.0] * width + [1.0, 0.0])
+    weight, bias = HEAD
+    state[weight], state[bias] = torch.eye(embed_dim, width), torch.tensor([0.0] * width + [1.0, 0.0])
     state["text.token_embedding.weight"] = torch.eye(n_texts)
     # Layer normalization of a unit vector is undone: (e - 1/n) / deviation, times deviation, plus 1/n.
     deviation = math.sqrt((1 - 1 / n_texts) / n_texts + 1e-5)
