@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
-from timm.optim.muon import Muon
+from timm.optim import muon as timm_muon
 from torch import nn
 
+from clipsr_training._precision import has_bf16
 from clipsr_training.clip._recipes import ClipRecipe
+
+_orthogonalize = timm_muon.zeropower_via_newtonschulz
 
 
 def lock_towers(model: Any, recipe: ClipRecipe) -> None:
@@ -57,4 +61,7 @@ def build_optimizer(model: Any, recipe: ClipRecipe) -> torch.optim.Optimizer:
     # attention pool stays with AdamW, since its wide square matrices are the costly ones to orthogonalize.
     muon = {"params": convolutions, "weight_decay": recipe.weight_decay, "nesterov": True}
     by_adamw = [{**group, "use_fallback": True, "nesterov": False} for group in adamw]
-    return Muon([*by_adamw, muon], lr=recipe.muon_lr, momentum=0.95, ns_coefficients="original")
+    # timm multiplies in bf16 and has no option for another type.
+    dtype = torch.bfloat16 if has_bf16(convolutions[0].device.type) else torch.float32
+    timm_muon.zeropower_via_newtonschulz = partial(_orthogonalize, dtype=dtype)
+    return timm_muon.Muon([*by_adamw, muon], lr=recipe.muon_lr, momentum=0.95, ns_coefficients="original")
