@@ -70,9 +70,9 @@ def test_an_upscaler_alone_is_not_exported(tmp_path, nan_upscaler):
 
 def test_embeddings_that_are_no_numbers_agree_with_nothing(monkeypatch, tmp_path):
     rows = np.ones((4, 2), np.float32)
-    monkeypatch.setattr(int8, "_embed", lambda *_: rows)
-    monkeypatch.setattr(int8, "_embed_by_openvino", lambda *_: np.array([[1, 1], [1, 1], [1, 1], [math.nan, 1]]))
+    monkeypatch.setattr(int8, "_run", lambda *_: [rows])
+    monkeypatch.setattr(int8, "_run_by_openvino", lambda *_: [np.array([[1, 1], [1, 1], [1, 1], [math.nan, 1]])])
     with pytest.raises(ExportError, match="not finite"):
         int8.measure_agreement(tmp_path, tmp_path, rows)
-    monkeypatch.setattr(int8, "_embed_by_openvino", lambda *_: 0 * rows)
+    monkeypatch.setattr(int8, "_run_by_openvino", lambda *_: [0 * rows])
     assert int8.measure_agreement(tmp_path, tmp_path, rows).mean == 0

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
 from google.protobuf import text_format
+from PIL import Image
 from torch.nn import functional
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from clipsr_export import TemplateError
 from clipsr_export._commands import clip as clip_command
-from clipsr_export._repository.manifest import read_manifest
+from clipsr_export._graphs.int8 import FILE_NAME
+from clipsr_export._repository.manifest import read_manifest, sha256
 from clipsr_export._repository.robust import ADDED_MODELS, AUTO_MODELS, ROBUST_MODELS, derive_configurations
 from clipsr_export.cli import main
 from clipsr_training.clip import save_clip
@@ -148,6 +153,63 @@ def test_profiles_without_a_form_of_their_own_run_the_graph(robust):
     assert read("gpu-tensorrt") == read("gpu-onnx")
     assert read("cpu").default_model_filename == "model.onnx"
     assert not list((robust / "robust_encoder").rglob("*.int8.onnx"))
+
+
+@pytest.fixture(scope="module")
+def in_int8(robust, tmp_path_factory):
+    """A copy of the repository, with both encoders in int8."""
+    folder = tmp_path_factory.mktemp("int8")
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        coarse.resize((60, 50), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
+    copied = Path(shutil.copytree(robust, folder / "repository"))
+    options = ["--repository", copied, "--calibration", folder, "--min-cosine", "0.5"]
+    assert main(["int8", *(str(option) for option in options)]) == 0
+    return copied
+
+
+def test_int8_is_of_both_encoders(in_int8, robust):
+    manifest = read_manifest(in_int8)
+    assert manifest.digest != read_manifest(robust).digest
+    assert manifest.int8 is not None
+    plain, found = manifest.int8.image_encoder, manifest.int8.robust_encoder
+    assert plain.cosine.same_kind is None
+    assert found is not None
+    assert found.n_images == plain.n_images == 24
+    assert found.cosine.same_kind is not None
+    assert found.cosine.same_kind >= 0.5
+    assert found.cosine.mean > 0.9
+    for model in ("image_encoder", "robust_encoder"):
+        name = f"{model}/1/{FILE_NAME}"
+        assert manifest.artifacts[name].sha256 == sha256(in_int8 / name)
+    text = (in_int8 / "robust_encoder" / "configs" / "cpu-int8.pbtxt").read_text()
+    config = text_format.Parse(text, ModelConfig())
+    assert config.default_model_filename == FILE_NAME
+    contract.test_a_profile_changes_how_a_model_runs_and_not_what_it_is(in_int8)
+    assert contract.tensors_of(config.output) == contract.tensors_of(contract.configs(robust)["robust_encoder"].output)
+
+
+def test_the_first_and_the_last_product_of_both_towers_keep_fp32(in_int8):
+    graph = onnx.load(in_int8 / "robust_encoder" / "1" / FILE_NAME).graph
+    weights = {tensor.name for tensor in graph.initializer}
+    products = [node for node in graph.node if node.op_type in ("Conv", "MatMul", "Gemm")]
+    kept = [node for node in products if node.input[1] in weights]
+    assert len(kept) == 4
+    assert len(products) > 10
+    # Images enter by two, cosines with the kinds leave by one and embeddings by the last.
+    assert [node.op_type for node in kept].count("Conv") == 2
+    assert kept[-1] is products[-1]
+
+
+def test_the_next_export_takes_int8_away(common, in_int8, robust, repository, tmp_path):
+    output = tmp_path / "repository"
+    shutil.copytree(in_int8, output)
+    model = ["--clip", str(repository.parent / "tiny-clip"), "--controller", str(robust.parent / "controller")]
+    assert main([*common, *model, "--output", str(output)]) == 0
+    assert not list(output.rglob(FILE_NAME))
+    config = (output / "robust_encoder" / "configs" / "cpu-int8.pbtxt").read_text()
+    assert config == (robust / "robust_encoder" / "configs" / "cpu-int8.pbtxt").read_text()
 
 
 def test_the_next_export_without_a_controller_takes_its_models_away(common, robust, repository, tmp_path):

@@ -1,4 +1,4 @@
-"""An image encoder in int8, written beside the fp32 graph of an exported repository.
+"""Image encoders in int8, each written beside the fp32 graph of an exported repository.
 
 Weights are quantized by channel, activations by tensor, both from the ranges that calibration images give. The graph
 stays an ONNX file with QuantizeLinear and DequantizeLinear nodes, which openvino runs as int8 (so does onnxruntime).
@@ -44,6 +44,8 @@ from clipsr_export._repository.manifest import Agreement
 FILE_NAME = "model.int8.onnx"
 # Where the arithmetic is. Normalizations, softmax and activations stay in fp32: they are little work, and sensitive.
 _QUANTIZED_OPERATORS = ("Conv", "MatMul", "Gemm")
+# Their answers are no longer the numbers that they were given.
+_COMPARISONS = ("ArgMax", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 # Images that go through a graph at once.
 _BATCH = 8
 _LEAST_LENGTH = 1e-12
@@ -56,7 +58,7 @@ class PreparedEncoder:
     """An image encoder that is ready to be quantized, as often as one likes. Delete it with its folder.
 
     Args:
-        source: the fp32 graph, pixels UINT8 [N, 3, R, R] to image_embedding FP32 [N, D].
+        source: the fp32 graph, pixels UINT8 [N, 3, R, R] to image_embedding FP32 [N, D], its first output.
         folder: where an intermediate graph is written.
     """
 
@@ -68,14 +70,23 @@ class PreparedEncoder:
 
     @staticmethod
     def quantizable(graph: Any) -> list[Any]:
-        """Return the nodes that are products with weights, but the first and the last.
+        """Return the nodes that are products with weights, but those that none comes before or none after.
 
-        These two are little work and every error in them goes into every embedding. Products of two activations, as in
-        attention, have no weights and stay in fp32 as well.
+        Of a tower these are the first and the last: little work, and every error in them goes into every embedding.
+        What a comparison makes of numbers does not come after them, so a controller, whose verdict opens a gate,
+        keeps its own first and last. Products of two activations, as in attention, have no weights and stay in fp32
+        as well.
         """
         weights = {initializer.name for initializer in graph.initializer}
-        products = [node for node in graph.node if node.op_type in _QUANTIZED_OPERATORS]
-        return [node for node in products if len(node.input) > 1 and node.input[1] in weights][1:-1]
+        products = {
+            node.name
+            for node in graph.node
+            if node.op_type in _QUANTIZED_OPERATORS and len(node.input) > 1 and node.input[1] in weights
+        }
+        nodes = [node for node in graph.node if node.op_type not in _COMPARISONS]
+        later = _reached(products, [(node, node.input, node.output) for node in nodes])
+        earlier = _reached(products, [(node, node.output, node.input) for node in reversed(nodes)])
+        return [node for node in nodes if node.name in products & later & earlier]
 
     def quantize(self, target: Path, pixels: Pixels, *, keep: Collection[str] = ()) -> None:
         """Write the int8 form.
@@ -102,6 +113,18 @@ class PreparedEncoder:
         onnx.checker.check_model(str(target))
 
 
+def _reached(products: Collection[str], steps: Sequence[tuple[Any, Sequence[str], Sequence[str]]]) -> set[str]:
+    """Return the names of the nodes that a product's numbers come to, of steps (node, from, to) in their order."""
+    names: set[str] = set()
+    tensors: set[str] = set()
+    for node, sources, targets in steps:
+        if is_reached := not tensors.isdisjoint(sources):
+            names.add(node.name)
+        if is_reached or node.name in products:
+            tensors.update(targets)
+    return names
+
+
 class _Batches(CalibrationDataReader):
     """Hands out calibration images."""
 
@@ -119,7 +142,7 @@ def _split(pixels: Pixels) -> Sequence[Pixels]:
 
 
 def measure_agreement(source: Path, target: Path, pixels: Pixels) -> Agreement:
-    """Compare the embeddings of both graphs, each by an engine that serves it.
+    """Compare the embeddings of both graphs, and the kinds of damage that they name, each by an engine that serves it.
 
     Args:
         source: the fp32 graph, run by onnxruntime.
@@ -129,7 +152,7 @@ def measure_agreement(source: Path, target: Path, pixels: Pixels) -> Agreement:
     Raises:
         ExportError: an embedding is not finite.
     """
-    expected, actual = _embed(source, pixels), _embed_by_openvino(target, pixels)
+    (expected, *cosines_expected), (actual, *cosines_actual) = _run(source, pixels), _run_by_openvino(target, pixels)
     # Without length there is no direction: such embeddings agree with nothing.
     lengths = np.maximum(np.linalg.norm(expected, axis=1) * np.linalg.norm(actual, axis=1), _LEAST_LENGTH)
     cosines = np.sort((expected * actual).sum(axis=1) / lengths)
@@ -140,7 +163,12 @@ def measure_agreement(source: Path, target: Path, pixels: Pixels) -> Agreement:
         mean=float(cosines.mean()),
         p1=float(cosines[len(cosines) // 100]),
         least=float(cosines[0]),
+        same_kind=_share_alike(cosines_expected[0], cosines_actual[0]) if cosines_expected else None,
     )
+
+
+def _share_alike(expected: npt.NDArray[np.float32], actual: npt.NDArray[np.float32]) -> float:
+    return float((expected.argmax(axis=1) == actual.argmax(axis=1)).mean())
 
 
 def compare_speed(source: Path, target: Path, pixels: Pixels) -> float:
@@ -160,16 +188,20 @@ def compare_speed(source: Path, target: Path, pixels: Pixels) -> float:
     return statistics.median(ratios[1:])  # the first plans memory
 
 
-def _embed(path: Path, pixels: Pixels) -> npt.NDArray[np.float32]:
+def _run(path: Path, pixels: Pixels) -> list[npt.NDArray[np.float32]]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return np.concatenate([np.asarray(session.run(None, {"pixels": batch})[0]) for batch in _split(pixels)])
+    return _join([session.run(None, {"pixels": batch}) for batch in _split(pixels)])
 
 
-def _embed_by_openvino(path: Path, pixels: Pixels) -> npt.NDArray[np.float32]:
+def _run_by_openvino(path: Path, pixels: Pixels) -> list[npt.NDArray[np.float32]]:
     compiled = _compile(path)
-    return np.concatenate([np.array(compiled(batch)[0]) for batch in _split(pixels)])
+    return _join([[np.array(output) for output in compiled(batch).values()] for batch in _split(pixels)])
+
+
+def _join(batches: Sequence[Sequence[Any]]) -> list[npt.NDArray[np.float32]]:
+    return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
 
 
 def _compile(path: Path) -> openvino.CompiledModel:

@@ -174,6 +174,8 @@ class Agreement(_Model):
     p1: float
     """What 99 of 100 images exceed."""
     least: float
+    same_kind: float | None = Field(default=None, ge=0, le=1)
+    """Share of the images of which both graphs name the same kind of damage; absent where they name none."""
 
 
 class Quantization(_Model):
@@ -195,6 +197,8 @@ class Int8(_Model):
     """The graphs in int8."""
 
     image_encoder: Quantization
+    robust_encoder: Quantization | None = None
+    """Absent where no controller was exported."""
 
 
 class RouteRule(_Model):

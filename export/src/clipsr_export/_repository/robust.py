@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from clipsr_export._errors import TemplateError
+from clipsr_export._repository.dims import fill_dims
 from clipsr_training.controller import ControlledClip
 
 PLAIN_ENCODER, ROBUST_ENCODER = "image_encoder", "robust_encoder"
@@ -28,8 +29,10 @@ AUTO_MODELS: Mapping[str, str] = {"classify": "classify_auto", "classify_native"
 ADDED_MODELS = (*ROBUST_MODELS.values(), *AUTO_MODELS.values())
 """All that a controller may add."""
 
-# There is neither an int8 form nor a plan of the robust encoder: its graph runs as under the nearest other profile.
+# There is no plan of the robust encoder, and no int8 form until `clipsr-export int8` makes one: its graph runs as under
+# the nearest other profile.
 _INSTEAD = {"cpu-int8": "cpu", "gpu-tensorrt": "gpu-onnx"}
+_INT8 = Path("configs", "cpu-int8.pbtxt")
 
 _NEW_OUTPUTS = "".join(
     f'\n  {{\n    name: "{name}"\n    data_type: TYPE_FP32\n    dims: [ -1 ]  # [C]\n  }},' for name in OUTPUTS[1:]
@@ -78,6 +81,21 @@ def derive_configurations(template: Mapping[Path, str], *, has_head: bool = Fals
     return found
 
 
+def write_int8_configuration(repository: Path, sizes: Mapping[str, int]) -> None:
+    """Let the robust encoder run in int8 where the image encoder does.
+
+    Args:
+        repository: with both, the robust one in int8.
+        sizes: see `fill_dims`.
+
+    Raises:
+        TemplateError: the configuration of the image encoder in int8 lacks a line that is to be changed.
+    """
+    path = Path(PLAIN_ENCODER, _INT8)
+    text = _add_outputs(path, (repository / path).read_text(encoding="utf-8"))
+    (repository / ROBUST_ENCODER / _INT8).write_text(fill_dims(text, sizes), encoding="utf-8")
+
+
 def _derive_auto(path: Path, text: str) -> str:
     plain = path.parts[0]
     changes = {f'name: "{plain}"\n': f'name: "{AUTO_MODELS[plain]}"\n', "\noutput [": f"\noutput [{_EMBEDDING_OUTPUT}"}
@@ -97,6 +115,10 @@ def _derive(path: Path, template: Mapping[Path, str]) -> str:
     path = path.with_stem(_INSTEAD.get(path.stem, path.stem))
     if (text := template.get(path)) is None:
         raise TemplateError(f"{path} is missing, and with it what the robust encoder would run as")
+    return _add_outputs(path, text)
+
+
+def _add_outputs(path: Path, text: str) -> str:
     plain = path.parts[0]
     changes = {f'name: "{plain}"\n': f'name: "{ROBUST_MODELS[plain]}"\n', "\noutput [": f"\noutput [{_NEW_OUTPUTS}"}
     if plain != PLAIN_ENCODER:
