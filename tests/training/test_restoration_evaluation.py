@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -70,6 +71,81 @@ def test_figures_are_those_of_an_independent_implementation(options, photos, tmp
             found, (psnr, ssim) = source["kinds"][kind][column], np.mean(figures, axis=0)
             assert found["psnr_db"] == pytest.approx(psnr, abs=1e-6)
             assert found["ssim"] == pytest.approx(ssim, abs=0.02)  # windows that cross the border count there
+
+
+@pytest.fixture
+def alexnet(tmp_path, monkeypatch):
+    """AlexNet with made weights, where torchvision looks for the published ones."""
+    from torchvision import models  # after clipsr_training, whose import makes torchvision's possible
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        whole = models.alexnet(weights=None).state_dict()
+    features = models.alexnet(weights=None, num_classes=1).features
+    # What classifies is not used: one number, of every shape.
+    state = {name: torch.zeros(()).expand(value.shape) for name, value in whole.items() if "classifier" in name}
+    state |= {f"features.{name}": value for name, value in features.state_dict().items()}
+    place = tmp_path / "torch" / "hub" / "checkpoints" / models.AlexNet_Weights.DEFAULT.url.rpartition("/")[2]
+    place.parent.mkdir(parents=True)
+    torch.save(state, place)
+    return features
+
+
+def lpips_of(features: torch.nn.Sequential, picture: np.ndarray, other: np.ndarray) -> float:
+    """The formula of Zhang et al. 2018, with the published weights of the layers."""
+    import torchmetrics.functional.image.lpips as published  # likewise
+
+    lins = torch.load(Path(published.__file__).parent / "lpips_models" / "alex.pth", map_location="cpu")
+    shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
+    states = [
+        ((torch.from_numpy(p.copy()) / 127.5 - 1 - shift) / scale).permute(2, 0, 1)[None] for p in (picture, other)
+    ]
+    total, layer = 0.0, 0
+    with torch.no_grad():
+        for module in features:
+            states = [module(state.clone()) for state in states]
+            if isinstance(module, torch.nn.ReLU):
+                a, b = (state / (state.square().sum(dim=1, keepdim=True).sqrt() + 1e-8) for state in states)
+                total += float(((a - b).square() * lins[f"lin{layer}.model.1.weight"]).sum(dim=1).mean())
+                layer += 1
+    assert layer == 5
+    return total
+
+
+def test_lpips_is_that_of_its_paper(options, photos, alexnet, tmp_path, capsys):
+    for path in photos.iterdir():
+        Image.open(path).resize((60, 40)).save(path)
+    more = ["--kinds", "noisy", "--severity", "2", "--side", "40", "--lpips"]
+    assert main([*options, *more]) == 0
+    (source,) = report_of(tmp_path / "report")["sources"]
+    expected = {"damaged": [], "1": []}
+    for i, path in enumerate(sorted(photos.iterdir())):
+        clean = read_image(path)[:, 10:50]
+        damaged = degrade(clean, "noisy", strength_of(2), generator(0, i, "noisy"))
+        expected["damaged"].append(lpips_of(alexnet, damaged, clean))
+        expected["1"].append(lpips_of(alexnet, np.clip(damaged.astype(int) + 8, 0, 255).astype(np.uint8), clean))
+    for column, values in expected.items():
+        assert source["kinds"]["noisy"][column]["lpips"] == pytest.approx(np.mean(values), rel=1e-4)
+        assert np.mean(values) > 0
+    assert "PSNR in dB, SSIM and LPIPS" in (tmp_path / "report" / "report.md").read_text("utf-8")
+    capsys.readouterr()
+    assert main([*options, *more, "--side", "24", "--output", str(tmp_path / "small")]) == 1
+    assert "LPIPS needs pictures of 32 px or more, and one has 24" in capsys.readouterr().err
+
+
+def test_lpips_without_its_weights_says_where_they_belong(options, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    assert main([*options, "--lpips"]) == 1
+    error = capsys.readouterr().err
+    assert "no route to host" in error
+    assert f"at {tmp_path / 'torch' / 'hub' / 'checkpoints'}" in error
+    assert not (tmp_path / "report").exists() or not list((tmp_path / "report").iterdir())
 
 
 def test_the_report_holds_every_kind_and_the_mean_of_ten(options, tmp_path, capsys):

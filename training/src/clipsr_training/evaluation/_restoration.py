@@ -1,4 +1,4 @@
-"""How well a restorer removes damage: PSNR and SSIM by kind, before and after some numbers of steps."""
+"""How well a restorer removes damage: PSNR, SSIM and LPIPS by kind, before and after some numbers of steps."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from clipsr_training.adapt._photos import Photos
 from clipsr_training.data import decode
 from clipsr_training.degradation import DEGRADATIONS, Kind, degrade, generator, strength_of
 from clipsr_training.evaluation._log import RunLog
+from clipsr_training.evaluation._perceptual import Lpips
 from clipsr_training.evaluation._statistics import Estimate, bootstrap_mean
 from clipsr_training.liif._metrics import psnr, ssim
 from clipsr_training.restoration import RestoreOptions, Restorer, Sampler, restore
@@ -43,6 +44,7 @@ class RestorePlan:
         sampler: see `plan_steps`.
         seed: of the draws of damage and of the sampler's noise.
         batch_size: pictures restored at once.
+        lpips: measures LPIPS as well; None to do without.
     """
 
     restorer: Restorer
@@ -55,6 +57,12 @@ class RestorePlan:
     sampler: Sampler
     seed: int
     batch_size: int
+    lpips: Lpips | None = None
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Names of what is measured: fields of `KindQuality`."""
+        return ("psnr_db", "ssim") if self.lpips is None else ("psnr_db", "ssim", "lpips")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -77,6 +85,7 @@ class RestorePlan:
             "steps": self.steps,
             "sampler": self.sampler,
             "seed": self.seed,
+            "figures": self.figures,
         }
 
     def pictures(self, source: str, kind: Kind) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -116,10 +125,17 @@ class KindQuality:
     Attributes:
         psnr_db: [N] for every column of the plan, at most `BEST_PSNR_DB`.
         ssim: [N] likewise.
+        lpips: [N] likewise; None where it was not asked for.
     """
 
     psnr_db: Mapping[str, np.ndarray]
     ssim: Mapping[str, np.ndarray]
+    lpips: Mapping[str, np.ndarray] | None = None
+
+    def means(self, column: str) -> dict[str, float]:
+        """Return the means over the photos, by the name of the figure."""
+        named = {"psnr_db": self.psnr_db, "ssim": self.ssim, "lpips": self.lpips}
+        return {name: float(values[column].mean()) for name, values in named.items() if values is not None}
 
 
 Found = Mapping[tuple[str, Kind], KindQuality]
@@ -143,8 +159,8 @@ def measure_restoration(
     found: dict[tuple[str, Kind], KindQuality] = {}
     with RunLog(folder / LOG_NAME, plan.settings(), resume=resume) as log:
         for entry in log.entries:
-            psnr_db, ssims = ({c: np.array(v) for c, v in entry[name].items()} for name in ("psnr_db", "ssim"))
-            found[entry["source"], entry["kind"]] = KindQuality(psnr_db=psnr_db, ssim=ssims)
+            figures = {name: {c: np.array(v) for c, v in entry[name].items()} for name in plan.figures}
+            found[entry["source"], entry["kind"]] = KindQuality(**figures)
         for source, photos in plan.sources.items():
             for kind in plan.kinds:
                 if (source, kind) in found:
@@ -153,27 +169,34 @@ def measure_restoration(
                 quality = found[source, kind] = _measure(plan, source, kind, on_pictures)
                 figures = {
                     name: {column: values.tolist() for column, values in getattr(quality, name).items()}
-                    for name in ("psnr_db", "ssim")
+                    for name in plan.figures
                 }
                 log.append({"source": source, "kind": kind, **figures})
     return found
 
 
 def _measure(plan: RestorePlan, source: str, kind: Kind, on_pictures: Callable[[int], None]) -> KindQuality:
-    figures: list[list[tuple[float, float]]] = []
+    batches: list[np.ndarray] = []
     for batch in _batches(plan.pictures(source, kind), plan.batch_size):
         clean, lq = ([pair[i] for pair in batch] for i in range(2))
-        columns = [lq, *plan.restore(lq, kind)]
-        figures += [[_compare(column[i], clean[i]) for column in columns] for i in range(len(batch))]
+        batches.append(np.stack([_compare(column, clean, plan.lpips) for column in (lq, *plan.restore(lq, kind))]))
         on_pictures(len(batch))
-    table = np.array(figures)  # [N, columns, 2]
-    psnr_db, ssims = ({c: table[:, i, which] for i, c in enumerate(plan.columns)} for which in range(2))
-    return KindQuality(psnr_db=psnr_db, ssim=ssims)
+    table = np.concatenate(batches, axis=2)  # [columns, figures, N]
+    return KindQuality(
+        **{
+            name: {column: table[i, which] for i, column in enumerate(plan.columns)}
+            for which, name in enumerate(plan.figures)
+        }
+    )
 
 
-def _compare(picture: np.ndarray, clean: np.ndarray) -> tuple[float, float]:
-    a, b = (image.transpose(2, 0, 1).astype(np.float64) for image in (picture, clean))
-    return min(psnr(a, b), BEST_PSNR_DB), ssim(a, b)
+def _compare(pictures: Sequence[np.ndarray], clean: Sequence[np.ndarray], lpips: Lpips | None) -> np.ndarray:
+    """Return all figures [figures, N] of pictures."""
+    pairs = [
+        [image.transpose(2, 0, 1).astype(np.float64) for image in pair] for pair in zip(pictures, clean, strict=True)
+    ]
+    found = [[min(psnr(*pair), BEST_PSNR_DB) for pair in pairs], [ssim(*pair) for pair in pairs]]
+    return np.array(found if lpips is None else [*found, lpips.distances(pictures, clean)])
 
 
 def _batches(

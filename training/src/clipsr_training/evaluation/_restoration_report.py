@@ -24,6 +24,8 @@ from clipsr_training.evaluation._restoration import (
 from clipsr_training.evaluation._statistics import Estimate
 
 SHEET = "sheet.png"
+# By the last figure.
+_CELLS = {"ssim": "PSNR in dB and SSIM", "lpips": "PSNR in dB, SSIM and LPIPS (AlexNet; 0 is alike)"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +36,7 @@ class RestoreReport:
     found: Found
 
     def tables(self) -> str:
-        """Return PSNR and SSIM as a Markdown table, a row a kind, and the mean over the ten kinds."""
+        """Return all figures as a Markdown table, a row a kind, and the mean over the ten kinds."""
         plan = self.plan
         titles = [DAMAGED, *(f"{steps} step{'s' * (steps > 1)}" for steps in plan.steps)]
         lines = [f"| photos | damage | {' | '.join(titles)} |", f"|---|---|{'---|' * len(titles)}"]
@@ -49,8 +51,8 @@ class RestoreReport:
         return "\n".join(lines)
 
     def _cell(self, source: str, kind: Kind, column: str) -> str:
-        quality = self.found[source, kind]
-        return f"{quality.psnr_db[column].mean():.2f} / {quality.ssim[column].mean():.3f}"
+        psnr_db, *others = self.found[source, kind].means(column).values()
+        return " / ".join((f"{psnr_db:.2f}", *(f"{value:.3f}" for value in others)))
 
     def markdown(self) -> str:
         """Return the whole report as a page."""
@@ -62,8 +64,8 @@ class RestoreReport:
             f"{counts}; central squares of at most {plan.side_px} px; severity {plan.severity}; sampler "
             f"{plan.sampler}; seed {plan.seed}. The restorer {told}.",
             self.tables(),
-            f"Cells: PSNR in dB and SSIM, means over the photos, RGB, no border left out; equal pictures count as "
-            f"{BEST_PSNR_DB:g} dB. Means of ten and gains: PSNR with a bootstrap over the photos.",
+            f"Cells: {_CELLS[plan.figures[-1]]}, means over the photos, RGB, no border left out; equal pictures count "
+            f"as {BEST_PSNR_DB:g} dB. Means of ten and gains: PSNR with a bootstrap over the photos.",
             f"![Contact sheet]({SHEET})",
             f"Every photo's figures: `{LOG_NAME}`. Unrounded: `report.json`.",
         ]
@@ -81,13 +83,7 @@ class RestoreReport:
                     "name": source,
                     "n_photos": len(photos),
                     "kinds": {
-                        kind: {
-                            column: {
-                                "psnr_db": float(self.found[source, kind].psnr_db[column].mean()),
-                                "ssim": float(self.found[source, kind].ssim[column].mean()),
-                            }
-                            for column in plan.columns
-                        }
+                        kind: {column: self.found[source, kind].means(column) for column in plan.columns}
                         for kind in plan.kinds
                     },
                     "mean_of_ten_psnr_db": {

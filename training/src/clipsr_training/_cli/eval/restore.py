@@ -17,6 +17,7 @@ from clipsr_training.adapt._photos import Photos, open_photos
 from clipsr_training.data import SetOptions
 from clipsr_training.degradation import BEYOND, KINDS
 from clipsr_training.evaluation._degraded import HEADLINE_SEVERITY
+from clipsr_training.evaluation._perceptual import Lpips
 from clipsr_training.evaluation._restoration import RestorePlan, measure_restoration
 from clipsr_training.evaluation._restoration_report import RestoreReport, write_restore_report
 from clipsr_training.restoration import SAMPLERS, Restorer, load_restorer
@@ -28,7 +29,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "restore",
-        help="PSNR and SSIM of restored pictures",
+        help="PSNR, SSIM and LPIPS of restored pictures",
         description="Damage photos in ten ways, restore them in some numbers of steps, and compare both with the "
         "undamaged photo, by kind. Prints a Markdown table.",
         formatter_class=HelpFormatter,
@@ -58,6 +59,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--steps", type=_steps, default="1,5,20", metavar="N,N", help="of the sampler")
     parser.add_argument("--sampler", choices=SAMPLERS, default="ode-2", help="how the steps are taken")
+    parser.add_argument(
+        "--lpips",
+        action="store_true",
+        help="measure LPIPS as well, of pictures of 32 px and more; AlexNet's weights (233 MB) are downloaded once",
+    )
     parser.add_argument("--seed", type=seed, default=0, help="of the damage and of the sampler's noise")
     parser.add_argument("--device", default="cpu", help="where the restorer runs: cpu, cuda, ...")
     parser.add_argument("--batch-size", type=positive, default=16, metavar="N", help="pictures at once")
@@ -85,6 +91,7 @@ def _run(arguments: argparse.Namespace) -> None:
         sampler=arguments.sampler,
         seed=arguments.seed,
         batch_size=arguments.batch_size,
+        lpips=Lpips(next(restorer.parameters()).device) if arguments.lpips else None,
     )
     with progress_bar() as progress:
         task = progress.add_task("", total=sum(map(len, sources.values())) * len(plan.kinds))
