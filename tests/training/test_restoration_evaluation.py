@@ -103,7 +103,7 @@ def lpips_of(features: torch.nn.Sequential, picture: np.ndarray, other: np.ndarr
     ]
     total, layer = 0.0, 0
     with torch.no_grad():
-        for module in features:
+        for module in features[:12]:  # the last one pools
             states = [module(state.clone()) for state in states]
             if isinstance(module, torch.nn.ReLU):
                 a, b = (state / (state.square().sum(dim=1, keepdim=True).sqrt() + 1e-8) for state in states)
