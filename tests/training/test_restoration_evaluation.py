@@ -92,6 +92,11 @@ def alexnet(tmp_path, monkeypatch):
     return features
 
 
+def enlarge(photos: Path) -> None:
+    for path in photos.iterdir():
+        Image.open(path).resize((60, 40)).save(path)
+
+
 def lpips_of(features: torch.nn.Sequential, picture: np.ndarray, other: np.ndarray) -> float:
     """The formula of Zhang et al. 2018, with the published weights of the layers."""
     import torchmetrics.functional.image.lpips as published  # likewise
@@ -114,8 +119,7 @@ def lpips_of(features: torch.nn.Sequential, picture: np.ndarray, other: np.ndarr
 
 
 def test_lpips_is_that_of_its_paper(options, photos, alexnet, tmp_path, capsys):
-    for path in photos.iterdir():
-        Image.open(path).resize((60, 40)).save(path)
+    enlarge(photos)
     more = ["--kinds", "noisy", "--severity", "2", "--side", "40", "--lpips"]
     assert main([*options, *more]) == 0
     (source,) = report_of(tmp_path / "report")["sources"]
@@ -130,18 +134,24 @@ def test_lpips_is_that_of_its_paper(options, photos, alexnet, tmp_path, capsys):
         assert np.mean(values) > 0
     assert "PSNR in dB, SSIM and LPIPS" in (tmp_path / "report" / "report.md").read_text("utf-8")
     capsys.readouterr()
-    assert main([*options, *more, "--side", "24", "--output", str(tmp_path / "small")]) == 1
+    small = tmp_path / "small"
+    assert main([*options, *more, "--side", "24", "--output", str(small)]) == 1
     assert "LPIPS needs pictures of 32 px or more, and one has 24" in capsys.readouterr().err
+    Image.open(sorted(photos.iterdir())[-1]).resize((60, 30)).save(sorted(photos.iterdir())[-1])
+    assert main([*options, *more, "--output", str(small)]) == 1
+    assert "and one has 30" in capsys.readouterr().err
+    assert list(small.iterdir()) == [], "said before anything is measured"
 
 
-def test_lpips_without_its_weights_says_where_they_belong(options, tmp_path, monkeypatch, capsys):
+def test_lpips_without_its_weights_says_where_they_belong(options, photos, tmp_path, monkeypatch, capsys):
+    enlarge(photos)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
 
     def refuse(*_: object, **__: object) -> None:
         raise URLError("no route to host")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
-    assert main([*options, "--lpips"]) == 1
+    assert main([*options, "--side", "40", "--lpips"]) == 1
     error = capsys.readouterr().err
     assert "no route to host" in error
     assert f"at {tmp_path / 'torch' / 'hub' / 'checkpoints'}" in error

@@ -17,10 +17,16 @@ import torch
 from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 from torchvision.models import AlexNet_Weights
 
-__all__ = ["SMALLEST_PX", "Lpips"]
+__all__ = ["Lpips", "check_side"]
 
 # Of smaller pictures AlexNet's pooling leaves nothing.
-SMALLEST_PX = 32
+_SMALLEST_PX = 32
+
+
+def check_side(side_px: int) -> None:
+    """Make sure that AlexNet can see pictures of this shorter side; ValueError says how large they have to be."""
+    if side_px < _SMALLEST_PX:
+        raise ValueError(f"LPIPS needs pictures of {_SMALLEST_PX} px or more, and one has {side_px}")
 
 
 class Lpips:
@@ -48,11 +54,8 @@ class Lpips:
     def distances(self, pictures: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> np.ndarray:
         """Return the distances [N] between pictures, RGB uint8 [H, W, 3] of one size, and as many others.
 
-        Raises:
-            ValueError: they are smaller than `SMALLEST_PX`.
+        See `check_side` for their size.
         """
-        if (side := min(pictures[0].shape[:2])) < SMALLEST_PX:
-            raise ValueError(f"LPIPS needs pictures of {SMALLEST_PX} px or more, and one has {side}")
         found = self._metric(self._tensor(pictures), self._tensor(others))
         self._metric.reset()
         return found.reshape(-1).double().cpu().numpy()

@@ -15,9 +15,10 @@ from clipsr_training._cli.eval.progress import progress_bar
 from clipsr_training._files import make_output_folder
 from clipsr_training.adapt._photos import Photos, open_photos
 from clipsr_training.data import SetOptions
+from clipsr_training.data._images import read_size
 from clipsr_training.degradation import BEYOND, KINDS
 from clipsr_training.evaluation._degraded import HEADLINE_SEVERITY
-from clipsr_training.evaluation._perceptual import Lpips
+from clipsr_training.evaluation._perceptual import Lpips, check_side
 from clipsr_training.evaluation._restoration import RestorePlan, measure_restoration
 from clipsr_training.evaluation._restoration_report import RestoreReport, write_restore_report
 from clipsr_training.restoration import SAMPLERS, Restorer, load_restorer
@@ -117,4 +118,8 @@ def _open(arguments: argparse.Namespace, spec: str) -> Photos:
     photos = open_photos([spec], SetOptions(split=arguments.split, image_column=arguments.image_column))
     if arguments.limit is not None and arguments.limit < len(photos):
         photos = photos.select(np.linspace(0, len(photos) - 1, arguments.limit).astype(int))
-    return check_photos(photos, spec)
+    photos = check_photos(photos, spec)
+    if arguments.lpips:  # before hours are spent
+        sides = (min(read_size(photos.read(i), photos.names[i])) for i in range(len(photos)))
+        check_side(min(arguments.side, *sides))
+    return photos
