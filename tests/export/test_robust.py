@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+import openvino
 import pytest
 import torch
 from google.protobuf import text_format
@@ -20,6 +21,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from clipsr_export import TemplateError
 from clipsr_export._commands import clip as clip_command
+from clipsr_export._commands import int8
 from clipsr_export._graphs.int8 import FILE_NAME
 from clipsr_export._repository.manifest import read_manifest, sha256
 from clipsr_export._repository.robust import ADDED_MODELS, AUTO_MODELS, ROBUST_MODELS, derive_configurations
@@ -200,6 +202,49 @@ def test_the_first_and_the_last_product_of_both_towers_keep_fp32(in_int8):
     # Images enter by two, cosines with the kinds leave by one and embeddings by the last.
     assert [node.op_type for node in kept].count("Conv") == 2
     assert kept[-1] is products[-1]
+
+
+def test_openvino_names_the_kinds_that_onnxruntime_names(in_int8):
+    """It did not while the controller's normalization left an Expand node: see `Controller.cosines`."""
+    path = in_int8 / "robust_encoder" / "1" / FILE_NAME
+    pixels = make_noise(24)
+    embedding, cosine, _ = onnxruntime.InferenceSession(path).run(None, {"pixels": pixels})
+    found = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(pixels)
+    np.testing.assert_allclose(found[1], cosine, atol=0.02)
+    is_same = found[1].argmax(axis=1) == cosine.argmax(axis=1)
+    assert is_same.mean() > 0.7  # prototypes lie near each other here
+    assert (found[0] * embedding).sum(axis=1)[is_same] == pytest.approx(1, abs=1e-2)
+    graph = onnx.load(path).graph
+    made_by = {name: node.op_type for node in graph.node for name in node.output}
+    divisors = [made_by.get(node.input[1]) for node in graph.node if node.op_type == "Div"]
+    assert divisors.count("Clip") == 2, "of the embedding, and of what names the damage"
+    assert "Expand" not in divisors
+
+
+def test_a_robust_encoder_whose_int8_costs_too_much_keeps_floating_point(
+    in_int8, robust, tmp_path, monkeypatch, capsys
+):
+    """Also where it was in int8 before; the plain encoder is not held back by it."""
+    repository = Path(shutil.copytree(in_int8, tmp_path / "repository"))
+    measure = int8.measure_agreement
+
+    def spoil(source, target, pixels):
+        found = measure(source, target, pixels)
+        return found.model_copy(update={"p1": 0.3}) if "robust_encoder" in source.parts else found
+
+    monkeypatch.setattr(int8, "measure_agreement", spoil)
+    options = ["--repository", str(repository), "--calibration", str(in_int8.parent), "--min-cosine", "0.5"]
+    assert main(["int8", *options]) == 0
+    printed = capsys.readouterr().out
+    assert "robust_encoder keeps floating point: int8 costs robust_encoder too much" in printed
+    assert "cosine with fp32 below 0.3000" in printed
+    manifest = read_manifest(repository)
+    assert manifest.int8 is not None
+    assert manifest.int8.robust_encoder is None
+    assert [file for file in manifest.artifacts if file.endswith(FILE_NAME)] == [f"image_encoder/1/{FILE_NAME}"]
+    assert not (repository / "robust_encoder" / "1" / FILE_NAME).exists()
+    config = Path("robust_encoder", "configs", "cpu-int8.pbtxt")
+    assert (repository / config).read_text() == (robust / config).read_text()
 
 
 def test_the_next_export_takes_int8_away(common, in_int8, robust, repository, tmp_path):

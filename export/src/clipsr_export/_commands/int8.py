@@ -25,12 +25,18 @@ from clipsr_export._repository.manifest import (
     Int8,
     Quantization,
     add_artifact,
+    drop_artifact,
     graph_file,
     read_manifest,
     write_manifest,
 )
 from clipsr_export._repository.replace import replaced
-from clipsr_export._repository.robust import PLAIN_ENCODER, ROBUST_ENCODER, write_int8_configuration
+from clipsr_export._repository.robust import (
+    PLAIN_ENCODER,
+    ROBUST_ENCODER,
+    drop_int8_configuration,
+    write_int8_configuration,
+)
 from clipsr_training.data import ImageSet, find_images, open_set
 from clipsr_training.degradation import KINDS, degrade, generator
 from clipsr_training.evaluation.exported import OnnxBackend
@@ -158,7 +164,8 @@ def export_int8(plan: Int8Plan) -> Int8:
     Raises:
         RepositoryError: nothing was exported into the repository.
         ExportError: there are too few images, or they are all alike.
-        AgreementError: the embeddings differ by too much; the repository is as it was.
+        AgreementError: the plain encoder's embeddings differ by too much; the repository is as it was. A robust encoder
+            whose embeddings do keeps floating point, and the rest is written.
     """
     manifest = read_manifest(plan.repository)
     models = (PLAIN_ENCODER,) if manifest.robust_encoder is None else (PLAIN_ENCODER, ROBUST_ENCODER)
@@ -169,18 +176,23 @@ def export_int8(plan: Int8Plan) -> Int8:
     pixels = _render(OnnxBackend(plan.repository), images)
     _require_variety(pixels, images.name)
     with replaced(plan.repository) as repository:
-        found: dict[str, Quantization] = {}
-        for model, source in sources.items():
-            seen = pixels if model == PLAIN_ENCODER else _damage(pixels)
-            found[model] = _add(plan, source, repository / _graph_of(model), seen)
+        found = {PLAIN_ENCODER: _add(plan, sources[PLAIN_ENCODER], repository / _graph_of(PLAIN_ENCODER), pixels)}
         if robust := manifest.robust_encoder:
-            size, dim = manifest.image_encoder.image_size_px, manifest.image_encoder.embed_dim
-            write_int8_configuration(repository, {"R": size, "D": dim, "C": len(robust.kinds)})
+            file = _graph_of(ROBUST_ENCODER)
+            sizes = {"R": pixels.shape[-1], "D": manifest.image_encoder.embed_dim, "C": len(robust.kinds)}
+            try:
+                found[ROBUST_ENCODER] = _add(plan, sources[ROBUST_ENCODER], repository / file, _damage(pixels))
+                write_int8_configuration(repository, sizes)
+            except AgreementError as error:
+                plan.report(f"{ROBUST_ENCODER} keeps floating point: {error}")
+                (repository / file).unlink()
+                drop_int8_configuration(repository)
+                manifest = drop_artifact(manifest, file)
         record = Int8.model_validate(found)
-        for model in models:
+        for model in found:
             manifest = add_artifact(repository, manifest, _graph_of(model), int8=record)
         write_manifest(repository, manifest)
-    for model in models:
+    for model in found:
         written = plan.repository / _graph_of(model)
         size_mb = written.stat().st_size / 1e6
         plan.report(f"wrote {written}: {size_mb:.1f} MB; --profile cpu takes it now, cpu-bf16 does not")

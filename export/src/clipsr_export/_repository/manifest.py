@@ -328,6 +328,11 @@ def add_artifact(repository: Path, manifest: Manifest, file: str, **changes: Any
     return manifest.model_copy(update={"artifacts": dict(sorted(artifacts.items())), **changes})
 
 
+def drop_artifact(manifest: Manifest, file: str) -> Manifest:
+    """Return the manifest without a file among its artifacts, if it had it."""
+    return manifest.model_copy(update={"artifacts": {f: a for f, a in manifest.artifacts.items() if f != file}})
+
+
 def graph_file(repository: Path, manifest: Manifest, model: str) -> Path:
     """Return the graph of a model.
 

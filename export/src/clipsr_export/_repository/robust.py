@@ -96,6 +96,12 @@ def write_int8_configuration(repository: Path, sizes: Mapping[str, int]) -> None
     (repository / ROBUST_ENCODER / _INT8).write_text(fill_dims(text, sizes), encoding="utf-8")
 
 
+def drop_int8_configuration(repository: Path) -> None:
+    """Let the robust encoder of a repository run where the image encoder runs in int8 as it does without int8."""
+    without = Path(ROBUST_ENCODER, _INT8).with_stem(_INSTEAD[_INT8.stem])
+    (repository / ROBUST_ENCODER / _INT8).write_text((repository / without).read_text("utf-8"), encoding="utf-8")
+
+
 def _derive_auto(path: Path, text: str) -> str:
     plain = path.parts[0]
     changes = {f'name: "{plain}"\n': f'name: "{AUTO_MODELS[plain]}"\n', "\noutput [": f"\noutput [{_EMBEDDING_OUTPUT}"}

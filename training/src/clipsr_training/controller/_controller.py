@@ -112,7 +112,10 @@ class Controller(nn.Module):
         """Map degradation embeddings [B, D] to cosines [B, C] with the prototypes."""
         with torch.autocast(degradation.device.type, enabled=False):
             directions = functional.normalize(self.prototypes.float(), dim=-1)
-            return functional.normalize(degradation.float(), dim=-1) @ directions.T
+            degradation = degradation.float()
+            # As functional.normalize, but without the Expand node that it leaves in an ONNX graph: openvino 2026.4.1
+            # gives that wrong values in graphs that were quantized.
+            return degradation / degradation.norm(dim=-1, keepdim=True).clamp(min=1e-12) @ directions.T
 
 
 def steer(tower: nn.Module, pixels: Tensor, controls: Sequence[Tensor]) -> Tensor:
